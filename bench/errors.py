@@ -1,0 +1,23 @@
+"""What can go wrong because of what was asked, told in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """A mistake in what was asked; the command line prints its one line and exits with 2."""
+
+
+class UnknownNameError(BenchError):
+    """A name that no registry holds; the message suggests the nearest ones and lists what exists."""
+
+    def __init__(self, kind: str, name: str, available: Iterable[str]) -> None:
+        known = sorted(available)
+        near = difflib.get_close_matches(name, known, n=2)
+        suggestion = f" Did you mean: {', '.join(near)}?" if near else ""
+        listing = ", ".join(known) or "none"
+        super().__init__(f"Unknown {kind} {name!r}.{suggestion} Available: {listing}.")
+
+
+class DataUnavailableError(BenchError):
+    """A dataset that cannot be had here: missing, corrupt, or out of the network's reach."""

@@ -1,0 +1,186 @@
+"""The contract that a model fulfils, and the one that a spiking backend fulfils.
+
+This is all that a model, built in or anyone's own, sees of the harness.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from bench.protocol import Protocol, SurrogateWindow
+
+__all__ = [
+    "Capability",
+    "GenerativeModel",
+    "ImageShape",
+    "Options",
+    "Protocol",
+    "SpikingNeuron",
+    "Step",
+    "SurrogateWindow",
+    "carrying_state",
+]
+
+Capability = Literal["sample", "reconstruct", "encode", "decode", "test_loss"]
+ImageShape = tuple[int, int, int]
+
+
+class Options(BaseModel):
+    """Base of a model's own options, given under ``[models.<name>]`` in a protocol."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where in the run a batch stands.
+
+    Attributes:
+        progress: share of the training done, in [0, 1].
+        batches: number of batches in the loader that the batch comes from.
+    """
+
+    progress: float
+    batches: int
+
+
+class SpikingNeuron(nn.Module, ABC):
+    """A layer of leaky integrate-and-fire neurons: what a spiking backend provides.
+
+    ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + x_t``, ``o_t = [u_t > threshold]``, ``u_0 = 0``, with
+    gradients through the reset and the surrogate ``(1 / w) * [|u_t - c| < w / 2]`` for the step
+    (arXiv:2110.00375, eq. 1 to 3 and 7).
+
+    A forward pass starts at rest. Only inside :func:`carrying_state` does it go on from where the
+    last one ended: that is the one place where state lives between calls.
+    """
+
+    def __init__(self, decay: float, threshold: float, surrogate: SurrogateWindow) -> None:
+        super().__init__()
+        self.decay = decay
+        self.threshold = threshold
+        self.surrogate = surrogate
+        self._carries = False
+        self._membrane: Tensor | None = None
+
+    def forward(self, currents: Tensor) -> Tensor:
+        """Spikes in {0, 1} for input currents, both ``(T, N, ...)``."""
+        spikes, membrane = self.integrate(currents, self._membrane)
+        if self._carries:
+            self._membrane = membrane
+        return spikes
+
+    @abstractmethod
+    def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run ``(T, N, ...)`` currents from a membrane potential ``(N, ...)``, or from rest.
+
+        Returns the spikes ``(T, N, ...)`` and the potential after the last step's reset.
+        """
+
+    @classmethod
+    @abstractmethod
+    def implementation(cls, device: torch.device) -> str:
+        """Which code computes the neuron on ``device``, library and version included.
+
+        Raises:
+            RuntimeError: the backend cannot run there.
+        """
+
+
+@contextmanager
+def carrying_state(module: nn.Module) -> Iterator[None]:
+    """Let the neurons within ``module`` keep their state from call to call, from rest at entry."""
+    neurons = [layer for layer in module.modules() if isinstance(layer, SpikingNeuron)]
+    for neuron in neurons:
+        neuron._carries = True
+    try:
+        yield
+    finally:
+        for neuron in neurons:
+            neuron._carries = False
+            neuron._membrane = None
+
+
+class GenerativeModel(nn.Module, ABC):
+    """A model under test, built from (image shape, protocol, backend).
+
+    Attributes:
+        version: raised whenever a change of the code moves numbers; part of the cell's key.
+        capabilities: what the model can do. A metric that needs more is ``not_applicable``.
+        spiking: whether it runs on the spiking backends; else it gets ``backend=None``.
+        Options: the model's own options; validated before anything runs.
+    """
+
+    version: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]]
+    spiking: ClassVar[bool] = False
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(
+        self, image_shape: ImageShape, protocol: Protocol, backend: type[SpikingNeuron] | None
+    ) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.protocol = protocol
+        self.backend = backend
+
+    @classmethod
+    def unsupported(cls, image_shape: ImageShape, protocol: Protocol) -> str | None:
+        """Why the model cannot be built for these images ``(C, H, W)``, or None if it can."""
+        return None
+
+    @abstractmethod
+    def training_step(self, images: Tensor, step: Step) -> dict[str, float]:
+        """Learn from one batch ``(N, C, H, W)`` in [-1, 1]; the model owns its optimisers.
+
+        Returns what it minimised, by name; ``"loss"`` is the one that is shown and guarded
+        against NaN.
+        """
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """``n`` generated images ``(n, C, H, W)`` in [-1, 1] (capability ``sample``)."""
+        raise NotImplementedError
+
+    def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Reconstructions ``(N, C, H, W)`` of images, both in [-1, 1] (``reconstruct``)."""
+        raise NotImplementedError
+
+    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents ``(T, N, D)``, or ``(N, D)`` without time, of images (``encode``)."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in [-1, 1] of latents as :meth:`encode` gives (``decode``)."""
+        raise NotImplementedError
+
+    def test_loss(self, images: Tensor, step: Step, generator: torch.Generator) -> Tensor:
+        """The objective on a batch in evaluation mode, a scalar (``test_loss``)."""
+        raise NotImplementedError
+
+    def spiking_layers(self) -> dict[str, nn.Module]:
+        """Modules whose output is a spike train ``(T, N, ...)`` in {0, 1}, by readable name."""
+        return {
+            name.removesuffix(".neuron"): module
+            for name, module in self.named_modules()
+            if isinstance(module, SpikingNeuron)
+        }
+
+    def activation_layers(self) -> dict[str, nn.Module]:
+        """Modules whose output counts as activations: spiking layers and activation functions."""
+        functions = {
+            name: module
+            for name, module in self.named_modules()
+            if type(module).__module__ == nn.modules.activation.__name__
+        }
+        return {**functions, **self.spiking_layers()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device

@@ -1,0 +1,258 @@
+"""Protocol: every choice that moves a number; frozen, validated, hashed."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench.errors import BenchError, UnknownNameError
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SurrogateWindow(_Frozen):
+    """A rectangular surrogate gradient ``(1 / width) * [|u - centre| < width / 2]``."""
+
+    centre: float
+    width: Annotated[float, Field(gt=0)]
+
+
+class Override(_Frozen):
+    """Values that replace the protocol's own for some models or datasets (all, where unnamed)."""
+
+    models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    set: dict[str, Any]
+
+    def applies(self, model: str, dataset: str) -> bool:
+        """Whether the override covers this model on this dataset."""
+        return (not self.models or model in self.models) and (
+            not self.datasets or dataset in self.datasets
+        )
+
+
+class Protocol(_Frozen):
+    """What a cell is trained and scored by.
+
+    Values that hold for some models or datasets only stand in ``overrides``, applied in order by
+    :meth:`resolve`; options of one model (its ablations, say) in ``models``, checked by the model.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str = ""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)] = (0,)
+
+    # images
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    center_crop: Positive | None = None
+    interpolation: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    horizontal_flip: Literal["never", "train", "train_and_test"] = "never"
+    train_images: Positive | None = None
+    test_images: Positive | None = None
+
+    # spiking neurons
+    time_steps: Positive
+    membrane_decay: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    threshold: Annotated[float, Field(gt=0)] = 0.2
+    surrogate: Literal["paper", "official_code"] | SurrogateWindow = "official_code"
+
+    # training
+    latent_size: Positive
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate_batch_size: Positive | None = None
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    epoch_selection: Literal["last", "best_test_loss", "best_per_metric"] = "last"
+
+    # evaluation
+    evaluation_batch_size: Positive = 250
+    generated_images: Positive = 5000
+    official_test_batch_size: Positive | None = None
+    official_test_drop_last: bool = False
+
+    models: dict[str, dict[str, Any]] = {}
+    overrides: tuple[Override, ...] = ()
+
+    @model_validator(mode="after")
+    def _overrides_are_valid(self) -> "Protocol":
+        for override in self.overrides:
+            structural = {"name", "description", "seeds", "overrides"} & override.set.keys()
+            if structural:
+                raise ValueError(f"an override cannot set {', '.join(sorted(structural))}")
+            self._with(override.set)
+        return self
+
+    @property
+    def effective_learning_rate(self) -> float:
+        """The rate the optimiser gets: scaled by ``batch_size / learning_rate_batch_size``."""
+        if self.learning_rate_batch_size is None:
+            return self.learning_rate
+        return self.learning_rate * self.batch_size / self.learning_rate_batch_size
+
+    @property
+    def surrogate_window(self) -> SurrogateWindow:
+        """The surrogate gradient's window, with the two named ones spelled out.
+
+        ``paper``: centred on the threshold, width 0.2 (arXiv:2110.00375, eq. 7 and the first
+        author's page). ``official_code``: centred on 0, width 1.
+        """
+        if isinstance(self.surrogate, SurrogateWindow):
+            return self.surrogate
+        if self.surrogate == "paper":
+            return SurrogateWindow(centre=self.threshold, width=0.2)
+        return SurrogateWindow(centre=0.0, width=1.0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the one model that this protocol was resolved for."""
+        return next(iter(self.models.values()), {})
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of every value, the description left out, as 64 hex digits."""
+        values = self.model_dump(mode="json", exclude={"description"})
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def resolve(self, model: str, dataset: str) -> "Protocol":
+        """The protocol as it holds for one model on one dataset, with no overrides left."""
+        resolved = self.model_copy(update={"overrides": ()})
+        for override in self.overrides:
+            if override.applies(model, dataset):
+                resolved = resolved._with(override.set)
+        own = {model: resolved.models[model]} if model in resolved.models else {}
+        return resolved.model_copy(update={"models": own})
+
+    def customised(self, values: Mapping[str, Any]) -> "Protocol":
+        """This protocol with ``values`` in force for every model and dataset, named accordingly.
+
+        Raises:
+            BenchError: an unknown name, or a value that is out of range.
+        """
+        if not values:
+            return self
+        changes = {key: value for key, value in values.items() if key != "seeds"}
+        data = self.model_dump(exclude_unset=True)
+        data["name"] = "+".join([self.name, *(f"{k}={v}" for k, v in values.items())])
+        data["seeds"] = values.get("seeds", self.seeds)
+        data["overrides"] = [*data.get("overrides", ()), {"set": _nested(changes)}]
+        return _validated(data, f"protocol {self.name!r} with --set")
+
+    def _with(self, values: Mapping[str, Any]) -> "Protocol":
+        data = self.model_dump(exclude={"overrides"})
+        data["models"] = _merged(data["models"], values.get("models", {}))
+        data.update({key: value for key, value in values.items() if key != "models"})
+        return Protocol.model_validate(data)
+
+
+def builtin_protocols() -> list[str]:
+    """Names of the protocols that come with the suite."""
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in files("bench.protocols").iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def load_protocol(name_or_path: str | Path, settings: Iterable[str] = ()) -> Protocol:
+    """A built-in protocol by name, or a TOML file by path, with ``key=value`` settings applied.
+
+    Raises:
+        UnknownNameError: neither a built-in name nor an existing file.
+        BenchError: not TOML, or a value that the protocol does not allow.
+    """
+    text, source = _read(name_or_path)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BenchError(f"{source} is not valid TOML: {error}") from error
+    data.setdefault("name", Path(name_or_path).stem)
+    return _validated(data, source).customised(parse_settings(settings))
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """``["epochs=3", "surrogate=paper"]`` as values: TOML where it parses, else a string."""
+    values = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key.strip():
+            raise BenchError(f"--set {setting!r}: expected key=value, for example epochs=3.")
+        values[key.strip()] = _value(value.strip())
+    return values
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _read(name_or_path: str | Path) -> tuple[str, str]:
+    if str(name_or_path) in builtin_protocols():
+        text = (files("bench.protocols") / f"{name_or_path}.toml").read_text(encoding="utf-8")
+        return text, f"protocol {name_or_path!r}"
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        raise UnknownNameError("protocol", str(name_or_path), builtin_protocols())
+    try:
+        return path.read_text(encoding="utf-8"), f"protocol file {path}"
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"Protocol file {path} cannot be read: {error}") from error
+
+
+def _validated(data: Mapping[str, Any], source: str) -> Protocol:
+    try:
+        return Protocol.model_validate(data)
+    except ValidationError as error:
+        raise BenchError(f"{source}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """A pydantic error as one line: each field, what was given, what was expected."""
+    return "; ".join(_describe_one(dict(item)) for item in error.errors())
+
+
+def _describe_one(item: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        try:
+            raise UnknownNameError("setting", field, Protocol.model_fields)
+        except UnknownNameError as unknown:
+            return str(unknown).rstrip(".")
+    message = item["msg"].removeprefix("Value error, ").replace("\n", " ")
+    given = "" if item["type"] in {"missing", "value_error"} else f" (got {item['input']!r})"
+    return f"{field}: {message}{given}" if field else message
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"models.fsvae.k": 5}`` as ``{"models": {"fsvae": {"k": 5}}}``."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return nested
+
+
+def _merged(
+    base: Mapping[str, Mapping[str, Any]], extra: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    return {name: {**base.get(name, {}), **extra.get(name, {})} for name in {*base, *extra}}
