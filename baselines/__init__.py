@@ -1,0 +1,1 @@
+"""The papers' models, plugged in exactly as anyone's own model would be."""

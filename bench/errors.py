@@ -9,7 +9,7 @@ class BenchError(Exception):
 
 
 class UnknownNameError(BenchError):
-    """A name that no registry holds; the message suggests the nearest ones and lists what exists."""
+    """A name that no registry holds; the message suggests near ones and lists what exists."""
 
     def __init__(self, kind: str, name: str, available: Iterable[str]) -> None:
         known = sorted(available)

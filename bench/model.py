@@ -19,7 +19,7 @@ __all__ = [
     "Capability",
     "GenerativeModel",
     "ImageShape",
-    "Options",
+    "ModelOptions",
     "Protocol",
     "SpikingNeuron",
     "Step",
@@ -31,7 +31,7 @@ Capability = Literal["sample", "reconstruct", "encode", "decode", "test_loss"]
 ImageShape = tuple[int, int, int]
 
 
-class Options(BaseModel):
+class ModelOptions(BaseModel):
     """Base of a model's own options, given under ``[models.<name>]`` in a protocol."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -120,7 +120,7 @@ class GenerativeModel(nn.Module, ABC):
     version: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     spiking: ClassVar[bool] = False
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[ModelOptions]] = ModelOptions
 
     def __init__(
         self, image_shape: ImageShape, protocol: Protocol, backend: type[SpikingNeuron] | None

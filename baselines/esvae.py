@@ -1,0 +1,100 @@
+"""ESVAE: a spiking VAE with a reparameterised Bernoulli latent."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baselines.divergences import rbf_mmd
+from baselines.vae import SpikingVAE
+from bench.model import ImageShape, Protocol, SpikingNeuron, Step
+
+MMD_WEIGHT = 1e-3
+PRIOR_LEARNING_RATE_FACTOR = 10
+
+
+class _ThresholdedDraw(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rate: Tensor, uniform: Tensor) -> Tensor:
+        ctx.save_for_backward(rate, uniform)
+        return (rate > uniform).to(rate.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        rate, uniform = ctx.saved_tensors
+        return gradient * ((rate - uniform).abs() < 0.5), None
+
+
+class ReparameterisedSampling(nn.Module):
+    """Spikes ``z_t = [r > U_t]``, ``U_t ~ Uniform(0, 1)`` drawn anew at each step.
+
+    The surrogate gradient is ``[|r - U| < 0.5]``. The paper calls this a Poisson process; in
+    discrete time each step is a Bernoulli draw (arXiv:2310.14839, eq. 8 to 10).
+    """
+
+    def __init__(self, time_steps: int) -> None:
+        super().__init__()
+        self.time_steps = time_steps
+
+    def forward(self, rate: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Spikes ``(T, N, C)`` at rates ``(N, C)`` in [0, 1]."""
+        size = (self.time_steps, *rate.shape)
+        uniform = torch.rand(size, generator=generator, device=rate.device, dtype=rate.dtype)
+        return _ThresholdedDraw.apply(rate.expand(size), uniform)
+
+
+class ESVAE(SpikingVAE):
+    """ESVAE (Zhan et al., arXiv:2310.14839), without the FSVAE nets its code carries unused."""
+
+    version = "1"
+
+    def __init__(
+        self, image_shape: ImageShape, protocol: Protocol, backend: type[SpikingNeuron] | None
+    ) -> None:
+        super().__init__(image_shape, protocol, backend)
+        self.prior = nn.Sequential(
+            nn.Linear(protocol.latent_size, protocol.latent_size), nn.Sigmoid()
+        )
+        self.latent = ReparameterisedSampling(protocol.time_steps)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The prior learns at ten times the rate."""
+        prior = list(self.prior.parameters())
+        rest = [*self.encoder.parameters(), *self.decoder.parameters()]
+        rate = self.protocol.effective_learning_rate * PRIOR_LEARNING_RATE_FACTOR
+        return [{"params": rest}, {"params": prior, "lr": rate}]
+
+    def posterior_rate(self, images: Tensor) -> Tensor:
+        """``r_q``, the mean over time of the encoder's latent spikes, ``(N, latent_size)``."""
+        return self.encoder(images).mean(0)
+
+    def prior_rate(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """``r_p = sigmoid(W e + b)``, ``e ~ N(0, I)``, ``(n, latent_size)``."""
+        size = (n, self.protocol.latent_size)
+        noise = torch.randn(size, generator=generator, device=self.device)
+        return self.prior(noise)
+
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latent spikes ``(T, N, latent_size)`` drawn at the posterior rate."""
+        return self.latent(self.posterior_rate(images), generator)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Images of latent spikes drawn at the prior rate."""
+        return self.decode(self.latent(self.prior_rate(n, generator), generator))
+
+    def losses(
+        self, images: Tensor, step: Step, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """``MSE + 1e-3 * MMD(r_q, r_p)`` (arXiv:2310.14839, eq. 12)."""
+        posterior = self.posterior_rate(images)
+        prior = self.prior_rate(len(images), generator)
+        reconstructions = self.decode(self.latent(posterior, generator))
+        reconstruction_loss = F.mse_loss(reconstructions, images)
+        mmd = rbf_mmd(posterior, prior)
+        loss = reconstruction_loss + MMD_WEIGHT * mmd
+        return {"loss": loss, "reconstruction_loss": reconstruction_loss, "mmd": mmd}
+
+    def spiking_layers(self) -> dict[str, nn.Module]:
+        """The neurons and the latent's draws."""
+        return {**super().spiking_layers(), "latent": self.latent}

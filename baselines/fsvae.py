@@ -1,0 +1,224 @@
+"""FSVAE: a fully spiking VAE with an autoregressive Bernoulli latent."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from baselines.divergences import bernoulli_kl, psp_mmd
+from baselines.networks import SpikingLayers
+from baselines.vae import SpikingVAE
+from bench.model import ImageShape, ModelOptions, Protocol, SpikingNeuron, Step, carrying_state
+
+ALPHA = 2.0
+KL_WEIGHT = 1e-4
+SCHEDULED_FROM_STEP = 5
+SCHEDULED_PROBABILITY = (0.1, 0.3)
+TIE_BREAKING_NOISE = 1e-3
+
+
+class FSVAEOptions(ModelOptions):
+    """Options of FSVAE.
+
+    Attributes:
+        k: spikes per latent channel and step of which one is picked.
+        divergence: ``mmd``, or the ``kl`` ablation.
+        mmd_over_time: ``mean`` (official code) or ``sum`` (paper) over time steps.
+        scheduled_sampling: whether the prior is at times trained on its own output.
+        posterior_statistics: where tdBN's statistics come from while z is sampled in training.
+            ``prefix``: each prefix runs again with its own batch's, which also update the
+            running ones (official code, O(T^2)). ``running``: one pass with carried state and
+            the running ones, left as they are (O(T)).
+    """
+
+    k: Annotated[int, Field(ge=1)] = 20
+    divergence: Literal["mmd", "kl"] = "mmd"
+    mmd_over_time: Literal["mean", "sum"] = "mean"
+    scheduled_sampling: bool = True
+    posterior_statistics: Literal["prefix", "running"] = "prefix"
+
+
+class BernoulliNet(nn.Module):
+    """Three spiking linear layers whose ``k`` outputs per channel make a Bernoulli process."""
+
+    def __init__(self, inputs: int, channels: int, k: int, layers: SpikingLayers) -> None:
+        super().__init__()
+        self.channels = channels
+        self.k = k
+        self.layers = nn.Sequential(
+            OrderedDict(
+                linear1=layers.linear(inputs, 2 * channels, ALPHA),
+                linear2=layers.linear(2 * channels, 4 * channels, ALPHA),
+                linear3=layers.linear(4 * channels, k * channels, ALPHA),
+            )
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Spikes ``(T, N, C, k)`` for inputs ``(T, N, inputs)``."""
+        return self.layers(inputs).unflatten(-1, (self.channels, self.k))
+
+
+def pick(spikes: Tensor, indices: Tensor) -> Tensor:
+    """One of the ``k`` spikes in ``(..., k)`` for each index in ``(...)``."""
+    return spikes.gather(-1, indices[..., None])[..., 0]
+
+
+def delayed(latents: Tensor) -> Tensor:
+    """``(z_0 = 0, z_1, ..., z_{T-1})`` for ``(z_1, ..., z_T)``, time first."""
+    return torch.cat([torch.zeros_like(latents[:1]), latents[:-1]])
+
+
+@contextmanager
+def _running_statistics(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while, and the neurons' state carried from step to step."""
+    training = net.training
+    net.eval()
+    try:
+        with carrying_state(net):
+            yield
+    finally:
+        net.train(training)
+
+
+class FSVAE(SpikingVAE):
+    """FSVAE (Kamata et al., AAAI 2022, arXiv:2110.00375)."""
+
+    version = "1"
+    Options = FSVAEOptions
+
+    def __init__(
+        self, image_shape: ImageShape, protocol: Protocol, backend: type[SpikingNeuron] | None
+    ) -> None:
+        super().__init__(image_shape, protocol, backend)
+        self.model_options = FSVAEOptions.model_validate(protocol.options)
+        channels, k = protocol.latent_size, self.model_options.k
+        self.posterior = BernoulliNet(2 * channels, channels, k, self.layers)
+        self.prior = BernoulliNet(channels, channels, k, self.layers)
+        self.latent = nn.Identity()
+
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latent spikes ``(T, N, latent_size)`` drawn from the posterior q(z_t | x_<=t, z_<t)."""
+        return self.posterior_pass(self.encoder(images), generator)[0]
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Images of latent spikes drawn step by step from the prior p(z_t | z_<t)."""
+        time_steps, channels = self.protocol.time_steps, self.protocol.latent_size
+        indices = self._indices((time_steps, n, channels), generator)
+        latent = torch.zeros((1, n, channels), device=self.device)
+        latents = []
+        with _running_statistics(self.prior):
+            for index in indices:
+                latent = pick(self.prior(latent), index[None])
+                latents.append(latent)
+        return self.decode(self.latent(torch.cat(latents)))
+
+    def posterior_pass(
+        self, encoded: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw z from the posterior for the encoder's latent spikes ``(T, N, C)``.
+
+        Returns z ``(T, N, C)`` and all outputs of the posterior ``(T, N, C, k)``. In training the
+        inputs z_<t are sampled first, without gradient; z is then picked, at the same indices,
+        from one pass with gradient. In evaluation mode both passes would give the same, and one
+        step-by-step pass does.
+        """
+        indices = self._indices(encoded.shape, generator)
+        if not self.training:
+            latents, outputs = self._posterior_by_steps(encoded, indices)
+            return self.latent(latents), outputs
+        with torch.no_grad():
+            if self.model_options.posterior_statistics == "prefix":
+                inputs = self._posterior_by_prefixes(encoded, indices)
+            else:
+                inputs = delayed(self._posterior_by_steps(encoded, indices)[0])
+        outputs = self.posterior(torch.cat([encoded, inputs], dim=-1))
+        return self.latent(pick(outputs, indices)), outputs
+
+    def prior_pass(
+        self, latents: Tensor, step: Step, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Outputs of the prior ``(T, N, C, k)`` given z ``(T, N, C)``, through which no gradient.
+
+        In training some of its inputs are replaced by its own output: scheduled sampling.
+        """
+        latents = latents.detach()
+        if self.training and self.model_options.scheduled_sampling:
+            with torch.no_grad():
+                latents = self._scheduled(latents, step, generator)
+        return self.prior(delayed(latents))
+
+    def losses(
+        self, images: Tensor, step: Step, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """``MSE + MMD``, or ``MSE + 1e-4 * KL`` (arXiv:2110.00375, eq. 13 and 14)."""
+        latents, posterior = self.posterior_pass(self.encoder(images), generator)
+        prior = self.prior_pass(latents, step, generator)
+        reconstruction_loss = F.mse_loss(self.decode(latents), images)
+        q, p = posterior.mean(-1), prior.mean(-1)
+        if self.model_options.divergence == "mmd":
+            divergence = psp_mmd(q, p, self.model_options.mmd_over_time)
+            loss = reconstruction_loss + divergence
+        else:
+            divergence = bernoulli_kl(q, p)
+            loss = reconstruction_loss + KL_WEIGHT * divergence
+        return {
+            "loss": loss,
+            "reconstruction_loss": reconstruction_loss,
+            self.model_options.divergence: divergence,
+        }
+
+    def spiking_layers(self) -> dict[str, nn.Module]:
+        """The neurons and the latent that is picked from the posterior's or prior's output."""
+        names = super().spiking_layers()
+        return {
+            **{name.replace(".layers.", "."): m for name, m in names.items()},
+            "latent": self.latent,
+        }
+
+    def _indices(self, size: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        k = self.model_options.k
+        return torch.randint(k, tuple(size), generator=generator, device=self.device)
+
+    def _posterior_by_steps(self, encoded: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        latent = torch.zeros_like(encoded[:1])
+        latents, outputs = [], []
+        with _running_statistics(self.posterior):
+            for spikes, index in zip(encoded, indices, strict=True):
+                output = self.posterior(torch.cat([spikes[None], latent], dim=-1))
+                latent = pick(output, index[None])
+                latents.append(latent)
+                outputs.append(output)
+        return torch.cat(latents), torch.cat(outputs)
+
+    def _posterior_by_prefixes(self, encoded: Tensor, indices: Tensor) -> Tensor:
+        """The inputs ``(z_0, ..., z_{T-1})`` of the pass with gradient."""
+        inputs = torch.zeros_like(encoded[:1])
+        for t in range(len(encoded) - 1):
+            output = self.posterior(torch.cat([encoded[: t + 1], inputs], dim=-1))
+            inputs = torch.cat([inputs, pick(output[-1:], indices[t : t + 1])])
+        return inputs
+
+    def _scheduled(self, latents: Tensor, step: Step, generator: torch.Generator | None) -> Tensor:
+        """z with some steps replaced by the prior's own output, one draw a step for the batch."""
+        first, last = SCHEDULED_PROBABILITY
+        probability = first + (last - first) * step.progress
+        draws = torch.rand(len(latents), generator=generator, device=latents.device)
+        replaced = (draws < probability).tolist()
+        latents = latents.clone()
+        for t in range(SCHEDULED_FROM_STEP, len(latents) - 1):
+            if replaced[t]:
+                latents[t] = self._own_output(latents[: t + 1], generator)
+        return latents
+
+    def _own_output(self, latents: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What the prior makes of ``(z_1, ..., z_t)`` as z_t: its mean thresholded at 1/2."""
+        prefix = self.model_options.posterior_statistics == "prefix"
+        with nullcontext() if prefix else _running_statistics(self.prior):
+            mean = self.prior(delayed(latents))[-1].mean(-1)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return (mean + TIE_BREAKING_NOISE * noise > 0.5).to(mean.dtype)

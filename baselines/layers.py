@@ -1,0 +1,133 @@
+"""Layers of the papers' spiking networks.
+
+Spike trains are ``(T, N, ...)``. Time is folded into the batch for everything but the neuron, so
+one 2-D convolution serves all time steps.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+MOMENTUM = 0.1
+READOUT_DECAY = 0.8
+
+
+class TimeDependentBatchNorm(_BatchNorm):
+    """tdBN: batch norm with statistics over time, batch and space, scaled to the threshold.
+
+    ``scale * (x - mean) / sqrt(var + 1e-5) * gamma + beta`` on ``(T * N, C, ...)``, with
+    ``scale = alpha * threshold`` (Zheng et al., AAAI 2021, arXiv:2011.05280, eq. 7 to 9).
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, features: int, scale: float) -> None:
+        super().__init__(features, eps=1e-5, momentum=MOMENTUM)
+        self.scale = scale
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions will do: statistics are per channel."""
+
+    def forward(self, input: Tensor, repeats: int = 1) -> Tensor:
+        """Normalise ``(T * N, C, ...)``.
+
+        Args:
+            input: the currents.
+            repeats: how many equal time steps ``input`` stands for. The statistics are those of
+                all of them: the mean and the biased variance do not change, the unbiased
+                variance that is kept for evaluation does.
+        """
+        kept = (1 - MOMENTUM) * self.running_var
+        output = F.batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight * self.scale,
+            self.bias,
+            self.training,
+            MOMENTUM,
+            self.eps,
+        )
+        if self.training and repeats > 1:
+            n = input.numel() // input.shape[1]
+            correction = (n - 1) / n * (n * repeats) / (n * repeats - 1)
+            self.running_var = kept + (self.running_var - kept) * correction
+        return output
+
+
+class SpikingLayer(nn.Module):
+    """Synapses, tdBN and LIF neurons: ``(T, N, ...)`` spikes in, ``(T, N, ...)`` spikes out."""
+
+    def __init__(self, synapse: nn.Module, norm: TimeDependentBatchNorm, neuron: nn.Module) -> None:
+        super().__init__()
+        self.synapse = synapse
+        self.norm = norm
+        self.neuron = neuron
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Spikes of the layer for the spikes of the one before."""
+        currents = self.norm(self.synapse(spikes.flatten(0, 1)))
+        return self.neuron(currents.unflatten(0, spikes.shape[:2]))
+
+
+class DirectCodingLayer(SpikingLayer):
+    """The first layer: an image ``(N, C, H, W)`` that is the input at each of ``T`` steps.
+
+    Its currents are the same at every step, so synapses and norm run once.
+    """
+
+    def __init__(
+        self,
+        synapse: nn.Module,
+        norm: TimeDependentBatchNorm,
+        neuron: nn.Module,
+        time_steps: int,
+    ) -> None:
+        super().__init__(synapse, norm, neuron)
+        self.time_steps = time_steps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Spikes ``(T, N, C', H', W')`` for images."""
+        currents = self.norm(self.synapse(images), repeats=self.time_steps)
+        return self.neuron(currents.expand(self.time_steps, *currents.shape))
+
+
+class MembraneReadout(nn.Module):
+    """``tanh(sum_t 0.8^(T - t) * (W * s_t + b))``: last potential of a leaky integrator.
+
+    The sum is linear in the synapses, so they run once, on the weighted sum of their inputs
+    (arXiv:2110.00375, section 4.2, eq. 15).
+    """
+
+    def __init__(self, synapse: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.synapse = synapse
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in [-1, 1] for spikes ``(T, N, C', H, W)``."""
+        weights = readout_weights(len(spikes)).to(spikes)
+        potential = self.synapse(torch.tensordot(weights, spikes, dims=1))
+        assert self.synapse.bias is not None
+        extra_bias = (weights.sum() - 1) * self.synapse.bias
+        return torch.tanh(potential + extra_bias[:, None, None])
+
+
+def readout_weights(time_steps: int) -> Tensor:
+    """``0.8^(T - t)`` for t = 1..T, shape ``(T,)``, float64."""
+    exponents = torch.arange(time_steps - 1, -1, -1, dtype=torch.float64)
+    return READOUT_DECAY**exponents
+
+
+def postsynaptic_potential(spikes: Tensor) -> Tensor:
+    """The PSP filter ``p_t = p_{t-1} + (s_t - p_{t-1}) / 2``, ``p_0 = 0``, along the first axis.
+
+    Source: arXiv:2110.00375, eq. 12, with time constant 2.
+    """
+    potential = torch.zeros_like(spikes[0])
+    potentials = []
+    for spike in spikes:
+        potential = potential + (spike - potential) / 2
+        potentials.append(potential)
+    return torch.stack(potentials)

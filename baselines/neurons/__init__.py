@@ -1,0 +1,1 @@
+"""The leaky integrate-and-fire layer on three backends, behind one interface."""

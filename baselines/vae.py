@@ -1,0 +1,88 @@
+"""What the three VAEs share: one optimiser, one loss, reconstruction by encoding and decoding."""
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from baselines.networks import SpikingDecoder, SpikingEncoder, SpikingLayers, unsupported_images
+from bench.model import (
+    Capability,
+    GenerativeModel,
+    ImageShape,
+    Protocol,
+    SpikingNeuron,
+    Step,
+)
+
+
+class VAE(GenerativeModel):
+    """A variational autoencoder that is trained by one optimiser on one loss."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {"sample", "reconstruct", "encode", "decode", "test_loss"}
+    )
+
+    @classmethod
+    def unsupported(cls, image_shape: ImageShape, protocol: Protocol) -> str | None:
+        """The papers' networks take 32x32 and 64x64 images."""
+        return unsupported_images(image_shape)
+
+    @abstractmethod
+    def losses(
+        self, images: Tensor, step: Step, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Loss and its parts, each a scalar, for images ``(N, C, H, W)`` in [-1, 1]."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters by learning rate, as ``torch.optim`` takes them."""
+        return [{"params": list(self.parameters())}]
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The protocol's optimiser over :meth:`parameter_groups`."""
+        classes = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        return classes[self.protocol.optimizer](
+            self.parameter_groups(),
+            lr=self.protocol.effective_learning_rate,
+            betas=self.protocol.betas,
+            weight_decay=self.protocol.weight_decay,
+        )
+
+    def training_step(self, images: Tensor, step: Step) -> dict[str, float]:
+        """One step of gradient descent on a batch; returns the losses before it."""
+        self.optimizer.zero_grad()
+        losses = self.losses(images, step)
+        losses["loss"].backward()
+        self.optimizer.step()
+        return {name: value.item() for name, value in losses.items()}
+
+    def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Decode what the posterior gives for the images."""
+        return self.decode(self.encode(images, generator))
+
+    def test_loss(self, images: Tensor, step: Step, generator: torch.Generator) -> Tensor:
+        """The training objective, with the statistics of evaluation mode."""
+        return self.losses(images, step, generator)["loss"]
+
+
+class SpikingVAE(VAE):
+    """A VAE with the papers' spiking encoder and decoder."""
+
+    spiking = True
+
+    def __init__(
+        self, image_shape: ImageShape, protocol: Protocol, backend: type[SpikingNeuron] | None
+    ) -> None:
+        super().__init__(image_shape, protocol, backend)
+        if backend is None:
+            raise ValueError(f"{type(self).__name__} needs a spiking backend")
+        self.layers = SpikingLayers(protocol, backend)
+        self.encoder = SpikingEncoder(image_shape, self.layers)
+        self.decoder = SpikingDecoder(image_shape, self.layers)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` of latent spikes ``(T, N, latent_size)``."""
+        return self.decoder(latents)
