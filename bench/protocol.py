@@ -26,6 +26,16 @@ class SurrogateWindow(_Frozen):
     width: Annotated[float, Field(gt=0)]
 
 
+class TestBatching(_Frozen):
+    """How a paper's official code cuts the test set, of which it averages batch means.
+
+    ``drop_last``: whether the incomplete last batch is left out; else it counts like a full one.
+    """
+
+    size: Positive
+    drop_last: bool
+
+
 class Override(_Frozen):
     """Values that replace the protocol's own for some models or datasets (all, where unnamed)."""
 
@@ -82,8 +92,7 @@ class Protocol(_Frozen):
     # evaluation
     evaluation_batch_size: Positive = 250
     generated_images: Positive = 5000
-    official_test_batch_size: Positive | None = None
-    official_test_drop_last: bool = False
+    official_test_batching: TestBatching | None = None
 
     models: dict[str, dict[str, Any]] = {}
     overrides: tuple[Override, ...] = ()

@@ -1,0 +1,43 @@
+"""One fair benchmark for spiking generative models.
+
+``bench.run`` trains and scores a selection of cells; ``bench.load_results`` reads them back.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.api import run
+    from bench.errors import BenchError
+    from bench.model import GenerativeModel
+    from bench.protocol import Protocol, load_protocol
+    from bench.store import load_results
+
+__all__ = [
+    "BenchError",
+    "GenerativeModel",
+    "Protocol",
+    "load_protocol",
+    "load_results",
+    "run",
+]
+
+_HOMES = {
+    "BenchError": "bench.errors",
+    "GenerativeModel": "bench.model",
+    "Protocol": "bench.protocol",
+    "load_protocol": "bench.protocol",
+    "load_results": "bench.store",
+    "run": "bench.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: ``import bench`` alone imports no torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,156 @@
+"""The public functions: run a selection of cells, load its results."""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import registry
+from bench.errors import BenchError
+from bench.metrics.base import Metric
+from bench.plan import ALL, Plan, Request, make_plan
+from bench.progress import Reporter
+from bench.protocol import Protocol, load_protocol, parse_settings
+from bench.roots import data_root as checked_data_root
+
+DEFAULT_OUT = Path("runs")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked request, ready to run.
+
+    Attributes:
+        plan: its cells.
+        metrics: classes of the metrics to observe, by name.
+        out: the run directory.
+        device: as asked.
+        asked: the request in words, for the record.
+    """
+
+    plan: Plan
+    metrics: dict[str, type[Metric]]
+    out: Path
+    device: str
+    asked: dict[str, Any]
+
+
+def prepare(
+    models: str | Iterable[str] = ALL,
+    datasets: str | Iterable[str] = "digits",
+    backends: str | Iterable[str] = ALL,
+    protocol: str | Path | Protocol = "smoke",
+    settings: Iterable[str] = (),
+    seeds: Iterable[int] | None = None,
+    out: str | Path | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    download: bool = True,
+) -> Job:
+    """Check a request whole, before anything is written; see :func:`run` for the arguments.
+
+    Raises:
+        BenchError: a mistake in what was asked.
+    """
+    from bench.devices import resolve_device
+    from bench.store import RunDirectory
+
+    chosen = _protocol(protocol, list(settings))
+    request = Request(
+        models=_names(models),
+        backends=_names(backends),
+        datasets=_names(datasets),
+        protocol=chosen,
+        seeds=None if seeds is None else tuple(seeds),
+        data_root=checked_data_root(data_root),
+    )
+    resolve_device(device)
+    folder = Path(out) if out is not None else DEFAULT_OUT / chosen.name
+    RunDirectory(folder)
+    plan = make_plan(request, download)
+    metrics = {name: registry.metrics.load(name) for name in registry.metrics.names()}
+    asked = {
+        "models": list(request.models),
+        "backends": list(request.backends),
+        "datasets": list(request.datasets),
+        "protocol": chosen.name,
+        "seeds": sorted({cell.seed for cell in plan.cells}),
+        "device": device,
+    }
+    return Job(plan, metrics, folder, device, asked)
+
+
+def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
+    """Run what is missing of a job and return the rows of its cells."""
+    from bench.devices import resolve_device
+    from bench.execution.serial import run_serially
+    from bench.provenance import environment
+    from bench.store import RunDirectory
+
+    run_id = uuid.uuid4().hex
+    directory = RunDirectory(job.out)
+    directory.begin(
+        {
+            "run_id": run_id,
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "asked": job.asked,
+            "cells": [cell.key for cell in job.plan.cells],
+            "environment": environment(),
+        }
+    )
+    device = resolve_device(job.device)
+    return run_serially(job.plan, directory, job.metrics, device, run_id, reporter or Reporter())
+
+
+def run(
+    models: str | Iterable[str] = ALL,
+    datasets: str | Iterable[str] = "digits",
+    backends: str | Iterable[str] = ALL,
+    protocol: str | Path | Protocol = "smoke",
+    settings: Iterable[str] = (),
+    seeds: Iterable[int] | None = None,
+    out: str | Path | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> pd.DataFrame:
+    """Train and score a selection of cells; what ``bench run`` does.
+
+    Args:
+        models: registered names, or ``"all"``.
+        datasets: registered names, ``"NAME=PATH"``, ``"folder:PATH"``, ``"npz:PATH"``, or
+            ``"all"``, under which a dataset that cannot be had becomes ``skipped`` rows.
+        backends: spiking backends by registered name, or ``"all"``.
+        protocol: a built-in name, the path of a TOML file, or a Protocol.
+        settings: single values of the protocol to change, each ``"key=value"``.
+        seeds: whole numbers from 0; the protocol's own if None.
+        out: the run directory, ``runs/<protocol>`` if None. What it holds already is kept.
+        data_root: where datasets are looked for and downloaded to.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        reporter: is told of the progress; nobody if None.
+
+    Returns:
+        The rows of the selected cells, one observation each, as ``results.parquet`` has them.
+
+    Raises:
+        BenchError: a mistake in what was asked; nothing is written then.
+    """
+    job = prepare(models, datasets, backends, protocol, settings, seeds, out, data_root, device)
+    return execute(job, reporter)
+
+
+def _protocol(protocol: str | Path | Protocol, settings: list[str]) -> Protocol:
+    if isinstance(protocol, Protocol):
+        return protocol.customised(parse_settings(settings))
+    return load_protocol(protocol, settings)
+
+
+def _names(names: str | Iterable[str]) -> tuple[str, ...]:
+    listed = names.split(",") if isinstance(names, str) else list(names)
+    if not all(isinstance(name, str) for name in listed):
+        raise BenchError(f"Expected names, got {listed!r}.")
+    return tuple(name.strip() for name in listed if name.strip())

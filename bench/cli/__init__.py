@@ -1,0 +1,66 @@
+"""The command line: ``bench VERB``, one file a verb, each imported only when it is used."""
+
+import importlib
+import sys
+
+import click
+
+from bench.errors import BenchError
+
+VERBS = {
+    "run": "Train and score a selection of models on datasets.",
+    "ls": "List models, backends, datasets, metrics or protocols.",
+    "data": "Show or fetch datasets.",
+    "doctor": "Show versions, devices, neuron implementations, datasets and weights.",
+}
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class _LazyGroup(click.Group):
+    """Knows the verbs by name; imports one when it is called or its help is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every verb."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"bench.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="spikegen-bench")
+def cli() -> None:
+    """One fair benchmark for spiking generative models.
+
+    `bench run` alone trains and scores every built-in model on a small dataset that needs no
+    network, in minutes.
+    """
+
+
+def main() -> None:
+    """Run the command line; a mistake in what was asked is one line and exit code 2."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        sys.exit(EXIT_USAGE)
+    except BenchError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(
+            "Interrupted. Finished cells are kept; the same command again does the rest.", err=True
+        )
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)

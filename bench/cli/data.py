@@ -1,0 +1,80 @@
+"""``bench data``: which datasets are here, and how to get the others."""
+
+from pathlib import Path
+
+import click
+
+from bench.datasets.base import Dataset
+from bench.errors import BenchError, DataUnavailableError
+
+
+@click.group("data")
+def command() -> None:
+    """Show or fetch datasets."""
+
+
+_DATA_ROOT = click.option(
+    "--data-root", type=click.Path(path_type=Path), help="Where datasets are looked for."
+)
+
+
+@command.command()
+@_DATA_ROOT
+def status(data_root: Path | None) -> None:
+    """Show which datasets are under the data root, and what is missing of the others."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.datasets.selection import open_dataset
+    from bench.registry import datasets
+    from bench.roots import data_root as checked
+
+    root = checked(data_root)
+    table = Table(title=f"Datasets under {root}", title_justify="left")
+    for heading in ("dataset", "state", "train", "test", "variant", "fingerprint", "licence"):
+        table.add_column(heading, overflow="fold")
+    for name in datasets.names():
+        dataset = open_dataset(name, root)
+        table.add_row(name, *_state(dataset), dataset.licence)
+    Console().print(table, markup=False)
+
+
+def _state(dataset: Dataset) -> tuple[str, ...]:
+    try:
+        missing = dataset.missing()
+        if missing:
+            return f"not here: {missing}", "", "", "", ""
+        info = dataset.info()
+    except DataUnavailableError as error:
+        return f"unusable: {error}", "", "", "", ""
+    sizes = f"{info.train_size:,}", f"{info.test_size:,}"
+    return "here", *sizes, info.variant, info.fingerprint[:12]
+
+
+@command.command()
+@click.argument("names", nargs=-1, required=True)
+@_DATA_ROOT
+def fetch(names: tuple[str, ...], data_root: Path | None) -> None:
+    """Download datasets by NAMES (or all) into the data root, checking their hashes."""
+    from bench.datasets.selection import open_dataset
+    from bench.registry import datasets
+    from bench.roots import data_root as checked
+
+    root = checked(data_root)
+    wanted = datasets.names() if "all" in names else list(dict.fromkeys(names))
+    unavailable = []
+    for dataset in [open_dataset(name, root) for name in wanted]:
+        try:
+            if dataset.missing():
+                click.echo(f"{dataset.name}: fetching from {dataset.source}")
+                dataset.fetch()
+            click.echo(f"{dataset.name}: here, {_sizes(dataset)}")
+        except DataUnavailableError as error:
+            unavailable.append(f"{dataset.name}: {error}")
+    if unavailable:
+        raise BenchError("; ".join(unavailable))
+
+
+def _sizes(dataset: Dataset) -> str:
+    info = dataset.info()
+    return f"{info.train_size:,} training and {info.test_size:,} test images ({info.variant})"

@@ -1,0 +1,107 @@
+"""``bench run``: train and score a selection of cells."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.api import Job, execute, prepare
+from bench.cli import EXIT_FAILED
+from bench.errors import BenchError
+from bench.roots import VARIABLE
+
+
+@click.command("run")
+@click.option("--models", default="all", show_default=True, help="Comma-separated names, or all.")
+@click.option(
+    "--datasets",
+    default="digits",
+    show_default=True,
+    help="Comma-separated names, NAME=PATH (a .npz file or a folder), folder:PATH, npz:PATH, "
+    "or all.",
+)
+@click.option("--backends", default="all", show_default=True, help="Comma-separated names, or all.")
+@click.option(
+    "--protocol",
+    default="smoke",
+    show_default=True,
+    help="A built-in protocol (see bench ls protocols) or a TOML file.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one value of the protocol, e.g. --set epochs=3; may be repeated.",
+)
+@click.option("--seeds", help="Comma-separated whole numbers.  [default: the protocol's]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run directory; what it holds is kept.  [default: runs/PROTOCOL]",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help=f"Where datasets are looked for and downloaded to.  [default: ${VARIABLE}, else the "
+    "user's cache]",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if anything was skipped.")
+@click.option("--dry-run", is_flag=True, help="Print the cells and what is done; run nothing.")
+def command(seeds: str | None, strict: bool, dry_run: bool, **asked: Any) -> int:
+    """Train and score models on datasets, and write a tidy table.
+
+    The same command again does only what is missing. Exit codes: 0 nothing failed, 1 a cell
+    failed, 2 a mistake in what was asked, 130 interrupted.
+    """
+    from rich.console import Console
+
+    job = prepare(seeds=_seeds(seeds), download=not dry_run, **asked)
+    console = Console()
+    if dry_run:
+        _print_plan(job, console)
+        return 0
+    from bench.cli.summary import print_summary
+    from bench.progress import reporting
+
+    with reporting(console) as reporter:
+        rows = execute(job, reporter)
+    print_summary(rows, job.out, console)
+    failed = (rows["status"] == "failed").any()
+    skipped = any(cell.skipped for cell in job.plan.cells)
+    return EXIT_FAILED if failed or (strict and skipped) else 0
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    seeds = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = [seed for seed in seeds if not seed.isdecimal() or int(seed) >= 2**63]
+    if wrong:
+        raise BenchError(f"--seeds {text!r}: expected whole numbers from 0, got {wrong[0]!r}.")
+    return [int(seed) for seed in seeds]
+
+
+def _print_plan(job: Job, console: Any) -> None:
+    from rich.table import Table
+
+    from bench.store import RunDirectory
+
+    directory = RunDirectory(job.out)
+    table = Table(title=f"{len(job.plan.cells)} cells for {job.out}", title_justify="left")
+    for heading in ("key", "model", "backend", "dataset", "protocol", "seed", "state"):
+        table.add_column(heading, overflow="fold")
+    for cell in job.plan.cells:
+        names = (cell.key, cell.model, cell.backend, cell.dataset, cell.protocol.name)
+        missing = directory.cell(cell).missing(job.metrics.values())
+        if cell.skipped:
+            state = f"skipped: {cell.skipped}"
+        elif not missing:
+            state = "done"
+        elif len(missing) < len(job.metrics):
+            state = f"missing {', '.join(metric.name for metric in missing)}"
+        else:
+            state = "to do"
+        table.add_row(*names, str(cell.seed), state)
+    console.print(table, markup=False)

@@ -1,0 +1,71 @@
+"""Devices: which one to run on, and how much of its memory was in use."""
+
+from pathlib import Path
+
+import torch
+
+from bench.errors import BenchError
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        BenchError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in {"cpu", "cuda"}:
+        raise BenchError(f"Unknown device {name!r}: expected auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BenchError(
+            f"Device {name!r} is not here: PyTorch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices. Use --device auto or cpu."
+        )
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's name for rows: ``cpu``, or ``cuda`` and the card's name."""
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return device.type
+
+
+class PeakMemory:
+    """The largest memory in use since the last :meth:`reset`.
+
+    On CUDA what PyTorch allocated on the device; on a CPU the process's resident set, whose
+    high-water mark Linux lets a process reset.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._resettable = True
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new measurement."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        try:
+            _CLEAR_REFS.write_text("5")
+        except OSError:
+            self._resettable = False
+
+    def bytes(self) -> int | None:
+        """The peak in bytes; None on a CPU where the system cannot tell."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if not self._resettable:
+            return None
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024

@@ -1,0 +1,1 @@
+"""The metrics, one file a family, behind the contract of ``bench.metrics.base``."""

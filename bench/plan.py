@@ -1,0 +1,262 @@
+"""What was asked, to the list of cells, each with a content key. All mistakes are found here."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench import registry
+from bench.datasets.base import Dataset, DatasetInfo
+from bench.datasets.selection import open_dataset
+from bench.errors import BenchError, DataUnavailableError, UnknownNameError
+from bench.protocol import Protocol, describe
+
+ALL = "all"
+NO_BACKEND = "torch"
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A selection of cells, as asked.
+
+    Attributes:
+        models: registered names; ``("all",)`` for every one.
+        backends: registered names of spiking backends; ``("all",)`` for every one.
+        datasets: registered names, ``NAME=PATH``, ``folder:PATH`` or ``npz:PATH``;
+            ``("all",)`` for every registered one.
+        protocol: what the cells are trained and scored by.
+        seeds: one or more; the protocol's own if None.
+        data_root: where datasets are looked for and downloaded to.
+    """
+
+    models: tuple[str, ...]
+    backends: tuple[str, ...]
+    datasets: tuple[str, ...]
+    protocol: Protocol
+    seeds: tuple[int, ...] | None
+    data_root: Path
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (model, backend, dataset, protocol, seed): the unit of work, caching and failure.
+
+    Attributes:
+        model: registered name.
+        model_version: of the model's code.
+        backend: registered name, or ``torch`` for a model without spiking neurons.
+        dataset: name of the dataset.
+        info: what the dataset is; None if it cannot be had.
+        protocol: with its overrides, as asked.
+        seed: of everything drawn.
+        skipped: why the cell cannot run, None if it can.
+    """
+
+    model: str
+    model_version: str
+    backend: str
+    dataset: str
+    info: DatasetInfo | None
+    protocol: Protocol
+    seed: int
+    skipped: str | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Content key, 16 hex digits: anything that moves a number changes it."""
+        content = {
+            "model": self.model,
+            "model_version": self.model_version,
+            "backend": self.backend,
+            "dataset": self.dataset,
+            "fingerprint": self.info.fingerprint if self.info else None,
+            "protocol": self.protocol.hash,
+            "seed": self.seed,
+        }
+        canonical = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """The cell in words."""
+        return f"{self.model} {self.backend} {self.dataset} {self.protocol.name} seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the cell's folder: readable, unique by its key, safe on any file system."""
+        parts = (self.model, self.backend, self.dataset, self.protocol.name, f"s{self.seed}")
+        readable = re.sub(r"[^A-Za-z0-9_.+=-]+", "_", "-".join(parts))[:120]
+        return f"{readable}-{self.key}"
+
+    @cached_property
+    def resolved(self) -> Protocol:
+        """The protocol as it holds for the cell's model and dataset."""
+        return self.protocol.resolve(self.model, self.dataset)
+
+    def without_data(self) -> "Cell":
+        """The cell that stands in for this one while its dataset cannot be had."""
+        return Cell(
+            self.model, self.model_version, self.backend, self.dataset, None, self.protocol,
+            self.seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a request, in the order they run, and the datasets they need by name."""
+
+    cells: tuple[Cell, ...]
+    datasets: dict[str, Dataset]
+
+
+@dataclass(frozen=True)
+class _ChosenModel:
+    name: str
+    model_class: Any
+    backends: tuple[str, ...]
+    broken: str | None = None
+
+
+@dataclass(frozen=True)
+class _ChosenDataset:
+    name: str
+    dataset: Dataset
+    info: DatasetInfo | None
+    missing: str | None = None
+
+
+def make_plan(request: Request, download: bool = True) -> Plan:
+    """Check everything that was asked and lay out its cells, datasets outermost.
+
+    Args:
+        request: what was asked.
+        download: whether a dataset that is not here may be fetched; if not, it is skipped.
+
+    Raises:
+        BenchError: a mistake in what was asked, or a dataset asked for by name that cannot be had.
+    """
+    models = list(_chosen_models(request))
+    _check_protocol_names(request)
+    datasets = list(_chosen_datasets(request, download))
+    seeds = _distinct(request.seeds if request.seeds is not None else request.protocol.seeds)
+    if not seeds:
+        raise BenchError("An empty selection: no seeds.")
+    cells = tuple(
+        _cell(request.protocol, model, backend, dataset, seed)
+        for dataset in datasets
+        for seed in seeds
+        for model in models
+        for backend in model.backends
+    )
+    if cells and all(cell.skipped for cell in cells) and ALL not in request.datasets:
+        raise BenchError(f"Nothing can run: {cells[0].title}: {cells[0].skipped}")
+    return Plan(cells, {chosen.name: chosen.dataset for chosen in datasets})
+
+
+def _chosen_models(request: Request) -> Iterator[_ChosenModel]:
+    backends = tuple(_chosen_names("backend", request.backends, registry.backends))
+    for name in _chosen_names("model", request.models, registry.models):
+        try:
+            model_class = registry.models.load(name)
+        except BenchError as error:
+            if ALL not in request.models:
+                raise
+            yield _ChosenModel(name, None, (UNKNOWN,), broken=str(error))
+            continue
+        yield _ChosenModel(name, model_class, backends if model_class.spiking else (NO_BACKEND,))
+
+
+def _chosen_names(kind: str, asked: Iterable[str], known: registry.Registry[Any]) -> Iterable[str]:
+    asked = _distinct(asked)
+    if not asked:
+        raise BenchError(f"An empty selection: no {kind}s.")
+    for name in asked:
+        if name != ALL and name not in known:
+            raise UnknownNameError(kind, name, [*known.names(), ALL])
+    return known.names() if ALL in asked else asked
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _chosen_datasets(request: Request, download: bool) -> Iterator[_ChosenDataset]:
+    if not request.datasets:
+        raise BenchError("An empty selection: no datasets.")
+    specs = [spec for spec in _distinct(request.datasets) if spec != ALL]
+    opened = [open_dataset(spec, request.data_root) for spec in specs]
+    names = [dataset.name for dataset in opened]
+    if len(set(names)) < len(names):
+        raise BenchError(f"Two of the datasets have the same name: {', '.join(names)}.")
+    for dataset in opened:
+        yield _had(dataset, download, named=True)
+    if ALL in request.datasets:
+        for name in registry.datasets.names():
+            if name not in names:
+                yield _had(open_dataset(name, request.data_root), download, named=False)
+
+
+def _had(dataset: Dataset, download: bool, named: bool) -> _ChosenDataset:
+    """The dataset, fetched if need be; one that was named must be had."""
+    try:
+        missing = dataset.missing()
+        if missing and not download:
+            return _ChosenDataset(dataset.name, dataset, None, f"would be fetched: {missing}")
+        if missing:
+            dataset.fetch()
+        return _ChosenDataset(dataset.name, dataset, dataset.info())
+    except DataUnavailableError as error:
+        if named:
+            raise
+        return _ChosenDataset(dataset.name, dataset, None, str(error))
+
+
+def _check_protocol_names(request: Request) -> None:
+    """Names in the protocol's overrides and options must exist, lest a typo go unnoticed."""
+    protocol = request.protocol
+    named = {*protocol.models, *(name for o in protocol.overrides for name in o.models)}
+    for name in sorted(named - set(registry.models.names())):
+        raise UnknownNameError("model", name, registry.models.names())
+    known = {*registry.datasets.names(), *(spec.partition("=")[0] for spec in request.datasets)}
+    for name in sorted({name for o in protocol.overrides for name in o.datasets} - known):
+        raise UnknownNameError("dataset", name, known - {ALL})
+
+
+def _cell(
+    protocol: Protocol, model: _ChosenModel, backend: str, dataset: _ChosenDataset, seed: int
+) -> Cell:
+    version = UNKNOWN if model.broken else model.model_class.version
+    skipped = model.broken or dataset.missing
+    if not skipped:
+        assert dataset.info is not None
+        skipped = _unsupported(protocol.resolve(model.name, dataset.name), model, dataset.info)
+    return Cell(model.name, version, backend, dataset.name, dataset.info, protocol, seed, skipped)
+
+
+def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> str | None:
+    """Why the model cannot take the dataset.
+
+    Raises:
+        BenchError: the protocol contradicts the model's options or the dataset.
+    """
+    try:
+        model.model_class.Options.model_validate(resolved.options)
+    except ValidationError as error:
+        raise BenchError(
+            f"protocol {resolved.name!r}, options of {model.name}: {describe(error)}"
+        ) from error
+    train_size = min(info.train_size, resolved.train_images or info.train_size)
+    if resolved.batch_size > train_size:
+        raise BenchError(
+            f"protocol {resolved.name!r}: batch_size {resolved.batch_size} is larger than the "
+            f"{train_size} training images of {info.name}; use --set batch_size=N."
+        )
+    image_shape = (info.channels, resolved.image_size, resolved.image_size)
+    return model.model_class.unsupported(image_shape, resolved)

@@ -1,0 +1,215 @@
+"""The run directory: atomic, content-addressed, self-describing."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.errors import BenchError
+from bench.metrics.base import Metric
+from bench.plan import Cell
+
+SCHEMA_VERSION = 1
+RUN_FILE = "run.json"
+ROWS_FILE = "rows.parquet"
+TABLE = "results"
+
+SCHEMA = pa.schema(
+    [
+        ("schema_version", pa.int64()),
+        ("run_id", pa.string()),
+        ("cell_key", pa.string()),
+        ("model", pa.string()),
+        ("model_version", pa.string()),
+        ("backend", pa.string()),
+        ("dataset", pa.string()),
+        ("dataset_variant", pa.string()),
+        ("dataset_fingerprint", pa.string()),
+        ("train_images", pa.int64()),
+        ("protocol", pa.string()),
+        ("protocol_hash", pa.string()),
+        ("seed", pa.int64()),
+        ("epoch", pa.int64()),
+        ("split", pa.string()),
+        ("metric", pa.string()),
+        ("metric_version", pa.string()),
+        ("value", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("n", pa.int64()),
+        ("layer", pa.string()),
+        ("time_step", pa.int64()),
+        ("noise_kind", pa.string()),
+        ("noise_level", pa.float64()),
+        ("extractor", pa.string()),
+        ("extractor_sha256", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("higher_is_better", pa.bool_()),
+        ("unit", pa.string()),
+        ("duration_s", pa.float64()),
+        ("device", pa.string()),
+        ("version", pa.string()),
+        ("git_commit", pa.string()),
+        ("created_at", pa.string()),
+    ]
+)
+
+_NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+
+Row = Mapping[str, Any]
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under ``path`` whole, once the block has ended, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    with atomic(path) as file:
+        file.write(json.dumps(content, indent=2).encode())
+
+
+class CellFolder:
+    """The files of one cell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self) -> pd.DataFrame:
+        """The cell's rows; empty if it has none yet."""
+        path = self.path / ROWS_FILE
+        return _frame(pq.read_table(path, schema=SCHEMA)) if path.exists() else frame([])
+
+    def missing(self, metrics: Iterable[type[Metric]]) -> list[type[Metric]]:
+        """Metrics that have no row yet, or only failed, skipped or another version's ones."""
+        rows = self.rows()
+        rows = rows[rows["status"].isin(["ok", "not_applicable"])]
+        done = set(zip(rows["metric"], rows["metric_version"], strict=True))
+        return [metric for metric in metrics if (metric.name, metric.version) not in done]
+
+    def write_rows(self, rows: pd.DataFrame) -> None:
+        """Replace the cell's rows."""
+        with atomic(self.path / ROWS_FILE) as file:
+            pq.write_table(pa.Table.from_pandas(rows, SCHEMA, preserve_index=False), file)
+
+    def remove(self) -> None:
+        """Delete the cell's rows, if there are any, and with them an otherwise empty folder."""
+        (self.path / ROWS_FILE).unlink(missing_ok=True)
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+
+class RunDirectory:
+    """A run directory on disk; nothing is created before :meth:`begin`."""
+
+    def __init__(self, path: Path) -> None:
+        """Check that ``path`` is a run directory of this schema, or can become one.
+
+        Raises:
+            BenchError: another schema, something else's folder, or a place that is no folder.
+        """
+        self.path = path
+        if path.exists():
+            _check(path)
+
+    def begin(self, command: Mapping[str, Any]) -> None:
+        """Create what is missing and note down the command that now runs.
+
+        Raises:
+            BenchError: the directory cannot be written.
+        """
+        run: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "commands": []}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if (self.path / RUN_FILE).exists():
+                run = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+            run["commands"].append(dict(command))
+            write_json(self.path / RUN_FILE, run)
+        except OSError as error:
+            raise BenchError(
+                f"The output directory {self.path} cannot be written: {error.strerror}. "
+                "Choose another with --out."
+            ) from error
+
+    def cell(self, cell: Cell) -> CellFolder:
+        """The folder of a cell, which may not exist yet."""
+        return CellFolder(self.path / "cells" / cell.folder)
+
+    def collect(self) -> pd.DataFrame:
+        """Gather the rows of all cells into ``results.parquet`` and ``results.csv``."""
+        folders = sorted((self.path / "cells").glob(f"*/{ROWS_FILE}"))
+        tables = [pq.read_table(path, schema=SCHEMA) for path in folders]
+        table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+        with atomic(self.path / f"{TABLE}.parquet") as file:
+            pq.write_table(table, file)
+        rows = _frame(table)
+        with atomic(self.path / f"{TABLE}.csv") as file:
+            rows.to_csv(file, index=False)
+        return rows
+
+
+def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The tidy table of a run directory, one observation a row (see docs of the row schema).
+
+    Raises:
+        BenchError: not a run directory, or one of another schema version.
+    """
+    folder = Path(path)
+    if not (folder / RUN_FILE).exists():
+        raise BenchError(f"{folder} is not a run directory: it has no {RUN_FILE}.")
+    _check(folder)
+    table = folder / f"{TABLE}.parquet"
+    if not table.exists():
+        return frame([])
+    return _frame(pq.read_table(table, schema=SCHEMA))
+
+
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Rows as a table with all columns of the schema; what a row lacks is missing."""
+    return _frame(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    return table.to_pandas(types_mapper=_NULLABLE.get)
+
+
+def _check(path: Path) -> None:
+    run_file = path / RUN_FILE
+    if not path.is_dir():
+        raise BenchError(f"The output directory {path} is not a directory.")
+    if not run_file.exists():
+        if any(path.iterdir()):
+            raise BenchError(
+                f"The output directory {path} is not empty and not a run directory "
+                f"(it has no {RUN_FILE}): choose another with --out."
+            )
+        return
+    try:
+        version = json.loads(run_file.read_text(encoding="utf-8"))["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{run_file} cannot be read ({error}): choose another --out.") from error
+    if version != SCHEMA_VERSION:
+        raise BenchError(
+            f"{path} was written with schema version {version}, this is version {SCHEMA_VERSION}: "
+            "choose another directory with --out, or use the release that wrote it."
+        )
