@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -63,9 +63,9 @@ class Dataset(ABC):
     The constructor does no work. ``fetch`` is the only method that may use the network.
     """
 
-    name: ClassVar[str]
-    source: ClassVar[str]
-    licence: ClassVar[str]
+    name: str
+    source: str
+    licence: str
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -1,0 +1,46 @@
+"""Digits: the 8x8 digits that come with scikit-learn; always here, no network needed."""
+
+import numpy as np
+
+from bench.datasets.base import Split, Variant
+from bench.datasets.images import SEED, InMemoryDataset
+
+
+class Digits(InMemoryDataset):
+    """1,797 grey 8x8 handwritten digits embedded in scikit-learn, for runs without a network.
+
+    Pixels 0..16 are scaled to 0..255. There is no official split: 80 % train (1,437) and 20 %
+    test (360) are drawn with the classes' proportions kept, by scikit-learn's
+    ``train_test_split(random_state=0)``.
+    """
+
+    name = "digits"
+    source = (
+        "scikit-learn's load_digits: the test set of Alpaydin and Kaynak (1998), Optical "
+        "Recognition of Handwritten Digits, UCI, https://doi.org/10.24432/C50P49; "
+        "split 80/20 with random_state=0"
+    )
+    licence = "CC BY 4.0"
+
+    def missing(self) -> str | None:
+        """None: the images come with scikit-learn."""
+        return None
+
+    def fetch(self) -> None:
+        """Nothing to fetch."""
+
+    def read(self) -> tuple[Split, Split]:
+        """Both splits: images ``(N, 8, 8)`` uint8, labels 0..9."""
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        digits = load_digits()
+        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        labels = digits.target.astype(np.int64)
+        parts = train_test_split(images, labels, test_size=0.2, random_state=SEED, stratify=labels)
+        train_images, test_images, train_labels, test_labels = parts
+        return Split(train_images, train_labels), Split(test_images, test_labels)
+
+    def variant(self, train: Split, test: Split) -> Variant:
+        """Always complete."""
+        return "complete"

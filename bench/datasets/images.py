@@ -1,0 +1,201 @@
+"""What every dataset shares: cropping and resizing, drawing subsets, fingerprints."""
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bench.datasets.base import Dataset, DatasetInfo, ImageData, Split, Variant
+from bench.errors import BenchError, DataUnavailableError
+from bench.protocol import Protocol
+
+SEED = 0
+
+
+def prepare(images: np.ndarray | Iterable[Image.Image], protocol: Protocol) -> np.ndarray:
+    """Crop and resize images exactly as PIL does.
+
+    Args:
+        images: ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)`` uint8, or grey or RGB PIL
+            images, at least one.
+        protocol: gives ``center_crop``, ``image_size`` and ``interpolation``. Without a
+            ``center_crop`` a non-square image is cropped to its largest central square.
+
+    Returns:
+        ``(N, C, image_size, image_size)`` uint8.
+
+    Raises:
+        BenchError: an image is smaller than the crop.
+    """
+    size = protocol.image_size
+    if isinstance(images, np.ndarray):
+        images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
+        if images.shape[1:3] == (size, size) and protocol.center_crop in (None, size):
+            return _channels_first(images)
+        images = map(Image.fromarray, images)
+    return _stack(_square(image, protocol, "An image") for image in images)
+
+
+def prepare_files(paths: Iterable[Path], mode: str, protocol: Protocol) -> np.ndarray:
+    """Decode, crop and resize image files one by one, as :func:`prepare` does.
+
+    Args:
+        paths: at least one file.
+        mode: PIL's ``L`` (grey) or ``RGB``; other modes are converted to it.
+        protocol: see :func:`prepare`.
+
+    Returns:
+        ``(N, C, image_size, image_size)`` uint8.
+
+    Raises:
+        DataUnavailableError: a file is missing or no readable image.
+        BenchError: an image is smaller than the crop.
+    """
+    return _stack(_square(_decode(path, mode), protocol, str(path)) for path in paths)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image file, opened by PIL and not yet decoded.
+
+    Raises:
+        DataUnavailableError: it is missing, or PIL fails to open it or, later, to decode it.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except Exception as error:  # each of PIL's decoders raises its own
+        raise DataUnavailableError(f"{path} cannot be read as an image: {error}.") from error
+
+
+def draw(size: int, limit: int | None) -> np.ndarray:
+    """Sorted indices of a random subset of ``limit`` out of ``size``; all, if there are no more."""
+    if limit is None or limit >= size:
+        return np.arange(size)
+    # RandomState's stream never changes between NumPy versions; default_rng's may.
+    return np.sort(np.random.RandomState(SEED).permutation(size)[:limit])
+
+
+def fingerprint_arrays(train: Split, test: Split) -> str:
+    """SHA-256 over both splits' images and labels: shapes, dtypes, values; as 64 hex digits."""
+    digest = hashlib.sha256()
+    for array in (train.images, train.labels, test.images, test.labels):
+        described = None if array is None else [array.dtype.str, array.shape]
+        digest.update(json.dumps(described).encode())
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def fingerprint_files(files: Iterable[tuple[str, Path]]) -> str:
+    """SHA-256 over the given names and the files' bytes, in order, as 64 hex digits.
+
+    Raises:
+        DataUnavailableError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name, path in files:
+        try:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataUnavailableError(f"{path} cannot be read: {error.strerror}.") from error
+        digest.update(json.dumps([name, content]).encode())
+    return digest.hexdigest()
+
+
+def require_here(dataset: Dataset) -> None:
+    """Raise DataUnavailableError with what is missing of the dataset, if anything is."""
+    reason = dataset.missing()
+    if reason is not None:
+        raise DataUnavailableError(f"The dataset {dataset.name!r} is not here: {reason}.")
+
+
+class InMemoryDataset(Dataset):
+    """A dataset small enough to be held in memory as it is stored."""
+
+    @abstractmethod
+    def read(self) -> tuple[Split, Split]:
+        """The train and test splits as stored: channels *last*, ``(N, H, W)`` or ``(N, H, W, 3)``.
+
+        Raises:
+            DataUnavailableError: it is missing, corrupt or truncated.
+        """
+
+    @abstractmethod
+    def variant(self, train: Split, test: Split) -> Variant:
+        """How complete these splits are."""
+
+    def info(self) -> DatasetInfo:
+        """Describe the dataset that is here."""
+        train, test = self._read()
+        return DatasetInfo(
+            name=self.name,
+            channels=train.images.shape[3] if train.images.ndim == 4 else 1,
+            train_size=len(train),
+            test_size=len(test),
+            source=self.source,
+            licence=self.licence,
+            fingerprint=fingerprint_arrays(train, test),
+            variant=self.variant(train, test),
+        )
+
+    def load(self, protocol: Protocol) -> ImageData:
+        """Both splits, drawn, cropped and resized as the protocol says."""
+        train, test = self._read()
+        return ImageData(
+            train=_prepared(train, protocol.train_images, protocol),
+            test=_prepared(test, protocol.test_images, protocol),
+        )
+
+    def _read(self) -> tuple[Split, Split]:
+        try:
+            return self.read()
+        except OSError as error:
+            raise DataUnavailableError(
+                f"The dataset {self.name!r} cannot be read: {error}."
+            ) from error
+
+
+def _prepared(split: Split, limit: int | None, protocol: Protocol) -> Split:
+    drawn = draw(len(split), limit)
+    labels = None if split.labels is None else split.labels[drawn]
+    return Split(prepare(split.images[drawn], protocol), labels)
+
+
+def _decode(path: Path, mode: str) -> Image.Image:
+    with open_image(path) as image:
+        return image.convert(mode)
+
+
+def _square(image: Image.Image, protocol: Protocol, what: str) -> np.ndarray:
+    """One image, cropped and resized, as ``(C, image_size, image_size)``."""
+    side = protocol.center_crop or min(image.size)
+    if side > min(image.size):
+        raise BenchError(
+            f"{what} of {image.width}x{image.height} pixels is smaller than the protocol's "
+            f"center_crop of {side}: choose center_crop <= {min(image.size)}."
+        )
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    cropped = image.crop((left, top, left + side, top + side))
+    size = (protocol.image_size, protocol.image_size)
+    resized = cropped.resize(size, Image.Resampling[protocol.interpolation.upper()])
+    return _channels_first(np.asarray(resized)[None])[0]
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    if images.ndim == 3:
+        return images[:, None]
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _stack(images: Iterator[np.ndarray]) -> np.ndarray:
+    """``np.stack`` of an iterator, without holding each image twice."""
+    first = next(images)
+    return np.fromiter(chain([first], images), dtype=np.dtype((np.uint8, first.shape)))

@@ -1,0 +1,287 @@
+"""MNIST, Fashion-MNIST, CIFAR-10 and CelebA, downloaded, verified and read with torchvision."""
+
+import hashlib
+import importlib.util
+import json
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from bench.datasets.base import DatasetInfo, ImageData, Split, Variant
+from bench.datasets.cache import Pair, cached
+from bench.datasets.downloads import TorchvisionDataset
+from bench.datasets.images import (
+    InMemoryDataset,
+    draw,
+    fingerprint_files,
+    prepare_files,
+    require_here,
+)
+from bench.errors import DataUnavailableError
+from bench.protocol import Protocol
+
+
+class MNIST(TorchvisionDataset, InMemoryDataset):
+    """MNIST: 60,000 + 10,000 grey 28x28 handwritten digits (LeCun, Cortes, Burges)."""
+
+    name = "mnist"
+    source = (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/: LeCun, Bottou, Bengio and Haffner (1998), "
+        "Gradient-based learning applied to document recognition"
+    )
+    licence = "CC BY-SA 3.0 (as commonly stated)"
+    torchvision_name = "MNIST"
+    files = (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    )
+    by_hand = "MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
+
+    @property
+    def raw(self) -> Path:
+        """The folder of the ``.gz`` or extracted files."""
+        return self.root / self.torchvision_name / "raw"
+
+    def missing(self) -> str | None:
+        """The first file that is there neither as ``.gz`` nor extracted."""
+        for file in self.files:
+            if not (self.raw / file).exists() and not (self.raw / f"{file}.gz").exists():
+                return f"looked for {file}.gz, or {file} extracted, in {self.raw}"
+        return None
+
+    def downloads(self) -> list[tuple[str, str]]:
+        """The four ``.gz`` files."""
+        raw = self.raw.relative_to(self.root)
+        return [(str(raw / file), md5) for file, md5 in self.torchvision().resources]
+
+    def read(self) -> tuple[Split, Split]:
+        """Both splits: images ``(N, 28, 28)`` uint8, labels 0..9."""
+        from torchvision.datasets.mnist import read_image_file, read_label_file
+
+        require_here(self)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [self._extracted(file, Path(folder)) for file in self.files]
+            train_images, test_images = (read_image_file(path).numpy() for path in paths[::2])
+            train_labels, test_labels = (read_label_file(path).numpy() for path in paths[1::2])
+        for images, labels, path in (
+            (train_images, train_labels, paths[1]),
+            (test_images, test_labels, paths[3]),
+        ):
+            if len(images) != len(labels):
+                raise self.damaged(path, f"{len(labels)} labels for {len(images)} images")
+        return Split(train_images, train_labels), Split(test_images, test_labels)
+
+    def _extracted(self, file: str, folder: Path) -> Path:
+        """The file's extracted form: as it is under the root, else unpacked into ``folder``."""
+        from torchvision.datasets.utils import extract_archive
+
+        path, archive = self.raw / file, self.raw / f"{file}.gz"
+        if not path.exists():
+            self.verify(archive, dict(self.torchvision().resources)[archive.name])
+            path = extract_archive(archive, folder)
+        self._check_size(path)
+        return path
+
+    def _check_size(self, path: Path) -> None:
+        """IDX: two zero bytes, the type (8: uint8), the number of axes, each axis as int32."""
+        axes = int(path.name.split("idx")[1][0])
+        with path.open("rb") as file:
+            header = file.read(4 + 4 * axes)
+        if header[:4] != bytes([0, 0, 8, axes]) or len(header) < 4 + 4 * axes:
+            raise self.damaged(path, f"no IDX header of {axes} axes of uint8")
+        shape = np.frombuffer(header, ">u4", offset=4).tolist()
+        expected, found = len(header) + math.prod(shape), path.stat().st_size
+        if found != expected:
+            raise self.damaged(path, f"{found} bytes, expected {expected}")
+
+    def variant(self, train: Split, test: Split) -> Variant:
+        """Complete with the official 60,000 + 10,000 images."""
+        return "complete" if (len(train), len(test)) == (60_000, 10_000) else "subset"
+
+
+class FashionMNIST(MNIST):
+    """Fashion-MNIST: 60,000 + 10,000 grey 28x28 pictures of clothes (Zalando Research)."""
+
+    name = "fashion_mnist"
+    source = (
+        "https://github.com/zalandoresearch/fashion-mnist: Xiao, Rasul and Vollgraf (2017), "
+        "arXiv:1708.07747"
+    )
+    licence = "MIT, Zalando SE"
+    torchvision_name = "FashionMNIST"
+    by_hand = "FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
+
+
+class CIFAR10(TorchvisionDataset, InMemoryDataset):
+    """CIFAR-10: 50,000 + 10,000 RGB 32x32 photographs of ten classes (Krizhevsky, 2009)."""
+
+    name = "cifar10"
+    source = (
+        "https://www.cs.toronto.edu/~kriz/cifar.html: Krizhevsky (2009), "
+        "Learning Multiple Layers of Features from Tiny Images"
+    )
+    licence = "none stated by its authors; research use, cite Krizhevsky (2009)"
+    torchvision_name = "CIFAR10"
+    archive = "cifar-10-python.tar.gz"
+    files = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+    by_hand = archive
+
+    def missing(self) -> str | None:
+        """None if the archive, or every unpacked batch, is there."""
+        if (self.root / self.archive).exists() or self._is_unpacked():
+            return None
+        return f"looked for {self.archive}, or cifar-10-batches-py/ unpacked, in {self.root}"
+
+    def _is_unpacked(self) -> bool:
+        folder = self.root / "cifar-10-batches-py"
+        return all((folder / file).exists() for file in self.files)
+
+    def downloads(self) -> list[tuple[str, str]]:
+        """The one archive."""
+        return [(self.archive, self.torchvision().tgz_md5)]
+
+    def read(self) -> tuple[Split, Split]:
+        """Both splits: images ``(N, 32, 32, 3)`` uint8, labels 0..9."""
+        from torchvision.datasets.utils import extract_archive
+
+        require_here(self)
+        if self._is_unpacked():
+            return self._read_batches(self.root)
+        self.verify(self.root / self.archive, self.torchvision().tgz_md5)
+        with tempfile.TemporaryDirectory() as folder:
+            extract_archive(self.root / self.archive, folder)
+            return self._read_batches(Path(folder))
+
+    def _read_batches(self, root: Path) -> tuple[Split, Split]:
+        source = self.torchvision()
+        batches = [*source.train_list, *source.test_list]
+        # Pickles: every MD5 is checked before the first of them is opened.
+        for file, md5 in [*batches, (source.meta["filename"], source.meta["md5"])]:
+            self.verify(root / source.base_folder / file, md5)
+        train, test = (source(root, train=train) for train in (True, False))
+        return (
+            Split(np.ascontiguousarray(train.data), np.array(train.targets, np.int64)),
+            Split(np.ascontiguousarray(test.data), np.array(test.targets, np.int64)),
+        )
+
+    def variant(self, train: Split, test: Split) -> Variant:
+        """Complete with the official 50,000 + 10,000 images."""
+        return "complete" if (len(train), len(test)) == (50_000, 10_000) else "subset"
+
+
+class CelebA(TorchvisionDataset):
+    """CelebA: 162,770 + 19,962 RGB 178x218 photographs of celebrities' faces (aligned, cropped).
+
+    Its validation images are not used. Images are decoded one by one; the prepared ones are kept
+    in ``.bench-cache`` under the root, where that can be written.
+    """
+
+    name = "celeba"
+    source = (
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: Liu, Luo, Wang and Tang (2015), "
+        "Deep Learning Face Attributes in the Wild"
+    )
+    licence = "non-commercial research only, under its authors' agreement; not to be redistributed"
+    torchvision_name = "CelebA"
+    by_hand = (
+        "celeba/img_align_celeba/*.jpg and celeba/list_eval_partition.txt (from its authors' page; "
+        "the agreement forbids redistribution)"
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the images and lists."""
+        return self.root / "celeba"
+
+    @property
+    def partition(self) -> Path:
+        """The list that gives each image's split."""
+        return self.folder / "list_eval_partition.txt"
+
+    def missing(self) -> str | None:
+        """None if the partition list and the images' folder are there."""
+        if self.partition.exists() and (self.folder / "img_align_celeba").is_dir():
+            return None
+        return (
+            "looked for list_eval_partition.txt and the unpacked folder img_align_celeba in "
+            f"{self.folder}"
+        )
+
+    def downloads(self) -> list[tuple[str, str]]:
+        """The archive of the images, and five lists."""
+        return [(f"celeba/{file}", md5) for _, md5, file in self.torchvision().file_list]
+
+    def download(self, folder: Path) -> None:
+        """From Google Drive, for which torchvision needs the package gdown."""
+        if importlib.util.find_spec("gdown") is None:
+            raise ModuleNotFoundError(
+                'it needs the package gdown: pip install "spikegen-bench[celeba]"'
+            )
+        super().download(folder)
+
+    def info(self) -> DatasetInfo:
+        """Describe the dataset that is here; reads every image's bytes."""
+        train, test = self._paths()
+        return DatasetInfo(
+            name=self.name,
+            channels=3,
+            train_size=len(train),
+            test_size=len(test),
+            source=self.source,
+            licence=self.licence,
+            fingerprint=self._fingerprint(train + test),
+            variant=self._variant(),
+        )
+
+    def load(self, protocol: Protocol) -> ImageData:
+        """Both splits, drawn, cropped and resized as the protocol says; without labels."""
+        train, test = self._paths()
+
+        def build() -> Pair:
+            drawn = draw(len(train), protocol.train_images), draw(len(test), protocol.test_images)
+            return (
+                prepare_files([train[i] for i in drawn[0]], "RGB", protocol),
+                prepare_files([test[i] for i in drawn[1]], "RGB", protocol),
+            )
+
+        cache = self._cache(self._fingerprint(train + test), protocol)
+        train_images, test_images = cached(cache, build)
+        return ImageData(Split(train_images, None), Split(test_images, None))
+
+    def _paths(self) -> tuple[list[Path], list[Path]]:
+        """The images of the train (0) and test (2) splits, in the partition list's order."""
+        require_here(self)
+        images: dict[str, list[Path]] = {"0": [], "1": [], "2": []}
+        try:
+            lines = self.partition.read_text(errors="replace").splitlines()
+        except OSError as error:
+            raise DataUnavailableError(f"{self.partition} cannot be read: {error}.") from error
+        for line in lines:
+            name, _, split = line.partition(" ")
+            if split.strip() not in images:
+                raise self.damaged(self.partition, f"the line {line!r} is not NAME and 0, 1 or 2")
+            images[split.strip()].append(self.folder / "img_align_celeba" / name)
+        if not images["0"] or not images["2"]:
+            raise self.damaged(self.partition, "it lists no train (0) or no test (2) images")
+        return images["0"], images["2"]
+
+    def _fingerprint(self, images: list[Path]) -> str:
+        return fingerprint_files((path.name, path) for path in [self.partition, *images])
+
+    def _variant(self) -> Variant:
+        """Complete with the official partition list, of which every image is there to be hashed."""
+        from torchvision.datasets.utils import check_integrity
+
+        md5 = dict(self.downloads())["celeba/list_eval_partition.txt"]
+        return "complete" if check_integrity(self.partition, md5) else "subset"
+
+    def _cache(self, fingerprint: str, protocol: Protocol) -> Path:
+        names = ("center_crop", "image_size", "interpolation", "train_images", "test_images")
+        key = [fingerprint, PIL.__version__, *(getattr(protocol, name) for name in names)]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        return self.root / ".bench-cache" / f"celeba-{digest}.npz"
