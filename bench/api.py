@@ -10,12 +10,16 @@ from typing import Any
 import pandas as pd
 
 from bench import registry
+from bench.devices import resolve_device
 from bench.errors import BenchError
+from bench.execution.serial import run_serially
 from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan
 from bench.progress import Reporter
 from bench.protocol import Protocol, load_protocol, parse_settings
+from bench.provenance import environment
 from bench.roots import data_root as checked_data_root
+from bench.store import RunDirectory
 
 DEFAULT_OUT = Path("runs")
 
@@ -56,9 +60,6 @@ def prepare(
     Raises:
         BenchError: a mistake in what was asked.
     """
-    from bench.devices import resolve_device
-    from bench.store import RunDirectory
-
     chosen = _protocol(protocol, list(settings))
     request = Request(
         models=_names(models),
@@ -86,11 +87,6 @@ def prepare(
 
 def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
     """Run what is missing of a job and return the rows of its cells."""
-    from bench.devices import resolve_device
-    from bench.execution.serial import run_serially
-    from bench.provenance import environment
-    from bench.store import RunDirectory
-
     run_id = uuid.uuid4().hex
     directory = RunDirectory(job.out)
     directory.begin(

@@ -164,8 +164,10 @@ class Protocol(_Frozen):
 
     def _with(self, values: Mapping[str, Any]) -> "Protocol":
         data = self.model_dump(exclude={"overrides"})
-        data["models"] = _merged(data["models"], values.get("models", {}))
-        data.update({key: value for key, value in values.items() if key != "models"})
+        options = data["models"]
+        data.update(values)
+        if "models" in values:
+            data["models"] = _merged(options, values["models"])
         return Protocol.model_validate(data)
 
 
@@ -257,11 +259,14 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
         place = nested
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise BenchError(f"--set {key}: {parent!r} is set to a value already.")
         place[last] = value
     return nested
 
 
-def _merged(
-    base: Mapping[str, Mapping[str, Any]], extra: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
+def _merged(base: Mapping[str, Mapping[str, Any]], extra: Any) -> Any:
+    """Options by model, those of ``extra`` on top; left for pydantic to refuse if malformed."""
+    if not isinstance(extra, Mapping) or not all(isinstance(o, Mapping) for o in extra.values()):
+        return extra
     return {name: {**base.get(name, {}), **extra.get(name, {})} for name in {*base, *extra}}

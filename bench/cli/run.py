@@ -1,14 +1,18 @@
 """``bench run``: train and score a selection of cells."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.api import Job, execute, prepare
 from bench.cli import EXIT_FAILED
 from bench.errors import BenchError
 from bench.roots import VARIABLE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.api import Job
 
 
 @click.command("run")
@@ -57,6 +61,8 @@ def command(seeds: str | None, strict: bool, dry_run: bool, **asked: Any) -> int
     """
     from rich.console import Console
 
+    from bench.api import execute, prepare
+
     job = prepare(seeds=_seeds(seeds), download=not dry_run, **asked)
     console = Console()
     if dry_run:
@@ -83,7 +89,7 @@ def _seeds(text: str | None) -> list[int] | None:
     return [int(seed) for seed in seeds]
 
 
-def _print_plan(job: Job, console: Any) -> None:
+def _print_plan(job: "Job", console: "Console") -> None:
     from rich.table import Table
 
     from bench.store import RunDirectory

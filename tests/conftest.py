@@ -1,0 +1,90 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+import bench
+from bench import cli, registry
+
+# Every cell takes about a second: 64 images, two time steps, one epoch.
+TINY = (
+    "time_steps=2",
+    "epochs=1",
+    "batch_size=16",
+    "latent_size=4",
+    "train_images=64",
+    "test_images=24",
+    "generated_images=10",
+    "evaluation_batch_size=7",
+    "models.fsvae.k=3",
+)
+
+
+@pytest.fixture
+def tiny():
+    return list(TINY)
+
+
+@pytest.fixture
+def tiny_flags():
+    return [part for setting in TINY for part in ("--set", setting)]
+
+
+@pytest.fixture
+def bench_cli(monkeypatch, capsys):
+    """Run the command line in this process; gives (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "400")
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def plugins(tmp_path, monkeypatch):
+    """Install packages on the import path: a module's source and its entry points by group."""
+
+    def install(module, source, **entry_points):
+        site = tmp_path / "site"
+        metadata = site / f"{module}-1.0.dist-info"
+        metadata.mkdir(parents=True)
+        (site / f"{module}.py").write_text(source)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        lines = []
+        for group, names in entry_points.items():
+            lines += [f"[bench.{group}]", *(f"{name} = {value}" for name, value in names.items())]
+        (metadata / "entry_points.txt").write_text("\n".join(lines))
+        monkeypatch.syspath_prepend(site)
+        forget_entry_points()
+
+    yield install
+    forget_entry_points()
+    for name in [name for name in sys.modules if name.startswith("plugin_")]:
+        del sys.modules[name]
+
+
+def forget_entry_points():
+    for known in (registry.models, registry.backends, registry.datasets, registry.metrics):
+        known.__dict__.pop("_entry_points", None)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """One tiny run of every built-in model on every backend; read it, do not change it."""
+    out = tmp_path_factory.mktemp("tiny") / "run"
+    rows = bench.run(settings=TINY, out=out)
+    return out, rows
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real MNIST files beside the checkout, where there is one."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not (folder / "MNIST" / "raw").is_dir():
+        pytest.skip("no real data in ../shared/data")
+    return folder

@@ -1,0 +1,241 @@
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from bench.errors import BenchError, UnknownNameError
+from bench.protocol import (
+    Protocol,
+    SurrogateWindow,
+    builtin_protocols,
+    load_protocol,
+    parse_settings,
+)
+
+BUILT_IN = ["esvae_paper", "fsvae_paper", "quick", "smoke", "standard"]
+
+
+def test_the_five_protocols_are_there_and_valid():
+    assert builtin_protocols() == BUILT_IN
+    for name in BUILT_IN:
+        protocol = load_protocol(name)
+        assert protocol.name == name
+        assert protocol.description
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "expected"),
+    [
+        (
+            "fsvae",
+            "mnist",
+            {
+                "time_steps": 16,
+                "epochs": 150,
+                "batch_size": 250,
+                "latent_size": 128,
+                "learning_rate": 1e-3,
+                "effective_learning_rate": 1e-3,
+                "optimizer": "adamw",
+                "betas": (0.9, 0.999),
+                "weight_decay": 1e-3,
+                "image_size": 32,
+                "interpolation": "bilinear",
+                "horizontal_flip": "never",
+                "membrane_decay": 0.25,
+                "threshold": 0.2,
+                "surrogate": "official_code",
+                "epoch_selection": "best_test_loss",
+                "generated_images": 5000,
+            },
+        ),
+        ("ann_vae", "mnist", {"weight_decay": 0.01, "horizontal_flip": "never"}),
+        ("fsvae", "cifar10", {"horizontal_flip": "train"}),
+        ("ann_vae", "cifar10", {"horizontal_flip": "never"}),
+        (
+            "fsvae",
+            "celeba",
+            {"horizontal_flip": "train_and_test", "center_crop": 148, "image_size": 64},
+        ),
+    ],
+)
+def test_fsvae_paper_has_the_published_values(model, dataset, expected):
+    resolved = load_protocol("fsvae_paper").resolve(model, dataset)
+    assert {name: getattr(resolved, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ("mnist", {"latent_size": 32, "learning_rate": 3e-3, "horizontal_flip": "never"}),
+        ("fashion_mnist", {"latent_size": 32, "learning_rate": 3e-3, "horizontal_flip": "never"}),
+        ("cifar10", {"latent_size": 128, "learning_rate": 6e-4, "horizontal_flip": "train"}),
+        (
+            "celeba",
+            {
+                "latent_size": 128,
+                "learning_rate": 1e-3,
+                "batch_size": 64,
+                "image_size": 64,
+                "center_crop": 148,
+                "horizontal_flip": "train",
+            },
+        ),
+    ],
+)
+def test_esvae_paper_has_the_published_values(dataset, expected):
+    protocol = load_protocol("esvae_paper")
+    resolved = protocol.resolve("esvae", dataset)
+    assert {name: getattr(resolved, name) for name in expected} == expected
+    assert (resolved.epochs, resolved.weight_decay) == (300, 1e-3)
+    assert protocol.seeds == (42,)
+    assert resolved.epoch_selection == "best_per_metric"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "rate"), [("mnist", 3.072e-3), ("cifar10", 6.144e-4), ("celeba", 2.56e-4)]
+)
+def test_esvae_paper_gives_the_effective_learning_rates_of_the_official_code(dataset, rate):
+    resolved = load_protocol("esvae_paper").resolve("esvae", dataset)
+    assert resolved.effective_learning_rate == pytest.approx(rate, rel=1e-12)
+
+
+def test_official_test_batching_is_that_of_each_paper():
+    fsvae = load_protocol("fsvae_paper").official_test_batching
+    esvae = load_protocol("esvae_paper").official_test_batching
+    assert (fsvae.size, fsvae.drop_last) == (250, False)
+    assert (esvae.size, esvae.drop_last) == (512, True)
+    assert 10_000 // esvae.size * esvae.size == 9_728
+
+
+def test_model_options_of_the_paper_protocols():
+    protocol = load_protocol("fsvae_paper")
+    assert protocol.resolve("fsvae", "mnist").options == {
+        "k": 20,
+        "divergence": "mmd",
+        "mmd_over_time": "mean",
+        "scheduled_sampling": True,
+        "posterior_statistics": "prefix",
+    }
+    assert protocol.resolve("ann_vae", "mnist").options == {"kl_weight": "per_batch"}
+    assert protocol.resolve("esvae", "mnist").options == {}
+
+
+def test_named_surrogate_windows():
+    paper = load_protocol("smoke", ["surrogate=paper", "threshold=0.3"]).resolve("fsvae", "digits")
+    assert paper.surrogate_window == SurrogateWindow(centre=0.3, width=0.2)
+    official = load_protocol("smoke").resolve("fsvae", "digits")
+    assert official.surrogate_window == SurrogateWindow(centre=0.0, width=1.0)
+    own = load_protocol("smoke", ["surrogate={centre = 0.1, width = 2.0}"])
+    window = own.resolve("fsvae", "digits").surrogate_window
+    assert window == SurrogateWindow(centre=0.1, width=2.0)
+
+
+def test_a_setting_wins_over_every_override():
+    protocol = load_protocol("esvae_paper", ["latent_size=7"])
+    for dataset in ("mnist", "cifar10", "celeba"):
+        assert protocol.resolve("esvae", dataset).latent_size == 7
+
+
+def test_a_setting_shows_in_the_name_and_the_hash():
+    plain, changed = load_protocol("smoke"), load_protocol("smoke", ["epochs=9"])
+    assert changed.name == "smoke+epochs=9"
+    assert changed.hash != plain.hash
+    assert load_protocol("smoke").hash == plain.hash
+
+
+def test_seeds_can_be_set_like_any_value():
+    assert load_protocol("smoke", ["seeds=[3, 4]"]).seeds == (3, 4)
+
+
+def test_a_model_option_is_merged_into_the_others():
+    resolved = load_protocol("fsvae_paper", ["models.fsvae.k=5"]).resolve("fsvae", "mnist")
+    assert resolved.options["k"] == 5
+    assert resolved.options["posterior_statistics"] == "prefix"
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+def test_the_hash_tells_any_two_values_apart(a, b):
+    first = load_protocol("smoke", [f"epochs={a}"]).resolve("fsvae", "digits")
+    second = load_protocol("smoke", [f"epochs={b}"]).resolve("fsvae", "digits")
+    named_alike = second.model_copy(update={"name": first.name})
+    assert (first.hash == named_alike.hash) == (a == b)
+
+
+def test_the_description_moves_no_number():
+    protocol = load_protocol("smoke")
+    assert protocol.model_copy(update={"description": "other"}).hash == protocol.hash
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("time_steps=0", ["time_steps", "greater than or equal to 1", "0"]),
+        ("latent_size=0", ["latent_size", "0"]),
+        ("batch_size=-1", ["batch_size", "-1"]),
+        ("epochs=1.5", ["epochs", "1.5"]),
+        ("learning_rate=0", ["learning_rate", "greater than 0"]),
+        ("learning_rate=nan", ["learning_rate", "finite"]),
+        ("membrane_decay=1", ["membrane_decay", "less than 1"]),
+        ("surrogate=papre", ["surrogate", "papre"]),
+        ("epohcs=3", ["epohcs", "Did you mean: epochs?"]),
+        ("seeds=[]", ["seeds"]),
+        ("name=other", ["name"]),
+        ("epochs", ["key=value"]),
+        ("models.fsvae=3", ["models"]),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(setting, words):
+    with pytest.raises(BenchError) as error:
+        load_protocol("smoke", [setting])
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_an_unknown_protocol_suggests_and_lists():
+    with pytest.raises(UnknownNameError, match=r"Did you mean: smoke\? Available: esvae_paper"):
+        load_protocol("smoek")
+
+
+def test_own_protocol_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("time_steps = 3\nlatent_size = 5\nepochs = 1\nbatch_size = 4\n"
+                    "learning_rate = 0.1\n")  # fmt: skip
+    protocol = load_protocol(path)
+    assert (protocol.name, protocol.time_steps) == ("mine", 3)
+
+
+@pytest.mark.parametrize("content", ["time_steps = ", "time_steps = 3", "\xff\xfe"])
+def test_a_broken_protocol_file_is_one_line(tmp_path, content):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(BenchError, match=r"mine\.toml") as error:
+        load_protocol(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_protocol_file_is_one_line(tmp_path):
+    with pytest.raises(BenchError, match="cannot be read"):
+        load_protocol(tmp_path / "none.toml")
+
+
+def test_settings_are_toml_where_they_parse():
+    assert parse_settings(["a=1", "b=1e-3", "c=true", "d=word", "e=[1, 2]", "f.g=x"]) == {
+        "a": 1,
+        "b": 1e-3,
+        "c": True,
+        "d": "word",
+        "e": [1, 2],
+        "f.g": "x",
+    }
+
+
+def test_protocols_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_protocol("smoke").epochs = 3
+
+
+def test_an_override_cannot_hide_another_override():
+    values = load_protocol("smoke").model_dump(exclude_unset=True)
+    with pytest.raises(ValueError, match="cannot set"):
+        Protocol.model_validate({**values, "overrides": [{"set": {"seeds": [1]}}]})

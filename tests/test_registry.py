@@ -1,0 +1,72 @@
+import subprocess
+import sys
+
+import pytest
+
+from bench import registry
+from bench.errors import BenchError, UnknownNameError
+
+
+def test_built_in_names():
+    assert registry.models.names() == ["ann_vae", "esvae", "fsvae"]
+    assert registry.backends.names() == ["reference", "snntorch", "spikingjelly"]
+    assert registry.datasets.names() == ["celeba", "cifar10", "digits", "fashion_mnist", "mnist"]
+
+
+def test_an_unknown_name_suggests_and_lists():
+    with pytest.raises(UnknownNameError) as error:
+        registry.models.load("fsave")
+    assert str(error.value) == (
+        "Unknown model 'fsave'. Did you mean: fsvae? Available: ann_vae, esvae, fsvae."
+    )
+
+
+def test_every_registered_thing_loads_under_its_own_name():
+    for known in (registry.metrics, registry.datasets):
+        for name in known.names():
+            assert known.load(name).name == name
+    for known in (registry.models, registry.backends):
+        for name in known.names():
+            assert isinstance(known.load(name), type)
+
+
+def test_every_entry_says_what_it_is_and_where_it_comes_from():
+    for known in (registry.models, registry.backends, registry.datasets, registry.metrics):
+        for entry in known.entries():
+            assert entry.summary.endswith((".", ")")), entry
+            assert entry.package.startswith("spikegen-bench ")
+
+
+def test_a_plugin_that_fails_at_import_is_listed_and_told(plugins):
+    plugins("plugin_broken", "raise OSError('no licence')", models={"broken": "plugin_broken:X"})
+    assert "broken" in registry.models.names()
+    with pytest.raises(BenchError, match=r"'broken' cannot be imported .* OSError: no licence"):
+        registry.models.load("broken")
+    assert registry.models.load("esvae").__name__ == "ESVAE"
+
+
+def test_a_name_claimed_twice_is_refused(plugins):
+    plugins("plugin_thief", "class X: pass", models={"fsvae": "plugin_thief:X"})
+    with pytest.raises(BenchError, match="claimed by several packages"):
+        registry.models.load("fsvae")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["ls", "models"], ["ls", "metrics"], ["ls", "protocols"],
+     ["run", "--help"]],
+)  # fmt: skip
+def test_the_quick_answers_import_no_torch(arguments):
+    code = (
+        f"import sys; sys.argv = ['bench', *{arguments!r}]\n"
+        "from bench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as exit_: assert not exit_.code, exit_.code\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_importing_bench_imports_no_torch():
+    code = "import sys, bench; dir(bench); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
