@@ -221,7 +221,9 @@ def _had(dataset: Dataset, download: bool, named: bool) -> _ChosenDataset:
 def _check_protocol_names(request: Request) -> None:
     """Names in the protocol's overrides and options must exist, lest a typo go unnoticed."""
     protocol = request.protocol
-    named = {*protocol.models, *(name for o in protocol.overrides for name in o.models)}
+    named = {*protocol.models}
+    for override in protocol.overrides:
+        named.update(override.models, override.set.get("models", {}))
     for name in sorted(named - set(registry.models.names())):
         raise UnknownNameError("model", name, registry.models.names())
     known = {*registry.datasets.names(), *(spec.partition("=")[0] for spec in request.datasets)}

@@ -1,0 +1,267 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import bench
+from bench.store import SCHEMA
+
+MACHINE_COLUMNS = ["run_id", "duration_s", "created_at"]
+MACHINE_METRICS = ["training_throughput", "sampling_throughput", "peak_memory"]
+
+
+def reproducible(rows):
+    rows = rows[~rows["metric"].isin(MACHINE_METRICS)].drop(columns=MACHINE_COLUMNS)
+    return rows.sort_values(["cell_key", "metric", "split", "layer"], ignore_index=True)
+
+
+def test_a_run_covers_every_model_on_every_backend_it_has(tiny_run):
+    _, rows = tiny_run
+    cells = set(zip(rows["model"], rows["backend"], strict=True))
+    spiking = {
+        (model, backend)
+        for model in ("fsvae", "esvae")
+        for backend in ("reference", "snntorch", "spikingjelly")
+    }
+    assert cells == {("ann_vae", "torch"), *spiking}
+    assert rows["cell_key"].nunique() == 7
+
+
+def test_every_cell_has_every_metric_and_none_failed(tiny_run):
+    _, rows = tiny_run
+    metrics = {
+        "reconstruction_loss",
+        "reconstruction_loss_official",
+        "firing_rate",
+        "activation_sparsity",
+        "parameter_count",
+        "footprint",
+        "training_throughput",
+        "sampling_throughput",
+        "peak_memory",
+    }
+    for _, cell in rows.groupby("cell_key"):
+        assert set(cell["metric"]) == metrics
+    assert set(rows["status"]) == {"ok", "not_applicable"}
+
+
+def test_a_row_has_a_value_or_a_reason_never_both(tiny_run):
+    _, rows = tiny_run
+    ok = rows["status"] == "ok"
+    assert rows.loc[ok, "value"].notna().all()
+    assert rows.loc[ok, "reason"].isna().all()
+    assert rows.loc[~ok, "value"].isna().all()
+    assert rows.loc[~ok, "reason"].str.len().gt(10).all()
+
+
+def test_rows_have_the_schema_and_provenance(tiny_run):
+    out, rows = tiny_run
+    assert list(rows.columns) == SCHEMA.names
+    assert (rows["schema_version"] == 1).all()
+    for column in ("dataset_fingerprint", "protocol_hash"):
+        assert rows[column].str.fullmatch("[0-9a-f]{64}").all()
+    assert (rows["dataset_variant"] == "subset").all()
+    assert (rows["train_images"] == 64).all()
+    assert (rows["epoch"] == 1).all()
+    for column in ("device", "version", "created_at", "run_id", "unit"):
+        assert rows[column].notna().all()
+    run = json.loads((out / "run.json").read_text())
+    assert run["commands"][0]["run_id"] == rows["run_id"].iloc[0]
+    assert run["commands"][0]["environment"]["libraries"]["snntorch"]
+
+
+def test_parquet_csv_and_the_returned_table_agree(tiny_run):
+    out, rows = tiny_run
+    loaded = bench.load_results(out)
+    pd.testing.assert_frame_equal(
+        loaded.sort_values(list(SCHEMA.names), ignore_index=True),
+        rows.sort_values(list(SCHEMA.names), ignore_index=True),
+    )
+    from_csv = pd.read_csv(out / "results.csv")
+    assert list(from_csv.columns) == SCHEMA.names
+    np.testing.assert_array_equal(from_csv["value"], loaded["value"])
+
+
+def test_every_cell_keeps_its_settings_history_weights_and_images(tiny_run):
+    out, _ = tiny_run
+    folders = list((out / "cells").iterdir())
+    assert len(folders) == 7
+    for folder in folders:
+        cell = json.loads((folder / "cell.json").read_text())
+        assert folder.name.endswith(cell["key"])
+        assert cell["resolved_protocol"]["time_steps"] == 2
+        assert (cell["backend"] == "torch") == (cell["neuron_implementation"] is None)
+        history = json.loads((folder / "training.json").read_text())
+        assert len(history["epochs"]) == 1
+        assert history["epochs"][0]["losses"]["loss"] > 0
+        assert (folder / "weights-last.pt").exists()
+        for name in ("inputs", "reconstructions", "samples"):
+            with Image.open(folder / "images" / f"{name}.png") as image:
+                assert image.size[0] == 8 * 34 + 2
+        assert not list(folder.glob(".*")), "a temporary file was left behind"
+
+
+def test_the_same_command_again_does_nothing(tiny, tmp_path):
+    out = tmp_path / "run"
+    first = bench.run(models="ann_vae", settings=tiny, out=out)
+    (folder,) = (out / "cells").iterdir()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    second = bench.run(models="ann_vae", settings=tiny, out=out)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_only_what_is_missing_is_done(tiny, tmp_path):
+    out = tmp_path / "run"
+    first = bench.run(models="ann_vae", settings=tiny, seeds=[0], out=out)
+    rows = bench.run(models="ann_vae", settings=tiny, seeds=[0, 1], out=out)
+    assert len(list((out / "cells").iterdir())) == 2
+    old = rows[rows["seed"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(old, first)
+
+
+def test_a_missing_metric_is_computed_without_training_again(tiny, tmp_path):
+    out = tmp_path / "run"
+    first = bench.run(models="esvae", backends="reference", settings=tiny, out=out)
+    (folder,) = (out / "cells").iterdir()
+    trained = (folder / "weights-last.pt").stat().st_mtime_ns
+    kept = first[first["metric"] != "firing_rate"]
+    kept.to_parquet(folder / "rows.parquet")
+    second = bench.run(models="esvae", backends="reference", settings=tiny, out=out)
+    assert (folder / "weights-last.pt").stat().st_mtime_ns == trained
+    pd.testing.assert_frame_equal(reproducible(first), reproducible(second))
+
+
+def test_a_new_seed_or_protocol_makes_new_cells_beside_the_old(tiny, tmp_path):
+    out = tmp_path / "run"
+    bench.run(models="ann_vae", settings=tiny, out=out)
+    bench.run(models="ann_vae", settings=[*tiny, "learning_rate=0.1"], out=out)
+    rows = bench.load_results(out)
+    assert rows["cell_key"].nunique() == 2
+    assert rows["protocol_hash"].nunique() == 2
+
+
+def test_a_cell_gives_the_same_rows_whatever_came_before(tiny, tmp_path):
+    selection = {"backends": "snntorch", "settings": [*tiny, "epoch_selection=best_test_loss"]}
+    forth = bench.run(models=["fsvae", "esvae", "ann_vae"], out=tmp_path / "a", **selection)
+    np.random.rand(3)
+    back = bench.run(models=["ann_vae", "esvae", "fsvae"], out=tmp_path / "b", **selection)
+    pd.testing.assert_frame_equal(reproducible(forth), reproducible(back), check_exact=True)
+
+
+def test_backends_without_training_noise_agree(tiny_run):
+    _, rows = tiny_run
+    loss = rows[rows["metric"] == "reconstruction_loss"]
+    for model in ("fsvae", "esvae"):
+        values = loss[loss["model"] == model]["value"]
+        assert values.max() - values.min() < 0.02
+
+
+def test_the_command_line_prints_a_summary_and_progress(bench_cli, tiny_flags, tmp_path):
+    arguments = ["run", "--models", "esvae,ann_vae", "--backends", "reference", *tiny_flags]
+    code, out, err = bench_cli(*arguments, "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert "epoch 1/1 batch 4/4 loss" in out
+    assert "of training left" in out
+    rows = bench.load_results(tmp_path / "run")
+    loss = rows[(rows["metric"] == "reconstruction_loss") & (rows["model"] == "esvae")]
+    summary = next(line for line in out.splitlines() if line.split()[:2] == ["esvae", "reference"])
+    assert f"{loss['value'].item():.4f}" in summary
+    assert "digits (subset)" in summary
+
+
+def test_dry_run_shows_cells_and_writes_nothing(bench_cli, tiny_flags, tmp_path):
+    arguments = ["run", "--models", "fsvae,ann_vae", *tiny_flags, "--out", tmp_path / "run"]
+    code, out, _ = bench_cli(*arguments, "--dry-run")
+    assert code == 0
+    assert out.count("to do") == 4
+    assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_says_what_is_done(bench_cli, tiny_flags, tmp_path):
+    common = ["run", *tiny_flags, "--out", tmp_path / "run"]
+    bench_cli(*common, "--models", "ann_vae")
+    _, out, _ = bench_cli(*common, "--models", "ann_vae,esvae", "--dry-run")
+    states = {line.split()[1]: line for line in out.splitlines() if "digits" in line}
+    assert "done" in states["ann_vae"]
+    assert "to do" in states["esvae"]
+
+
+def test_reconstructions_are_recognisably_the_inputs(tmp_path):
+    settings = ["epochs=2", "generated_images=8"]
+    bench.run(models="ann_vae", settings=settings, out=tmp_path / "run")
+    (folder,) = (tmp_path / "run" / "cells").iterdir()
+    inputs, reconstructions = (
+        np.asarray(Image.open(folder / "images" / f"{name}.png").convert("L"), dtype=float)
+        for name in ("inputs", "reconstructions")
+    )
+    tiles = [
+        (row + 2, column + 2) for row in range(0, 4 * 34, 34) for column in range(0, 8 * 34, 34)
+    ]
+
+    def crop(image, tile):
+        return image[tile[0] : tile[0] + 32, tile[1] : tile[1] + 32].ravel()
+
+    nearest = [
+        np.argmax([np.corrcoef(crop(inputs, i), crop(reconstructions, j))[0, 1] for i in tiles])
+        for j in tiles
+    ]
+    assert np.mean(np.array(nearest) == np.arange(len(tiles))) > 0.8
+
+
+def test_an_interrupted_run_keeps_finished_cells_and_exits_130(tiny_flags, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", "from bench.cli import main; main()", "run", "--models",
+               "ann_vae,esvae", "--backends", "reference", *tiny_flags, "--set", "epochs=2",
+               "--out", str(out)]  # fmt: skip
+    slow = [*command, "--set", "time_steps=16", "--set", "epochs=500"]
+    slow[slow.index("ann_vae,esvae")] = "esvae"
+    subprocess.run(command, check=True, capture_output=True)
+    process = subprocess.Popen(slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in process.stdout:
+            if "epoch 1/" in line or "epoch 2/" in line:
+                break
+        asked = time.monotonic()
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert time.monotonic() - asked < 30
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+    assert bench.load_results(out)["cell_key"].nunique() == 2
+
+
+def test_real_mnist_from_gz_files(real_data, tiny, tmp_path):
+    settings = [*tiny, "test_images=100"]
+    rows = bench.run(
+        models="esvae", backends="reference", datasets="mnist", settings=settings,
+        data_root=real_data, out=tmp_path / "run",
+    )  # fmt: skip
+    loss = rows[rows["metric"] == "reconstruction_loss"]
+    assert loss["n"].item() == 100
+    assert loss["dataset_variant"].item() == "subset"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "own"])
+def test_a_local_file_runs_and_is_marked(name, tiny, tmp_path):
+    path = tmp_path / "colours.npz"
+    images = np.random.default_rng(0).integers(0, 256, (40, 20, 24, 3), dtype=np.uint8)
+    np.savez(path, train_images=images[:30], test_images=images[30:])
+    settings = [setting for setting in tiny if "_images" not in setting]
+    rows = bench.run(
+        models="ann_vae", datasets=f"{name}={path}", settings=[*settings, "generated_images=4"],
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert set(rows["dataset"]) == {name}
+    assert set(rows["dataset_variant"]) == {"substitute" if name == "cifar10" else "complete"}
+    assert rows[rows["metric"] == "reconstruction_loss"]["n"].item() == 10
