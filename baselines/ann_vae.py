@@ -66,7 +66,8 @@ class ANNVAE(VAE):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Images of draws from the prior N(0, I)."""
         size = (n, self.protocol.latent_size)
-        return self.decode(torch.randn(size, generator=generator, device=self.device))
+        noise = torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
+        return self.decode(noise)
 
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None

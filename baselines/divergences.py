@@ -41,7 +41,7 @@ def rbf_mmd(posterior: Tensor, prior: Tensor) -> Tensor:
     pooled = torch.cat([posterior, prior])
     squared = (pooled[:, None] - pooled[None, :]).square().sum(-1)
     pairs = len(pooled) * (len(pooled) - 1)
-    base = squared.detach().sum() / pairs / 4
+    base = (squared.detach().sum() / pairs / 4).clamp_min(torch.finfo(squared.dtype).tiny)
     kernels = sum(torch.exp(-squared / (base * 2**i)) for i in range(5))
     assert isinstance(kernels, Tensor)
     n = len(posterior)

@@ -72,7 +72,7 @@ class ESVAE(SpikingVAE):
     def prior_rate(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """``r_p = sigmoid(W e + b)``, ``e ~ N(0, I)``, ``(n, latent_size)``."""
         size = (n, self.protocol.latent_size)
-        noise = torch.randn(size, generator=generator, device=self.device)
+        noise = torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
         return self.prior(noise)
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -109,7 +109,7 @@ class FSVAE(SpikingVAE):
         """Images of latent spikes drawn step by step from the prior p(z_t | z_<t)."""
         time_steps, channels = self.protocol.time_steps, self.protocol.latent_size
         indices = self._indices((time_steps, n, channels), generator)
-        latent = torch.zeros((1, n, channels), device=self.device)
+        latent = torch.zeros((1, n, channels), device=self.device, dtype=self.dtype)
         latents = []
         with _running_statistics(self.prior):
             for index in indices:
@@ -190,8 +190,8 @@ class FSVAE(SpikingVAE):
         with _running_statistics(self.posterior):
             for spikes, index in zip(encoded, indices, strict=True):
                 output = self.posterior(torch.cat([spikes[None], latent], dim=-1))
-                latent = pick(output, index[None])
-                latents.append(latent)
+                latents.append(pick(output, index[None]))
+                latent = latents[-1].detach()
                 outputs.append(output)
         return torch.cat(latents), torch.cat(outputs)
 

@@ -25,6 +25,7 @@ class TimeDependentBatchNorm(_BatchNorm):
 
     def __init__(self, features: int, scale: float) -> None:
         super().__init__(features, eps=1e-5, momentum=MOMENTUM)
+        self.register_buffer("num_batches_tracked", None)
         self.scale = scale
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -39,6 +40,10 @@ class TimeDependentBatchNorm(_BatchNorm):
                 all of them: the mean and the biased variance do not change, the unbiased
                 variance that is kept for evaluation does.
         """
+        n = input.numel() // input.shape[1]
+        if self.training and n * repeats == 1:
+            # A single value is its own mean; PyTorch refuses it, as it has no unbiased variance.
+            return self.bias.expand_as(input)
         kept = (1 - MOMENTUM) * self.running_var
         output = F.batch_norm(
             input,
@@ -51,7 +56,6 @@ class TimeDependentBatchNorm(_BatchNorm):
             self.eps,
         )
         if self.training and repeats > 1:
-            n = input.numel() // input.shape[1]
             correction = (n - 1) / n * (n * repeats) / (n * repeats - 1)
             self.running_var = kept + (self.running_var - kept) * correction
         return output

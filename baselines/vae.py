@@ -36,6 +36,11 @@ class VAE(GenerativeModel):
     ) -> dict[str, Tensor]:
         """Loss and its parts, each a scalar, for images ``(N, C, H, W)`` in [-1, 1]."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the parameters."""
+        return next(self.parameters()).dtype
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters by learning rate, as ``torch.optim`` takes them."""
         return [{"params": list(self.parameters())}]

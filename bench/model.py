@@ -70,7 +70,16 @@ class SpikingNeuron(nn.Module, ABC):
         self._membrane: Tensor | None = None
 
     def forward(self, currents: Tensor) -> Tensor:
-        """Spikes in {0, 1} for input currents, both ``(T, N, ...)``."""
+        """Spikes in {0, 1} for input currents, both ``(T, N, ...)``.
+
+        Raises:
+            ValueError: the currents do not have the shape of the state they go on from.
+        """
+        if self._membrane is not None and self._membrane.shape != currents.shape[1:]:
+            raise ValueError(
+                f"currents {tuple(currents.shape)} cannot go on from a state of shape "
+                f"{tuple(self._membrane.shape)}: a sequence keeps its shape"
+            )
         spikes, membrane = self.integrate(currents, self._membrane)
         if self._carries:
             self._membrane = membrane

@@ -25,8 +25,9 @@ class SnnTorchLIF(SpikingNeuron):
         )
         # snnTorch keeps every neuron alive in a class-wide list that only its own reset reads.
         snntorch.SpikingNeuron.instances.remove(leaky)
-        # Its constants are buffers; kept out of the module tree, the weights of a model are the
-        # same on every backend.
+        # Its constants are buffers. In float64 they are exact for inputs of any precision; out of
+        # the module tree they leave the weights of a model the same on every backend.
+        leaky.double()
         self.__dict__["_leaky"] = leaky
 
     def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:

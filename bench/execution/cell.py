@@ -28,6 +28,7 @@ from bench.store import SCHEMA_VERSION, CellFolder, Row, atomic, frame, write_js
 from bench.training import LAST, BestEpochs, EpochRecord, TrainingRecord, train
 
 TRAINING_FILE = "training.json"
+ERROR_FILE = "error.log"
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,14 @@ class CellRun:
             return self.folder.rows()
         if self.cell.skipped:
             return self._write(missing, self._everywhere(missing, "skipped", self.cell.skipped))
+        (self.folder.path / ERROR_FILE).unlink(missing_ok=True)
         started = time.perf_counter()
         try:
             rows = self._observe(missing, load())
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             rows = self._everywhere(missing, "failed", reason)
-            with atomic(self.folder.path / "error.log") as file:
+            with atomic(self.folder.path / ERROR_FILE) as file:
                 file.write(traceback.format_exc().encode())
         duration = time.perf_counter() - started
         return self._write(missing, [{**row, "duration_s": duration} for row in rows])

@@ -1,0 +1,339 @@
+import copy
+import gc
+import weakref
+
+import naive
+import pytest
+import snntorch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from baselines.neurons.surrogate import RectangularSurrogate
+from bench.model import SurrogateWindow, carrying_state
+
+WINDOWS = {
+    "paper": SurrogateWindow(centre=0.2, width=0.2),
+    "official_code": SurrogateWindow(centre=0.0, width=1.0),
+    "odd": SurrogateWindow(centre=-0.13, width=0.71),
+}
+CASES = st.fixed_dictionaries(
+    {
+        "shape": st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
+        "seed": st.integers(0, 2**31),
+    }
+)
+few_examples = settings(deadline=None, max_examples=8, derandomize=True, database=None)
+
+
+@pytest.fixture(scope="session", params=WINDOWS)
+def window(request):
+    return WINDOWS[request.param]
+
+
+def neuron_of(backend, window, decay=0.25, threshold=0.2):
+    return backend(decay, threshold, window)
+
+
+def random_currents(shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator) * 0.4 + 0.1
+
+
+def spikes_and_gradient(run, currents, weights):
+    currents = currents.clone().requires_grad_()
+    spikes = run(currents)
+    (gradient,) = torch.autograd.grad((spikes * weights).sum(), currents)
+    return spikes.detach(), gradient
+
+
+@pytest.mark.parametrize("time_steps", [1, 4, 16])
+@given(case=CASES)
+@few_examples
+def test_spikes_and_gradients_are_those_of_the_naive_loop(backend, window, time_steps, case):
+    currents = random_currents((time_steps, *case["shape"]), case["seed"])
+    weights = random_currents(currents.shape, case["seed"] + 1)
+    constants = naive.Neuron(window.centre, window.width)
+    expected = spikes_and_gradient(lambda x: naive.lif(x, constants), currents, weights)
+    spikes, gradient = spikes_and_gradient(neuron_of(backend, window), currents, weights)
+    assert torch.equal(spikes, expected[0])
+    torch.testing.assert_close(gradient, expected[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("decay", "threshold"), [(0.5, 1.0), (0.9, 0.35), (0.03, 0.2)])
+def test_other_constants_give_the_naive_spikes_and_gradients(
+    backend, window, decay, threshold, double_precision
+):
+    currents = random_currents((12, 400), seed=5) * 2 * threshold
+    weights = random_currents(currents.shape, seed=6)
+    constants = naive.Neuron(window.centre, window.width, decay, threshold)
+    neuron = neuron_of(backend, window, decay, threshold)
+    expected = spikes_and_gradient(lambda x: naive.lif(x, constants), currents, weights)
+    spikes, gradient = spikes_and_gradient(neuron, currents, weights)
+    assert 0.05 < expected[0].mean() < 0.95
+    assert torch.equal(spikes, expected[0])
+    torch.testing.assert_close(gradient, expected[1], rtol=1e-9, atol=1e-9)
+
+
+def test_membrane_after_the_last_step_is_the_naive_one_after_its_reset(backend, window):
+    currents = random_currents((6, 4000), seed=7)
+    potential = torch.zeros(4000)
+    for current in currents:
+        potential = 0.25 * potential + current
+        potential = torch.where(potential > 0.2, 0.0, potential)
+    _, membrane = neuron_of(backend, window).integrate(currents, None)
+    # SpikingJelly computes u - u / (4/3), which is u / 4 up to rounding only.
+    torch.testing.assert_close(membrane, potential, rtol=0, atol=2e-7)
+
+
+def test_spikes_differ_only_where_the_potential_is_at_the_threshold_up_to_rounding(backend):
+    # The first neuron's last potential is the threshold in float32, but not for SpikingJelly.
+    close = [0.18662549555301666, 0.22393850982189178, 0.08938844501972198, 0.17765289545059204]
+    currents = torch.cat(
+        [torch.tensor(close)[:, None], random_currents((4, 200_000), seed=12)], dim=1
+    )
+    spikes = neuron_of(backend, WINDOWS["official_code"])(currents)
+    potential = torch.zeros(currents.shape[1])
+    for current, fired in zip(currents, spikes, strict=True):
+        potential = 0.25 * potential + current
+        differs = fired != torch.where(potential > 0.2, 1.0, 0.0)
+        assert (potential[differs] - 0.2).abs().sum() <= 1e-7
+        potential = potential * (1 - fired)
+
+
+def test_evaluation_mode_and_no_grad_change_no_spike(backend, window):
+    currents = random_currents((8, 200), seed=3)
+    neuron = neuron_of(backend, window)
+    expected = neuron(currents)
+    with torch.no_grad():
+        assert torch.equal(neuron.eval()(currents), expected)
+
+
+def test_gradient_flows_in_evaluation_mode_too(backend, window):
+    currents = random_currents((8, 200), seed=3)
+    weights = random_currents(currents.shape, seed=4)
+    neuron = neuron_of(backend, window)
+    _, in_training = spikes_and_gradient(neuron.train(), currents, weights)
+    _, in_evaluation = spikes_and_gradient(neuron.eval(), currents, weights)
+    assert in_training.abs().sum() > 0
+    assert torch.equal(in_training, in_evaluation)
+
+
+@pytest.mark.parametrize(
+    ("name", "potential", "expected"),
+    [
+        ("paper", 0.11, 5.0),
+        ("paper", 0.29, 5.0),
+        ("paper", 0.09, 0.0),
+        ("paper", 0.31, 0.0),
+        ("official_code", 0.49, 1.0),
+        ("official_code", -0.49, 1.0),
+        ("official_code", 0.51, 0.0),
+        ("official_code", -0.51, 0.0),
+        ("odd", 0.22, 1 / 0.71),
+        ("odd", -0.48, 1 / 0.71),
+        ("odd", 0.23, 0.0),
+        ("odd", -0.49, 0.0),
+    ],
+)
+def test_surrogate_has_height_one_over_width_inside_its_window_only(
+    backend, name, potential, expected
+):
+    neuron = neuron_of(backend, WINDOWS[name])
+    current = torch.full((1, 1), potential, requires_grad=True)
+    neuron(current).sum().backward()
+    assert current.grad.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["paper", "official_code"])
+def test_the_named_windows_of_the_protocol_are_the_facts(resolve, name):
+    assert resolve("esvae", f"surrogate={name}").surrogate_window == WINDOWS[name]
+
+
+def test_the_paper_window_follows_the_threshold(resolve):
+    window = resolve("esvae", "surrogate=paper", "threshold=0.7").surrogate_window
+    assert window == SurrogateWindow(centre=0.7, width=0.2)
+
+
+def test_surrogate_integrates_to_one(window):
+    potentials = torch.linspace(-2, 2, 400_001, dtype=torch.float64, requires_grad=True)
+    RectangularSurrogate(window, 0.2)(potentials - 0.2).sum().backward()
+    assert potentials.grad.sum().item() * 1e-5 == pytest.approx(1, rel=1e-3)
+
+
+def test_a_potential_at_the_threshold_does_not_fire(backend, window):
+    # 1/4 and 1/2 are exact in binary: the second and third steps land on the threshold too.
+    neuron = neuron_of(backend, window, decay=0.5, threshold=0.25)
+    currents = torch.tensor([[0.25], [0.125], [0.125], [0.1875], [0.25]])
+    assert neuron(currents).flatten().tolist() == [0, 0, 0, 1, 0]
+
+
+def test_a_first_potential_at_the_papers_threshold_does_not_fire(backend, window):
+    neuron = neuron_of(backend, window)
+    threshold = torch.tensor(0.2)
+    above = torch.nextafter(threshold, torch.tensor(1.0))
+    assert neuron(torch.stack([threshold, above])[None])[0].tolist() == [0, 1]
+
+
+def test_gradient_flows_through_the_reset(backend):
+    # u1 = .25 fires, inside the window (height 5); u2 = .25 * u1 * (1 - o1) + .15 does not.
+    # do2/dx1 = 5 * .25 * ((1 - o1) - 5 * u1) = -1.5625; with a detached reset it would be 0.
+    neuron = neuron_of(backend, WINDOWS["paper"])
+    currents = torch.tensor([[0.25], [0.15]], requires_grad=True)
+    spikes = neuron(currents)
+    assert spikes.flatten().tolist() == [1, 0]
+    spikes[1].sum().backward()
+    assert currents.grad.flatten().tolist() == pytest.approx([-1.5625, 5.0])
+
+
+def test_gradient_flows_through_a_reset_that_did_not_happen(backend):
+    # u1 = .15 is silent, inside the window: do2/dx1 = 5 * .25 * (1 - 5 * .15) = .3125, and 1.25
+    # if the reset were detached.
+    neuron = neuron_of(backend, WINDOWS["paper"])
+    currents = torch.tensor([[0.15], [0.12]], requires_grad=True)
+    spikes = neuron(currents)
+    assert spikes.flatten().tolist() == [0, 0]
+    spikes[1].sum().backward()
+    assert currents.grad.flatten().tolist() == pytest.approx([0.3125, 5.0])
+
+
+@pytest.mark.parametrize("chunks", [[1] * 7, [2, 1, 4], [6, 1], [7]])
+def test_steps_with_carried_state_are_one_pass(backend, window, chunks):
+    neuron = neuron_of(backend, window)
+    currents = random_currents((7, 3, 50), seed=8)
+    weights = random_currents(currents.shape, seed=9)
+
+    def in_chunks(currents):
+        with carrying_state(neuron):
+            return torch.cat([neuron(chunk) for chunk in currents.split(chunks)])
+
+    spikes, gradient = spikes_and_gradient(in_chunks, currents, weights)
+    expected = spikes_and_gradient(neuron, currents, weights)
+    assert torch.equal(spikes, expected[0])
+    torch.testing.assert_close(gradient, expected[1], rtol=1e-6, atol=1e-6)
+
+
+def test_carried_state_matters_for_the_currents_above(backend, window):
+    neuron = neuron_of(backend, window)
+    currents = random_currents((7, 3, 50), seed=8)
+    from_rest = torch.cat([neuron(current[None]) for current in currents])
+    assert not torch.equal(from_rest, neuron(currents))
+
+
+def test_every_pass_starts_at_rest(backend, window):
+    neuron = neuron_of(backend, window)
+    currents = random_currents((4, 3, 5), seed=8)
+    assert torch.equal(neuron(currents), neuron(currents))
+
+
+@pytest.mark.parametrize("batch", [3, 1, 6])
+def test_nothing_leaks_out_of_a_carried_sequence(backend, window, batch):
+    neuron = neuron_of(backend, window)
+    with carrying_state(neuron):
+        neuron(random_currents((4, 3, 50), seed=8))
+    currents = random_currents((4, batch, 50), seed=9)
+    assert torch.equal(neuron(currents), neuron_of(backend, window)(currents))
+    with carrying_state(neuron):
+        assert torch.equal(neuron(currents), neuron_of(backend, window)(currents))
+
+
+def test_nothing_leaks_out_of_a_sequence_that_failed(backend, window):
+    neuron = neuron_of(backend, window)
+    currents = random_currents((4, 3, 50), seed=8)
+    expected = neuron(currents)
+
+    def fail_half_way():
+        with carrying_state(neuron):
+            neuron(currents)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert torch.equal(neuron(currents), expected)
+
+
+def test_state_is_carried_by_every_neuron_within_a_module(backend, window):
+    net = nn.Sequential(
+        neuron_of(backend, window), nn.Sequential(nn.Linear(6, 5), neuron_of(backend, window))
+    )
+    currents = random_currents((5, 3, 6), seed=10)
+    with carrying_state(net), torch.no_grad():
+        steps = torch.cat([net(current[None]) for current in currents])
+    assert torch.equal(steps, net(currents))
+
+
+class Saved:
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def test_carried_state_is_freed_with_its_graph(backend, window):
+    neuron = neuron_of(backend, window)
+    currents = random_currents((4, 3, 5), seed=8).requires_grad_()
+    references = []
+
+    def pack(tensor):
+        saved = Saved(tensor)
+        references.append(weakref.ref(saved))
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
+        with carrying_state(neuron):
+            spikes = neuron(currents)
+        neuron(currents)
+    assert references
+    assert any(reference() for reference in references)
+    del spikes
+    gc.collect()
+    assert not any(reference() for reference in references)
+
+
+def test_snntorch_does_not_collect_neurons(all_backends, build):
+    before = len(snntorch.SpikingNeuron.instances)
+    neuron = neuron_of(all_backends["snntorch"], WINDOWS["paper"])
+    model = build("esvae", (1, 32, 32), backend="snntorch")
+    assert len(snntorch.SpikingNeuron.instances) == before
+    freed = [weakref.ref(neuron), weakref.ref(model.encoder.linear.neuron)]
+    del neuron, model
+    gc.collect()
+    assert [reference() for reference in freed] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["esvae", "fsvae"])
+def test_weights_have_the_same_names_and_shapes_on_all_backends(build, all_backends, name):
+    shapes = []
+    for backend in all_backends:
+        model = build(name, (1, 32, 32), "models.fsvae.k=2", backend=backend)
+        shapes.append([(key, value.shape) for key, value in model.state_dict().items()])
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_a_neuron_has_no_weights(backend, window):
+    neuron = neuron_of(backend, window)
+    neuron(random_currents((4, 3, 5), seed=8))
+    assert not neuron.state_dict()
+    assert not list(neuron.parameters())
+
+
+def test_a_copied_neuron_works_alone(backend, window):
+    neuron = neuron_of(backend, window)
+    twin = copy.deepcopy(neuron)
+    currents = random_currents((4, 3, 50), seed=8)
+    with carrying_state(neuron):
+        neuron(currents)
+        assert torch.equal(twin(currents), neuron_of(backend, window)(currents))
+
+
+def test_implementation_names_the_library_and_its_version(all_backends):
+    names = {
+        name: backend.implementation(torch.device("cpu")) for name, backend in all_backends.items()
+    }
+    assert torch.__version__ in names["reference"]
+    assert names["snntorch"].startswith(f"snnTorch {snntorch.__version__}")
+    assert names["spikingjelly"].startswith("SpikingJelly 2.")
+
+
+def test_spikingjelly_refuses_a_device_it_does_not_run_on(all_backends):
+    with pytest.raises(RuntimeError, match="mps"):
+        all_backends["spikingjelly"].implementation(torch.device("mps"))

@@ -1,0 +1,240 @@
+import pytest
+
+import bench
+
+SOURCE = '''
+import torch
+from bench import GenerativeModel
+from torch import nn
+
+
+class Steady(GenerativeModel):
+    """A model that ignores its input."""
+
+    version = "1"
+    capabilities = frozenset({"sample", "reconstruct"})
+
+    def __init__(self, image_shape, protocol, backend):
+        super().__init__(image_shape, protocol, backend)
+        self.image = nn.Parameter(torch.zeros(image_shape))
+        self.steps = 0
+
+    def training_step(self, images, step):
+        self.steps += 1
+        return {"loss": self.loss(step)}
+
+    def loss(self, step):
+        return 1.0
+
+    def reconstruct(self, images, generator):
+        return self.image.expand_as(images)
+
+    def sample(self, n, generator):
+        return self.image.expand(n, *self.image.shape)
+
+
+class Diverging(Steady):
+    """Its loss becomes NaN in the third batch."""
+
+    def loss(self, step):
+        return float("nan") if self.steps == 3 else 1.0
+
+
+class Raising(Steady):
+    """Raises when it samples."""
+
+    def sample(self, n, generator):
+        raise RuntimeError("no samples today")
+
+
+class Unbuildable(Steady):
+    """Raises when it is built."""
+
+    def __init__(self, image_shape, protocol, backend):
+        raise ValueError("cannot be built")
+
+
+class Sampler(Steady):
+    """Can only sample."""
+
+    capabilities = frozenset({"sample"})
+
+
+class Colour(Steady):
+    """Takes colour images only."""
+
+    @classmethod
+    def unsupported(cls, image_shape, protocol):
+        return None if image_shape[0] == 3 else "colour images only"
+
+
+class Improving(Steady):
+    """Its test loss and reconstructions are best after the second of three epochs."""
+
+    capabilities = frozenset({"sample", "reconstruct", "test_loss"})
+
+    def training_step(self, images, step):
+        epoch = int(step.progress * 3) + 1
+        with torch.no_grad():
+            self.image.fill_({1: 0.5, 2: -1.0, 3: 0.9}[epoch])
+        return {"loss": 1.0}
+
+    def test_loss(self, images, step, generator):
+        return (self.image - images).square().mean()
+'''
+
+FAULTY = ("diverging", "raising", "unbuildable")
+
+
+@pytest.fixture
+def faulty(plugins):
+    names = ("Steady", "Diverging", "Raising", "Unbuildable", "Sampler", "Colour", "Improving")
+    plugins(
+        "plugin_faulty", SOURCE, models={name.lower(): f"plugin_faulty:{name}" for name in names}
+    )
+
+
+@pytest.fixture
+def run(faulty, tiny, tmp_path):
+    def run(models, *settings, **arguments):
+        settings = [setting for setting in tiny if "fsvae" not in setting] + list(settings)
+        return bench.run(models=models, settings=settings, out=tmp_path / "run", **arguments)
+
+    return run
+
+
+def test_a_diverging_model_fails_its_own_cell_with_the_reason(run):
+    rows = run("diverging,steady")
+    failed = rows[rows["model"] == "diverging"]
+    assert set(failed["status"]) == {"failed"}
+    assert failed["value"].isna().all()
+    reason = "TrainingDivergedError: the loss became nan in epoch 1, batch 3"
+    assert set(failed["reason"]) == {reason}
+    assert "failed" not in set(rows[rows["model"] == "steady"]["status"])
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("raising", "no samples today"), ("unbuildable", "cannot be built")],
+)
+def test_a_model_that_raises_fails_its_own_cell(run, tmp_path, model, reason):
+    rows = run(f"{model},steady")
+    failed = rows[rows["model"] == model]
+    assert set(failed["status"]) == {"failed"}
+    assert failed["reason"].str.contains(reason).all()
+    (log,) = (tmp_path / "run" / "cells").glob(f"{model}*/error.log")
+    assert "Traceback" in log.read_text()
+    assert "failed" not in set(rows[rows["model"] == "steady"]["status"])
+
+
+def test_the_exit_code_says_that_a_cell_failed(faulty, bench_cli, tiny_flags, tmp_path):
+    flags = [*tiny_flags[:-2], "--out", tmp_path / "run"]
+    code, out, _ = bench_cli("run", "--models", "diverging,steady", *flags)
+    assert code == 1
+    assert "failed: diverging/torch/digits/seed 0: TrainingDivergedError" in out
+
+
+def test_a_failed_cell_is_tried_again(run, tmp_path, monkeypatch):
+    run("diverging")
+    import plugin_faulty
+
+    monkeypatch.setattr(plugin_faulty.Diverging, "loss", lambda self, step: 1.0)
+    rows = run("diverging")
+    assert "failed" not in set(rows["status"])
+    assert not list((tmp_path / "run" / "cells").glob("*/error.log"))
+
+
+def test_what_a_model_cannot_do_is_not_applicable(run):
+    rows = run("sampler")
+    status = rows.groupby("metric")["status"].first()
+    assert status["reconstruction_loss"] == "not_applicable"
+    assert status["firing_rate"] == "not_applicable"
+    assert status["sampling_throughput"] == "ok"
+    assert status["parameter_count"] == "ok"
+    reasons = rows[rows["metric"] == "reconstruction_loss"]["reason"]
+    assert reasons.item() == "not for Sampler: it cannot reconstruct"
+
+
+def test_a_model_that_cannot_take_the_images_is_skipped_and_strict_minds(
+    faulty, bench_cli, tiny_flags, tmp_path
+):
+    arguments = ["run", "--models", "colour,steady", *tiny_flags[:-2], "--out", tmp_path / "run"]
+    code, out, _ = bench_cli(*arguments)
+    assert code == 0
+    assert "skipped: colour/torch/digits/seed 0: colour images only" in out
+    assert bench_cli(*arguments, "--strict")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("selection", "epochs"),
+    [
+        ("last", {"reconstruction_loss": 3, "parameter_count": 3}),
+        ("best_test_loss", {"reconstruction_loss": 2, "parameter_count": 2}),
+        ("best_per_metric", {"reconstruction_loss": 2, "parameter_count": 3}),
+    ],
+)
+def test_epoch_selection_scores_the_epoch_that_it_names(run, selection, epochs):
+    rows = run("improving", f"epoch_selection={selection}", "epochs=3")
+    scored = rows.groupby("metric")["epoch"].first()
+    assert {metric: scored[metric] for metric in epochs} == epochs
+    loss = rows[rows["metric"] == "reconstruction_loss"]["value"].item()
+    last = run("improving", "epoch_selection=last", "epochs=3")
+    if selection != "last":
+        assert loss < last[last["metric"] == "reconstruction_loss"]["value"].item()
+
+
+def test_best_test_loss_needs_a_model_that_has_one(run):
+    rows = run("steady", "epoch_selection=best_test_loss")
+    assert rows["reason"].str.contains("needs a model with the capability test_loss").all()
+
+
+def test_a_broken_plugin_is_skipped_under_all_and_an_error_by_name(
+    plugins, bench_cli, tiny_flags, tmp_path
+):
+    plugins("plugin_broken", "raise OSError('no licence')", models={"broken": "plugin_broken:X"})
+    common = ["run", "--backends", "reference", *tiny_flags, "--out", tmp_path / "run"]
+    code, out, _ = bench_cli(*common, "--models", "all")
+    assert code == 0
+    assert "broken/unknown/digits/seed 0: The model 'broken' cannot be imported" in out
+    code, _, err = bench_cli(*common, "--models", "broken")
+    assert code == 2
+    assert "no licence" in err
+
+
+def test_under_all_a_dataset_that_cannot_be_had_is_skipped(
+    bench_cli, tiny_flags, tmp_path, monkeypatch
+):
+    def unreachable(*arguments, **options):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr("socket.create_connection", unreachable)
+    (tmp_path / "data").mkdir()
+    arguments = ["run", "--models", "ann_vae", "--datasets", "all", *tiny_flags]
+    arguments += ["--data-root", tmp_path / "data", "--out", tmp_path / "run"]
+    code, out, _ = bench_cli(*arguments)
+    assert code == 0
+    rows = bench.load_results(tmp_path / "run")
+    skipped = rows[rows["status"] == "skipped"]
+    assert set(skipped["dataset"]) == {"mnist", "fashion_mnist", "cifar10", "celeba"}
+    assert set(rows[rows["dataset"] == "digits"]["status"]) == {"ok", "not_applicable"}
+    for name in ("mnist", "fashion_mnist", "cifar10", "celeba"):
+        assert f"skipped: ann_vae/torch/{name}/seed 0: The dataset '{name}'" in out
+    assert bench_cli(*arguments, "--strict")[0] == 1
+
+
+def test_skipped_rows_go_once_the_dataset_is_here(real_data, tiny, tmp_path, monkeypatch):
+    import shutil
+
+    def unreachable(*arguments, **options):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr("socket.create_connection", unreachable)
+    root = tmp_path / "data"
+    root.mkdir()
+    common = {"settings": tiny, "data_root": root, "out": tmp_path / "run"}
+    bench.run(models="ann_vae", datasets="all", **common)
+    shutil.copytree(real_data / "MNIST", root / "MNIST")
+    bench.run(models="ann_vae", datasets="mnist", **common)
+    rows = bench.load_results(tmp_path / "run")
+    assert "skipped" not in set(rows[rows["dataset"] == "mnist"]["status"])
+    assert set(rows[rows["dataset"] == "cifar10"]["status"]) == {"skipped"}

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from bench.devices import PeakMemory
+from bench.metrics.activity import ActivationSparsity, FiringRate
+from bench.metrics.base import Batch, Facts, SamplingTime
+from bench.metrics.cost import SamplingThroughput, TrainingThroughput
+from bench.metrics.reconstruction import OfficialReconstructionLoss, ReconstructionLoss
+from bench.protocol import load_protocol
+from bench.spikes import LayerActivity, recording
+from bench.training import EpochRecord, TrainingRecord
+
+FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
+
+
+def shown(metric, originals, images, batch_size):
+    for start in range(0, len(images), batch_size):
+        cut = slice(start, start + batch_size)
+        metric.update(Batch("test", images[cut], originals[cut], {}))
+    return list(metric.compute(FACTS))
+
+
+@given(n=st.integers(1, 40), batch_size=st.integers(1, 17), seed=st.integers(0, 99))
+def test_reconstruction_loss_counts_every_image_once_however_batched(n, batch_size, seed):
+    generator = np.random.default_rng(seed)
+    originals, images = generator.uniform(-1, 1, (2, n, 1, 4, 4)).astype(np.float32)
+    metric = ReconstructionLoss(load_protocol("smoke"))
+    (found,) = shown(metric, torch.tensor(originals), torch.tensor(images), batch_size)
+    expected = np.mean((originals.astype(np.float64) - images) ** 2)
+    assert found.value == pytest.approx(expected, rel=1e-12)
+    assert (found.n, found.split) == (n, "test")
+
+
+@given(
+    n=st.integers(1, 40),
+    official=st.integers(1, 15),
+    drop_last=st.booleans(),
+    batch_size=st.integers(1, 17),
+)
+def test_official_reconstruction_loss_is_the_mean_of_official_batches(
+    n, official, drop_last, batch_size
+):
+    errors = np.arange(1.0, n + 1)
+    images = torch.tensor(np.sqrt(errors))[:, None, None, None]
+    setting = f"official_test_batching={{size={official}, drop_last={str(drop_last).lower()}}}"
+    metric = OfficialReconstructionLoss(load_protocol("smoke", [setting]).resolve("m", "d"))
+    (found,) = shown(metric, torch.zeros_like(images), images, batch_size)
+    batches = [errors[i : i + official] for i in range(0, n, official)]
+    if drop_last:
+        batches = [batch for batch in batches if len(batch) == official]
+    if not batches:
+        assert found.status == "not_applicable"
+        return
+    assert found.value == pytest.approx(np.mean([batch.mean() for batch in batches]))
+    assert found.n == sum(map(len, batches))
+
+
+def test_recording_counts_what_layers_put_out():
+    layers = nn.ModuleDict({"relu": nn.ReLU(), "sign": nn.Identity(), "idle": nn.Identity()})
+    with recording({"sign": layers["sign"]}, dict(layers)) as activity:
+        layers["relu"](torch.tensor([-1.0, 0.0, 2.0, 3.0]))
+        layers["sign"](torch.tensor([[1.0, 0.0]]))
+        layers["sign"](torch.tensor([[1.0, 1.0]]))
+    layers["sign"](torch.ones(100))
+    assert activity == {
+        "relu": LayerActivity(False, nonzero=2, elements=4),
+        "sign": LayerActivity(True, nonzero=3, elements=4),
+    }
+
+
+def test_firing_rate_and_sparsity_of_a_worked_example():
+    batches = [
+        {"a": LayerActivity(True, 1, 10), "b": LayerActivity(True, 9, 30)},
+        {"a": LayerActivity(True, 2, 10), "b": LayerActivity(True, 0, 30),
+         "relu": LayerActivity(False, 20, 20)},
+    ]  # fmt: skip
+    rate, sparsity = (metric(load_protocol("smoke")) for metric in (FiringRate, ActivationSparsity))
+    for activity in batches:
+        for metric in (rate, sparsity):
+            metric.update(Batch("generated", torch.zeros(5, 1, 2, 2), None, activity))
+    rates = {found.layer: (found.value, found.n) for found in rate.compute(FACTS)}
+    assert rates == {None: (12 / 80, 10), "a": (3 / 20, 10), "b": (9 / 60, 10)}
+    (found,) = sparsity.compute(FACTS)
+    assert found.value == pytest.approx(1 - 32 / 100)
+
+
+def test_firing_rates_of_a_run_lie_between_0_and_1_and_fit_the_overall_rate(tiny_run):
+    _, rows = tiny_run
+    rates = rows[(rows["metric"] == "firing_rate") & (rows["status"] == "ok")]
+    assert rates["value"].between(0, 1).all()
+    for _, cell in rates.groupby(["cell_key", "split"]):
+        layers = cell[cell["layer"].notna()]["value"]
+        overall = cell[cell["layer"].isna()]["value"].item()
+        assert layers.min() <= overall <= layers.max()
+
+
+def test_sparsity_where_all_activations_are_spikes_complements_the_firing_rate(tiny_run):
+    _, rows = tiny_run
+    spiking = rows[rows["layer"].isna() & rows["split"].eq("test") & rows["model"].ne("ann_vae")]
+    wide = spiking.pivot_table(index="cell_key", columns="metric", values="value")
+    assert len(wide) == 6
+    np.testing.assert_allclose(wide["firing_rate"] + wide["activation_sparsity"], 1)
+
+
+def test_layers_that_run_while_sampling_are_prior_latent_and_decoder(tiny_run):
+    _, rows = tiny_run
+    rates = rows[(rows["metric"] == "firing_rate") & (rows["model"] == "fsvae")]
+    parts = {
+        split: set(group["layer"].dropna().str.split(".").str[0])
+        for split, group in rates.groupby("split")
+    }
+    assert parts == {
+        "test": {"encoder", "posterior", "latent", "decoder"},
+        "generated": {"prior", "latent", "decoder"},
+    }
+
+
+def test_throughput_is_images_over_the_median_of_seconds():
+    training = TrainingRecord(
+        (EpochRecord({}, 100, 50.0), EpochRecord({}, 100, 10.0), EpochRecord({}, 100, 20.0)), {}, 1
+    )
+    facts = Facts(0, 0, training, SamplingTime(30, (3.0, 1.0, 2.0)))
+    (found,) = TrainingThroughput(load_protocol("smoke")).compute(facts)
+    assert (found.value, found.n) == (5.0, 300)
+    (found,) = SamplingThroughput(load_protocol("smoke")).compute(facts)
+    assert (found.value, found.n) == (15.0, 90)
+
+
+def test_parameter_count_and_footprint_of_a_run_match_the_weights(tiny_run):
+    out, rows = tiny_run
+    for (key, model), cell in rows.groupby(["cell_key", "model"]):
+        (path,) = (out / "cells").glob(f"*{key}/weights-last.pt")
+        weights = torch.load(path, weights_only=True)
+        values = cell.set_index("metric")["value"]
+        sizes = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+        assert values["footprint"] == sizes
+        buffers = ("running_mean", "running_var", "num_batches_tracked")
+        learned = sum(t.numel() for name, t in weights.items() if not name.endswith(buffers))
+        assert values["parameter_count"] == learned, model
+
+
+def test_footprint_is_the_same_on_every_backend(tiny_run):
+    _, rows = tiny_run
+    footprint = rows[rows["metric"] == "footprint"]
+    assert footprint.groupby("model")["value"].nunique().eq(1).all()
+
+
+def test_peak_memory_sees_what_is_freed_again_and_forgets_it_on_reset():
+    memory = PeakMemory(torch.device("cpu"))
+    before = memory.bytes()
+    if before is None:
+        pytest.skip("this system does not let a process reset its peak memory")
+    block = torch.ones(64 * 2**20)
+    del block
+    assert memory.bytes() - before > 200 * 2**20
+    memory.reset()
+    assert memory.bytes() - before < 100 * 2**20

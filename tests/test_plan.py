@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+
+from bench.plan import Request, make_plan
+from bench.protocol import load_protocol
+from bench.registry import models
+
+
+@pytest.fixture
+def plan(tmp_path):
+    def plan(**changes):
+        asked = {
+            "models": ("ann_vae", "esvae"),
+            "backends": ("all",),
+            "datasets": ("digits",),
+            "protocol": load_protocol("smoke"),
+            "seeds": None,
+            "data_root": tmp_path,
+        }
+        return make_plan(Request(**{**asked, **changes}), download=False)
+
+    return plan
+
+
+def test_all_means_every_registered_one(plan):
+    cells = plan(models=("all",), datasets=("all",)).cells
+    assert {cell.model for cell in cells} == {"ann_vae", "esvae", "fsvae"}
+    assert {cell.dataset for cell in cells} == {
+        "digits", "mnist", "fashion_mnist", "cifar10", "celeba",
+    }  # fmt: skip
+    assert len(cells) == 5 * 7
+
+
+def test_a_model_without_spikes_runs_once_whatever_the_backends(plan):
+    for backends in (("all",), ("snntorch",)):
+        cells = [cell for cell in plan(backends=backends).cells if cell.model == "ann_vae"]
+        assert [cell.backend for cell in cells] == ["torch"]
+
+
+def test_what_is_named_twice_runs_once(plan):
+    cells = plan(models=("esvae", "esvae"), backends=("reference", "reference"), seeds=(1, 1)).cells
+    assert len(cells) == 1
+
+
+def test_seeds_are_the_protocols_unless_given(plan):
+    protocol = load_protocol("smoke", ["seeds=[5, 6]"])
+    assert {cell.seed for cell in plan(protocol=protocol).cells} == {5, 6}
+    assert {cell.seed for cell in plan(protocol=protocol, seeds=(9,)).cells} == {9}
+
+
+def test_cells_keep_their_keys(plan):
+    first, second = plan().cells, plan().cells
+    assert [cell.key for cell in first] == [cell.key for cell in second]
+    assert len({cell.key for cell in first}) == 4
+
+
+def test_anything_that_moves_a_number_makes_a_new_cell(plan, tmp_path, monkeypatch):
+    def key(**changes):
+        return plan(models=("esvae",), backends=("reference",), **changes).cells[0].key
+
+    keys = {key(), key(seeds=(1,)), key(protocol=load_protocol("smoke", ["epochs=5"]))}
+    keys.add(plan(models=("esvae",), backends=("snntorch",)).cells[0].key)
+    keys.add(plan(models=("fsvae",), backends=("reference",)).cells[0].key)
+    for pixel in (0, 1):
+        keys.add(key(datasets=(f"own={array_file(tmp_path, pixel)}",)))
+    monkeypatch.setattr(models.load("esvae"), "version", "2")
+    keys.add(key())
+    assert len(keys) == 8
+
+
+def test_the_same_content_elsewhere_is_the_same_cell(plan, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    paths = array_file(tmp_path, 0), array_file(tmp_path / "elsewhere", 0)
+    keys = [plan(datasets=(f"own={path}",)).cells[0].key for path in paths]
+    assert keys[0] == keys[1]
+
+
+def array_file(folder: Path, pixel):
+    import numpy as np
+
+    images = np.zeros((40, 8, 8), np.uint8)
+    images[0, 0, 0] = pixel
+    path = folder / f"own{pixel}.npz"
+    np.savez(path, train_images=images, test_images=images)
+    return path
+
+
+def test_folder_names_are_readable_unique_and_safe(plan):
+    protocol = load_protocol("smoke").model_copy(update={"name": "../a b/<c>"})
+    folders = [cell.folder for cell in plan(protocol=protocol, seeds=(0, 1)).cells]
+    assert len(set(folders)) == 8
+    for folder in folders:
+        assert not set(folder) & set("/\\<> ")
+        assert folder.startswith(("ann_vae-torch-digits-", "esvae-"))

@@ -1,0 +1,88 @@
+import re
+
+import pytest
+
+from bench.registry import datasets
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("models", ["ann_vae", "esvae", "fsvae"]),
+        ("backends", ["reference", "snntorch", "spikingjelly"]),
+        ("datasets", ["celeba", "cifar10", "digits", "fashion_mnist", "mnist"]),
+        ("metrics", ["firing_rate", "peak_memory", "reconstruction_loss"]),
+        ("protocols", ["esvae_paper", "fsvae_paper", "quick", "smoke", "standard"]),
+    ],
+)
+def test_ls_lists_names_with_what_they_are(bench_cli, kind, names):
+    code, out, _ = bench_cli("ls", kind)
+    assert code == 0
+    for name in names:
+        line = next(line for line in out.splitlines() if line.split()[:1] == [name])
+        assert len(line.split()) > 5
+
+
+def test_ls_shows_a_plugin_and_its_package(bench_cli, plugins):
+    plugins("plugin_x", '"""Mine."""\nclass X:\n    "A model of mine."', models={"x": "plugin_x:X"})
+    _, out, _ = bench_cli("ls", "models")
+    assert re.search(r"x\s+A model of mine\.\s+plugin_x 1\.0", out)
+
+
+def test_ls_of_something_unknown(bench_cli):
+    code, _, err = bench_cli("ls", "neurons")
+    assert code == 2
+    assert "models" in err
+
+
+def test_data_status_tells_what_is_here_and_what_is_not(bench_cli, tmp_path):
+    code, out, _ = bench_cli("data", "status", "--data-root", tmp_path)
+    assert code == 0
+    lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    assert "1,437" in lines["digits"]
+    assert "360" in lines["digits"]
+    assert "not here: looked for train-images-idx3-ubyte.gz" in lines["mnist"]
+    assert "MIT, Zalando SE" in lines["fashion_mnist"]
+
+
+def test_data_status_of_real_files(bench_cli, real_data):
+    _, out, _ = bench_cli("data", "status", "--data-root", real_data)
+    line = next(line for line in out.splitlines() if line.startswith("│ mnist"))
+    assert "60,000" in line
+    assert "10,000" in line
+    assert "complete" in line
+
+
+def test_data_fetch_of_what_is_here_verifies_it(bench_cli, real_data):
+    code, out, _ = bench_cli("data", "fetch", "mnist", "digits", "--data-root", real_data)
+    assert code == 0
+    assert "mnist: here, 60,000 training and 10,000 test images (complete)" in out
+    assert "digits: here, 1,437 training and 360 test images (complete)" in out
+
+
+def test_data_fetch_that_fails_is_one_line(bench_cli, tmp_path, monkeypatch):
+    def unreachable(*arguments, **options):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr("socket.create_connection", unreachable)
+    code, _, err = bench_cli("data", "fetch", "mnist", "--data-root", tmp_path)
+    assert code == 2
+    assert "The dataset 'mnist' cannot be downloaded" in err
+    assert err.count("\n") == 1
+
+
+def test_data_fetch_of_an_unknown_name(bench_cli, tmp_path):
+    code, _, err = bench_cli("data", "fetch", "mnits", "--data-root", tmp_path)
+    assert code == 2
+    assert "Did you mean: mnist?" in err
+
+
+def test_doctor_tells_versions_devices_neurons_datasets_and_weights(bench_cli, tmp_path):
+    code, out, _ = bench_cli("doctor", "--data-root", tmp_path)
+    assert code == 0
+    assert re.search(r"torch\s+│ \d+\.\d+", out)
+    assert re.search(r"snntorch on \w+\s+│ snnTorch \d", out)
+    assert re.search(r"spikingjelly on \w+\s+│ SpikingJelly \d.*torch-reference", out)
+    for name in datasets.names():
+        assert re.search(rf"│ {name} ", out)
+    assert "Inception v3" in out
