@@ -7,13 +7,13 @@ one 2-D convolution serves all time steps.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+EPSILON = 1e-5
 MOMENTUM = 0.1
 READOUT_DECAY = 0.8
 
 
-class TimeDependentBatchNorm(_BatchNorm):
+class TimeDependentBatchNorm(nn.Module):
     """tdBN: batch norm with statistics over time, batch and space, scaled to the threshold.
 
     ``scale * (x - mean) / sqrt(var + 1e-5) * gamma + beta`` on ``(T * N, C, ...)``, with
@@ -24,12 +24,12 @@ class TimeDependentBatchNorm(_BatchNorm):
     running_var: Tensor
 
     def __init__(self, features: int, scale: float) -> None:
-        super().__init__(features, eps=1e-5, momentum=MOMENTUM)
-        self.register_buffer("num_batches_tracked", None)
+        super().__init__()
         self.scale = scale
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of dimensions will do: statistics are per channel."""
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
 
     def forward(self, input: Tensor, repeats: int = 1) -> Tensor:
         """Normalise ``(T * N, C, ...)``.
@@ -53,7 +53,7 @@ class TimeDependentBatchNorm(_BatchNorm):
             self.bias,
             self.training,
             MOMENTUM,
-            self.eps,
+            EPSILON,
         )
         if self.training and repeats > 1:
             correction = (n - 1) / n * (n * repeats) / (n * repeats - 1)
