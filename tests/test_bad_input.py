@@ -43,7 +43,7 @@ def fails(bench_cli, tmp_path):
         (["--set", "time_steps=0"], "time_steps"),
         (["--set", "latent_size=0"], "latent_size"),
         (["--set", "batch_size=100000"], "batch_size 100000 is larger than the 1437"),
-        (["--set", "train_images=8"], "batch_size 32 is larger than the 8 training images"),
+        (["--set", "train_images=8"], "batch_size 16 is larger than the 8 training images"),
         (["--set", "models.fsvae.k=0"], "options of fsvae: k:"),
         (["--set", "models.fsvae.kk=1"], "options of fsvae"),
         (["--set", "models.ann_vae.kl_weight=-1"], "options of ann_vae"),
