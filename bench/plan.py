@@ -155,7 +155,8 @@ def make_plan(request: Request, download: bool = True) -> Plan:
         for model in models
         for backend in model.backends
     )
-    if cells and all(cell.skipped for cell in cells) and ALL not in request.datasets:
+    told_to_wait = not download and any(chosen.missing for chosen in datasets)
+    if all(cell.skipped for cell in cells) and ALL not in request.datasets and not told_to_wait:
         raise BenchError(f"Nothing can run: {cells[0].title}: {cells[0].skipped}")
     return Plan(cells, {chosen.name: chosen.dataset for chosen in datasets})
 

@@ -185,6 +185,14 @@ def test_dry_run_shows_cells_and_writes_nothing(bench_cli, tiny_flags, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_fetches_nothing(bench_cli, tmp_path):
+    arguments = ["run", "--datasets", "mnist", "--models", "ann_vae", "--data-root", tmp_path]
+    code, out, _ = bench_cli(*arguments, "--out", tmp_path / "run", "--dry-run")
+    assert code == 0
+    assert "skipped: would be fetched: looked for train-images-idx3-ubyte.gz" in out
+    assert not list(tmp_path.iterdir())
+
+
 def test_dry_run_says_what_is_done(bench_cli, tiny_flags, tmp_path):
     common = ["run", *tiny_flags, "--out", tmp_path / "run"]
     bench_cli(*common, "--models", "ann_vae")

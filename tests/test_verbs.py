@@ -38,19 +38,23 @@ def test_ls_of_something_unknown(bench_cli):
 def test_data_status_tells_what_is_here_and_what_is_not(bench_cli, tmp_path):
     code, out, _ = bench_cli("data", "status", "--data-root", tmp_path)
     assert code == 0
-    lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
-    assert "1,437" in lines["digits"]
-    assert "360" in lines["digits"]
-    assert "not here: looked for train-images-idx3-ubyte.gz" in lines["mnist"]
-    assert "MIT, Zalando SE" in lines["fashion_mnist"]
+    told = sections(out)
+    assert "  images      1,437 train, 360 test, 1x8x8" in told["digits"]
+    assert re.search("  fingerprint [0-9a-f]{64}", told["digits"])
+    assert "  not here    looked for train-images-idx3-ubyte.gz" in told["mnist"]
+    assert "  licence     MIT, Zalando SE" in told["fashion_mnist"]
+    assert "  source      https://mmlab.ie.cuhk.edu.hk" in told["celeba"]
+
+
+def sections(out):
+    """What ``data status`` says, by dataset."""
+    return {part.partition("\n")[0]: part for part in out.split("\n\n")[1:]}
 
 
 def test_data_status_of_real_files(bench_cli, real_data):
     _, out, _ = bench_cli("data", "status", "--data-root", real_data)
-    line = next(line for line in out.splitlines() if line.startswith("│ mnist"))
-    assert "60,000" in line
-    assert "10,000" in line
-    assert "complete" in line
+    assert "  here        complete" in sections(out)["mnist"]
+    assert "  images      60,000 train, 10,000 test, 1x28x28" in sections(out)["mnist"]
 
 
 def test_data_fetch_of_what_is_here_verifies_it(bench_cli, real_data):
@@ -86,3 +90,9 @@ def test_doctor_tells_versions_devices_neurons_datasets_and_weights(bench_cli, t
     for name in datasets.names():
         assert re.search(rf"│ {name} ", out)
     assert "Inception v3" in out
+
+
+def test_no_verb_shows_the_help(bench_cli):
+    code, out, err = bench_cli()
+    assert (code, err) == (2, "")
+    assert out.startswith("Usage: bench")

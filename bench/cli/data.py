@@ -22,33 +22,34 @@ _DATA_ROOT = click.option(
 @_DATA_ROOT
 def status(data_root: Path | None) -> None:
     """Show which datasets are under the data root, and what is missing of the others."""
-    from rich.console import Console
-    from rich.table import Table
-
     from bench.datasets.selection import open_dataset
     from bench.registry import datasets
     from bench.roots import data_root as checked
 
     root = checked(data_root)
-    table = Table(title=f"Datasets under {root}", title_justify="left")
-    for heading in ("dataset", "state", "train", "test", "variant", "fingerprint", "licence"):
-        table.add_column(heading, overflow="fold")
+    click.echo(f"Datasets under {root}")
     for name in datasets.names():
         dataset = open_dataset(name, root)
-        table.add_row(name, *_state(dataset), dataset.licence)
-    Console().print(table, markup=False)
+        click.echo(f"\n{name}")
+        for label, value in [*_state(dataset), ("source", dataset.source)]:
+            click.echo(f"  {label:<12}{value}")
+        click.echo(f"  {'licence':<12}{dataset.licence}")
 
 
-def _state(dataset: Dataset) -> tuple[str, ...]:
+def _state(dataset: Dataset) -> list[tuple[str, str]]:
     try:
         missing = dataset.missing()
         if missing:
-            return f"not here: {missing}", "", "", "", ""
+            return [("not here", missing)]
         info = dataset.info()
     except DataUnavailableError as error:
-        return f"unusable: {error}", "", "", "", ""
-    sizes = f"{info.train_size:,}", f"{info.test_size:,}"
-    return "here", *sizes, info.variant, info.fingerprint[:12]
+        return [("unusable", str(error))]
+    shape = "x".join("?" if size is None else str(size) for size in info.shape)
+    return [
+        ("here", info.variant),
+        ("images", f"{info.train_size:,} train, {info.test_size:,} test, {shape}"),
+        ("fingerprint", info.fingerprint),
+    ]
 
 
 @command.command()

@@ -18,7 +18,7 @@ class DatasetInfo:
 
     Attributes:
         name: the name it goes by in cells and rows.
-        channels: 1 (grey) or 3 (RGB).
+        shape: of an image ``(C, H, W)``; H and W are None where images differ in size.
         train_size: number of training images.
         test_size: number of test images.
         source: where it comes from, for people.
@@ -29,13 +29,18 @@ class DatasetInfo:
     """
 
     name: str
-    channels: int
+    shape: tuple[int, int | None, int | None]
     train_size: int
     test_size: int
     source: str
     licence: str
     fingerprint: str
     variant: Variant
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return self.shape[0]
 
 
 @dataclass(frozen=True)

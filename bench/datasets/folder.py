@@ -73,7 +73,7 @@ class ImageFolder(Dataset):
         drawn = "" if self._is_split() else f", split 80/20 at random with seed {SEED}"
         return DatasetInfo(
             name=self.name,
-            channels=1 if _common_mode(train.paths + test.paths) == "L" else 3,
+            shape=(1 if _common_mode(train.paths + test.paths) == "L" else 3, None, None),
             train_size=len(train.paths),
             test_size=len(test.paths),
             source=self.source + drawn,

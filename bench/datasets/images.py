@@ -137,7 +137,7 @@ class InMemoryDataset(Dataset):
         train, test = self._read()
         return DatasetInfo(
             name=self.name,
-            channels=train.images.shape[3] if train.images.ndim == 4 else 1,
+            shape=_channels_first(train.images[:1]).shape[1:],
             train_size=len(train),
             test_size=len(test),
             source=self.source,

@@ -229,7 +229,7 @@ class CelebA(TorchvisionDataset):
         train, test = self._paths()
         return DatasetInfo(
             name=self.name,
-            channels=3,
+            shape=(3, 218, 178),
             train_size=len(train),
             test_size=len(test),
             source=self.source,
