@@ -14,7 +14,7 @@ from bench.devices import resolve_device
 from bench.errors import BenchError
 from bench.execution.serial import run_serially
 from bench.metrics.base import Metric
-from bench.plan import ALL, Plan, Request, make_plan
+from bench.plan import ALL, Plan, Request, make_plan, safe_name
 from bench.progress import Reporter
 from bench.protocol import Protocol, load_protocol, parse_settings
 from bench.provenance import environment
@@ -70,7 +70,7 @@ def prepare(
         data_root=checked_data_root(data_root),
     )
     resolve_device(device)
-    folder = Path(out) if out is not None else DEFAULT_OUT / chosen.name
+    folder = Path(out) if out is not None else DEFAULT_OUT / safe_name(chosen.name)
     RunDirectory(folder)
     plan = make_plan(request, download)
     metrics = {name: registry.metrics.load(name) for name in registry.metrics.names()}

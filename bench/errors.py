@@ -21,3 +21,8 @@ class UnknownNameError(BenchError):
 
 class DataUnavailableError(BenchError):
     """A dataset that cannot be had here: missing, corrupt, or out of the network's reach."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, after its type, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

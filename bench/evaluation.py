@@ -1,14 +1,16 @@
 """A trained model to observations: the passes that show it to the metrics."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bench.batches import batch_count, evaluation_batches, seed_everything
+from bench.errors import one_line
 from bench.metrics.base import Batch, Facts, Metric, Need, Observation, SamplingTime
 from bench.model import GenerativeModel, Step
 from bench.progress import Reporter
@@ -16,6 +18,7 @@ from bench.protocol import Protocol
 from bench.spikes import LayerActivity, recording
 from bench.training import Score, TrainingRecord
 
+RANGE_TOLERANCE = 1e-3
 TIMED_BATCHES = 3
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
@@ -95,6 +98,7 @@ class Evaluator:
         for originals in self._test_batches():
             with _recorded(model) as activity:
                 images = model.reconstruct(originals, generator)
+            _check_images(images, originals.shape, "reconstruct")
             done += len(images)
             self.reporter.evaluated("reconstructing", done, len(self.images))
             yield Batch("test", images, originals, activity)
@@ -106,6 +110,7 @@ class Evaluator:
             n = min(self.protocol.evaluation_batch_size, total - start)
             with _recorded(model) as activity:
                 images = model.sample(n, generator)
+            _check_images(images, (n, *self.images.shape[1:]), "sample")
             self.reporter.evaluated("sampling", start + n, total)
             yield Batch("generated", images, None, activity)
 
@@ -144,7 +149,7 @@ class _Audience:
         observations: list[Observation] = []
         if metric.name not in self._failed:
             with self._guarded(metric):
-                observations = list(metric.compute(facts))
+                observations = [_finite(found) for found in metric.compute(facts)]
         if metric.name in self._failed:
             return [Observation(None, status="failed", reason=self._failed[metric.name])]
         return observations
@@ -154,7 +159,7 @@ class _Audience:
         try:
             yield
         except Exception as error:
-            self._failed[metric.name] = f"{type(error).__name__}: {error}"
+            self._failed[metric.name] = one_line(error)
 
 
 def selection_scores(evaluator: Evaluator, metric_classes: Iterable[type[Metric]]) -> Scores:
@@ -184,6 +189,25 @@ def _metric_scores(
         if value is not None:
             scores[metric.name] = Score(value, bool(metric.higher_is_better))
     return scores
+
+
+def _check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
+    """Raise ValueError unless a model's images are as its contract says."""
+    if images.shape != shape:
+        raise ValueError(
+            f"{method} gave images of shape {tuple(images.shape)}, expected {tuple(shape)}"
+        )
+    lowest, highest = images.min().item(), images.max().item()
+    if lowest < -1 - RANGE_TOLERANCE or highest > 1 + RANGE_TOLERANCE:
+        raise ValueError(f"{method} gave values in {lowest:g}..{highest:g}, expected [-1, 1]")
+
+
+def _finite(observation: Observation) -> Observation:
+    """The observation, failed if its value is NaN or infinite."""
+    value = observation.value
+    if value is None or math.isfinite(value):
+        return observation
+    return replace(observation, value=None, status="failed", reason=f"the value is {value}")
 
 
 def _missing(metric: Metric, model: GenerativeModel) -> str | None:

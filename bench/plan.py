@@ -44,6 +44,11 @@ class Request:
     data_root: Path
 
 
+def safe_name(name: str) -> str:
+    """A name as that of a file on any file system: no separators, no leading dot, not too long."""
+    return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", name).lstrip(".")[:120]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One (model, backend, dataset, protocol, seed): the unit of work, caching and failure.
@@ -92,8 +97,7 @@ class Cell:
     def folder(self) -> str:
         """Name of the cell's folder: readable, unique by its key, safe on any file system."""
         parts = (self.model, self.backend, self.dataset, self.protocol.name, f"s{self.seed}")
-        readable = re.sub(r"[^A-Za-z0-9_.+=-]+", "_", "-".join(parts))[:120]
-        return f"{readable}-{self.key}"
+        return f"{safe_name('-'.join(parts))}-{self.key}"
 
     @cached_property
     def resolved(self) -> Protocol:

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bench.batches import batch_count, seed_everything, training_batches
+from bench.batches import (
+    batch_count,
+    preserved_randomness,
+    seed_everything,
+    training_batches,
+)
 from bench.devices import PeakMemory
 from bench.model import GenerativeModel, Step
 from bench.progress import Reporter
@@ -123,7 +128,8 @@ def train(
         epochs.append(_train_epoch(model, images, protocol, order, epoch, reporter))
         peaks.append(memory.bytes())
         model.eval()
-        best.epoch_ended(epoch + 1, model)
+        with preserved_randomness():
+            best.epoch_ended(epoch + 1, model)
     best.training_ended(protocol.epochs, model)
     known = [peak for peak in peaks if peak is not None]
     return TrainingRecord(tuple(epochs), dict(best.selected), max(known, default=None))

@@ -148,6 +148,11 @@ def test_an_output_directory_that_is_a_file(fails, tmp_path):
     assert "not a directory" in fails("--models", "ann_vae", out=out)
 
 
+def test_an_output_directory_that_cannot_be_made(fails, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in fails("--models", "ann_vae", out=tmp_path / "file" / "run")
+
+
 def test_a_data_root_that_is_a_file(fails, tmp_path):
     (tmp_path / "root").write_text("")
     assert "not a directory" in fails("--data-root", tmp_path / "root")

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 import bench
@@ -68,6 +70,27 @@ class Colour(Steady):
         return None if image_shape[0] == 3 else "colour images only"
 
 
+class Blank(Steady):
+    """Its reconstructions are NaN."""
+
+    def reconstruct(self, images, generator):
+        return images * float("nan")
+
+
+class Grey(Steady):
+    """Gives images of another shape than it was shown."""
+
+    def reconstruct(self, images, generator):
+        return images[:, :, :1]
+
+
+class Bright(Steady):
+    """Gives images beyond [-1, 1]."""
+
+    def sample(self, n, generator):
+        return 255 + self.image.expand(n, *self.image.shape)
+
+
 class Improving(Steady):
     """Its test loss and reconstructions are best after the second of three epochs."""
 
@@ -83,12 +106,10 @@ class Improving(Steady):
         return (self.image - images).square().mean()
 '''
 
-FAULTY = ("diverging", "raising", "unbuildable")
-
 
 @pytest.fixture
 def faulty(plugins):
-    names = ("Steady", "Diverging", "Raising", "Unbuildable", "Sampler", "Colour", "Improving")
+    names = re.findall(r"class (\w+)\(", SOURCE)
     plugins(
         "plugin_faulty", SOURCE, models={name.lower(): f"plugin_faulty:{name}" for name in names}
     )
@@ -115,7 +136,12 @@ def test_a_diverging_model_fails_its_own_cell_with_the_reason(run):
 
 @pytest.mark.parametrize(
     ("model", "reason"),
-    [("raising", "no samples today"), ("unbuildable", "cannot be built")],
+    [
+        ("raising", "no samples today"),
+        ("unbuildable", "cannot be built"),
+        ("grey", r"reconstruct gave images of shape \(7, 1, 1, 32\), expected \(7, 1, 32, 32\)"),
+        ("bright", r"sample gave values in 255..255, expected \[-1, 1\]"),
+    ],
 )
 def test_a_model_that_raises_fails_its_own_cell(run, tmp_path, model, reason):
     rows = run(f"{model},steady")
@@ -125,6 +151,14 @@ def test_a_model_that_raises_fails_its_own_cell(run, tmp_path, model, reason):
     (log,) = (tmp_path / "run" / "cells").glob(f"{model}*/error.log")
     assert "Traceback" in log.read_text()
     assert "failed" not in set(rows[rows["model"] == "steady"]["status"])
+
+
+def test_a_value_that_is_not_a_number_is_a_failed_row(run):
+    rows = run("blank")
+    loss = rows[rows["metric"] == "reconstruction_loss"]
+    assert loss["value"].isna().all()
+    assert (loss["status"].item(), loss["reason"].item()) == ("failed", "the value is nan")
+    assert (rows[rows["metric"] == "parameter_count"]["status"] == "ok").all()
 
 
 def test_the_exit_code_says_that_a_cell_failed(faulty, bench_cli, tiny_flags, tmp_path):

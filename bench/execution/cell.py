@@ -17,6 +17,7 @@ from bench import registry
 from bench.batches import seed_everything
 from bench.datasets.base import ImageData
 from bench.devices import describe_device
+from bench.errors import one_line
 from bench.evaluation import Evaluator, selection_scores
 from bench.images import save_grids
 from bench.metrics.base import Metric, Observation
@@ -67,8 +68,7 @@ class CellRun:
         try:
             rows = self._observe(missing, load())
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            rows = self._everywhere(missing, "failed", reason)
+            rows = self._everywhere(missing, "failed", one_line(error))
             with atomic(self.folder.path / ERROR_FILE) as file:
                 file.write(traceback.format_exc().encode())
         duration = time.perf_counter() - started
@@ -144,8 +144,7 @@ class CellRun:
         return self.folder.path / f"weights-{label}.pt"
 
     def _everywhere(self, metrics: Iterable[type[Metric]], status: Any, reason: str) -> list[Row]:
-        one_line = " ".join(reason.split())
-        observation = Observation(None, status=status, reason=one_line)
+        observation = Observation(None, status=status, reason=reason)
         return [self._row(metric, observation, None, None) for metric in metrics]
 
     def _write(self, replaced: list[type[Metric]], rows: list[Row]) -> pd.DataFrame:
