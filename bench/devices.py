@@ -1,5 +1,6 @@
 """Devices: which one to run on, and how much of its memory was in use."""
 
+import gc
 from pathlib import Path
 
 import torch
@@ -52,7 +53,8 @@ class PeakMemory:
         self.reset()
 
     def reset(self) -> None:
-        """Start a new measurement."""
+        """Start a new measurement, with the garbage of what ran before out of the way."""
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return

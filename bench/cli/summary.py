@@ -16,12 +16,19 @@ COLUMNS = {
     "sampling_throughput": ("sample\nimg/s", "{:.0f}"),
     "peak_memory": ("peak\nMiB", "{:.0f}"),
 }
+INCOMPLETE = {
+    "subset": "a subset of the dataset",
+    "substitute": "a local file or folder in the dataset's place",
+}
 UNITS = {"peak_memory": 2**20, "parameter_count": 1e6}
 
 
 def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
-    """Print one line a cell, then what was skipped or failed, then where the files are."""
+    """Print one line a cell, then what is incomplete, skipped or failed, and where files are."""
     console.print(_table(rows))
+    incomplete = rows[rows["dataset_variant"].isin(INCOMPLETE)].drop_duplicates("dataset")
+    for dataset, variant in zip(incomplete["dataset"], incomplete["dataset_variant"], strict=True):
+        console.print(f"* {dataset}: {INCOMPLETE[variant]}", markup=False, highlight=False)
     for status in ("skipped", "failed"):
         for line in _reasons(rows[rows["status"] == status]):
             console.print(f"{status}: {line}", markup=False, highlight=False, soft_wrap=True)
@@ -44,9 +51,8 @@ def _table(rows: pd.DataFrame) -> Table:
     shown = pd.concat([overall, sampling])
     for _, cell in shown.groupby("cell_key", sort=False):
         first = cell.iloc[0]
-        variant = first["dataset_variant"]
-        marked = variant in {"subset", "substitute"}
-        dataset = f"{first['dataset']} ({variant})" if marked else first["dataset"]
+        mark = "*" if first["dataset_variant"] in INCOMPLETE else ""
+        dataset = f"{first['dataset']}{mark}"
         names = (first["model"], first["backend"], dataset, str(first["seed"]))
         table.add_row(*map(escape, names), *(_value(cell, metric) for metric in COLUMNS))
     return table
