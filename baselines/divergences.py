@@ -13,7 +13,7 @@ def psp_mmd(posterior: Tensor, prior: Tensor, over_time: Literal["mean", "sum"])
     """FSVAE's MMD: squared distance of the PSPs of two firing probabilities, a scalar.
 
     ``mean over (N, C) of mean or sum over t of (PSP(q)_t - PSP(p)_t)^2`` for ``(T, N, C)`` means
-    of Bernoulli processes in [0, 1]. The paper sums over t (arXiv:2110.00375, eq. 13), its
+    of Bernoulli processes in [0, 1]. The paper sums over t (arXiv:2110.00375), its
     official code takes the mean.
     """
     squared = (postsynaptic_potential(posterior) - postsynaptic_potential(prior)).square()
@@ -36,7 +36,7 @@ def rbf_mmd(posterior: Tensor, prior: Tensor) -> Tensor:
 
     Five kernels ``exp(-d^2 / (b * 2^i))``, i = 0..4, summed, with ``b`` the mean squared distance
     between distinct points of the pooled batch, divided by 4 and without gradient; biased
-    estimate (diagonals included). Source: arXiv:2310.14839, eq. 11, and its official code.
+    estimate (diagonals included). Source: arXiv:2310.14839, and its official code.
     """
     pooled = torch.cat([posterior, prior])
     squared = (pooled[:, None] - pooled[None, :]).square().sum(-1)

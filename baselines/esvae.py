@@ -30,7 +30,7 @@ class ReparameterisedSampling(nn.Module):
     """Spikes ``z_t = [r > U_t]``, ``U_t ~ Uniform(0, 1)`` drawn anew at each step.
 
     The surrogate gradient is ``[|r - U| < 0.5]``. The paper calls this a Poisson process; in
-    discrete time each step is a Bernoulli draw (arXiv:2310.14839, eq. 8 to 10).
+    discrete time each step is a Bernoulli draw (arXiv:2310.14839).
     """
 
     def __init__(self, time_steps: int) -> None:
@@ -86,7 +86,7 @@ class ESVAE(SpikingVAE):
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """``MSE + 1e-3 * MMD(r_q, r_p)`` (arXiv:2310.14839, eq. 12)."""
+        """``MSE + 1e-3 * MMD(r_q, r_p)`` (arXiv:2310.14839)."""
         posterior = self.posterior_rate(images)
         prior = self.prior_rate(len(images), generator)
         reconstructions = self.decode(self.latent(posterior, generator))

@@ -155,7 +155,7 @@ class FSVAE(SpikingVAE):
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """``MSE + MMD``, or ``MSE + 1e-4 * KL`` (arXiv:2110.00375, eq. 13 and 14)."""
+        """``MSE + MMD``, or ``MSE + 1e-4 * KL`` (arXiv:2110.00375)."""
         latents, posterior = self.posterior_pass(self.encoder(images), generator)
         prior = self.prior_pass(latents, step, generator)
         reconstruction_loss = F.mse_loss(self.decode(latents), images)

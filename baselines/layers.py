@@ -17,7 +17,7 @@ class TimeDependentBatchNorm(nn.Module):
     """tdBN: batch norm with statistics over time, batch and space, scaled to the threshold.
 
     ``scale * (x - mean) / sqrt(var + 1e-5) * gamma + beta`` on ``(T * N, C, ...)``, with
-    ``scale = alpha * threshold`` (Zheng et al., AAAI 2021, arXiv:2011.05280, eq. 7 to 9).
+    ``scale = alpha * threshold`` (Zheng et al., AAAI 2021, arXiv:2011.05280).
     """
 
     running_mean: Tensor
@@ -102,7 +102,7 @@ class MembraneReadout(nn.Module):
     """``tanh(sum_t 0.8^(T - t) * (W * s_t + b))``: last potential of a leaky integrator.
 
     The sum is linear in the synapses, so they run once, on the weighted sum of their inputs
-    (arXiv:2110.00375, section 4.2, eq. 15).
+    (arXiv:2110.00375).
     """
 
     def __init__(self, synapse: nn.ConvTranspose2d) -> None:
@@ -127,7 +127,7 @@ def readout_weights(time_steps: int) -> Tensor:
 def postsynaptic_potential(spikes: Tensor) -> Tensor:
     """The PSP filter ``p_t = p_{t-1} + (s_t - p_{t-1}) / 2``, ``p_0 = 0``, along the first axis.
 
-    Source: arXiv:2110.00375, eq. 12, with time constant 2.
+    Source: arXiv:2110.00375, with time constant 2.
     """
     potential = torch.zeros_like(spikes[0])
     potentials = []

@@ -1,4 +1,4 @@
-"""Encoder and decoder shared by FSVAE and ESVAE (arXiv:2110.00375, table 4 of the appendix)."""
+"""Encoder and decoder shared by FSVAE and ESVAE (arXiv:2110.00375)."""
 
 from collections import OrderedDict
 from collections.abc import Callable

@@ -55,7 +55,7 @@ class SpikingNeuron(nn.Module, ABC):
 
     ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + x_t``, ``o_t = [u_t > threshold]``, ``u_0 = 0``, with
     gradients through the reset and the surrogate ``(1 / w) * [|u_t - c| < w / 2]`` for the step
-    (arXiv:2110.00375, eq. 1 to 3 and 7).
+    (arXiv:2110.00375).
 
     A forward pass starts at rest. Only inside :func:`carrying_state` does it go on from where the
     last one ended: that is the one place where state lives between calls.

@@ -117,7 +117,7 @@ class Protocol(_Frozen):
     def surrogate_window(self) -> SurrogateWindow:
         """The surrogate gradient's window, with the two named ones spelled out.
 
-        ``paper``: centred on the threshold, width 0.2 (arXiv:2110.00375, eq. 7 and the first
+        ``paper``: centred on the threshold, width 0.2 (arXiv:2110.00375 and the first
         author's page). ``official_code``: centred on 0, width 1.
         """
         if isinstance(self.surrogate, SurrogateWindow):
