@@ -149,9 +149,7 @@ def make_plan(request: Request, download: bool = True) -> Plan:
     models = list(_chosen_models(request))
     _check_protocol_names(request)
     datasets = list(_chosen_datasets(request, download))
-    seeds = _distinct(request.seeds if request.seeds is not None else request.protocol.seeds)
-    if not seeds:
-        raise BenchError("An empty selection: no seeds.")
+    seeds = _chosen_seeds(request)
     cells = tuple(
         _cell(request.protocol, model, backend, dataset, seed)
         for dataset in datasets
@@ -176,6 +174,16 @@ def _chosen_models(request: Request) -> Iterator[_ChosenModel]:
             yield _ChosenModel(name, None, (UNKNOWN,), broken=str(error))
             continue
         yield _ChosenModel(name, model_class, backends if model_class.spiking else (NO_BACKEND,))
+
+
+def _chosen_seeds(request: Request) -> list[int]:
+    seeds = request.seeds if request.seeds is not None else request.protocol.seeds
+    for seed in seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+            raise BenchError(f"Seeds: expected whole numbers from 0, got {seed!r}.")
+    if not seeds:
+        raise BenchError("An empty selection: no seeds.")
+    return _distinct(seeds)
 
 
 def _chosen_names(kind: str, asked: Iterable[str], known: registry.Registry[Any]) -> Iterable[str]:

@@ -205,7 +205,8 @@ def _check(path: Path) -> None:
             )
         return
     try:
-        version = json.loads(run_file.read_text(encoding="utf-8"))["schema_version"]
+        run = json.loads(run_file.read_text(encoding="utf-8"))
+        version, _ = run["schema_version"], list(run["commands"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(f"{run_file} cannot be read ({error}): choose another --out.") from error
     if version != SCHEMA_VERSION:

@@ -127,7 +127,10 @@ def test_an_output_directory_of_another_schema(fails, tmp_path):
         bench.load_results(out)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "null"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", "null", '{"schema_version": 1}', '{"schema_version": 1, "commands": 7}'],
+)
 def test_an_output_directory_with_a_broken_run_file(fails, tmp_path, content):
     out = tmp_path / "old"
     out.mkdir()
@@ -172,3 +175,10 @@ def test_an_unknown_verb_is_one_line(bench_cli):
 def test_the_api_raises_what_the_command_line_prints():
     with pytest.raises(BenchError, match="Did you mean: fsvae"):
         bench.run(models=["fsave"])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 0.5, "0", True, None])
+def test_the_api_refuses_what_is_no_seed(seed, tmp_path):
+    with pytest.raises(BenchError, match=f"expected whole numbers from 0, got {seed!r}"):
+        bench.run(models="ann_vae", seeds=[0, seed], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
