@@ -63,11 +63,10 @@ class ANNVAE(VAE):
         """Images of latents ``(N, latent_size)``."""
         return self.decoder(self.decoder_input(latents))
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Images of draws from the prior N(0, I)."""
+    def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws ``(n, latent_size)`` from the prior N(0, I)."""
         size = (n, self.protocol.latent_size)
-        noise = torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
-        return self.decode(noise)
+        return torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
 
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None

@@ -79,9 +79,9 @@ class ESVAE(SpikingVAE):
         """Latent spikes ``(T, N, latent_size)`` drawn at the posterior rate."""
         return self.latent(self.posterior_rate(images), generator)
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Images of latent spikes drawn at the prior rate."""
-        return self.decode(self.latent(self.prior_rate(n, generator), generator))
+    def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Latent spikes ``(T, n, latent_size)`` drawn at the prior rate."""
+        return self.latent(self.prior_rate(n, generator), generator)
 
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None

@@ -105,8 +105,8 @@ class FSVAE(SpikingVAE):
         """Latent spikes ``(T, N, latent_size)`` drawn from the posterior q(z_t | x_<=t, z_<t)."""
         return self.posterior_pass(self.encoder(images), generator)[0]
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Images of latent spikes drawn step by step from the prior p(z_t | z_<t)."""
+    def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Latent spikes ``(T, n, latent_size)`` drawn step by step from the prior p(z_t | z_<t)."""
         time_steps, channels = self.protocol.time_steps, self.protocol.latent_size
         indices = self._indices((time_steps, n, channels), generator)
         latent = torch.zeros((1, n, channels), device=self.device, dtype=self.dtype)
@@ -115,7 +115,7 @@ class FSVAE(SpikingVAE):
             for index in indices:
                 latent = pick(self.prior(latent), index[None])
                 latents.append(latent)
-        return self.decode(self.latent(torch.cat(latents)))
+        return self.latent(torch.cat(latents))
 
     def posterior_pass(
         self, encoded: Tensor, generator: torch.Generator | None = None

@@ -22,13 +22,17 @@ class VAE(GenerativeModel):
     """A variational autoencoder that is trained by one optimiser on one loss."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {"sample", "reconstruct", "encode", "decode", "test_loss"}
+        {"sample", "sample_latents", "reconstruct", "encode", "decode", "test_loss"}
     )
 
     @classmethod
     def unsupported(cls, image_shape: ImageShape, protocol: Protocol) -> str | None:
         """The papers' networks take 32x32 and 64x64 images."""
         return unsupported_images(image_shape)
+
+    @abstractmethod
+    def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws from the prior, as ``encode`` gives latents."""
 
     @abstractmethod
     def losses(
@@ -63,6 +67,10 @@ class VAE(GenerativeModel):
         losses["loss"].backward()
         self.optimizer.step()
         return {name: value.item() for name, value in losses.items()}
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Images of draws from the prior."""
+        return self.decode(self.sample_latents(n, generator))
 
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Decode what the posterior gives for the images."""

@@ -18,6 +18,7 @@ from bench.plan import ALL, Plan, Request, make_plan, safe_name
 from bench.progress import Reporter
 from bench.protocol import Protocol, load_protocol, parse_settings
 from bench.provenance import environment
+from bench.roots import Resources, cache_folder, weight_files
 from bench.roots import data_root as checked_data_root
 from bench.store import RunDirectory
 
@@ -33,6 +34,7 @@ class Job:
         metrics: classes of the metrics to observe, by name.
         out: the run directory.
         device: as asked.
+        resources: where metrics find weights and keep what they compute once.
         asked: the request in words, for the record.
     """
 
@@ -40,6 +42,7 @@ class Job:
     metrics: dict[str, type[Metric]]
     out: Path
     device: str
+    resources: Resources
     asked: dict[str, Any]
 
 
@@ -53,6 +56,7 @@ def prepare(
     out: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
+    weights: Iterable[str] = (),
     download: bool = True,
 ) -> Job:
     """Check a request whole, before anything is written; see :func:`run` for the arguments.
@@ -82,7 +86,8 @@ def prepare(
         "seeds": sorted({cell.seed for cell in plan.cells}),
         "device": device,
     }
-    return Job(plan, metrics, folder, device, asked)
+    resources = Resources(request.data_root, weight_files(weights), cache_folder())
+    return Job(plan, metrics, folder, device, resources, asked)
 
 
 def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
@@ -99,7 +104,9 @@ def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
         }
     )
     device = resolve_device(job.device)
-    return run_serially(job.plan, directory, job.metrics, device, run_id, reporter or Reporter())
+    return run_serially(
+        job.plan, directory, job.metrics, device, run_id, reporter or Reporter(), job.resources
+    )
 
 
 def run(
@@ -112,6 +119,7 @@ def run(
     out: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
+    weights: Iterable[str] = (),
     reporter: Reporter | None = None,
 ) -> pd.DataFrame:
     """Train and score a selection of cells; what ``bench run`` does.
@@ -127,6 +135,7 @@ def run(
         out: the run directory, ``runs/<protocol>`` if None. What it holds already is kept.
         data_root: where datasets are looked for and downloaded to.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        weights: files of network weights that metrics need, each ``"NAME=PATH"``.
         reporter: is told of the progress; nobody if None.
 
     Returns:
@@ -135,7 +144,9 @@ def run(
     Raises:
         BenchError: a mistake in what was asked; nothing is written then.
     """
-    job = prepare(models, datasets, backends, protocol, settings, seeds, out, data_root, device)
+    job = prepare(
+        models, datasets, backends, protocol, settings, seeds, out, data_root, device, weights
+    )
     return execute(job, reporter)
 
 

@@ -26,3 +26,7 @@ class DataUnavailableError(BenchError):
 def one_line(error: BaseException) -> str:
     """What an exception says, after its type, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+class SkippedError(Exception):
+    """Raised by a metric or extractor that cannot be had here; says the ways out."""

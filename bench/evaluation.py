@@ -1,7 +1,6 @@
 """A trained model to observations: the passes that show it to the metrics."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,17 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.batches import batch_count, evaluation_batches, seed_everything
-from bench.errors import one_line
-from bench.metrics.base import Batch, Facts, Metric, Need, Observation, SamplingTime
+from bench.batches import batch_count, seed_everything
+from bench.errors import SkippedError, one_line
+from bench.metrics.base import Batch, Facts, LatentBatch, Metric, Need, Observation, Status
+from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel, Step
+from bench.passes import Passes
 from bench.progress import Reporter
 from bench.protocol import Protocol
-from bench.spikes import LayerActivity, recording
 from bench.training import Score, TrainingRecord
-
-RANGE_TOLERANCE = 1e-3
-TIMED_BATCHES = 3
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
 
@@ -29,15 +26,23 @@ class Evaluator:
     """Evaluates models of one cell.
 
     Attributes:
-        images: uint8 test images ``(N, C, H, W)``, on the model's device.
+        train_images: uint8 ``(N, C, H, W)``, on the model's device.
+        images: uint8 test images, alike.
+        train_labels: ``(N,)`` int64, None where unknown.
+        labels: of the test images, alike.
         protocol: resolved for the model and dataset.
         seed: of everything drawn; each pass starts from it, so passes do not affect each other.
+        extractors: of features, for the metrics.
         reporter: is told of the passes.
     """
 
+    train_images: Tensor
     images: Tensor
+    train_labels: Tensor | None
+    labels: Tensor | None
     protocol: Protocol
     seed: int
+    extractors: Extractors
     reporter: Reporter
 
     def evaluate(
@@ -46,22 +51,25 @@ class Evaluator:
         """Observations by metric. A metric that fails, or cannot apply, says so in its own."""
         missing = {metric.name: _missing(metric, model) for metric in metrics}
         shown = _Audience([metric for metric in metrics if not missing[metric.name]])
+        shown.check_extractors(self.extractors)
         model.eval()
+        passes = self._passes(model)
         with torch.no_grad():
-            if shown.wants("reconstructions"):
-                shown.show(self._reconstructions(model))
-            if shown.wants("generated"):
-                shown.show(self._generated(model))
-            sampling = self._sampling_time(model) if shown.wants("sampling_time") else None
-        facts = Facts(*_size(model), training, sampling)
-        return {
-            metric.name: (
-                [Observation(None, status="not_applicable", reason=missing[metric.name])]
-                if missing[metric.name]
-                else shown.compute(metric, facts)
-            )
-            for metric in metrics
-        }
+            shown.show("reconstructions", passes.reconstructions)
+            shown.show("generated", passes.generated)
+            shown.show("noisy_reconstructions", passes.noisy_reconstructions)
+            shown.show("partial_decodings", passes.partial_decodings)
+            shown.show_latents(passes.latents)
+            sampling = passes.sampling_time() if shown.wants("sampling_time") else None
+            facts = Facts(*_size(model), training, sampling, self.extractors)
+            return {
+                metric.name: (
+                    [Observation(None, status="not_applicable", reason=missing[metric.name])]
+                    if missing[metric.name]
+                    else shown.compute(metric, facts)
+                )
+                for metric in metrics
+            }
 
     def test_loss(self, model: GenerativeModel) -> float:
         """The model's objective over every test image once, batches weighed by their size.
@@ -74,57 +82,27 @@ class Evaluator:
                 f"epoch_selection = 'best_test_loss' needs a model with the capability "
                 f"test_loss, which {type(model).__name__} lacks"
             )
-        generator = self._seeded(model)
+        seed_everything(self.seed)
+        generator = torch.Generator(model.device).manual_seed(self.seed)
         step = Step(1.0, batch_count(len(self.images), self.protocol.evaluation_batch_size))
         total = 0.0
         with torch.no_grad():
-            for images in self._test_batches():
+            for images in self._passes(model).test_batches():
                 total += model.test_loss(images, step, generator).item() * len(images)
         return total / len(self.images)
 
-    def _test_batches(self) -> Iterator[Tensor]:
-        flips = None
-        if self.protocol.horizontal_flip == "train_and_test":
-            flips = torch.Generator().manual_seed(self.seed)
-        return evaluation_batches(self.images, self.protocol.evaluation_batch_size, flips)
-
-    def _seeded(self, model: GenerativeModel) -> torch.Generator:
-        seed_everything(self.seed)
-        return torch.Generator(model.device).manual_seed(self.seed)
-
-    def _reconstructions(self, model: GenerativeModel) -> Iterator[Batch]:
-        generator = self._seeded(model)
-        done = 0
-        for originals in self._test_batches():
-            with _recorded(model) as activity:
-                images = model.reconstruct(originals, generator)
-            _check_images(images, originals.shape, "reconstruct")
-            done += len(images)
-            self.reporter.evaluated("reconstructing", done, len(self.images))
-            yield Batch("test", images, originals, activity)
-
-    def _generated(self, model: GenerativeModel) -> Iterator[Batch]:
-        generator = self._seeded(model)
-        total = self.protocol.generated_images
-        for start in range(0, total, self.protocol.evaluation_batch_size):
-            n = min(self.protocol.evaluation_batch_size, total - start)
-            with _recorded(model) as activity:
-                images = model.sample(n, generator)
-            _check_images(images, (n, *self.images.shape[1:]), "sample")
-            self.reporter.evaluated("sampling", start + n, total)
-            yield Batch("generated", images, None, activity)
-
-    def _sampling_time(self, model: GenerativeModel) -> SamplingTime:
-        generator = self._seeded(model)
-        n = min(self.protocol.evaluation_batch_size, self.protocol.generated_images)
-        seconds = []
-        for _ in range(1 + TIMED_BATCHES):
-            started = time.perf_counter()
-            model.sample(n, generator)
-            if model.device.type == "cuda":
-                torch.cuda.synchronize(model.device)
-            seconds.append(time.perf_counter() - started)
-        return SamplingTime(n, tuple(seconds[1:]))
+    def _passes(self, model: GenerativeModel) -> Passes:
+        return Passes(
+            model,
+            self.train_images,
+            self.images,
+            self.train_labels,
+            self.labels,
+            self.protocol,
+            self.seed,
+            self.extractors,
+            self.reporter,
+        )
 
 
 class _Audience:
@@ -132,34 +110,59 @@ class _Audience:
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self.metrics = metrics
-        self._failed: dict[str, str] = {}
+        self._ended: dict[str, Observation] = {}
 
     def wants(self, need: Need) -> bool:
-        return any(need in metric.needs for metric in self.metrics)
+        return any(need in metric.needs for metric in self._left())
 
-    def show(self, batches: Iterator[Batch]) -> None:
-        for batch in batches:
-            need: Need = "reconstructions" if batch.split == "test" else "generated"
-            for metric in self.metrics:
-                if need in metric.needs and metric.name not in self._failed:
-                    with self._guarded(metric):
-                        metric.update(batch)
+    def check_extractors(self, extractors: Extractors) -> None:
+        """End the metrics whose extractors cannot be had here."""
+        for metric in self.metrics:
+            with self._guarded(metric):
+                for name in metric.extractors:
+                    extractors.get(name)
+
+    def show(self, need: Need, run: Callable[[], Iterator[Batch]]) -> None:
+        """Run a pass, if any metric needs it."""
+        if self.wants(need):
+            for batch in run():
+                for metric in self._left():
+                    if need in metric.needs:
+                        with self._guarded(metric):
+                            metric.update(batch)
+
+    def show_latents(self, run: Callable[[], Iterator[LatentBatch]]) -> None:
+        """Run the pass over latents, if any metric needs it."""
+        if self.wants("latents"):
+            for batch in run():
+                for metric in self._left():
+                    if "latents" in metric.needs:
+                        with self._guarded(metric):
+                            metric.update_latents(batch)
 
     def compute(self, metric: Metric, facts: Facts) -> list[Observation]:
         observations: list[Observation] = []
-        if metric.name not in self._failed:
+        if metric.name not in self._ended:
             with self._guarded(metric):
                 observations = [_finite(found) for found in metric.compute(facts)]
-        if metric.name in self._failed:
-            return [Observation(None, status="failed", reason=self._failed[metric.name])]
+        if metric.name in self._ended:
+            return [self._ended[metric.name]]
         return observations
+
+    def _left(self) -> list[Metric]:
+        return [metric for metric in self.metrics if metric.name not in self._ended]
 
     @contextmanager
     def _guarded(self, metric: Metric) -> Iterator[None]:
         try:
             yield
+        except SkippedError as error:
+            self._end(metric, "skipped", str(error))
         except Exception as error:
-            self._failed[metric.name] = one_line(error)
+            self._end(metric, "failed", one_line(error))
+
+    def _end(self, metric: Metric, status: Status, reason: str) -> None:
+        self._ended[metric.name] = Observation(None, status=status, reason=reason)
 
 
 def selection_scores(evaluator: Evaluator, metric_classes: Iterable[type[Metric]]) -> Scores:
@@ -191,17 +194,6 @@ def _metric_scores(
     return scores
 
 
-def _check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
-    """Raise ValueError unless a model's images are as its contract says."""
-    if images.shape != shape:
-        raise ValueError(
-            f"{method} gave images of shape {tuple(images.shape)}, expected {tuple(shape)}"
-        )
-    lowest, highest = images.min().item(), images.max().item()
-    if lowest < -1 - RANGE_TOLERANCE or highest > 1 + RANGE_TOLERANCE:
-        raise ValueError(f"{method} gave values in {lowest:g}..{highest:g}, expected [-1, 1]")
-
-
 def _finite(observation: Observation) -> Observation:
     """The observation, failed if its value is NaN or infinite."""
     value = observation.value
@@ -212,26 +204,24 @@ def _finite(observation: Observation) -> Observation:
 
 def _missing(metric: Metric, model: GenerativeModel) -> str | None:
     """What the metric needs and the model cannot give, in words; None if nothing."""
-    able = {
-        "reconstructions": "reconstruct" in model.capabilities,
-        "generated": "sample" in model.capabilities,
-        "sampling_time": "sample" in model.capabilities,
-        "spikes": bool(model.spiking_layers()),
+    able = model.capabilities
+    lacking = {
+        "reconstructions": None if "reconstruct" in able else "it cannot reconstruct",
+        "noisy_reconstructions": None if "reconstruct" in able else "it cannot reconstruct",
+        "generated": None if "sample" in able else "it cannot sample",
+        "sampling_time": None if "sample" in able else "it cannot sample",
+        "latents": None if "encode" in able else "it cannot encode",
+        "partial_decodings": _no_partial_decodings(model),
+        "spikes": None if model.spiking_layers() else "it has no spiking layers",
     }
-    words = {
-        "reconstructions": "it cannot reconstruct",
-        "generated": "it cannot sample",
-        "sampling_time": "it cannot sample",
-        "spikes": "it has no spiking layers",
-    }
-    lacking = [words[need] for need in sorted(metric.needs) if not able[need]]
-    return f"not for {type(model).__name__}: {lacking[0]}" if lacking else None
+    reasons = [lacking[need] for need in sorted(metric.needs) if lacking[need]]
+    return f"not for {type(model).__name__}: {reasons[0]}" if reasons else None
 
 
-@contextmanager
-def _recorded(model: GenerativeModel) -> Iterator[dict[str, LayerActivity]]:
-    with recording(model.spiking_layers(), model.activation_layers()) as activity:
-        yield activity
+def _no_partial_decodings(model: GenerativeModel) -> str | None:
+    if not {"encode", "decode"} <= model.capabilities:
+        return "it cannot encode and decode"
+    return None if model.spiking else "its latent has no time steps"
 
 
 def _size(model: GenerativeModel) -> tuple[int, int]:

@@ -10,8 +10,8 @@ from torchvision.utils import save_image
 
 from bench.batches import seed_everything, to_unit_range
 from bench.evaluation import Evaluator
+from bench.files import atomic
 from bench.model import GenerativeModel
-from bench.store import atomic
 
 GRID_IMAGES = 32
 GRID_COLUMNS = 8

@@ -27,7 +27,7 @@ __all__ = [
     "carrying_state",
 ]
 
-Capability = Literal["sample", "reconstruct", "encode", "decode", "test_loss"]
+Capability = Literal["sample", "sample_latents", "reconstruct", "encode", "decode", "test_loss"]
 ImageShape = tuple[int, int, int]
 
 
@@ -156,12 +156,20 @@ class GenerativeModel(nn.Module, ABC):
         """``n`` generated images ``(n, C, H, W)`` in [-1, 1] (capability ``sample``)."""
         raise NotImplementedError
 
+    def sample_latents(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draws of the prior, as :meth:`encode` gives latents (``sample_latents``)."""
+        raise NotImplementedError
+
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Reconstructions ``(N, C, H, W)`` of images, both in [-1, 1] (``reconstruct``)."""
         raise NotImplementedError
 
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Latents ``(T, N, D)``, or ``(N, D)`` without time, of images (``encode``)."""
+        """Latents of images (``encode``).
+
+        A spiking model's are spike trains ``(T, N, D)`` in {0, 1}; any other's are ``(N, D)``, with
+        a prior that is symmetric about 0.
+        """
         raise NotImplementedError
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -179,6 +187,13 @@ class GenerativeModel(nn.Module, ABC):
             for name, module in self.named_modules()
             if isinstance(module, SpikingNeuron)
         }
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """The model's ``encoder``, ``latent_sampler`` and ``decoder``, as far as it has them.
+
+        Operations are counted for each of them; what is in none counts for the whole model only.
+        """
+        return {}
 
     def activation_layers(self) -> dict[str, nn.Module]:
         """Modules whose output counts as activations: spiking layers and activation functions."""

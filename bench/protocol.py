@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench.errors import BenchError, UnknownNameError
 
 Positive = Annotated[int, Field(ge=1)]
+NoiseLevels = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
 
 
 class _Frozen(BaseModel):
@@ -93,6 +94,17 @@ class Protocol(_Frozen):
     evaluation_batch_size: Positive = 250
     generated_images: Positive = 5000
     official_test_batching: TestBatching | None = None
+    reference_split: Literal["test", "train"] = "test"
+    latent_images: Positive = 5000
+    noise_images: Positive = 1000
+    noise_levels: NoiseLevels = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
+    time_step_images: Positive = 1000
+    kid_subsets: Positive = 100
+    kid_subset_size: Annotated[int, Field(ge=2)] = 1000
+    inception_score_splits: Positive = 10
+    neighbours: Positive = 5
+    autoencoder_epochs: Positive = 150
+    autoencoder_batch_size: Annotated[int, Field(ge=2)] = 250
 
     models: dict[str, dict[str, Any]] = {}
     overrides: tuple[Override, ...] = ()

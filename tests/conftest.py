@@ -16,6 +16,10 @@ TINY = (
     "test_images=24",
     "generated_images=10",
     "evaluation_batch_size=7",
+    "noise_levels=[0.1, 0.3]",
+    "kid_subset_size=5",
+    "autoencoder_epochs=1",
+    "autoencoder_batch_size=16",
     "models.fsvae.k=3",
 )
 

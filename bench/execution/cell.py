@@ -15,17 +15,20 @@ from torch import Tensor
 
 from bench import registry
 from bench.batches import seed_everything
-from bench.datasets.base import ImageData
+from bench.datasets.base import ImageData, Split
 from bench.devices import describe_device
 from bench.errors import one_line
 from bench.evaluation import Evaluator, selection_scores
+from bench.files import atomic, write_json
 from bench.images import save_grids
 from bench.metrics.base import Metric, Observation
+from bench.metrics.extractors.base import Extractors, Setting
 from bench.model import GenerativeModel
 from bench.plan import NO_BACKEND, Cell
 from bench.progress import Reporter
 from bench.provenance import environment, git_commit, suite_version
-from bench.store import SCHEMA_VERSION, CellFolder, Row, atomic, frame, write_json
+from bench.roots import Resources
+from bench.store import SCHEMA_VERSION, CellFolder, Row, frame
 from bench.training import LAST, BestEpochs, EpochRecord, TrainingRecord, train
 
 TRAINING_FILE = "training.json"
@@ -43,6 +46,7 @@ class CellRun:
         device: where the model lives.
         run_id: of the command, for the rows.
         reporter: is told of the progress.
+        resources: where the metrics find weights and keep what they compute once.
     """
 
     cell: Cell
@@ -51,6 +55,7 @@ class CellRun:
     device: torch.device
     run_id: str
     reporter: Reporter
+    resources: Resources
 
     def run(self, load: Callable[[], ImageData]) -> pd.DataFrame:
         """Do what is missing, and return the cell's rows. A failure becomes rows with its reason.
@@ -77,7 +82,7 @@ class CellRun:
     def _observe(self, missing: list[type[Metric]], data: ImageData) -> list[Row]:
         train_images = torch.from_numpy(data.train.images).to(self.device)
         test_images = torch.from_numpy(data.test.images).to(self.device)
-        evaluator = Evaluator(test_images, self.cell.resolved, self.cell.seed, self.reporter)
+        evaluator = self._evaluator(train_images, test_images, data)
         model = self._build(tuple(train_images.shape[1:]))
         if not (self.folder.path / TRAINING_FILE).exists():
             self._train(model, train_images, evaluator)
@@ -94,6 +99,35 @@ class CellRun:
                     for observation in observed[metric.name]
                 ]
         return rows
+
+    def _evaluator(self, train_images: Tensor, test_images: Tensor, data: ImageData) -> Evaluator:
+        cell, info = self.cell, self.cell.info
+        assert info is not None
+        extractors = Extractors(
+            Setting(
+                cell.dataset,
+                info.fingerprint,
+                cell.resolved,
+                cell.seed,
+                self.device,
+                train_images,
+                test_images,
+                self.resources.data_root,
+                self.resources.weights,
+                self.resources.cache,
+                self.reporter,
+            )
+        )
+        return Evaluator(
+            train_images,
+            test_images,
+            _labels(data.train),
+            _labels(data.test),
+            cell.resolved,
+            cell.seed,
+            extractors,
+            self.reporter,
+        )
 
     def _build(self, image_shape: tuple[int, ...]) -> GenerativeModel:
         cell = self.cell
@@ -192,6 +226,10 @@ class CellRun:
             "git_commit": git_commit(),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _labels(split: Split) -> Tensor | None:
+    return None if split.labels is None else torch.from_numpy(split.labels)
 
 
 def _by_label(

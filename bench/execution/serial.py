@@ -13,6 +13,7 @@ from bench.metrics.base import Metric
 from bench.plan import Cell, Plan
 from bench.progress import Reporter
 from bench.protocol import Protocol
+from bench.roots import Resources
 from bench.store import RunDirectory
 
 
@@ -23,6 +24,7 @@ def run_serially(
     device: torch.device,
     run_id: str,
     reporter: Reporter,
+    resources: Resources,
 ) -> pd.DataFrame:
     """Run what is missing of a plan's cells, and return the rows of all of them.
 
@@ -35,7 +37,7 @@ def run_serially(
             directory.cell(cell.without_data()).remove()
         folder = directory.cell(cell)
         done = not folder.missing(metrics.values())
-        run = CellRun(cell, folder, metrics, device, run_id, reporter)
+        run = CellRun(cell, folder, metrics, device, run_id, reporter, resources)
         reporter.cell_started(index, len(plan.cells), cell.title)
         started = time.perf_counter()
         rows = run.run(partial(data.load, cell))

@@ -7,11 +7,20 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from bench.metrics.extractors.base import Extractors, Features
 from bench.protocol import Protocol
 from bench.spikes import LayerActivity
 from bench.training import TrainingRecord
 
-Need = Literal["reconstructions", "generated", "spikes", "sampling_time"]
+Need = Literal[
+    "reconstructions",
+    "generated",
+    "noisy_reconstructions",
+    "partial_decodings",
+    "latents",
+    "spikes",
+    "sampling_time",
+]
 Status = Literal["ok", "failed", "skipped", "not_applicable"]
 
 
@@ -23,9 +32,16 @@ class Observation:
         value: the number; None exactly if ``status`` is not ``ok``.
         n: how many images it rests on.
         split: what it was measured on: ``train``, ``test`` or ``generated``.
-        layer: the layer it holds for; None for the whole model.
+        layer: the layer or part of the model it holds for; None for the whole model.
         status: ``ok``, or why there is no number.
         reason: in words, where there is none.
+        ci_low: lower end of the 95 % confidence interval; None where there is none.
+        ci_high: its upper end.
+        time_step: the time step, from 1, it holds for; None for all of them.
+        noise_kind: what noise was added, None for none.
+        noise_level: how much of it.
+        extractor: what gave the features it rests on, preprocessing included.
+        extractor_sha256: of the extractor's weights.
     """
 
     value: float | None
@@ -34,23 +50,66 @@ class Observation:
     layer: str | None = None
     status: Status = "ok"
     reason: str | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    time_step: int | None = None
+    noise_kind: str | None = None
+    noise_level: float | None = None
+    extractor: str | None = None
+    extractor_sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch of a pass over the test set (``test``) or over generated images (``generated``).
+    """One batch of images that a model put out in one of the passes.
 
     Attributes:
-        split: ``test`` or ``generated``.
-        images: reconstructions or generated images ``(N, C, H, W)`` in [-1, 1].
+        split: ``test`` for reconstructions of test images, ``generated`` for samples.
+        images: what the model put out, ``(N, C, H, W)`` in [-1, 1].
         originals: what was reconstructed, same shape; None for generated images.
-        activity: what the model's layers put out meanwhile, by layer.
+        activity: what the model's layers put out meanwhile, by layer; empty in passes with noise
+            and of partial decodings.
+        noise_kind: what noise was added, in the pass ``noisy_reconstructions``; else None.
+        noise_level: how much of it; None for a kind that has no level.
+        noise_free: the reconstructions without the noise, same shape.
+        time_step: how many of the first time steps were decoded, in ``partial_decodings``.
+        extractors: gives features of images; see :meth:`features`.
     """
 
     split: Literal["test", "generated"]
     images: Tensor
     originals: Tensor | None
     activity: Mapping[str, LayerActivity]
+    noise_kind: str | None = None
+    noise_level: float | None = None
+    noise_free: Tensor | None = None
+    time_step: int | None = None
+    extractors: Extractors | None = None
+
+    def features(self, extractor: str) -> Features:
+        """What an extractor finds in ``images``; computed once for all metrics that ask."""
+        assert self.extractors is not None
+        return self.extractors.features(extractor, self.images)
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """One batch of latents.
+
+    Attributes:
+        split: ``train`` or ``test`` for the posterior's of such images, ``prior`` for the prior's.
+        latents: spike trains ``(T, N, D)`` in {0, 1}, or ``(N, D)`` of a model without time.
+        labels: integer classes ``(N,)`` of the images; None where unknown and for the prior's.
+    """
+
+    split: Literal["train", "test", "prior"]
+    latents: Tensor
+    labels: Tensor | None
+
+    @property
+    def rates(self) -> Tensor:
+        """Firing rates ``(N, D)``; the latents themselves of a model without time."""
+        return self.latents.mean(0) if self.latents.ndim == 3 else self.latents
 
 
 @dataclass(frozen=True)
@@ -70,12 +129,14 @@ class Facts:
         footprint: bytes of parameters and buffers.
         training: how it was trained.
         sampling: how long sampling took; None if no metric asked or the model cannot sample.
+        extractors: gives features of the reference images; None in a selection of epochs.
     """
 
     parameter_count: int
     footprint: int
     training: TrainingRecord
     sampling: SamplingTime | None
+    extractors: Extractors | None = None
 
 
 class Metric(ABC):
@@ -88,6 +149,8 @@ class Metric(ABC):
         tolerance: relative change that the regression gate lets pass.
         version: raised whenever a change of the code moves its values.
         needs: what it must be shown; a model that cannot gets a ``not_applicable`` row.
+        extractors: registered names of those it asks for features; if one cannot be had here, the
+            metric is ``skipped``, before anything runs for it.
         selects_epochs: whether ``best_per_metric`` picks an epoch by it.
         reproducible: False if it measures the machine and so differs from run to run.
     """
@@ -98,6 +161,7 @@ class Metric(ABC):
     tolerance: ClassVar[float]
     version: ClassVar[str] = "1"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    extractors: ClassVar[tuple[str, ...]] = ()
     selects_epochs: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
 
@@ -106,6 +170,9 @@ class Metric(ABC):
 
     def update(self, batch: Batch) -> None:  # noqa: B027
         """Take in one batch; called only for passes that the metric needs."""
+
+    def update_latents(self, batch: LatentBatch) -> None:  # noqa: B027
+        """Take in one batch of latents; called only if the metric needs ``latents``."""
 
     @abstractmethod
     def compute(self, facts: Facts) -> Iterable[Observation]:

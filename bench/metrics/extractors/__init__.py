@@ -1,0 +1,1 @@
+"""What turns images into the features that distances between distributions rest on."""
