@@ -12,7 +12,15 @@ from bench.batches import evaluation_batches, seed_everything
 from bench.metrics.base import Batch, LatentBatch, SamplingTime
 from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel
-from bench.noise import INPUT_NOISE, LATENT_NOISE, LATENT_SHUFFLE, shuffle
+from bench.noise import (
+    INPUT_NOISE,
+    LATENT_NOISE,
+    LATENT_SHUFFLE,
+    NO_NOISE,
+    Draws,
+    derived_seed,
+    shuffle,
+)
 from bench.progress import Reporter
 from bench.protocol import Protocol
 from bench.spikes import recording
@@ -54,7 +62,7 @@ class Passes:
         generator = self._seeded()
         total, done = len(self.test_images), 0
         for originals in self.test_batches():
-            with recording(self.model.spiking_layers(), self.model.activation_layers()) as activity:
+            with recording(self.model, len(originals)) as activity:
                 images = self.model.reconstruct(originals, generator)
             _check_images(images, originals.shape, "reconstruct")
             done += len(images)
@@ -65,7 +73,7 @@ class Passes:
         """``generated_images`` samples."""
         generator = self._seeded()
         for n in self._sizes(self.protocol.generated_images, "sampling"):
-            with recording(self.model.spiking_layers(), self.model.activation_layers()) as activity:
+            with recording(self.model, n) as activity:
                 images = self.model.sample(n, generator)
             _check_images(images, (n, *self.test_images.shape[1:]), "sample")
             yield Batch("generated", images, None, activity, extractors=self.extractors)
@@ -73,52 +81,53 @@ class Passes:
     def noisy_reconstructions(self) -> Iterator[Batch]:
         """The first ``noise_images`` test images, reconstructed under each noise and level.
 
-        Noise is drawn from the seed, its kind and the batch, never by the model: every model gets
+        Noise is drawn from the seed, its kind and the image, never by the model: every model gets
         the same on its input, and every latent of the same shape the same. The model's own draws
-        are those of the noise-free reconstruction.
+        are those of the noise-free reconstruction: ``reconstruct``'s for noise on the input, whose
+        images are also shown as the kind ``none``; for noise on the latent, what ``decode`` makes
+        of the latent without it.
         """
-        able = self.model.capabilities
         images = self.test_images[: self.protocol.noise_images]
-        for i, originals in enumerate(self._batches(images, "under noise")):
-            if {"encode", "decode"} <= able:
-                latents = self.model.encode(originals, self._seeded())
-                clean = self.model.decode(latents)
-                for kind, level, noisy in self._noisy_latents(latents, i):
-                    decoded = self.model.decode(noisy)
-                    yield self._noisy(decoded, originals, clean, kind, level)
-            clean = self.model.reconstruct(originals, self._seeded())
-            for kind, level, noisy in self._noisy_inputs(originals, i):
-                decoded = self.model.reconstruct(noisy, self._seeded())
-                yield self._noisy(decoded, originals, clean, kind, level)
+        first = 0
+        for originals in self._batches(images, "under noise"):
+            yield from self._under_input_noise(originals, first)
+            if {"encode", "decode"} <= self.model.capabilities:
+                yield from self._under_latent_noise(originals, first)
+            first += len(originals)
 
     def partial_decodings(self) -> Iterator[Batch]:
-        """Reconstructions and samples, decoded from the first t = 1..T time steps only."""
+        """Reconstructions and samples, decoded from the first t = 1..T time steps only.
+
+        The latents are those of the first images of the passes over reconstructions and samples,
+        as far as the model's draws do not depend on how it is called.
+        """
         generator = self._seeded()
         limit = self.protocol.time_step_images
         for originals in self._batches(self.test_images[:limit], "by time steps"):
-            latents = self.model.encode(originals, generator)
-            for t, images in self._prefixes(latents):
+            latents = self._encoded(originals, generator)
+            for t, images in self._prefixes(latents, originals.shape):
                 yield Batch("test", images, originals, {}, time_step=t, extractors=self.extractors)
         if "sample_latents" not in self.model.capabilities:
             return
         generator = self._seeded()
         for n in self._sizes(min(limit, self.protocol.generated_images), "by time steps"):
-            latents = self.model.sample_latents(n, generator)
-            for t, images in self._prefixes(latents):
+            latents = self._prior(n, generator)
+            for t, images in self._prefixes(latents, (n, *self.test_images.shape[1:])):
                 yield Batch("generated", images, None, {}, time_step=t, extractors=self.extractors)
 
     def latents(self) -> Iterator[LatentBatch]:
         """The posterior's latents of training and test images, and as many of the prior's.
 
-        At most ``latent_images`` of each.
+        At most ``latent_images`` of each. The three are drawn independently: were the prior's
+        draws the posterior's, the two would be paired and seem closer than they are.
         """
         limit = self.protocol.latent_images
         yield from self._posterior("train", self.train_images[:limit], self.train_labels)
         yield from self._posterior("test", self.test_images[:limit], self.test_labels)
         if "sample_latents" in self.model.capabilities:
-            generator = self._seeded()
+            generator = self._seeded("latents", "prior")
             for n in self._sizes(min(limit, len(self.test_images)), "latents of the prior"):
-                yield LatentBatch("prior", self.model.sample_latents(n, generator), None)
+                yield LatentBatch("prior", self._prior(n, generator), None)
 
     def sampling_time(self) -> SamplingTime:
         """How long ``sample`` takes, after one call to warm up."""
@@ -140,9 +149,11 @@ class Passes:
             flips = torch.Generator().manual_seed(self.seed)
         return evaluation_batches(self.test_images, self.protocol.evaluation_batch_size, flips)
 
-    def _seeded(self) -> torch.Generator:
-        seed_everything(self.seed)
-        return torch.Generator(self.model.device).manual_seed(self.seed)
+    def _seeded(self, *stream: object) -> torch.Generator:
+        """The generator of the seed, or of a stream of its own."""
+        seed = derived_seed(self.seed, *stream) if stream else self.seed
+        seed_everything(seed)
+        return torch.Generator(self.model.device).manual_seed(seed)
 
     def _batches(self, images: Tensor, stage: str) -> Iterator[Tensor]:
         done = 0
@@ -161,37 +172,69 @@ class Passes:
     def _posterior(
         self, split: Literal["train", "test"], images: Tensor, labels: Tensor | None
     ) -> Iterator[LatentBatch]:
-        generator = self._seeded()
+        generator = self._seeded("latents", split)
         start = 0
         for batch in self._batches(images, f"latents of {split} images"):
             known = None if labels is None else labels[start : start + len(batch)]
             start += len(batch)
-            yield LatentBatch(split, self.model.encode(batch, generator), known)
+            yield LatentBatch(split, self._encoded(batch, generator), known)
 
-    def _prefixes(self, latents: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def _encoded(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        latents = self.model.encode(images, generator)
+        _check_latents(latents, len(images), self.model.spiking, "encode")
+        return latents
+
+    def _prior(self, n: int, generator: torch.Generator) -> Tensor:
+        latents = self.model.sample_latents(n, generator)
+        _check_latents(latents, n, self.model.spiking, "sample_latents")
+        return latents
+
+    def _decoded(self, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
+        images = self.model.decode(latents)
+        _check_images(images, shape, "decode")
+        return images
+
+    def _prefixes(self, latents: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[int, Tensor]]:
         for t in range(1, len(latents) + 1):
-            yield t, self.model.decode(latents[:t])
+            yield t, self._decoded(latents[:t], shape)
+
+    def _under_input_noise(self, originals: Tensor, first: int) -> Iterator[Batch]:
+        def reconstructed(images: Tensor) -> Tensor:
+            found = self.model.reconstruct(images, self._seeded("under noise", first))
+            _check_images(found, originals.shape, "reconstruct")
+            return found
+
+        clean = reconstructed(originals)
+        yield self._noisy(clean, originals, clean, NO_NOISE, 0.0)
+        for kind, noise in INPUT_NOISE.items():
+            draws = Draws(self.seed, kind, first)
+            for level in self._noise_levels():
+                images = reconstructed(noise(originals, level, draws))
+                yield self._noisy(images, originals, clean, kind, level)
+
+    def _under_latent_noise(self, originals: Tensor, first: int) -> Iterator[Batch]:
+        def decoded(latents: Tensor) -> Tensor:
+            self._seeded("decoding under noise", first)
+            return self._decoded(latents, originals.shape)
+
+        latents = self._encoded(originals, self._seeded("under noise", first))
+        clean = decoded(latents)
+        for kind, level, noisy in self._noisy_latents(latents, first):
+            yield self._noisy(decoded(noisy), originals, clean, kind, level)
 
     def _noisy_latents(
-        self, latents: Tensor, batch: int
+        self, latents: Tensor, first: int
     ) -> Iterator[tuple[str, float | None, Tensor]]:
         for kind, noise in LATENT_NOISE.items():
-            for level in self.protocol.noise_levels:
-                yield kind, level, noise(latents, level, self._noise_generator(kind, batch))
+            draws = Draws(self.seed, kind, first)
+            for level in self._noise_levels():
+                yield kind, level, noise(latents, level, draws)
         if latents.ndim == 3:
-            generator = self._noise_generator(LATENT_SHUFFLE, batch)
-            yield LATENT_SHUFFLE, None, shuffle(latents, generator)
+            draws = Draws(self.seed, LATENT_SHUFFLE, first)
+            yield LATENT_SHUFFLE, None, shuffle(latents, draws)
 
-    def _noisy_inputs(self, images: Tensor, batch: int) -> Iterator[tuple[str, float, Tensor]]:
-        for kind, noise in INPUT_NOISE.items():
-            for level in self.protocol.noise_levels:
-                yield kind, level, noise(images, level, self._noise_generator(kind, batch))
-
-    def _noise_generator(self, kind: str, batch: int) -> torch.Generator:
-        """On the CPU. Levels share their draws, so that a curve varies by its level alone."""
-        kinds = [*LATENT_NOISE, LATENT_SHUFFLE, *INPUT_NOISE]
-        seed = self.seed + 1_000_003 * (kinds.index(kind) + 1) + 7_919 * batch
-        return torch.Generator().manual_seed(seed)
+    def _noise_levels(self) -> list[float]:
+        return sorted(set(self.protocol.noise_levels))
 
     def _noisy(
         self, images: Tensor, originals: Tensor, clean: Tensor, kind: str, level: float | None
@@ -217,3 +260,14 @@ def _check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
     lowest, highest = images.min().item(), images.max().item()
     if lowest < -1 - RANGE_TOLERANCE or highest > 1 + RANGE_TOLERANCE:
         raise ValueError(f"{method} gave values in {lowest:g}..{highest:g}, expected [-1, 1]")
+
+
+def _check_latents(latents: Tensor, n: int, spiking: bool, method: str) -> None:
+    """Raise ValueError unless a model's latents are as its contract says."""
+    expected = f"(T, {n}, D)" if spiking else f"({n}, D)"
+    if latents.ndim != (3 if spiking else 2) or latents.shape[-2] != n:
+        raise ValueError(
+            f"{method} gave latents of shape {tuple(latents.shape)}, expected {expected}"
+        )
+    if spiking and not ((latents == 0) | (latents == 1)).all():
+        raise ValueError(f"{method} gave latents that are no spikes, expected values in {{0, 1}}")

@@ -1,0 +1,211 @@
+"""What the latent keeps of an image, and how far the posterior is from the prior."""
+
+import math
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from bench.metrics.base import Facts, LatentBatch, Metric, Observation
+from bench.metrics.frechet import Moments, frechet_distance
+from bench.metrics.uncertainty import Z_95, interval
+from bench.protocol import Protocol
+
+PROBE_ITERATIONS = 1000
+MMD_LATENTS = 2000
+MMD_LEAST = 3
+BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+class LinearProbeAccuracy(Metric):
+    """Share of test images whose class a linear classifier tells from the latent's firing rates.
+
+    Multinomial logistic regression (L2 penalty, C = 1) on rates standardised by the training
+    images', fitted to the first ``latent_images`` training images, with Wilson's 95 % interval.
+    The latent itself stands for the rates of a model without time.
+    """
+
+    name = "linear_probe_accuracy"
+    unit = "1"
+    higher_is_better = True
+    tolerance = 0.02
+    needs = frozenset({"latents"})
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        self._rates: dict[str, list[Tensor]] = {"train": [], "test": []}
+        self._labels: dict[str, list[Tensor]] = {"train": [], "test": []}
+
+    def update_latents(self, batch: LatentBatch) -> None:
+        """Keep the rates of images whose classes are known."""
+        if batch.split != "prior" and batch.labels is not None:
+            self._rates[batch.split].append(batch.rates.double().cpu())
+            self._labels[batch.split].append(batch.labels.cpu())
+
+    def compute(self, facts: Facts) -> Iterable[Observation]:
+        """One observation, over the test images."""
+        reason = self._inapplicable()
+        if reason:
+            yield Observation(None, split="test", status="not_applicable", reason=reason)
+            return
+        hits = self._probe()
+        low, high = wilson_interval(int(hits.sum()), len(hits))
+        yield Observation(hits.mean().item(), len(hits), "test", ci_low=low, ci_high=high)
+
+    def _inapplicable(self) -> str | None:
+        if not (self._labels["train"] and self._labels["test"]):
+            return "the dataset has no labels"
+        classes = len(torch.cat(self._labels["train"]).unique())
+        return None if classes > 1 else "the training images are of one class only"
+
+    def _probe(self) -> np.ndarray:
+        """Whether each test image's class is told, ``(N,)``.
+
+        Raises:
+            ConvergenceWarning: the fit does not converge.
+        """
+        rates = {split: torch.cat(found).numpy() for split, found in self._rates.items()}
+        labels = {split: torch.cat(found).numpy() for split, found in self._labels.items()}
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=PROBE_ITERATIONS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            probe.fit(rates["train"], labels["train"])
+        return probe.predict(rates["test"]) == labels["test"]
+
+
+class PosteriorPriorMMD(Metric):
+    """Squared maximum mean discrepancy between the posterior's rates and the prior's.
+
+    The posterior's are those of test images. See :func:`squared_mmd`: its bandwidths follow the
+    distances among the latents, so that latents of any scale compare. Over the first 2,000 of
+    each, as it takes all pairs of latents. The latent itself stands for the rates of a model
+    without time.
+    """
+
+    name = "posterior_prior_mmd"
+    unit = "1"
+    higher_is_better = False
+    tolerance = 0.1
+    needs = frozenset({"latents"})
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        self._rates: dict[str, list[Tensor]] = {"test": [], "prior": []}
+
+    def update_latents(self, batch: LatentBatch) -> None:
+        """Keep the first rates."""
+        if batch.split != "train":
+            kept = self._rates[batch.split]
+            left = MMD_LATENTS - sum(map(len, kept))
+            kept.append(batch.rates[:left].double().cpu())
+
+    def compute(self, facts: Facts) -> Iterable[Observation]:
+        """One observation; n is the number of each of the two."""
+        n, drawn = (sum(map(len, self._rates[split])) for split in ("test", "prior"))
+        if min(n, drawn) < MMD_LEAST:
+            yield _no_comparison(n, drawn, MMD_LEAST)
+            return
+        posterior, prior = (torch.cat(self._rates[split]) for split in ("test", "prior"))
+        value, error = squared_mmd(posterior, prior)
+        low, high = interval(value, error)
+        yield Observation(value, n=n, split="test", ci_low=low, ci_high=high)
+
+
+class PosteriorPriorFrechetDistance(Metric):
+    """Fréchet distance between the posterior's rates on test images and the prior's.
+
+    Over ``latent_images`` of each at most. The latent itself stands for the rates of a model
+    without time.
+    """
+
+    name = "posterior_prior_frechet_distance"
+    unit = "1"
+    higher_is_better = False
+    tolerance = 0.05
+    needs = frozenset({"latents"})
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        self._moments = {"test": Moments(), "prior": Moments()}
+
+    def update_latents(self, batch: LatentBatch) -> None:
+        """Add the rates."""
+        if batch.split != "train":
+            self._moments[batch.split].update(batch.rates)
+
+    def compute(self, facts: Facts) -> Iterable[Observation]:
+        """One observation; n is the number of each of the two."""
+        posterior, prior = self._moments["test"], self._moments["prior"]
+        if min(posterior.n, prior.n) < 2:
+            yield _no_comparison(posterior.n, prior.n, 2)
+            return
+        distance = frechet_distance(
+            posterior.mean, posterior.covariance, prior.mean, prior.covariance
+        )
+        yield Observation(distance, n=posterior.n, split="test")
+
+
+def _no_comparison(posterior: int, prior: int, least: int) -> Observation:
+    reason = (
+        f"{posterior} latents of test images and {prior} of the prior: it needs {least} of each"
+    )
+    if not prior:
+        reason = "the model cannot draw latents from its prior"
+    return Observation(None, n=posterior, split="test", status="not_applicable", reason=reason)
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson 1927), which always holds the share itself."""
+    share, squared = successes / n, Z_95**2
+    centre = (share + squared / (2 * n)) / (1 + squared / n)
+    spread = math.sqrt(share * (1 - share) / n + squared / (4 * n**2))
+    half = Z_95 * spread / (1 + squared / n)
+    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
+
+
+def squared_mmd(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Unbiased squared MMD of two samples ``(N, D)`` in float64, and its standard error.
+
+    The U-statistic of Gretton et al. (JMLR 13, 2012) for samples of equal size, the mean over
+    i != j of ``k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)``, which may be negative. The
+    kernel is the mean of the Gaussians ``exp(-d^2 / (2 (b m)^2))`` for b in 1/4, 1/2, 1, 2, 4; m
+    is the median of the distances d that are not 0 within the two samples taken as one. The
+    standard error is the jackknife's, over pairs (x_i, y_i).
+
+    Raises:
+        ValueError: the sizes differ or are below 3, or a value is not finite.
+    """
+    n = len(x)
+    if n != len(y) or n < MMD_LEAST:
+        raise ValueError(
+            f"MMD needs two samples of one size, at least {MMD_LEAST}, got {n} and {len(y)}"
+        )
+    both = torch.cat([x, y])
+    if not both.isfinite().all():
+        raise ValueError("the latents hold values that are not finite")
+    distances = torch.cdist(both, both, compute_mode="donot_use_mm_for_euclid_dist")
+    kernel = _mean_gaussian(distances)
+    cross = kernel[:n, n:]
+    terms = (kernel[:n, :n] + kernel[n:, n:] - cross - cross.T).fill_diagonal_(0).sum(1)
+    value = terms.sum() / (n * (n - 1))
+    left_out = (terms.sum() - 2 * terms) / ((n - 1) * (n - 2))
+    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
+    return value.item(), variance.sqrt().item()
+
+
+def _mean_gaussian(distances: Tensor) -> Tensor:
+    """The kernel at all distances; 1 everywhere if these are all 0."""
+    apart = distances[distances > 0]
+    if not len(apart):
+        return torch.ones_like(distances)
+    scaled = (distances / np.median(apart.numpy())).square_()
+    kernel = torch.zeros_like(scaled)
+    for width in BANDWIDTHS:
+        kernel += (scaled / (-2 * width**2)).exp_()
+    return kernel / len(BANDWIDTHS)
