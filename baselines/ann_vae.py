@@ -50,6 +50,14 @@ class ANNVAE(VAE):
         self.decoder_input = nn.Linear(protocol.latent_size, features)
         self.decoder = _decoder(image_shape[0], channels[::-1])
 
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Both heads belong to the encoder; drawing z takes no layer."""
+        return {
+            "encoder": [self.encoder, self.mean, self.log_variance],
+            "latent_sampler": [],
+            "decoder": [self.decoder_input, self.decoder],
+        }
+
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each ``(N, latent_size)``."""
         features = self.encoder(images)

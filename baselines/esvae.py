@@ -65,6 +65,10 @@ class ESVAE(SpikingVAE):
         rate = self.protocol.effective_learning_rate * PRIOR_LEARNING_RATE_FACTOR
         return [{"params": rest}, {"params": prior, "lr": rate}]
 
+    def latent_sampler(self) -> list[nn.Module]:
+        """The prior; the posterior's rate is a mean of the encoder's spikes."""
+        return [self.prior]
+
     def posterior_rate(self, images: Tensor) -> Tensor:
         """``r_q``, the mean over time of the encoder's latent spikes, ``(N, latent_size)``."""
         return self.encoder(images).mean(0)

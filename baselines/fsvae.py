@@ -101,6 +101,10 @@ class FSVAE(SpikingVAE):
         self.prior = BernoulliNet(channels, channels, k, self.layers)
         self.latent = nn.Identity()
 
+    def latent_sampler(self) -> list[nn.Module]:
+        """Posterior and prior."""
+        return [self.posterior, self.prior]
+
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latent spikes ``(T, N, latent_size)`` drawn from the posterior q(z_t | x_<=t, z_<t)."""
         return self.posterior_pass(self.encoder(images), generator)[0]

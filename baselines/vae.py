@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baselines.networks import SpikingDecoder, SpikingEncoder, SpikingLayers, unsupported_images
 from bench.model import (
@@ -99,3 +99,15 @@ class SpikingVAE(VAE):
     def decode(self, latents: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` of latent spikes ``(T, N, latent_size)``."""
         return self.decoder(latents)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Encoder and decoder, and as latent sampler what :meth:`latent_sampler` gives."""
+        return {
+            "encoder": [self.encoder],
+            "latent_sampler": self.latent_sampler(),
+            "decoder": [self.decoder],
+        }
+
+    @abstractmethod
+    def latent_sampler(self) -> list[nn.Module]:
+        """The modules between the encoder's latent spikes, or noise, and z."""

@@ -191,7 +191,8 @@ class GenerativeModel(nn.Module, ABC):
     def parts(self) -> dict[str, list[nn.Module]]:
         """The model's ``encoder``, ``latent_sampler`` and ``decoder``, as far as it has them.
 
-        Operations are counted for each of them; what is in none counts for the whole model only.
+        Operations are counted for each of them, with all modules within; what is in none counts for
+        the whole model only. The parts share no module.
         """
         return {}
 
@@ -201,6 +202,7 @@ class GenerativeModel(nn.Module, ABC):
             name: module
             for name, module in self.named_modules()
             if type(module).__module__ == nn.modules.activation.__name__
+            and not isinstance(module, nn.MultiheadAttention)
         }
         return {**functions, **self.spiking_layers()}
 

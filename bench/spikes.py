@@ -1,59 +1,217 @@
 """What is recorded from the layers of a model while it runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from bench.model import GenerativeModel, SpikingNeuron
+from bench.operations import SYNAPTIC_LAYERS, OperationCounter, Operations
+
+
+@dataclass(frozen=True)
+class NeuronCounts:
+    """Spikes of each neuron of a layer.
+
+    Attributes:
+        spikes: by neuron, flat, float64.
+        chances: how many spikes each could have fired: time steps times images.
+    """
+
+    spikes: Tensor
+    chances: int
+
+
+@dataclass
+class SpikeTrains:
+    """Spikes of one layer, summed over images.
+
+    Attributes:
+        membrane: whether the layer is a :class:`~bench.model.SpikingNeuron`, which updates a
+            membrane potential for each spike that it could fire.
+        by_time_step: spikes at each time step, float64 ``(T,)``, on the CPU.
+        chances_by_time_step: how many there could have been, alike.
+        neurons: spikes by neuron, for each shape of the layer. There is one, unless the layer is
+            used in several places; of these, places of the same shape are counted as one.
+    """
+
+    membrane: bool
+    by_time_step: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    chances_by_time_step: Tensor = field(
+        default_factory=lambda: torch.zeros(0, dtype=torch.float64)
+    )
+    neurons: dict[torch.Size, NeuronCounts] = field(default_factory=dict)
+
+    def add(self, other: "SpikeTrains") -> None:
+        """Count further spikes of the same layer."""
+        self.by_time_step = _padded_sum(self.by_time_step, other.by_time_step)
+        self.chances_by_time_step = _padded_sum(
+            self.chances_by_time_step, other.chances_by_time_step
+        )
+        for shape, counts in other.neurons.items():
+            spikes, chances = counts.spikes, counts.chances
+            if shape in self.neurons:
+                spikes = self.neurons[shape].spikes + spikes
+                chances += self.neurons[shape].chances
+            self.neurons[shape] = NeuronCounts(spikes, chances)
 
 
 @dataclass
 class LayerActivity:
-    """How many activations a layer put out, and how many of them were not zero.
+    """What one layer did while a batch of N images was made.
 
     Attributes:
-        spiking: whether its activations are spikes.
+        part: the part of the model that it belongs to (``GenerativeModel.parts``), None for none.
         nonzero: number of activations that are not 0.
-        elements: number of activations, over images, time steps and units.
+        elements: number of activations, over images, time steps and units; 0 of a layer whose
+            output does not count as activations.
+        spikes: its spikes; None unless it is a spiking layer.
+        spikes_by_image: how many each image had, float64 ``(N,)``; None if a call showed other
+            than the N images.
+        operations: its synaptic operations; None if it has no synapses.
     """
 
-    spiking: bool
+    part: str | None = None
     nonzero: int = 0
     elements: int = 0
-
-    def add(self, nonzero: int, elements: int) -> None:
-        """Count further activations."""
-        self.nonzero += nonzero
-        self.elements += elements
+    spikes: SpikeTrains | None = None
+    spikes_by_image: Tensor | None = None
+    operations: Operations | None = None
 
 
 @contextmanager
-def recording(
-    spiking: Mapping[str, nn.Module], activations: Mapping[str, nn.Module]
-) -> Iterator[dict[str, LayerActivity]]:
-    """Count what layers put out while the context is open.
+def recording(model: GenerativeModel, images: int) -> Iterator[dict[str, LayerActivity]]:
+    """Record what a model's layers do while the context is open, without a change to its results.
+
+    A spiking layer's time steps count from 1 in each call, but calls with one time step each that
+    follow one another are one sequence.
 
     Args:
-        spiking: spiking layers by name.
-        activations: all layers to count by name, spiking ones included.
+        model: its spiking layers, activation layers and layers with synapses are recorded.
+        images: how many images it makes in this context.
 
     Yields:
-        A dict that fills as the layers run; a layer that does not run is not in it.
+        A dict that fills as the layers run, by name; a layer that does not run is not in it.
+
+    Raises:
+        ValueError: from a spiking layer whose output is not ``(T, N, ...)``.
     """
-    recorded: dict[str, LayerActivity] = {}
-
-    def count(name: str, output: Tensor) -> None:
-        activity = recorded.setdefault(name, LayerActivity(name in spiking))
-        activity.add(int(torch.count_nonzero(output)), output.numel())
-
-    def hook(name: str) -> Any:
-        return lambda module, inputs, output: count(name, output.detach())
-
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in activations.items()]
+    recorder = _Recorder(model, images)
+    handles = recorder.register()
     try:
-        yield recorded
+        yield recorder.layers
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Recorder:
+    """Records the layers of one model while it makes one batch of images."""
+
+    def __init__(self, model: GenerativeModel, images: int) -> None:
+        self.model = model
+        self.images = images
+        self.layers: dict[str, LayerActivity] = {}
+        self._parts = {
+            layer: part
+            for part, modules in model.parts().items()
+            for module in modules
+            for layer in module.modules()
+        }
+        self._counters: dict[str, OperationCounter] = {}
+        self._single_steps: dict[str, int] = {}
+
+    def register(self) -> list[RemovableHandle]:
+        """Have every layer recorded when it runs."""
+        spiking = self.model.spiking_layers()
+        handles = [self._on_output(layer, name, self._spikes) for name, layer in spiking.items()]
+        for name, layer in self.model.activation_layers().items():
+            if name not in spiking:
+                handles.append(self._on_output(layer, name, self._activations))
+        for name, layer in self.model.named_modules():
+            if isinstance(layer, SYNAPTIC_LAYERS):
+                self._counters[name] = OperationCounter(layer, self.images)
+                handles.append(self._on_call(layer, name))
+        return handles
+
+    def _on_output(self, layer: nn.Module, name: str, record: Any) -> RemovableHandle:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            record(name, self._activity(name, layer), module, output.detach())
+
+        return layer.register_forward_hook(hook)
+
+    def _on_call(self, layer: nn.Module, name: str) -> RemovableHandle:
+        def hook(module: nn.Module, args: Any, named: dict[str, Any], output: Tensor) -> None:
+            counter = self._counters[name]
+            counter.count((args[0] if args else named["input"]).detach(), output.shape)
+            self._activity(name, layer).operations = counter.operations
+
+        return layer.register_forward_hook(hook, with_kwargs=True)
+
+    def _activity(self, name: str, layer: nn.Module) -> LayerActivity:
+        return self.layers.setdefault(name, LayerActivity(self._parts.get(layer)))
+
+    def _activations(
+        self, name: str, activity: LayerActivity, layer: nn.Module, output: Tensor
+    ) -> None:
+        activity.nonzero += int(torch.count_nonzero(output))
+        activity.elements += output.numel()
+
+    def _spikes(self, name: str, activity: LayerActivity, layer: nn.Module, output: Tensor) -> None:
+        if output.ndim < 2:
+            raise ValueError(
+                f"spiking layer {name}: its output has the shape {tuple(output.shape)}, expected "
+                "(T, N, ...)"
+            )
+        if activity.spikes is None:
+            activity.spikes = SpikeTrains(isinstance(layer, SpikingNeuron))
+            none = torch.zeros(self.images, dtype=torch.float64, device=output.device)
+            activity.spikes_by_image = none
+        trains, by_image = _count_spikes(output, self._steps_before(name, len(output)))
+        activity.spikes.add(trains)
+        activity.nonzero += int(trains.by_time_step.sum().item())
+        activity.elements += output.numel()
+        if activity.spikes_by_image is not None:
+            whole = len(by_image) == self.images
+            activity.spikes_by_image = activity.spikes_by_image + by_image if whole else None
+
+    def _steps_before(self, name: str, time_steps: int) -> int:
+        """How many time steps of its sequence came before this call."""
+        before = self._single_steps.get(name, 0) if time_steps == 1 else 0
+        self._single_steps[name] = before + 1 if time_steps == 1 else 0
+        return before
+
+
+def _count_spikes(output: Tensor, steps_before: int) -> tuple[SpikeTrains, Tensor]:
+    """The spikes of one call's output ``(T, N, ...)``, and those of each image, ``(N,)``.
+
+    One time step after the other, which takes little memory.
+    """
+    time_steps, images = output.shape[:2]
+    trains = output.reshape(time_steps, images, -1)
+    by_neuron = torch.zeros(trains.shape[2], dtype=torch.float64, device=output.device)
+    by_image = torch.zeros(images, dtype=torch.float64, device=output.device)
+    by_time_step = []
+    for spikes in trains:
+        fired = (spikes != 0).float()
+        of_neurons = fired.sum(0).double()
+        by_neuron += of_neurons
+        by_image += fired.sum(1)
+        by_time_step.append(of_neurons.sum())
+    steps = torch.stack(by_time_step).cpu()
+    chances = torch.full_like(steps, images * trains.shape[2])
+    before = (steps_before, 0)
+    neurons = {output.shape[2:]: NeuronCounts(by_neuron, time_steps * images)}
+    counted = SpikeTrains(False, F.pad(steps, before), F.pad(chances, before), neurons)
+    return counted, by_image
+
+
+def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of two vectors of any lengths, the shorter one filled up with 0."""
+    length = max(len(a), len(b))
+    return F.pad(a, (0, length - len(a))) + F.pad(b, (0, length - len(b)))

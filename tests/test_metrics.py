@@ -3,15 +3,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from bench.devices import PeakMemory
-from bench.metrics.activity import ActivationSparsity, FiringRate
 from bench.metrics.base import Batch, Facts, SamplingTime
 from bench.metrics.cost import SamplingThroughput, TrainingThroughput
 from bench.metrics.reconstruction import OfficialReconstructionLoss, ReconstructionLoss
 from bench.protocol import load_protocol
-from bench.spikes import LayerActivity, recording
 from bench.training import EpochRecord, TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
@@ -57,66 +54,6 @@ def test_official_reconstruction_loss_is_the_mean_of_official_batches(
         return
     assert found.value == pytest.approx(np.mean([batch.mean() for batch in batches]))
     assert found.n == sum(map(len, batches))
-
-
-def test_recording_counts_what_layers_put_out():
-    layers = nn.ModuleDict({"relu": nn.ReLU(), "sign": nn.Identity(), "idle": nn.Identity()})
-    with recording({"sign": layers["sign"]}, dict(layers)) as activity:
-        layers["relu"](torch.tensor([-1.0, 0.0, 2.0, 3.0]))
-        layers["sign"](torch.tensor([[1.0, 0.0]]))
-        layers["sign"](torch.tensor([[1.0, 1.0]]))
-    layers["sign"](torch.ones(100))
-    assert activity == {
-        "relu": LayerActivity(False, nonzero=2, elements=4),
-        "sign": LayerActivity(True, nonzero=3, elements=4),
-    }
-
-
-def test_firing_rate_and_sparsity_of_a_worked_example():
-    batches = [
-        {"a": LayerActivity(True, 1, 10), "b": LayerActivity(True, 9, 30)},
-        {"a": LayerActivity(True, 2, 10), "b": LayerActivity(True, 0, 30),
-         "relu": LayerActivity(False, 20, 20)},
-    ]  # fmt: skip
-    rate, sparsity = (metric(load_protocol("smoke")) for metric in (FiringRate, ActivationSparsity))
-    for activity in batches:
-        for metric in (rate, sparsity):
-            metric.update(Batch("generated", torch.zeros(5, 1, 2, 2), None, activity))
-    rates = {found.layer: (found.value, found.n) for found in rate.compute(FACTS)}
-    assert rates == {None: (12 / 80, 10), "a": (3 / 20, 10), "b": (9 / 60, 10)}
-    (found,) = sparsity.compute(FACTS)
-    assert found.value == pytest.approx(1 - 32 / 100)
-
-
-def test_firing_rates_of_a_run_lie_between_0_and_1_and_fit_the_overall_rate(tiny_run):
-    _, rows = tiny_run
-    rates = rows[(rows["metric"] == "firing_rate") & (rows["status"] == "ok")]
-    assert rates["value"].between(0, 1).all()
-    for _, cell in rates.groupby(["cell_key", "split"]):
-        layers = cell[cell["layer"].notna()]["value"]
-        overall = cell[cell["layer"].isna()]["value"].item()
-        assert layers.min() <= overall <= layers.max()
-
-
-def test_sparsity_where_all_activations_are_spikes_complements_the_firing_rate(tiny_run):
-    _, rows = tiny_run
-    spiking = rows[rows["layer"].isna() & rows["split"].eq("test") & rows["model"].ne("ann_vae")]
-    wide = spiking.pivot_table(index="cell_key", columns="metric", values="value")
-    assert len(wide) == 6
-    np.testing.assert_allclose(wide["firing_rate"] + wide["activation_sparsity"], 1)
-
-
-def test_layers_that_run_while_sampling_are_prior_latent_and_decoder(tiny_run):
-    _, rows = tiny_run
-    rates = rows[(rows["metric"] == "firing_rate") & (rows["model"] == "fsvae")]
-    parts = {
-        split: set(group["layer"].dropna().str.split(".").str[0])
-        for split, group in rates.groupby("split")
-    }
-    assert parts == {
-        "test": {"encoder", "posterior", "latent", "decoder"},
-        "generated": {"prior", "latent", "decoder"},
-    }
 
 
 def test_throughput_is_images_over_the_median_of_seconds():

@@ -1,55 +1,148 @@
-"""How much the layers of a model are active, in NeuroBench's terms."""
+"""How active a model's layers and neurons are, in NeuroBench's terms (arXiv:2304.04640).
 
-from collections.abc import Iterable
+``test`` while the test images are reconstructed, ``generated`` while images are sampled.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor
 
 from bench.metrics.base import Batch, Facts, Metric, Observation
+from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
-from bench.spikes import LayerActivity
+from bench.spikes import NeuronCounts, SpikeTrains
+
+NO_SPIKES = "none of the model's spiking layers runs"
 
 
-class _Activity(Metric):
-    """Sums up activity by split and layer."""
+class _Spikes(Metric):
+    """Sums up spike trains by split and layer."""
+
+    needs = frozenset({"spikes", "reconstructions", "generated"})
 
     def __init__(self, protocol: Protocol) -> None:
         super().__init__(protocol)
         self._images: dict[str, int] = {}
-        self._layers: dict[str, dict[str, LayerActivity]] = {}
+        self._layers: dict[str, dict[str, SpikeTrains]] = {}
 
     def update(self, batch: Batch) -> None:
-        """Add the activity of one batch."""
+        """Add the spikes of one batch."""
         self._images[batch.split] = self._images.get(batch.split, 0) + len(batch.images)
         layers = self._layers.setdefault(batch.split, {})
         for name, activity in batch.activity.items():
-            total = layers.setdefault(name, LayerActivity(activity.spiking))
-            total.add(activity.nonzero, activity.elements)
+            if activity.spikes is not None:
+                layers.setdefault(name, SpikeTrains(activity.spikes.membrane)).add(activity.spikes)
+
+    def compute(self, facts: Facts) -> Iterable[Observation]:
+        """Per split: the overall value, then each layer's, then what there is by time step."""
+        for split, layers in self._layers.items():
+            if layers:
+                yield from self._observations(split, layers)
+            else:
+                yield Observation(None, split=split, status="not_applicable", reason=NO_SPIKES)
+
+    @abstractmethod
+    def _observations(self, split: str, layers: dict[str, SpikeTrains]) -> Iterator[Observation]:
+        """Of one split, where at least one layer ran."""
 
 
-class FiringRate(_Activity):
-    """Spikes per neuron, time step and image, by spiking layer and over all of them.
+class FiringRate(_Spikes):
+    """Spikes per neuron, time step and image: overall, by spiking layer and by time step.
 
-    ``test`` while the test images are reconstructed, ``generated`` while images are sampled. The
-    overall rate weighs each neuron alike, not each layer.
+    The overall rate weighs each neuron alike, not each layer; its interval is over images. The
+    rates of one time step hold for that step alone.
     """
 
     name = "firing_rate"
     unit = "spikes per neuron and time step"
     higher_is_better = None
     tolerance = 0.05
-    needs = frozenset({"spikes", "reconstructions", "generated"})
+    version = "2"
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """Per split: the overall rate, then each layer's."""
-        for split, layers in self._layers.items():
-            spiking = {name: layer for name, layer in layers.items() if layer.spiking}
-            for name, value in {None: _share(spiking.values()), **_shares(spiking)}.items():
-                yield Observation(value, n=self._images[split], split=split, layer=name)
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        self._over_images: dict[str, ImageMean | None] = {}
+
+    def update(self, batch: Batch) -> None:
+        """Add the spikes of one batch, and each image's own rate."""
+        super().update(batch)
+        mean = self._over_images.setdefault(batch.split, ImageMean())
+        rates = _rates_by_image(batch)
+        if mean is not None and rates is not None:
+            mean.update(rates)
+        else:
+            self._over_images[batch.split] = None
+
+    def _observations(self, split: str, layers: dict[str, SpikeTrains]) -> Iterator[Observation]:
+        n = self._images[split]
+        total = SpikeTrains(membrane=False)
+        for trains in layers.values():
+            total.add(trains)
+        rates = self._over_images[split]
+        low, high = (rates and rates.interval) or (None, None)
+        yield Observation(_rate(total), n=n, split=split, ci_low=low, ci_high=high)
+        for name, trains in layers.items():
+            yield Observation(_rate(trains), n=n, split=split, layer=name)
+        for layer, trains in [(None, total), *layers.items()]:
+            for t, rate in enumerate(_rates_by_time_step(trains), start=1):
+                yield Observation(rate, n=n, split=split, layer=layer, time_step=t)
 
 
-class ActivationSparsity(_Activity):
+class _NeuronShare(_Spikes):
+    """Share of neurons with a property: overall and by spiking layer."""
+
+    unit = "1"
+    higher_is_better = None
+    tolerance = 0.05
+
+    @staticmethod
+    @abstractmethod
+    def _which(counts: NeuronCounts) -> Tensor:
+        """Which neurons have it, boolean."""
+
+    def _observations(self, split: str, layers: dict[str, SpikeTrains]) -> Iterator[Observation]:
+        found = {name: self._count(trains) for name, trains in layers.items()}
+        overall = tuple(map(sum, zip(*found.values(), strict=True)))
+        for layer, (number, neurons) in [(None, overall), *found.items()]:
+            yield Observation(number / neurons, n=self._images[split], split=split, layer=layer)
+
+    def _count(self, trains: SpikeTrains) -> tuple[int, int]:
+        """How many neurons of a layer have it, and how many there are."""
+        number = sum(int(self._which(counts).sum()) for counts in trains.neurons.values())
+        return number, sum(len(counts.spikes) for counts in trains.neurons.values())
+
+
+class DeadNeurons(_NeuronShare):
+    """Share of neurons that never fire, over all images and time steps, overall and by layer.
+
+    It falls with the number of images.
+    """
+
+    name = "dead_neurons"
+
+    @staticmethod
+    def _which(counts: NeuronCounts) -> Tensor:
+        return counts.spikes == 0
+
+
+class SaturatedNeurons(_NeuronShare):
+    """Share of neurons that fire at every time step of every image, overall and by layer.
+
+    It falls with the number of images.
+    """
+
+    name = "saturated_neurons"
+
+    @staticmethod
+    def _which(counts: NeuronCounts) -> Tensor:
+        return counts.spikes == counts.chances
+
+
+class ActivationSparsity(Metric):
     """Share of activations that are zero, over layers, time steps and images; 1 is silent.
 
-    NeuroBench's definition (arXiv:2304.04640): spiking layers and activation functions count.
-    ``test`` while the test images are reconstructed, ``generated`` while images are sampled.
+    NeuroBench's definition: spiking layers and activation functions count.
     """
 
     name = "activation_sparsity"
@@ -58,23 +151,43 @@ class ActivationSparsity(_Activity):
     tolerance = 0.05
     needs = frozenset({"reconstructions", "generated"})
 
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        self._images: dict[str, int] = {}
+        self._nonzero: dict[str, int] = {}
+        self._elements: dict[str, int] = {}
+
+    def update(self, batch: Batch) -> None:
+        """Add the activations of one batch."""
+        layers, split = batch.activity.values(), batch.split
+        self._images[split] = self._images.get(split, 0) + len(batch.images)
+        self._nonzero[split] = self._nonzero.get(split, 0) + sum(a.nonzero for a in layers)
+        self._elements[split] = self._elements.get(split, 0) + sum(a.elements for a in layers)
+
     def compute(self, facts: Facts) -> Iterable[Observation]:
         """Per split: one observation over all layers."""
-        for split, layers in self._layers.items():
-            n = self._images[split]
-            if layers:
-                yield Observation(1 - _share(layers.values()), n=n, split=split)
+        for split, elements in self._elements.items():
+            if elements:
+                value = 1 - self._nonzero[split] / elements
+                yield Observation(value, n=self._images[split], split=split)
             else:
                 reason = "the model has no activation layers"
                 yield Observation(None, split=split, status="not_applicable", reason=reason)
 
 
-def _share(layers: Iterable[LayerActivity]) -> float:
-    total = LayerActivity(False)
-    for layer in layers:
-        total.add(layer.nonzero, layer.elements)
-    return total.nonzero / total.elements
+def _rate(trains: SpikeTrains) -> float:
+    return (trains.by_time_step.sum() / trains.chances_by_time_step.sum()).item()
 
 
-def _shares(layers: dict[str, LayerActivity]) -> dict[str | None, float]:
-    return {name: layer.nonzero / layer.elements for name, layer in layers.items()}
+def _rates_by_time_step(trains: SpikeTrains) -> list[float]:
+    return (trains.by_time_step / trains.chances_by_time_step).tolist()
+
+
+def _rates_by_image(batch: Batch) -> Tensor | None:
+    """Each image's overall rate ``(N,)``; None if some layer's spikes are not known by image."""
+    spiking = [activity for activity in batch.activity.values() if activity.spikes is not None]
+    known = [a.spikes_by_image for a in spiking if a.spikes_by_image is not None]
+    if not spiking or len(known) < len(spiking):
+        return None
+    chances = sum(activity.elements for activity in spiking) / len(batch.images)
+    return sum(known[1:], known[0]) / chances
