@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -20,6 +20,7 @@ Need = Literal[
     "latents",
     "spikes",
     "sampling_time",
+    "selections",
 ]
 Status = Literal["ok", "failed", "skipped", "not_applicable"]
 
@@ -42,6 +43,7 @@ class Observation:
         noise_level: how much of it.
         extractor: what gave the features it rests on, preprocessing included.
         extractor_sha256: of the extractor's weights.
+        epoch_selection: how the epoch was chosen; None for the protocol's way.
     """
 
     value: float | None
@@ -57,6 +59,7 @@ class Observation:
     noise_level: float | None = None
     extractor: str | None = None
     extractor_sha256: str | None = None
+    epoch_selection: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ class Batch:
         split: ``test`` for reconstructions of test images, ``generated`` for samples.
         images: what the model put out, ``(N, C, H, W)`` in [-1, 1].
         originals: what was reconstructed, same shape; None for generated images.
-        activity: what the model's layers put out meanwhile, by layer; empty in passes with noise
-            and of partial decodings.
+        activity: what the model's layers did meanwhile, by layer; empty in passes with noise and
+            of partial decodings.
         noise_kind: what noise was added, in the pass ``noisy_reconstructions``; else None.
         noise_level: how much of it; None for a kind that has no level.
         noise_free: the reconstructions without the noise, same shape.
@@ -129,7 +132,10 @@ class Facts:
         footprint: bytes of parameters and buffers.
         training: how it was trained.
         sampling: how long sampling took; None if no metric asked or the model cannot sample.
-        extractors: gives features of the reference images; None in a selection of epochs.
+        extractors: gives features of the reference images.
+        selections: values of the metrics that select epochs, by metric and by selection (``last``,
+            ``best_test_loss``, ``best_per_metric``), as far as training kept them.
+        higher_is_better: the direction of those metrics.
     """
 
     parameter_count: int
@@ -137,6 +143,8 @@ class Facts:
     training: TrainingRecord
     sampling: SamplingTime | None
     extractors: Extractors | None = None
+    selections: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)
 
 
 class Metric(ABC):

@@ -1,8 +1,13 @@
 """The Fréchet distance between Gaussians, and the moments that it compares."""
 
+from collections.abc import Iterable
+
 import numpy as np
-import torch
+from scipy.linalg import eigvalsh, svdvals
+from scipy.linalg.lapack import dpstrf
 from torch import Tensor
+
+VECTORS_AT_ONCE = 1000
 
 
 class Moments:
@@ -37,6 +42,22 @@ class Moments:
         self._mean = self._mean + shift * (len(batch) / total)
         self.n = total
 
+    def without(self, part: "Moments") -> "Moments":
+        """The moments of the vectors that are not in ``part``, which holds some of them.
+
+        Raises:
+            ValueError: none would be left.
+        """
+        if part.n >= self.n:
+            raise ValueError(f"leaving {part.n} of {self.n} images out leaves none")
+        rest = Moments()
+        rest.n = self.n - part.n
+        rest._mean = (self._mean * self.n - part._mean * part.n) / rest.n
+        shift = part._mean - rest._mean
+        between = np.outer(shift, shift) * (rest.n * part.n / self.n)
+        rest._scatter = self._scatter - part._scatter - between
+        return rest
+
     @property
     def mean(self) -> np.ndarray:
         """The mean, ``(D,)``."""
@@ -55,9 +76,10 @@ class Moments:
 
 
 def moments(features: Tensor) -> Moments:
-    """The moments of features ``(N, D)``."""
+    """The moments of features ``(N, D)``, taken in parts to save memory."""
     found = Moments()
-    found.update(features)
+    for part in features.split(VECTORS_AT_ONCE):
+        found.update(part)
     return found
 
 
@@ -67,9 +89,9 @@ def frechet_distance(
     """``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` of two Gaussians in ``(D,)``.
 
     The square of the distance of Dowson and Landau (1982), as FID is defined (Heusel et al.,
-    arXiv:1706.08500). The trace of ``(C1 C2)^(1/2)`` is the sum of the singular values of
-    ``C1^(1/2) C2^(1/2)``; no matrix square root of a product is taken, and singular covariances
-    are as good as any.
+    arXiv:1706.08500). With ``C1 = R1 R1^T`` and ``C2 = R2 R2^T``, the trace of ``(C1 C2)^(1/2)``
+    is the sum of the singular values of ``R1^T R2``; no matrix square root of a product is taken,
+    and singular covariances are as good as any.
 
     Raises:
         ValueError: the dimensions differ, or a value is not finite.
@@ -80,14 +102,35 @@ def frechet_distance(
     if not all(np.isfinite(part).all() for part in parts):
         raise ValueError("the features hold values that are not finite")
     difference = mean - other_mean
-    product = torch.from_numpy(_root(covariance).T @ _root(other_covariance))
-    cross = torch.linalg.svdvals(product).sum().item()
+    product = _root(covariance).T @ _root(other_covariance)
+    cross = float(svdvals(product, check_finite=False).sum()) if product.size else 0.0
     traces = float(np.trace(covariance) + np.trace(other_covariance))
     return max(float(difference @ difference) + traces - 2 * cross, 0.0)
 
 
+def near_distances(parts: Iterable[Moments], reference: Moments) -> list[float]:
+    """:func:`frechet_distance` of several to one, each in a third of the time, for their spread.
+
+    With ``C2 = R R^T``, the trace of ``(C1 C2)^(1/2)`` is the sum of the square roots of the
+    eigenvalues of ``R^T C1 R``; the roots have half the digits that singular values have.
+
+    Raises:
+        ValueError: a part or the reference has fewer than two feature vectors.
+    """
+    root, total = _root(reference.covariance), float(np.trace(reference.covariance))
+    distances = []
+    for part in parts:
+        covariance, difference = part.covariance, part.mean - reference.mean
+        values = eigvalsh(root.T @ covariance @ root) if root.size else np.zeros(1)
+        kept = values[values > values[-1] * len(values) * np.finfo(values.dtype).eps]
+        traces = float(np.trace(covariance)) + total
+        distances.append(float(difference @ difference) + traces - 2 * float(np.sqrt(kept).sum()))
+    return distances
+
+
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """A factor R ``(D, rank)`` with ``R R^T`` the covariance."""
-    values, vectors = torch.linalg.eigh(torch.from_numpy(covariance))
-    kept = values > values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
-    return (vectors[:, kept] * values[kept].sqrt()).numpy()
+    """A factor R ``(D, rank)`` with ``R R^T`` the covariance: Cholesky's, with pivoting."""
+    factor, pivots, rank, _ = dpstrf(covariance, lower=1)
+    root = np.empty((len(covariance), rank))
+    root[pivots - 1] = np.tril(factor)[:, :rank]
+    return root

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from bench.errors import SkippedError
 from bench.metrics.extractors.cache import cached_features
 from bench.progress import Reporter
 from bench.protocol import Protocol
+from bench.roots import Resources
 
 REFERENCE_BATCH = 250
 
@@ -43,9 +44,7 @@ class Setting:
         device: where the extractor runs.
         train_images: uint8 ``(N, C, H, W)``, preprocessed as the protocol says.
         test_images: uint8, alike.
-        data_root: where files that belong to datasets are looked for.
-        weights: weight files given by hand, by the name of what they are for.
-        cache: folder for what is fetched or computed once; it may not exist yet.
+        resources: where weights are, and what is computed once is kept.
         reporter: is told of the progress.
     """
 
@@ -56,9 +55,7 @@ class Setting:
     device: torch.device
     train_images: Tensor
     test_images: Tensor
-    data_root: Path
-    weights: Mapping[str, Path]
-    cache: Path
+    resources: Resources
     reporter: Reporter
 
     @property
@@ -73,10 +70,20 @@ class Extractor(ABC):
     Attributes:
         description: what it is, resize mode and quantisation included; the row's ``extractor``.
         sha256: of its weights; the row's ``extractor_sha256``.
+        reference_batch: images a batch of the reference; told in the description if it matters.
     """
 
     description: str
     sha256: str
+    reference_batch: ClassVar[int] = REFERENCE_BATCH
+
+    @classmethod
+    def unavailable(cls, resources: Resources) -> str | None:
+        """Why the extractor cannot be had with these resources, or None if it seems that it can.
+
+        Asked before anything is loaded, for what was skipped in an earlier run.
+        """
+        return None
 
     @abstractmethod
     def __init__(self, setting: Setting) -> None:
@@ -140,7 +147,9 @@ class Extractors:
             "extractor": extractor.description,
             "extractor_sha256": extractor.sha256,
         }
-        arrays = cached_features(setting.cache / "features", content, lambda: self._extract(name))
+        arrays = cached_features(
+            setting.resources.cache / "features", content, lambda: self._extract(name)
+        )
         logits = torch.from_numpy(arrays["logits"]) if "logits" in arrays else None
         return Features(torch.from_numpy(arrays["pool"]), logits)
 
@@ -148,7 +157,7 @@ class Extractors:
         extractor, images = self.get(name), self.setting.reference_images
         pools, logits = [], []
         with torch.no_grad():
-            for batch in evaluation_batches(images, REFERENCE_BATCH):
+            for batch in evaluation_batches(images, extractor.reference_batch):
                 found = extractor(batch)
                 pools.append(found.pool)
                 if found.logits is not None:

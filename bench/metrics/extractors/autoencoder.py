@@ -1,0 +1,100 @@
+"""Latents of a plain autoencoder: the features behind the Fréchet autoencoder distance."""
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import SkippedError
+from bench.metrics.extractors.autoencoder_network import CHANNELS, AutoencoderNetwork
+from bench.metrics.extractors.autoencoder_published import (
+    PUBLISHED,
+    published_statistics,
+    published_weights,
+)
+from bench.metrics.extractors.autoencoder_training import trained_autoencoder, weights_sha256
+from bench.metrics.extractors.base import Extractor, Features, Setting
+
+OFFICIAL_REFERENCE_BATCH = 256
+
+
+class Autoencoder(Extractor):
+    """Latents ``(N, D)`` in evaluation mode, D = 64 on MNIST and Fashion-MNIST, 128 elsewhere.
+
+    The weights are the published ones (FSVAE's official code) on the real MNIST and Fashion-MNIST,
+    bilinear at 32x32, if they are under the data root (``fad/stat_checkpoints``) or were given as
+    ``fad_mnist`` or ``fad_fashion_mnist``; else the suite trains the autoencoder on the training
+    images. The description says which. Images are neither resized nor quantised.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        """Load the published weights, or train.
+
+        Raises:
+            SkippedError: images of another size than 32x32 and 64x64.
+            BenchError: the file that should hold the published weights holds something else.
+        """
+        self._load(setting, "evaluation mode")
+
+    def __call__(self, images: Tensor) -> Features:
+        """Latents of images ``(N, C, H, W)`` in [-1, 1]."""
+        with torch.no_grad():
+            return Features(self._network.encode(images.to(self._device)).float().cpu())
+
+    def _load(self, setting: Setting, mode: str) -> None:
+        size = setting.protocol.image_size
+        if size not in CHANNELS:
+            raise SkippedError(
+                f"the autoencoder is built for 32x32 and 64x64 images, not {size}x{size}: set "
+                "image_size=32 or image_size=64 in the protocol"
+            )
+        self._device = setting.device
+        # By name: a file that stands in for MNIST is measured with as many latents.
+        latent_size = 64 if setting.dataset in PUBLISHED else 128
+        path = published_weights(setting)
+        if path is None:
+            self._network = trained_autoencoder(setting, latent_size)
+            self.sha256 = weights_sha256(self._network.state_dict())
+            epochs = setting.protocol.autoencoder_epochs
+            origin = f"trained on {len(setting.train_images)} images, {epochs} epochs"
+        else:
+            self._network = AutoencoderNetwork(1, size, latent_size).to(setting.device)
+            weights = torch.load(path, map_location=setting.device, weights_only=True)
+            self._network.load_state_dict(weights)
+            self.sha256 = PUBLISHED[setting.dataset].weights_sha256
+            origin = f"published, {PUBLISHED[setting.dataset].weights.name}"
+        self._network.eval()
+        self.description = (
+            f"autoencoder ({origin}), {latent_size} latents, {size}x{size}, not resized, "
+            f"not quantised, {mode}"
+        )
+
+
+class OfficialAutoencoder(Autoencoder):
+    """Latents under each batch's own statistics: the autoencoder as the official code runs it.
+
+    That code never puts it in evaluation mode, so the features of an image depend on the other
+    images of its batch. The reference goes through in batches of 256, in order.
+
+    Attributes:
+        statistics: mean ``(D,)`` and covariance ``(D, D)`` of the whole test set's latents as
+            published; None if the weights are not the published ones, the reference is not the
+            test split, or the file is not under the data root (``fad/stats``).
+    """
+
+    reference_batch = OFFICIAL_REFERENCE_BATCH
+
+    def __init__(self, setting: Setting) -> None:
+        """Load the published weights and statistics, or train.
+
+        Raises:
+            SkippedError: images of another size than 32x32 and 64x64.
+            BenchError: a file that should hold what was published holds something else.
+        """
+        self.statistics = published_statistics(setting)
+        computed = f"reference in batches of {OFFICIAL_REFERENCE_BATCH}"
+        reference = "published reference statistics" if self.statistics else computed
+        self._load(setting, f"batch statistics, {reference}")
+        for module in self._network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # Without running statistics a batch norm uses the batch's, in evaluation mode too.
+                module.track_running_stats = False
+                module.running_mean = module.running_var = None

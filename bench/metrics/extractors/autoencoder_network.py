@@ -1,0 +1,60 @@
+"""The plain autoencoder whose latents the Fréchet autoencoder distance compares."""
+
+from torch import Tensor, nn
+
+SMALLEST_MAP = 2
+CHANNELS = {32: (32, 64, 128, 256), 64: (32, 64, 128, 256, 512)}
+
+
+class AutoencoderNetwork(nn.Module):
+    """The autoencoder of FSVAE's evaluation (Kamata et al., arXiv:2110.00375).
+
+    Convolutions 3x3 of stride 2, each with batch norm and LeakyReLU(0.01), down to a 2x2 map; one
+    linear latent; the mirror image of that, with Tanh at the end. Modules are named so that the
+    published state dicts load.
+
+    Args:
+        image_channels: 1 or 3.
+        image_size: 32 (four convolutions) or 64 (five).
+        latent_size: D.
+
+    Raises:
+        KeyError: any other image size.
+    """
+
+    def __init__(self, image_channels: int, image_size: int, latent_size: int) -> None:
+        super().__init__()
+        channels = CHANNELS[image_size]
+        features = channels[-1] * SMALLEST_MAP**2
+        inputs = (image_channels, *channels[:-1])
+        self.encoder = nn.Sequential(*map(_down, inputs, channels))
+        self.latent_layer = nn.Linear(features, latent_size)
+        self.decoder_input = nn.Linear(latent_size, features)
+        self.decoder = nn.Sequential(*map(_up, channels[:0:-1], channels[-2::-1]))
+        self.final_layer = nn.Sequential(
+            *_up(channels[0], channels[0]),
+            nn.ConvTranspose2d(channels[0], image_channels, kernel_size=3, padding=1),
+            nn.Tanh(),
+        )
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents ``(N, D)`` of images ``(N, C, H, W)`` in [-1, 1]."""
+        return self.latent_layer(self.encoder(images).flatten(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstructions, of the images' shape, in [-1, 1]."""
+        features = self.decoder_input(self.encode(images))
+        smallest_map = features.unflatten(1, (-1, SMALLEST_MAP, SMALLEST_MAP))
+        return self.final_layer(self.decoder(smallest_map))
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.01))
+
+
+def _up(inputs: int, outputs: int) -> nn.Sequential:
+    convolution = nn.ConvTranspose2d(
+        inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1
+    )
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.01))

@@ -1,0 +1,107 @@
+"""The autoencoders and reference statistics that came with the papers' official code."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.errors import BenchError
+from bench.metrics.extractors.base import Setting
+
+
+@dataclass(frozen=True)
+class Published:
+    """An autoencoder that came with the papers' official code, for one dataset.
+
+    Attributes:
+        name: of its files.
+        fingerprint: of the dataset it belongs to.
+        weights_sha256: of the file of its weights.
+        statistics_sha256: of the file of the test set's mean and covariance.
+    """
+
+    name: str
+    fingerprint: str
+    weights_sha256: str
+    statistics_sha256: str
+
+    @property
+    def weights(self) -> Path:
+        """The file of its weights, relative to the data root."""
+        return Path("fad", "stat_checkpoints", f"{self.name}_64.pth")
+
+    @property
+    def statistics(self) -> Path:
+        """The file of the test set's statistics, relative to the data root."""
+        return Path("fad", "stats", f"{self.name}_test_64.npz")
+
+
+PUBLISHED = {
+    "mnist": Published(
+        "mnist",
+        "f54a4c80fe7308ac11d5a7e3991091acb206a045b139f11750ee1f43d963b166",
+        "783abf13264663769f4936b30902adeb29dfda02a862bd9c8c5c8098e464333b",
+        "5d4dd72f345b4337af8ca3432dcf53e4b4b6e8f218aace6abd26dd0181473f20",
+    ),
+    "fashion_mnist": Published(
+        "fashion",
+        "b3ceca0452db0a149bf60a393f095ba311172cfb81297a11fa3b9eb7ff3a3df0",
+        "234f4335d9da9417abcede41f0a4d4663ba91ee46f67cdd160b62d7a200689e8",
+        "c3a0b1ff9340f947d8316d33d0f27cd5a565c007bc63ebdd88de0ff91f558645",
+    ),
+}
+
+
+def published_weights(setting: Setting) -> Path | None:
+    """The file of the published weights, if it is here and made for the setting's images.
+
+    These are the real MNIST or Fashion-MNIST, uncropped, resized to 32x32 bilinearly. A file given
+    by hand goes before one under the data root.
+
+    Raises:
+        BenchError: the file holds something else.
+    """
+    published, protocol = PUBLISHED.get(setting.dataset), setting.protocol
+    preprocessing = (protocol.image_size, protocol.center_crop, protocol.interpolation)
+    if published is None or setting.fingerprint != published.fingerprint:
+        return None
+    if preprocessing != (32, None, "bilinear"):
+        return None
+    given = setting.resources.weights.get(f"fad_{setting.dataset}")
+    return _checked(
+        given or setting.resources.data_root / published.weights, published.weights_sha256
+    )
+
+
+def published_statistics(setting: Setting) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean ``(D,)`` and covariance ``(D, D)`` of the whole test set's latents, as published.
+
+    None where the published weights are not in use, the reference is not the test split, or the
+    file is not here.
+
+    Raises:
+        BenchError: the file holds something else.
+    """
+    if published_weights(setting) is None or setting.protocol.reference_split != "test":
+        return None
+    published = PUBLISHED[setting.dataset]
+    path = _checked(setting.resources.data_root / published.statistics, published.statistics_sha256)
+    if path is None:
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        return stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
+
+
+def _checked(path: Path, sha256: str) -> Path | None:
+    """The path; None if there is no such file."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise BenchError(
+            f"{path} is not the file that was published: SHA-256 {found}, expected {sha256}; "
+            "replace it, or remove it to do without."
+        )
+    return path

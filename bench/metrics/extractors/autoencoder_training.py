@@ -1,0 +1,174 @@
+"""Trains the autoencoder of a dataset once: cached by content, resumed after an interruption."""
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.batches import preserved_randomness, training_batches
+from bench.files import atomic, write_json
+from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
+from bench.metrics.extractors.base import Setting
+
+VERSION = "1"
+SEED = 0
+LEARNING_RATE = 1e-3
+DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def trained_autoencoder(setting: Setting, latent_size: int) -> AutoencoderNetwork:
+    """The autoencoder trained on the setting's training images, from the cache where it is there.
+
+    Mean squared error, AdamW at 1e-3, the protocol's ``autoencoder_epochs`` and
+    ``autoencoder_batch_size``, no flips; one fixed seed, so that all cells and seeds of a dataset
+    share it. Training resumes after the last complete epoch; on a CPU the weights are the same to
+    the bit. An entry that is truncated or altered, which its checksum tells, is trained anew; a
+    folder that cannot be written costs the training each time.
+    """
+    content = _content(setting, latent_size)
+    canonical = json.dumps(content, sort_keys=True)
+    entry = (
+        setting.resources.cache / "autoencoders" / hashlib.sha256(canonical.encode()).hexdigest()
+    )
+    network = _fresh_network(setting, latent_size)
+    weights = _read_weights(entry, setting.device)
+    if weights is not None:
+        network.load_state_dict(weights)
+        return network
+    _train(network, setting, entry / "checkpoint.pt")
+    with contextlib.suppress(OSError):
+        _write_weights(entry, content, network.state_dict())
+        (entry / "checkpoint.pt").unlink(missing_ok=True)
+    return network
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and bytes of tensors, in order, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in weights.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _content(setting: Setting, latent_size: int) -> dict[str, object]:
+    """Everything that the weights depend on."""
+    protocol = setting.protocol
+    return {
+        "dataset_fingerprint": setting.fingerprint,
+        "train_images": len(setting.train_images),
+        "image_size": protocol.image_size,
+        "center_crop": protocol.center_crop,
+        "interpolation": protocol.interpolation,
+        "epochs": protocol.autoencoder_epochs,
+        "batch_size": protocol.autoencoder_batch_size,
+        "latent_size": latent_size,
+        "version": VERSION,
+    }
+
+
+def _fresh_network(setting: Setting, latent_size: int) -> AutoencoderNetwork:
+    with preserved_randomness():
+        torch.manual_seed(SEED)
+        channels = setting.train_images.shape[1]
+        network = AutoencoderNetwork(channels, setting.protocol.image_size, latent_size)
+    return network.to(setting.device)
+
+
+def _train(network: AutoencoderNetwork, setting: Setting, checkpoint: Path) -> None:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    order = torch.Generator().manual_seed(SEED)
+    first = 0
+    state = _read_checkpoint(checkpoint)
+    if state is not None:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        order.set_state(state["order"])
+        first = state["epochs"]
+    network.train()
+    for epoch in range(first, setting.protocol.autoencoder_epochs):
+        _train_epoch(network, optimizer, order, setting, epoch)
+        state = {
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "order": order.get_state(),
+            "epochs": epoch + 1,
+        }
+        with contextlib.suppress(OSError):
+            _write_checkpoint(checkpoint, state)
+
+
+def _train_epoch(
+    network: AutoencoderNetwork,
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+    setting: Setting,
+    epoch: int,
+) -> None:
+    protocol, images = setting.protocol, setting.train_images
+    stage = f"training the autoencoder, epoch {epoch + 1}/{protocol.autoencoder_epochs}"
+    done = 0
+    for batch in training_batches(images, protocol.autoencoder_batch_size, order, flip=False):
+        # Extractors may be asked for while gradients are off.
+        with torch.enable_grad():
+            loss = F.mse_loss(network(batch), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        done += len(batch)
+        setting.reporter.evaluated(stage, done, len(images))
+
+
+def _write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the SHA-256 of what follows, then the state as torch saves it, as one file."""
+    payload = _saved(state)
+    with atomic(path) as file:
+        file.write(hashlib.sha256(payload).digest() + payload)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What was written last; None if there is nothing, or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if hashlib.sha256(payload).digest() != digest:
+        return None
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+
+
+def _write_weights(
+    entry: Path, content: Mapping[str, object], weights: Mapping[str, Tensor]
+) -> None:
+    payload = _saved(dict(weights))
+    with atomic(entry / "weights.pt") as file:
+        file.write(payload)
+    # Written last: where it stands, the entry is complete.
+    checksum = hashlib.sha256(payload).hexdigest()
+    write_json(entry / "content.json", {"content": content, "sha256": checksum})
+
+
+def _read_weights(entry: Path, device: torch.device) -> dict[str, Tensor] | None:
+    """The entry's weights; None if there are none, or they are damaged."""
+    try:
+        checksum = json.loads((entry / "content.json").read_text(encoding="utf-8"))["sha256"]
+        payload = (entry / "weights.pt").read_bytes()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if hashlib.sha256(payload).hexdigest() != checksum:
+        return None
+    return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+
+
+def _saved(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()

