@@ -1,12 +1,14 @@
 """One fair benchmark for spiking generative models.
 
-``bench.run`` trains and scores a selection of cells; ``bench.load_results`` reads them back.
+``bench.run`` trains and scores a selection of cells; ``bench.load_results`` reads them back, and
+``bench.across_seeds`` takes the seeds together.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.aggregation import across_seeds
     from bench.api import run
     from bench.errors import BenchError
     from bench.model import GenerativeModel
@@ -17,6 +19,7 @@ __all__ = [
     "BenchError",
     "GenerativeModel",
     "Protocol",
+    "across_seeds",
     "load_protocol",
     "load_results",
     "run",
@@ -26,6 +29,7 @@ _HOMES = {
     "BenchError": "bench.errors",
     "GenerativeModel": "bench.model",
     "Protocol": "bench.protocol",
+    "across_seeds": "bench.aggregation",
     "load_protocol": "bench.protocol",
     "load_results": "bench.store",
     "run": "bench.api",

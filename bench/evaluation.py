@@ -1,9 +1,9 @@
 """A trained model to observations: the passes that show it to the metrics."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,9 +16,22 @@ from bench.model import GenerativeModel, Step
 from bench.passes import Passes
 from bench.progress import Reporter
 from bench.protocol import Protocol
-from bench.training import Score, TrainingRecord
+from bench.training import BEST_TEST_LOSS, Score, TrainingRecord
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
+
+
+@dataclass(frozen=True)
+class Selections:
+    """What the metrics that select epochs say of the epochs that were selected.
+
+    Attributes:
+        values: by metric, by selection.
+        higher_is_better: by metric.
+    """
+
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,11 @@ class Evaluator:
     reporter: Reporter
 
     def evaluate(
-        self, model: GenerativeModel, metrics: Sequence[Metric], training: TrainingRecord
+        self,
+        model: GenerativeModel,
+        metrics: Sequence[Metric],
+        training: TrainingRecord,
+        selections: Selections | None = None,
     ) -> dict[str, list[Observation]]:
         """Observations by metric. A metric that fails, or cannot apply, says so in its own."""
         missing = {metric.name: _missing(metric, model) for metric in metrics}
@@ -61,7 +78,15 @@ class Evaluator:
             shown.show("partial_decodings", passes.partial_decodings)
             shown.show_latents(passes.latents)
             sampling = passes.sampling_time() if shown.wants("sampling_time") else None
-            facts = Facts(*_size(model), training, sampling, self.extractors)
+            found = selections or Selections()
+            facts = Facts(
+                *_size(model),
+                training,
+                sampling,
+                self.extractors,
+                found.values,
+                found.higher_is_better,
+            )
             return {
                 metric.name: (
                     [Observation(None, status="not_applicable", reason=missing[metric.name])]
@@ -77,7 +102,7 @@ class Evaluator:
         Raises:
             ValueError: the model declares no ``test_loss``.
         """
-        if "test_loss" not in model.capabilities:
+        if not _has_test_loss(model):
             raise ValueError(
                 f"epoch_selection = 'best_test_loss' needs a model with the capability "
                 f"test_loss, which {type(model).__name__} lacks"
@@ -169,21 +194,26 @@ def selection_scores(evaluator: Evaluator, metric_classes: Iterable[type[Metric]
     """How epochs are scored under the protocol's ``epoch_selection``.
 
     ``last``: not at all. ``best_test_loss``: by the objective on the test set. ``best_per_metric``:
-    by each metric that selects epochs, on its own.
+    by each metric that selects epochs, on its own, and by the objective too, where the model has
+    one, so that the three can be compared.
     """
     match evaluator.protocol.epoch_selection:
         case "last":
             return lambda model: {}
         case "best_test_loss":
-            return lambda model: {"best_test_loss": Score(evaluator.test_loss(model), False)}
+            return lambda model: _test_loss_score(evaluator, model)
         case "best_per_metric":
             selecting = [metric for metric in metric_classes if metric.selects_epochs]
-            return lambda model: _metric_scores(evaluator, selecting, model)
+            return lambda model: {
+                **(_test_loss_score(evaluator, model) if _has_test_loss(model) else {}),
+                **metric_scores(evaluator, selecting, model),
+            }
 
 
-def _metric_scores(
+def metric_scores(
     evaluator: Evaluator, metric_classes: Iterable[type[Metric]], model: GenerativeModel
 ) -> dict[str, Score]:
+    """The value of each metric that has one: the first of its observations."""
     metrics = [metric(evaluator.protocol) for metric in metric_classes]
     observations = evaluator.evaluate(model, metrics, TrainingRecord((), {}, None))
     scores = {}
@@ -194,12 +224,27 @@ def _metric_scores(
     return scores
 
 
+def _test_loss_score(evaluator: Evaluator, model: GenerativeModel) -> dict[str, Score]:
+    return {BEST_TEST_LOSS: Score(evaluator.test_loss(model), False)}
+
+
+def _has_test_loss(model: GenerativeModel) -> bool:
+    return "test_loss" in model.capabilities
+
+
 def _finite(observation: Observation) -> Observation:
     """The observation, failed if its value is NaN or infinite."""
     value = observation.value
     if value is None or math.isfinite(value):
         return observation
-    return replace(observation, value=None, status="failed", reason=f"the value is {value}")
+    return replace(
+        observation,
+        value=None,
+        ci_low=None,
+        ci_high=None,
+        status="failed",
+        reason=f"the value is {value}",
+    )
 
 
 def _missing(metric: Metric, model: GenerativeModel) -> str | None:
@@ -212,6 +257,7 @@ def _missing(metric: Metric, model: GenerativeModel) -> str | None:
         "sampling_time": None if "sample" in able else "it cannot sample",
         "latents": None if "encode" in able else "it cannot encode",
         "partial_decodings": _no_partial_decodings(model),
+        "selections": None,
         "spikes": None if model.spiking_layers() else "it has no spiking layers",
     }
     reasons = [lacking[need] for need in sorted(metric.needs) if lacking[need]]

@@ -10,12 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.aggregation import across_seeds
 from bench.errors import BenchError
 from bench.files import atomic, write_json
 from bench.metrics.base import Metric
 from bench.plan import Cell
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.parquet"
 TABLE = "results"
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
         ("protocol_hash", pa.string()),
         ("seed", pa.int64()),
         ("epoch", pa.int64()),
+        ("epoch_selection", pa.string()),
         ("split", pa.string()),
         ("metric", pa.string()),
         ("metric_version", pa.string()),
@@ -83,6 +85,11 @@ class CellFolder:
         rows = rows[rows["status"].isin(["ok", "not_applicable"])]
         done = set(zip(rows["metric"], rows["metric_version"], strict=True))
         return [metric for metric in metrics if (metric.name, metric.version) not in done]
+
+    def skipped(self) -> set[str]:
+        """Names of the metrics that were skipped."""
+        rows = self.rows()
+        return set(rows.loc[rows["status"] == "skipped", "metric"])
 
     def write_rows(self, rows: pd.DataFrame) -> None:
         """Replace the cell's rows."""
@@ -133,7 +140,10 @@ class RunDirectory:
         return CellFolder(self.path / "cells" / cell.folder)
 
     def collect(self) -> pd.DataFrame:
-        """Gather the rows of all cells into ``results.parquet`` and ``results.csv``."""
+        """Gather the rows of all cells into ``results.parquet`` and ``results.csv``.
+
+        What seeds say together goes into ``across_seeds.csv``.
+        """
         folders = sorted((self.path / "cells").glob(f"*/{ROWS_FILE}"))
         tables = [pq.read_table(path, schema=SCHEMA) for path in folders]
         table = pa.concat_tables([SCHEMA.empty_table(), *tables])
@@ -142,6 +152,8 @@ class RunDirectory:
         rows = _frame(table)
         with atomic(self.path / f"{TABLE}.csv") as file:
             rows.to_csv(file, index=False)
+        with atomic(self.path / "across_seeds.csv") as file:
+            across_seeds(rows).to_csv(file, index=False)
         return rows
 
 

@@ -20,6 +20,7 @@ from bench.progress import Reporter
 from bench.protocol import Protocol
 
 LAST = "last"
+BEST_TEST_LOSS = "best_test_loss"
 Weights = Mapping[str, Tensor]
 
 

@@ -129,7 +129,7 @@ def test_an_output_directory_of_another_schema(fails, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", "null", '{"schema_version": 1}', '{"schema_version": 1, "commands": 7}'],
+    ["", "[]", "{}", "null", '{"schema_version": 2}', '{"schema_version": 2, "commands": 7}'],
 )
 def test_an_output_directory_with_a_broken_run_file(fails, tmp_path, content):
     out = tmp_path / "old"

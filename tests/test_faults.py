@@ -217,6 +217,19 @@ def test_epoch_selection_scores_the_epoch_that_it_names(run, selection, epochs):
         assert loss < last[last["metric"] == "reconstruction_loss"]["value"].item()
 
 
+def test_what_the_selection_of_an_epoch_is_worth(run):
+    rows = run("improving", "epoch_selection=best_per_metric", "epochs=3")
+    gains = rows[rows["metric"] == "reconstruction_loss_selection_gain"]
+    assert list(gains["epoch_selection"]) == ["best_test_loss", "best_per_metric"]
+    best = rows[rows["metric"] == "reconstruction_loss"]["value"].item()
+    last = run("improving", "epoch_selection=last", "epochs=3")
+    difference = last[last["metric"] == "reconstruction_loss"]["value"].item() - best
+    assert list(gains["value"]) == pytest.approx([difference, difference])
+    (gain,) = last[last["metric"] == "reconstruction_loss_selection_gain"].itertuples()
+    assert (gain.status, gain.epoch_selection) == ("not_applicable", "last")
+    assert "keeps the last epoch only" in gain.reason
+
+
 def test_best_test_loss_needs_a_model_that_has_one(run):
     rows = run("steady", "epoch_selection=best_test_loss")
     assert rows["reason"].str.contains("needs a model with the capability test_loss").all()

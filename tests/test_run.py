@@ -14,15 +14,20 @@ from PIL import Image
 from sklearn.svm import SVC
 
 import bench
+from bench import registry
 from bench.store import SCHEMA
 
+OBSERVATION_COLUMNS = [
+    "cell_key", "metric", "epoch_selection", "split", "layer", "time_step", "noise_kind",
+    "noise_level",
+]  # fmt: skip
 MACHINE_COLUMNS = ["run_id", "duration_s", "created_at"]
 MACHINE_METRICS = ["training_throughput", "sampling_throughput", "peak_memory"]
 
 
 def reproducible(rows):
     rows = rows[~rows["metric"].isin(MACHINE_METRICS)].drop(columns=MACHINE_COLUMNS)
-    return rows.sort_values(["cell_key", "metric", "split", "layer"], ignore_index=True)
+    return rows.sort_values(OBSERVATION_COLUMNS, ignore_index=True)
 
 
 def test_a_run_covers_every_model_on_every_backend_it_has(tiny_run):
@@ -39,20 +44,13 @@ def test_a_run_covers_every_model_on_every_backend_it_has(tiny_run):
 
 def test_every_cell_has_every_metric_and_none_failed(tiny_run):
     _, rows = tiny_run
-    metrics = {
-        "reconstruction_loss",
-        "reconstruction_loss_official",
-        "firing_rate",
-        "activation_sparsity",
-        "parameter_count",
-        "footprint",
-        "training_throughput",
-        "sampling_throughput",
-        "peak_memory",
-    }
+    metrics = set(registry.metrics.names())
+    assert {"fid", "fad", "noise_robustness", "energy", "linear_probe_accuracy"} <= metrics
     for _, cell in rows.groupby("cell_key"):
         assert set(cell["metric"]) == metrics
-    assert set(rows["status"]) == {"ok", "not_applicable"}
+    assert set(rows["status"]) == {"ok", "not_applicable", "skipped"}
+    skipped = rows[rows["status"] == "skipped"]
+    assert skipped["reason"].str.contains("BENCH_INCEPTION").all()
 
 
 def test_a_row_has_a_value_or_a_reason_never_both(tiny_run):
@@ -67,7 +65,7 @@ def test_a_row_has_a_value_or_a_reason_never_both(tiny_run):
 def test_rows_have_the_schema_and_provenance(tiny_run):
     out, rows = tiny_run
     assert list(rows.columns) == SCHEMA.names
-    assert (rows["schema_version"] == 1).all()
+    assert (rows["schema_version"] == 2).all()
     for column in ("dataset_fingerprint", "protocol_hash"):
         assert rows[column].str.fullmatch("[0-9a-f]{64}").all()
     assert (rows["dataset_variant"] == "subset").all()

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.api import Job
+    from bench.plan import Cell
+    from bench.store import CellFolder
 
 
 @click.command("run")
@@ -106,14 +108,19 @@ def _print_plan(job: "Job", console: "Console") -> None:
         table.add_column(heading, overflow="fold")
     for cell in job.plan.cells:
         names = (cell.key, cell.model, cell.backend, cell.dataset, cell.protocol.name)
-        missing = directory.cell(cell).missing(job.metrics.values())
-        if cell.skipped:
-            state = f"skipped: {cell.skipped}"
-        elif not missing:
-            state = "done"
-        elif len(missing) < len(job.metrics):
-            state = f"missing {', '.join(metric.name for metric in missing)}"
-        else:
-            state = "to do"
-        table.add_row(*names, str(cell.seed), state)
+        table.add_row(*names, str(cell.seed), _state(cell, directory.cell(cell), job))
     console.print(table, markup=False)
+
+
+def _state(cell: "Cell", folder: "CellFolder", job: "Job") -> str:
+    """What is done of a cell, in words."""
+    if cell.skipped:
+        return f"skipped: {cell.skipped}"
+    skipped = folder.skipped()
+    missing = [metric.name for metric in folder.missing(job.metrics.values())]
+    left = [name for name in missing if name not in skipped]
+    if len(missing) == len(job.metrics):
+        return "to do"
+    if left:
+        return f"missing {', '.join(left)}"
+    return f"done, {len(missing)} metrics skipped" if missing else "done"

@@ -1,5 +1,6 @@
 """The table that closes a run."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -8,24 +9,55 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-COLUMNS = {
-    "reconstruction_loss": ("recon.\nloss", "{:.4f}"),
-    "firing_rate": ("firing\nrate", "{:.3f}"),
-    "parameter_count": ("param-\neters", "{:.2f}M"),
-    "training_throughput": ("train\nimg/s", "{:.0f}"),
-    "sampling_throughput": ("sample\nimg/s", "{:.0f}"),
-    "peak_memory": ("peak\nMiB", "{:.0f}"),
-}
+from bench.aggregation import across_seeds
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of the table.
+
+    Attributes:
+        metric: its name.
+        split: the split that it is shown for; None for a metric that has one.
+        heading: in two lines.
+        form: how it is printed.
+        unit: what it is divided by first.
+    """
+
+    metric: str
+    split: str | None
+    heading: str
+    form: str
+    unit: float = 1
+
+
+COLUMNS = (
+    Column("reconstruction_loss", "test", "recon.\nloss", "{:.4f}"),
+    Column("ssim", "test", "\nSSIM", "{:.3f}"),
+    Column("fid", "generated", "\nFID", "{:.1f}"),
+    Column("fad", "generated", "\nFAD", "{:.3g}"),
+    Column("firing_rate", "test", "firing\nrate", "{:.3f}"),
+    Column("energy", "generated", "sample\nnJ", "{:.0f}", 1e3),
+    Column("training_throughput", "train", "train\nimg/s", "{:.0f}"),
+    Column("sampling_throughput", "generated", "sample\nimg/s", "{:.0f}"),
+    Column("peak_memory", "train", "peak\nMiB", "{:.0f}", 2**20),
+)
 INCOMPLETE = {
     "subset": "a subset of the dataset",
     "substitute": "a local file or folder in the dataset's place",
 }
-UNITS = {"peak_memory": 2**20, "parameter_count": 1e6}
 
 
 def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
-    """Print one line a cell, then what is incomplete, skipped or failed, and where files are."""
+    """Print the cells, then the seeds taken together, then what a reader has to know of them.
+
+    That is what is incomplete, skipped or failed, and where the files are.
+    """
     console.print(_table(rows))
+    seeds = _seeds_table(rows)
+    if seeds is not None:
+        console.print("Over seeds: mean ± half of the 95 % interval", highlight=False)
+        console.print(seeds)
     incomplete = rows[rows["dataset_variant"].isin(INCOMPLETE)].drop_duplicates("dataset")
     for dataset, variant in zip(incomplete["dataset"], incomplete["dataset_variant"], strict=True):
         console.print(f"* {dataset}: {INCOMPLETE[variant]}", markup=False, highlight=False)
@@ -41,31 +73,77 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
 
 
 def _table(rows: pd.DataFrame) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for heading in ("model", "backend", "dataset", "seed"):
-        table.add_column(heading, no_wrap=True, overflow="fold", vertical="bottom")
-    for heading, _ in COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
-    overall = rows[rows["layer"].isna() & rows["split"].ne("generated").fillna(True)]
-    sampling = rows[rows["metric"] == "sampling_throughput"]
-    shown = pd.concat([overall, sampling])
+    shown = _overall(rows)
+    columns = [column for column in COLUMNS if _has(shown, column)]
+    table = _empty_table(["model", "backend", "dataset", "seed"], columns)
     for _, cell in shown.groupby("cell_key", sort=False):
-        first = cell.iloc[0]
-        mark = "*" if first["dataset_variant"] in INCOMPLETE else ""
-        dataset = f"{first['dataset']}{mark}"
-        names = (first["model"], first["backend"], dataset, str(first["seed"]))
-        table.add_row(*map(escape, names), *(_value(cell, metric) for metric in COLUMNS))
+        names = [*_names(cell.iloc[0]), str(cell.iloc[0]["seed"])]
+        table.add_row(*map(escape, names), *(_value(cell, column) for column in columns))
     return table
 
 
-def _value(cell: pd.DataFrame, metric: str) -> str:
-    rows = cell[cell["metric"] == metric]
+def _seeds_table(rows: pd.DataFrame) -> Table | None:
+    """Mean and half of the 95 % interval over seeds; None where no cell has a second seed."""
+    together = across_seeds(_overall(rows))
+    together = together[together["seeds"] > 1]
+    columns = [column for column in COLUMNS if _has(together, column)]
+    if not columns:
+        return None
+    table = _empty_table(["model", "backend", "dataset", "seeds"], columns)
+    keys = ["model", "backend", "dataset", "protocol_hash"]
+    for _, group in together.groupby(keys, sort=False):
+        names = [*_names(group.iloc[0]), str(group["seeds"].max())]
+        table.add_row(*map(escape, names), *(_interval(group, column) for column in columns))
+    return table
+
+
+def _empty_table(names: list[str], columns: list[Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for heading in names:
+        table.add_column(heading, no_wrap=True, overflow="fold", vertical="bottom")
+    for column in columns:
+        table.add_column(column.heading, justify="right", no_wrap=True, vertical="bottom")
+    return table
+
+
+def _overall(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of whole models, all time steps and no noise."""
+    return rows[rows[["layer", "time_step", "noise_kind"]].isna().all(axis=1)]
+
+
+def _has(rows: pd.DataFrame, column: Column) -> bool:
+    """Whether any row fills the column; one that nothing fills is left out."""
+    return bool(rows.loc[rows["metric"] == column.metric, "value"].notna().any())
+
+
+def _names(row: pd.Series) -> list[str]:
+    mark = "*" if row["dataset_variant"] in INCOMPLETE else ""
+    return [row["model"], row["backend"], f"{row['dataset']}{mark}"]
+
+
+def _select(rows: pd.DataFrame, column: Column) -> pd.DataFrame:
+    rows = rows[rows["metric"] == column.metric]
+    measured = rows[rows["split"] == column.split]
+    return rows if measured.empty else measured
+
+
+def _value(cell: pd.DataFrame, column: Column) -> str:
+    rows = _select(cell, column)
     if rows.empty:
         return ""
     row = rows.iloc[0]
     if row["status"] != "ok":
         return {"not_applicable": "-"}.get(row["status"], row["status"])
-    return COLUMNS[metric][1].format(row["value"] / UNITS.get(metric, 1))
+    return column.form.format(row["value"] / column.unit)
+
+
+def _interval(group: pd.DataFrame, column: Column) -> str:
+    rows = _select(group, column)
+    if rows.empty:
+        return "-"
+    row = rows.iloc[0]
+    mean, half = row["value"] / column.unit, (row["ci_high"] - row["value"]) / column.unit
+    return f"{column.form.format(mean)}±{column.form.format(half)}"
 
 
 def _reasons(rows: pd.DataFrame) -> list[str]:

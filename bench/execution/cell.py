@@ -18,7 +18,7 @@ from bench.batches import seed_everything
 from bench.datasets.base import ImageData, Split
 from bench.devices import describe_device
 from bench.errors import one_line
-from bench.evaluation import Evaluator, selection_scores
+from bench.evaluation import Evaluator, Selections, metric_scores, selection_scores
 from bench.files import atomic, write_json
 from bench.images import save_grids
 from bench.metrics.base import Metric, Observation
@@ -29,10 +29,19 @@ from bench.progress import Reporter
 from bench.provenance import environment, git_commit, suite_version
 from bench.roots import Resources
 from bench.store import SCHEMA_VERSION, CellFolder, Row, frame
-from bench.training import LAST, BestEpochs, EpochRecord, TrainingRecord, train
+from bench.training import BEST_TEST_LOSS, LAST, BestEpochs, EpochRecord, TrainingRecord, train
 
 TRAINING_FILE = "training.json"
 ERROR_FILE = "error.log"
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Which weights were scored; all None if none were."""
+
+    train_images: int | None = None
+    epoch: int | None = None
+    epoch_selection: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class CellRun:
         Args:
             load: gives the cell's images; called only if something is missing.
         """
-        missing = self.folder.missing(self.metrics.values())
+        missing = self.missing()
         if not missing:
             return self.folder.rows()
         if self.cell.skipped:
@@ -79,6 +88,19 @@ class CellRun:
         duration = time.perf_counter() - started
         return self._write(missing, [{**row, "duration_s": duration} for row in rows])
 
+    def missing(self) -> list[type[Metric]]:
+        """The metrics to observe: without those skipped before that cannot be had now either."""
+        skipped = self.folder.skipped()
+        return [
+            metric
+            for metric in self.folder.missing(self.metrics.values())
+            if metric.name not in skipped or not self._unavailable(metric)
+        ]
+
+    def _unavailable(self, metric: type[Metric]) -> bool:
+        extractors = [registry.extractors.load(name) for name in metric.extractors]
+        return any(extractor.unavailable(self.resources) for extractor in extractors)
+
     def _observe(self, missing: list[type[Metric]], data: ImageData) -> list[Row]:
         train_images = torch.from_numpy(data.train.images).to(self.device)
         test_images = torch.from_numpy(data.test.images).to(self.device)
@@ -88,17 +110,46 @@ class CellRun:
             self._train(model, train_images, evaluator)
         training = self._training()
         save_grids(self._with_weights(model, LAST), evaluator, self.folder.path / "images")
+        selections = self._selections(missing, model, evaluator, training)
         rows: list[Row] = []
-        for label, metrics in _by_label(missing, training).items():
+        for label, metrics in self._by_label(missing, training).items():
             model = self._with_weights(model, label)
             instances = [metric(self.cell.resolved) for metric in metrics]
-            observed = evaluator.evaluate(model, instances, training)
+            observed = evaluator.evaluate(model, instances, training, selections)
+            scored = _Scored(len(train_images), training.selected[label], _selection(label))
             for metric in metrics:
-                rows += [
-                    self._row(metric, observation, training.selected[label], len(train_images))
-                    for observation in observed[metric.name]
-                ]
+                rows += [self._row(metric, found, scored) for found in observed[metric.name]]
         return rows
+
+    def _selections(
+        self,
+        missing: Iterable[type[Metric]],
+        model: GenerativeModel,
+        evaluator: Evaluator,
+        training: TrainingRecord,
+    ) -> Selections:
+        """What the selecting metrics say of each epoch that was kept, if a metric asks."""
+        if set(training.selected) == {LAST} or not any("selections" in m.needs for m in missing):
+            return Selections()
+        selecting = [metric for metric in self.metrics.values() if metric.selects_epochs]
+        values: dict[str, dict[str, float]] = {metric.name: {} for metric in selecting}
+        for label in training.selected:
+            scored = [m for m in selecting if label in {LAST, BEST_TEST_LOSS, m.name}]
+            found = metric_scores(evaluator, scored, self._with_weights(model, label))
+            for name, score in found.items():
+                values[name][_selection(label)] = score.value
+        return Selections(values, {m.name: bool(m.higher_is_better) for m in selecting})
+
+    def _by_label(
+        self, metrics: Iterable[type[Metric]], training: TrainingRecord
+    ) -> dict[str, list[type[Metric]]]:
+        """Metrics by the label of the weights that they are to see."""
+        general = BEST_TEST_LOSS if self.cell.resolved.epoch_selection == BEST_TEST_LOSS else LAST
+        groups: dict[str, list[type[Metric]]] = {}
+        for metric in metrics:
+            label = metric.name if metric.name in training.selected else general
+            groups.setdefault(label, []).append(metric)
+        return groups
 
     def _evaluator(self, train_images: Tensor, test_images: Tensor, data: ImageData) -> Evaluator:
         cell, info = self.cell, self.cell.info
@@ -112,9 +163,7 @@ class CellRun:
                 self.device,
                 train_images,
                 test_images,
-                self.resources.data_root,
-                self.resources.weights,
-                self.resources.cache,
+                self.resources,
                 self.reporter,
             )
         )
@@ -179,7 +228,7 @@ class CellRun:
 
     def _everywhere(self, metrics: Iterable[type[Metric]], status: Any, reason: str) -> list[Row]:
         observation = Observation(None, status=status, reason=reason)
-        return [self._row(metric, observation, None, None) for metric in metrics]
+        return [self._row(metric, observation, _Scored()) for metric in metrics]
 
     def _write(self, replaced: list[type[Metric]], rows: list[Row]) -> pd.DataFrame:
         kept = self.folder.rows()
@@ -193,16 +242,11 @@ class CellRun:
         self.folder.write_rows(merged)
         return merged
 
-    def _row(
-        self,
-        metric: type[Metric],
-        observation: Observation,
-        epoch: int | None,
-        train_images: int | None,
-    ) -> Row:
+    def _row(self, metric: type[Metric], observation: Observation, scored: _Scored) -> Row:
         cell, info = self.cell, self.cell.info
         return {
             **dataclasses.asdict(observation),
+            "epoch_selection": observation.epoch_selection or scored.epoch_selection,
             "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
             "cell_key": cell.key,
@@ -212,11 +256,11 @@ class CellRun:
             "dataset": cell.dataset,
             "dataset_variant": _variant(cell),
             "dataset_fingerprint": info.fingerprint if info else None,
-            "train_images": train_images,
+            "train_images": scored.train_images,
             "protocol": cell.protocol.name,
             "protocol_hash": cell.protocol.hash,
             "seed": cell.seed,
-            "epoch": epoch,
+            "epoch": scored.epoch,
             "metric": metric.name,
             "metric_version": metric.version,
             "higher_is_better": metric.higher_is_better,
@@ -232,16 +276,9 @@ def _labels(split: Split) -> Tensor | None:
     return None if split.labels is None else torch.from_numpy(split.labels)
 
 
-def _by_label(
-    metrics: Iterable[type[Metric]], training: TrainingRecord
-) -> dict[str, list[type[Metric]]]:
-    """Metrics by the label of the weights that they are to see."""
-    general = next((label for label in training.selected if label == "best_test_loss"), LAST)
-    groups: dict[str, list[type[Metric]]] = {}
-    for metric in metrics:
-        label = metric.name if metric.name in training.selected else general
-        groups.setdefault(label, []).append(metric)
-    return groups
+def _selection(label: str) -> str:
+    """The epoch selection that keeps weights under a label."""
+    return label if label in {LAST, BEST_TEST_LOSS} else "best_per_metric"
 
 
 def _variant(cell: Cell) -> str | None:

@@ -36,8 +36,8 @@ def run_serially(
         if cell.info is not None:
             directory.cell(cell.without_data()).remove()
         folder = directory.cell(cell)
-        done = not folder.missing(metrics.values())
         run = CellRun(cell, folder, metrics, device, run_id, reporter, resources)
+        done = not run.missing()
         reporter.cell_started(index, len(plan.cells), cell.title)
         started = time.perf_counter()
         rows = run.run(partial(data.load, cell))
