@@ -24,6 +24,16 @@ TINY = (
 )
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nothing_from_elsewhere(tmp_path_factory):
+    """A cache of the session's own, and no weights from the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("BENCH_INCEPTION_WEIGHTS", "no/such/file")
+        patch.setenv("BENCH_INCEPTION_TORCHVISION_WEIGHTS", "no/such/file")
+        yield
+
+
 @pytest.fixture
 def tiny():
     return list(TINY)

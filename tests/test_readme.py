@@ -56,9 +56,23 @@ def test_every_bench_option_and_name_in_the_readme_exists(blocks, bench_cli):
         assert option in help_text
 
 
-def test_the_metrics_table_lists_every_metric():
+def test_the_docs_name_every_metric_setting_and_noise():
+    from bench.noise import INPUT_NOISE, LATENT_NOISE
     from bench.registry import metrics
 
-    text = README.read_text(encoding="utf-8")
-    for name in metrics.names():
+    text = (README.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name in [*metrics.names(), *INPUT_NOISE, *LATENT_NOISE]:
         assert f"`{name}`" in text
+
+
+def test_every_weights_file_that_the_docs_name_is_one():
+    from bench.metrics.extractors import autoencoder_published, inception
+
+    text = (README.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+    known = {inception.NAME, inception.TORCHVISION_NAME, "fad_mnist", "fad_fashion_mnist"}
+    assert set(re.findall(r"--weights (\w+)=", text)) <= known
+    assert set(re.findall(r"BENCH_INCEPTION\w+", text)) == {
+        inception.VARIABLE,
+        inception.TORCHVISION_VARIABLE,
+    }
+    assert autoencoder_published

@@ -1,0 +1,79 @@
+"""How long the Fréchet distance takes, and how much memory a stream of images."""
+
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+import torch
+
+from bench.devices import PeakMemory
+from bench.metrics.base import Batch, Facts
+from bench.metrics.extractors.base import Extractors, Setting
+from bench.metrics.fad import FAD
+from bench.metrics.frechet import frechet_distance, moments
+from bench.progress import Reporter
+from bench.protocol import load_protocol
+from bench.roots import Resources
+from bench.training import TrainingRecord
+
+DIMENSIONS = 2048
+STREAMS = (1_000, 10_000)
+
+
+def frechet_distance_against_sqrtm():
+    """Seconds for the distance of 2,048 features, ours and by scipy's matrix square root."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn((2, 5_000, DIMENSIONS), generator=generator)
+    one, two = (
+        moments(f @ torch.randn(DIMENSIONS, DIMENSIONS, generator=generator) / 45) for f in features
+    )
+    parts = (one.mean, one.covariance, two.mean, two.covariance)
+    started = time.perf_counter()
+    ours = frechet_distance(*parts)
+    seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    root = scipy.linalg.sqrtm(one.covariance @ two.covariance).real
+    theirs = np.square(one.mean - two.mean).sum() + np.trace(
+        one.covariance + two.covariance - 2 * root
+    )
+    seconds_sqrtm = time.perf_counter() - started
+    yield "Fréchet distance, 2,048 features", "s", seconds
+    yield "the same by scipy.linalg.sqrtm", "s", seconds_sqrtm
+    yield "their relative difference", "1", abs(ours / theirs - 1)
+
+
+def memory_of_a_stream():
+    """Peak memory while FAD takes in 1,000 and 10,000 generated images."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as fresh:
+        peaks = list(fresh.map(_peak_memory, STREAMS))
+    for images, peak in zip(STREAMS, peaks, strict=True):
+        yield f"peak memory, FAD of {images:,} images", "MiB", peak / 2**20
+    yield "ratio of the two", "1", peaks[1] / peaks[0]
+
+
+def _peak_memory(images):
+    generator = torch.Generator().manual_seed(0)
+    few = torch.randint(0, 256, (250, 1, 32, 32), generator=generator, dtype=torch.uint8)
+    protocol = load_protocol("smoke", ["autoencoder_epochs=1"])
+    with tempfile.TemporaryDirectory() as folder:
+        cpu, resources = torch.device("cpu"), Resources(Path(folder), {}, Path(folder))
+        extractors = Extractors(
+            Setting("noise", "none", protocol, 0, cpu, few, few, resources, Reporter())
+        )
+        metric = FAD(protocol)
+        extractors.get("autoencoder")
+        memory = PeakMemory(cpu)
+        with torch.no_grad():
+            for _ in range(images // 250):
+                batch = torch.rand((250, 1, 32, 32), generator=generator) * 2 - 1
+                metric.update(Batch("generated", batch, None, {}, extractors=extractors))
+        list(metric.compute(Facts(0, 0, TrainingRecord((), {}, None), None, extractors)))
+        return memory.bytes()
+
+
+BENCHMARKS = (frechet_distance_against_sqrtm, memory_of_a_stream)
