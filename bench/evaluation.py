@@ -66,7 +66,9 @@ class Evaluator:
         selections: Selections | None = None,
     ) -> dict[str, list[Observation]]:
         """Observations by metric. A metric that fails, or cannot apply, says so in its own."""
-        missing = {metric.name: _missing(metric, model) for metric in metrics}
+        missing = {
+            metric.name: metric.inapplicable() or _missing(metric, model) for metric in metrics
+        }
         shown = _Audience([metric for metric in metrics if not missing[metric.name]])
         shown.check_extractors(self.extractors)
         model.eval()

@@ -101,6 +101,7 @@ class Protocol(_Frozen):
     time_step_images: Positive = 1000
     kid_subsets: Positive = 100
     kid_subset_size: Annotated[int, Field(ge=2)] = 1000
+    inception_minimum_images: Positive = 2000
     inception_score_splits: Positive = 10
     neighbours: Positive = 5
     autoencoder_epochs: Positive = 150

@@ -176,6 +176,10 @@ class Metric(ABC):
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
 
+    def inapplicable(self) -> str | None:
+        """Why there can be no number under the protocol, known before anything runs; else None."""
+        return None
+
     def update(self, batch: Batch) -> None:  # noqa: B027
         """Take in one batch; called only for passes that the metric needs."""
 

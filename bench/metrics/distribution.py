@@ -79,6 +79,13 @@ class DistributionMetric(Metric):
         super().__init__(protocol)
         self._generated = Spool()
 
+    def inapplicable(self) -> str | None:
+        """Too few images for Inception's 2,048 features, by the protocol."""
+        n, least = self.protocol.generated_images, self.protocol.inception_minimum_images
+        if n >= least or not any("inception" in name for name in self.extractors):
+            return None
+        return f"{n} generated images, of which Inception's features need {least} (protocol)"
+
     @abstractmethod
     def estimate(self, generated: Tensor, extractors: Extractors) -> Estimate | str:
         """The number from features ``(N, D)`` of generated images, or why there can be none."""
