@@ -1,3 +1,4 @@
+import io
 import itertools
 import json
 import os
@@ -5,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.datasets
 from PIL import Image
+from rich.console import Console
 from sklearn.svm import SVC
 
 import bench
 from bench import registry
+from bench.cli.summary import print_summary
 from bench.store import SCHEMA
 
 OBSERVATION_COLUMNS = [
@@ -264,6 +268,15 @@ def test_reconstructions_are_recognisably_the_inputs(tmp_path):
         read_as_the_same_digit = np.mean(reader.predict(reconstructions) == reader.predict(inputs))
         assert nearest_to_its_own > 0.5, folder.name
         assert read_as_the_same_digit > 0.7, folder.name
+
+
+def test_the_summary_fits_80_columns(tiny_run):
+    _, rows = tiny_run
+    printed = io.StringIO()
+    print_summary(rows, Path("runs/smoke"), Console(width=80, file=printed))
+    table = printed.getvalue().split("Rows:")[0]
+    assert "spikingjelly" in table
+    assert "…" not in table
 
 
 def test_an_interrupted_run_keeps_finished_cells_and_exits_130(tiny_flags, tmp_path):

@@ -39,8 +39,6 @@ COLUMNS = (
     Column("firing_rate", "test", "firing\nrate", "{:.3f}"),
     Column("energy", "generated", "sample\nnJ", "{:.0f}", 1e3),
     Column("training_throughput", "train", "train\nimg/s", "{:.0f}"),
-    Column("sampling_throughput", "generated", "sample\nimg/s", "{:.0f}"),
-    Column("peak_memory", "train", "peak\nMiB", "{:.0f}", 2**20),
 )
 INCOMPLETE = {
     "subset": "a subset of the dataset",
