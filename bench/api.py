@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench import registry
 from bench.devices import resolve_device
-from bench.errors import BenchError
+from bench.errors import BenchError, UnknownNameError
 from bench.execution.serial import run_serially
 from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
@@ -86,7 +86,7 @@ def prepare(
         "seeds": sorted({cell.seed for cell in plan.cells}),
         "device": device,
     }
-    resources = Resources(request.data_root, weight_files(weights), cache_folder())
+    resources = Resources(request.data_root, _weights(weights), cache_folder())
     return Job(plan, metrics, folder, device, resources, asked)
 
 
@@ -154,6 +154,18 @@ def _protocol(protocol: str | Path | Protocol, settings: list[str]) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol.customised(parse_settings(settings))
     return load_protocol(protocol, settings)
+
+
+def _weights(given: Iterable[str]) -> dict[str, Path]:
+    """Weight files by name, each of a name that some extractor takes."""
+    files = weight_files(given)
+    if files:
+        extractors = [registry.extractors.load(name) for name in registry.extractors.names()]
+        known = {name for extractor in extractors for name in extractor.weight_names}
+        for name in files:
+            if name not in known:
+                raise UnknownNameError("weights", name, known)
+    return files
 
 
 def _names(names: str | Iterable[str]) -> tuple[str, ...]:

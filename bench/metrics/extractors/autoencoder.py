@@ -9,6 +9,7 @@ from bench.metrics.extractors.autoencoder_published import (
     PUBLISHED,
     published_statistics,
     published_weights,
+    weight_name,
 )
 from bench.metrics.extractors.autoencoder_training import trained_autoencoder, weights_sha256
 from bench.metrics.extractors.base import Extractor, Features, Setting
@@ -24,6 +25,8 @@ class Autoencoder(Extractor):
     ``fad_mnist`` or ``fad_fashion_mnist``; else the suite trains the autoencoder on the training
     images. The description says which. Images are neither resized nor quantised.
     """
+
+    weight_names = tuple(map(weight_name, PUBLISHED))
 
     def __init__(self, setting: Setting) -> None:
         """Load the published weights, or train.

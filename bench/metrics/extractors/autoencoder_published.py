@@ -53,6 +53,11 @@ PUBLISHED = {
 }
 
 
+def weight_name(dataset: str) -> str:
+    """Under which name a dataset's published autoencoder is given by hand."""
+    return f"fad_{dataset}"
+
+
 def published_weights(setting: Setting) -> Path | None:
     """The file of the published weights, if it is here and made for the setting's images.
 
@@ -68,7 +73,7 @@ def published_weights(setting: Setting) -> Path | None:
         return None
     if preprocessing != (32, None, "bilinear"):
         return None
-    given = setting.resources.weights.get(f"fad_{setting.dataset}")
+    given = setting.resources.weights.get(weight_name(setting.dataset))
     return _checked(
         given or setting.resources.data_root / published.weights, published.weights_sha256
     )

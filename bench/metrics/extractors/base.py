@@ -70,11 +70,13 @@ class Extractor(ABC):
     Attributes:
         description: what it is, resize mode and quantisation included; the row's ``extractor``.
         sha256: of its weights; the row's ``extractor_sha256``.
+        weight_names: under which it takes weight files given by hand.
         reference_batch: images a batch of the reference; told in the description if it matters.
     """
 
     description: str
     sha256: str
+    weight_names: ClassVar[tuple[str, ...]] = ()
     reference_batch: ClassVar[int] = REFERENCE_BATCH
 
     @classmethod

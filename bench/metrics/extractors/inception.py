@@ -60,6 +60,8 @@ class _Weighted(Extractor):
 class _Inception(_Weighted):
     """The network of 2015-12-05: 2,048 pool features and 1,008 logits without their bias."""
 
+    weight_names = (NAME,)
+
     def __init__(self, setting: Setting) -> None:
         """Load the weights ``inception``.
 
@@ -142,6 +144,7 @@ class InceptionTorchvision(_Weighted):
     reported as published. There are logits of 1,000 ImageNet classes; the pool features are they.
     """
 
+    weight_names = (TORCHVISION_NAME,)
     description = (
         "Inception v3 (torchvision, ImageNet), not quantised, bilinear resize to 299x299, "
         "raw 0..255 input"
