@@ -1,5 +1,6 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and their checksums."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -29,3 +30,9 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     with atomic(path) as file:
         file.write(json.dumps(content, indent=2).encode())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

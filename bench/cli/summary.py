@@ -18,14 +18,14 @@ class Column:
 
     Attributes:
         metric: its name.
-        split: the split that it is shown for; None for a metric that has one.
+        split: the split that it is shown for.
         heading: in two lines.
         form: how it is printed.
         unit: what it is divided by first.
     """
 
     metric: str
-    split: str | None
+    split: str
     heading: str
     form: str
     unit: float = 1

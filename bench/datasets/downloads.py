@@ -3,7 +3,6 @@
 import contextlib
 import io
 import shutil
-import socket
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -12,8 +11,7 @@ from typing import Any
 
 from bench.datasets.base import Dataset
 from bench.errors import DataUnavailableError
-
-NETWORK_TIMEOUT_SECONDS = 20.0
+from bench.network import NETWORK_TIMEOUT_SECONDS, network_timeout
 
 
 class TorchvisionDataset(Dataset):
@@ -57,7 +55,8 @@ class TorchvisionDataset(Dataset):
         try:
             with _staging_folder(self.root) as staging:
                 self._copy_verified(staging)
-                with contextlib.redirect_stdout(io.StringIO()), _network_timeout():
+                timeout = network_timeout(NETWORK_TIMEOUT_SECONDS)
+                with contextlib.redirect_stdout(io.StringIO()), timeout:
                     self.download(staging)
                 _publish(staging, self.root)
         except DataUnavailableError:
@@ -106,16 +105,6 @@ def _staging_folder(root: Path) -> Iterator[Path]:
         ) from error
     with staging as folder:
         yield Path(folder)
-
-
-@contextlib.contextmanager
-def _network_timeout() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _publish(staging: Path, root: Path) -> None:

@@ -16,6 +16,7 @@ from torchvision.models import EfficientNet_B0_Weights, inception_v3
 
 from bench.batches import to_unit_range
 from bench.errors import SkippedError
+from bench.files import file_sha256
 from bench.metrics.base import Batch, Facts
 from bench.metrics.distances import FID, KID, CleanFID, OfficialFID
 from bench.metrics.extractors import inception
@@ -28,7 +29,7 @@ from bench.metrics.extractors.inception import (
     InceptionTorchvision,
 )
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
-from bench.metrics.extractors.weights import file_sha256, weight_file
+from bench.metrics.extractors.weights import weight_file
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
 from bench.progress import Reporter

@@ -1,12 +1,12 @@
 """The autoencoders and reference statistics that came with the papers' official code."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bench.errors import BenchError
+from bench.files import file_sha256
 from bench.metrics.extractors.base import Setting
 
 
@@ -102,8 +102,7 @@ def _checked(path: Path, sha256: str) -> Path | None:
     """The path; None if there is no such file."""
     if not path.exists():
         return None
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != sha256:
         raise BenchError(
             f"{path} is not the file that was published: SHA-256 {found}, expected {sha256}; "

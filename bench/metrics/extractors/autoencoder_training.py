@@ -16,6 +16,7 @@ from bench.batches import preserved_randomness, training_batches
 from bench.files import atomic, write_json
 from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
 from bench.metrics.extractors.base import Setting
+from bench.metrics.extractors.cache import entry_folder
 
 VERSION = "1"
 SEED = 0
@@ -33,10 +34,7 @@ def trained_autoencoder(setting: Setting, latent_size: int) -> AutoencoderNetwor
     folder that cannot be written costs the training each time.
     """
     content = _content(setting, latent_size)
-    canonical = json.dumps(content, sort_keys=True)
-    entry = (
-        setting.resources.cache / "autoencoders" / hashlib.sha256(canonical.encode()).hexdigest()
-    )
+    entry = entry_folder(setting.resources.cache / "autoencoders", content)
     network = _fresh_network(setting, latent_size)
     weights = _read_weights(entry, setting.device)
     if weights is not None:

@@ -1,18 +1,14 @@
 """Weight files of extractors: given by hand, cached, or fetched once and checked."""
 
-import hashlib
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from bench.errors import SkippedError, one_line
+from bench.files import file_sha256
+from bench.network import NETWORK_TIMEOUT_SECONDS, network_timeout
 from bench.roots import Resources
-
-TIMEOUT_SECONDS = 20.0
 
 # Many cells of a run ask for the same file: without a network, each would wait for the timeout.
 _failures: dict[tuple[str, Path], str] = {}
@@ -51,12 +47,6 @@ def weight_file(resources: Resources, name: str, variable: str, url: str, sha256
     return target
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _from_variable(variable: str) -> Path:
     path = Path(os.environ[variable]).expanduser()
     if not path.is_file():
@@ -75,20 +65,10 @@ def _fetch(url: str, target: Path, sha256: str) -> str | None:
     """Download the file, which appears whole or not at all; the reason if that failed."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _socket_timeout(TIMEOUT_SECONDS):
+        with network_timeout(NETWORK_TIMEOUT_SECONDS):
             torch.hub.download_url_to_file(url, str(target), hash_prefix=sha256, progress=False)
     except RuntimeError as error:
         return f"{url} is not what it should be ({one_line(error)})"
     except OSError as error:
         return f"{url} cannot be fetched to {target.parent} ({one_line(error)})"
     return None
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
