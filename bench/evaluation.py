@@ -12,6 +12,7 @@ from bench.batches import batch_count, seed_everything
 from bench.errors import SkippedError, one_line
 from bench.metrics.base import Batch, Facts, LatentBatch, Metric, Need, Observation, Status
 from bench.metrics.extractors.base import Extractors
+from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.model import GenerativeModel, Step
 from bench.passes import Passes
 from bench.progress import Reporter
@@ -19,6 +20,7 @@ from bench.protocol import Protocol
 from bench.training import BEST_TEST_LOSS, Score, TrainingRecord
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
+_Lacking = Mapping[Need, str | None]
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,19 @@ class Evaluator:
         selections: Selections | None = None,
     ) -> dict[str, list[Observation]]:
         """Observations by metric. A metric that fails, or cannot apply, says so in its own."""
+        lacking = _lacking(model)
         missing = {
-            metric.name: metric.inapplicable() or _missing(metric, model) for metric in metrics
+            metric.name: metric.inapplicable() or _missing(metric, model, lacking)
+            for metric in metrics
         }
-        shown = _Audience([metric for metric in metrics if not missing[metric.name]])
+        able = [metric for metric in metrics if not missing[metric.name]]
+        shown = _Audience(able, lacking, GeneratedFeatures(self.extractors))
         shown.check_extractors(self.extractors)
         model.eval()
         passes = self._passes(model)
         with torch.no_grad():
             shown.show("reconstructions", passes.reconstructions)
-            shown.show("generated", passes.generated)
+            shown.show_generated(passes.generated)
             shown.show("noisy_reconstructions", passes.noisy_reconstructions)
             shown.show("partial_decodings", passes.partial_decodings)
             shown.show_latents(passes.latents)
@@ -86,6 +91,7 @@ class Evaluator:
                 training,
                 sampling,
                 self.extractors,
+                shown.features,
                 found.values,
                 found.higher_is_better,
             )
@@ -135,12 +141,16 @@ class Evaluator:
 class _Audience:
     """The metrics that a model is shown to; one that fails leaves the others alone."""
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
+    def __init__(
+        self, metrics: Sequence[Metric], lacking: _Lacking, features: GeneratedFeatures
+    ) -> None:
         self.metrics = metrics
+        self.lacking = lacking
+        self.features = features
         self._ended: dict[str, Observation] = {}
 
     def wants(self, need: Need) -> bool:
-        return any(need in metric.needs for metric in self._left())
+        return not self.lacking[need] and any(_uses(metric, need) for metric in self._left())
 
     def check_extractors(self, extractors: Extractors) -> None:
         """End the metrics whose extractors cannot be had here."""
@@ -153,10 +163,17 @@ class _Audience:
         """Run a pass, if any metric needs it."""
         if self.wants(need):
             for batch in run():
-                for metric in self._left():
-                    if need in metric.needs:
-                        with self._guarded(metric):
-                            metric.update(batch)
+                self._show(need, batch)
+
+    def show_generated(self, run: Callable[[], Iterator[Batch]]) -> None:
+        """Run the pass of generated images, if any metric needs them or their features."""
+        if self.wants("generated") or self.wants("features"):
+            extracting = [metric for metric in self._left() if "features" in metric.needs]
+            names = {name for metric in extracting for name in metric.extractors}
+            for batch in run():
+                for name in sorted(names):
+                    self.features.add(name, batch.images)
+                self._show("generated", batch)
 
     def show_latents(self, run: Callable[[], Iterator[LatentBatch]]) -> None:
         """Run the pass over latents, if any metric needs it."""
@@ -175,6 +192,12 @@ class _Audience:
         if metric.name in self._ended:
             return [self._ended[metric.name]]
         return observations
+
+    def _show(self, need: Need, batch: Batch) -> None:
+        for metric in self._left():
+            if _uses(metric, need):
+                with self._guarded(metric):
+                    metric.update(batch)
 
     def _left(self) -> list[Metric]:
         return [metric for metric in self.metrics if metric.name not in self._ended]
@@ -249,20 +272,34 @@ def _finite(observation: Observation) -> Observation:
     )
 
 
-def _missing(metric: Metric, model: GenerativeModel) -> str | None:
-    """What the metric needs and the model cannot give, in words; None if nothing."""
+def _uses(metric: Metric, need: Need) -> bool:
+    return need in metric.needs or need in metric.needs_any
+
+
+def _lacking(model: GenerativeModel) -> _Lacking:
+    """By need: why the model cannot give it, in words; None if it can."""
     able = model.capabilities
-    lacking = {
-        "reconstructions": None if "reconstruct" in able else "it cannot reconstruct",
-        "noisy_reconstructions": None if "reconstruct" in able else "it cannot reconstruct",
-        "generated": None if "sample" in able else "it cannot sample",
-        "sampling_time": None if "sample" in able else "it cannot sample",
+    no_samples = None if "sample" in able else "it cannot sample"
+    no_reconstructions = None if "reconstruct" in able else "it cannot reconstruct"
+    return {
+        "reconstructions": no_reconstructions,
+        "noisy_reconstructions": no_reconstructions,
+        "generated": no_samples,
+        "features": no_samples,
+        "sampling_time": no_samples,
         "latents": None if "encode" in able else "it cannot encode",
         "partial_decodings": _no_partial_decodings(model),
         "selections": None,
         "spikes": None if model.spiking_layers() else "it has no spiking layers",
     }
-    reasons = [lacking[need] for need in sorted(metric.needs) if lacking[need]]
+
+
+def _missing(metric: Metric, model: GenerativeModel, lacking: _Lacking) -> str | None:
+    """What the metric needs and the model cannot give, in words; None if nothing."""
+    reasons = [reason for need in sorted(metric.needs) if (reason := lacking[need])]
+    choice = [lacking[need] for need in sorted(metric.needs_any)]
+    if choice and all(choice):
+        reasons.append(" and ".join(reason for reason in choice if reason))
     return f"not for {type(model).__name__}: {reasons[0]}" if reasons else None
 
 

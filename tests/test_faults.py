@@ -61,6 +61,13 @@ class Sampler(Steady):
 
     capabilities = frozenset({"sample"})
 
+    def __init__(self, image_shape, protocol, backend):
+        super().__init__(image_shape, protocol, backend)
+        self.gain = nn.Linear(1, 1)
+
+    def sample(self, n, generator):
+        return super().sample(n, generator) + self.gain(torch.zeros(n, 1))[..., None, None]
+
 
 class Colour(Steady):
     """Takes colour images only."""
@@ -187,6 +194,8 @@ def test_what_a_model_cannot_do_is_not_applicable(run):
     assert status["parameter_count"] == "ok"
     reasons = rows[rows["metric"] == "reconstruction_loss"]["reason"]
     assert reasons.item() == "not for Sampler: it cannot reconstruct"
+    operations = rows[rows["metric"] == "synaptic_operations_dense"]
+    assert operations[["split", "status", "value"]].values.tolist() == [["generated", "ok", 1.0]]
 
 
 def test_a_model_that_cannot_take_the_images_is_skipped_and_strict_minds(

@@ -19,7 +19,8 @@ NO_SPIKES = "none of the model's spiking layers runs"
 class _Spikes(Metric):
     """Sums up spike trains by split and layer."""
 
-    needs = frozenset({"spikes", "reconstructions", "generated"})
+    needs = frozenset({"spikes"})
+    needs_any = frozenset({"reconstructions", "generated"})
 
     def __init__(self, protocol: Protocol) -> None:
         super().__init__(protocol)
@@ -149,7 +150,7 @@ class ActivationSparsity(Metric):
     unit = "1"
     higher_is_better = True
     tolerance = 0.05
-    needs = frozenset({"reconstructions", "generated"})
+    needs_any = frozenset({"reconstructions", "generated"})
 
     def __init__(self, protocol: Protocol) -> None:
         super().__init__(protocol)

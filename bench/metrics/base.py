@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from bench.metrics.extractors.base import Extractors, Features
+from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.protocol import Protocol
 from bench.spikes import LayerActivity
 from bench.training import TrainingRecord
@@ -15,6 +16,7 @@ from bench.training import TrainingRecord
 Need = Literal[
     "reconstructions",
     "generated",
+    "features",
     "noisy_reconstructions",
     "partial_decodings",
     "latents",
@@ -133,6 +135,8 @@ class Facts:
         training: how it was trained.
         sampling: how long sampling took; None if no metric asked or the model cannot sample.
         extractors: gives features of the reference images.
+        generated: features of all generated images, by extractor, for metrics that need
+            ``features``.
         selections: values of the metrics that select epochs, by metric and by selection (``last``,
             ``best_test_loss``, ``best_per_metric``), as far as training kept them.
         higher_is_better: the direction of those metrics.
@@ -143,6 +147,7 @@ class Facts:
     training: TrainingRecord
     sampling: SamplingTime | None
     extractors: Extractors | None = None
+    generated: GeneratedFeatures | None = None
     selections: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     higher_is_better: Mapping[str, bool] = field(default_factory=dict)
 
@@ -157,6 +162,7 @@ class Metric(ABC):
         tolerance: relative change that the regression gate lets pass.
         version: raised whenever a change of the code moves its values.
         needs: what it must be shown; a model that cannot gets a ``not_applicable`` row.
+        needs_any: what it must be shown one of, and is shown all that the model can.
         extractors: registered names of those it asks for features; if one cannot be had here, the
             metric is ``skipped``, before anything runs for it.
         selects_epochs: whether ``best_per_metric`` picks an epoch by it.
@@ -169,6 +175,7 @@ class Metric(ABC):
     tolerance: ClassVar[float]
     version: ClassVar[str] = "1"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    needs_any: ClassVar[frozenset[Need]] = frozenset()
     extractors: ClassVar[tuple[str, ...]] = ()
     selects_epochs: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True

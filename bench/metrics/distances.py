@@ -1,21 +1,21 @@
 """Distances between the features of generated and reference images: FID, KID, their kin."""
 
 import math
+from typing import ClassVar
 
-import numpy as np
-from torch import Tensor
+import torch
 from torch_fidelity.metric_kid import (
     KEY_METRIC_KID_MEAN,
     KEY_METRIC_KID_STD,
     kid_features_to_metric,
 )
 
-from bench.metrics.distribution import DistributionMetric, Estimate
-from bench.metrics.extractors.base import Extractors
-from bench.metrics.frechet import frechet_distance, moments, near_distances
-from bench.metrics.uncertainty import GROUPS, infinite_distance, jackknife_error
+from bench.metrics.distribution import DistributionMetric, Estimate, counts
+from bench.metrics.feature_pairs import FeaturePair
+from bench.metrics.frechet import Moments, frechet_distance, moments, near_distances
+from bench.metrics.uncertainty import GROUPS, Line, jackknife_error, line, subset_sizes
 
-SUBSETS = 10
+SUBSET_SEED = 0
 
 
 class FID(DistributionMetric):
@@ -32,18 +32,14 @@ class FID(DistributionMetric):
     extractors = ("inception_torch_fidelity",)
     selects_epochs = True
 
-    def estimate(self, generated: Tensor, extractors: Extractors) -> Estimate | str:
+    def estimate(self, pair: FeaturePair) -> Estimate | str:
         """The distance, from two images a side."""
-        reference = self.reference(extractors)
-        if min(len(generated), len(reference)) < 2:
-            return _counts(generated, reference) + "the distance needs 2 of each"
-        expected, found = moments(reference), moments(generated)
-        error = None
-        if len(generated) >= GROUPS:
-            left_out = (found.without(moments(generated[i::GROUPS])) for i in range(GROUPS))
-            error = jackknife_error(near_distances(left_out, expected))
+        n = len(pair.generated.pool)
+        if min(n, pair.reference_count) < 2:
+            return counts(pair) + "the distance needs 2 of each"
+        expected, found = pair.once(_reference_moments), pair.once(_generated_moments)
         value = frechet_distance(found.mean, found.covariance, expected.mean, expected.covariance)
-        return Estimate(value, error, len(generated))
+        return Estimate(value, pair.once(_distance_error), n)
 
 
 class CleanFID(FID):
@@ -73,31 +69,51 @@ class EfficientNetFrechetDistance(FID):
 class InfiniteFID(DistributionMetric):
     """FID extrapolated to infinitely many generated images, where their number gives no bias.
 
-    After Chong and Forsyth (arXiv:1911.07023): FID of ten random subsets of the generated images,
+    After Chong and Forsyth (arXiv:1911.07023): FID of 15 random subsets of the generated images,
     from half of them to all, and a line through it against 1/N, whose value at 0 this is. The
-    interval comes from the standard error of the fit: it leaves out that another N images would
-    have been others. Covariances of fewer images than features are singular and the bias no longer
-    a line, so the smallest subset must be larger. The value may be negative.
+    variance behind the interval is the fit's, of which images the subsets hold, and the jackknife's
+    of FID, of which images there are. Covariances of fewer images than features are singular and
+    the bias no longer a line, so the smallest subset must be larger. The value may be negative.
+
+    Attributes:
+        smallest_part: all images over those of the smallest subset.
     """
 
     name = "fid_infinity"
-    higher_is_better = False
+    higher_is_better: ClassVar[bool | None] = False
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
+    version = "2"
+    smallest_part: ClassVar[int] = 2
 
-    def estimate(self, generated: Tensor, extractors: Extractors) -> Estimate | str:
-        """The line's value at 0."""
-        reference = self.reference(extractors)
-        n, features = generated.shape
-        if n // 2 <= features or len(reference) < 2:
-            return _counts(generated, reference) + (
-                f"the extrapolation needs {2 * (features + 1)} generated ones for {features} "
-                "features, and 2 of reference"
+    def estimate(self, pair: FeaturePair) -> Estimate | str:
+        """What the line has of it, where there are images enough for one."""
+        n, features = pair.generated.pool.shape
+        if n // self.smallest_part <= features or pair.reference_count < 2:
+            return counts(pair) + (
+                f"the extrapolation needs {self.smallest_part * (features + 1)} generated ones for "
+                f"{features} features, and 2 of reference"
             )
-        expected = moments(reference)
-        sizes = np.linspace(n // 2, n, SUBSETS).round().astype(int).tolist()
-        found = infinite_distance(generated, expected.mean, expected.covariance, sizes)
-        return Estimate(found.value, found.standard_error, n)
+        return self.of_line(pair.once(_line, self.smallest_part), pair, n)
+
+    def of_line(self, fit: Line, pair: FeaturePair, n: int) -> Estimate:
+        """The line's value at 0."""
+        error = math.hypot(fit.intercept_error, pair.once(_distance_error) or 0)
+        return Estimate(fit.intercept, error, n)
+
+
+class InfiniteFIDSlope(InfiniteFID):
+    """The slope of the line behind ``fid_infinity``: what FID loses with 1/N, times N.
+
+    FID of N of these images is about ``fid_infinity + slope / N``. The interval is the fit's.
+    """
+
+    name = "fid_infinity_slope"
+    higher_is_better = None
+
+    def of_line(self, fit: Line, pair: FeaturePair, n: int) -> Estimate:
+        """The line's slope."""
+        return Estimate(fit.slope, fit.slope_error, n)
 
 
 class KID(DistributionMetric):
@@ -113,15 +129,15 @@ class KID(DistributionMetric):
     tolerance = 0.1
     extractors = ("inception_torch_fidelity",)
 
-    def estimate(self, generated: Tensor, extractors: Extractors) -> Estimate | str:
+    def estimate(self, pair: FeaturePair) -> Estimate | str:
         """The mean over the protocol's subsets."""
-        reference = self.reference(extractors)
+        generated = pair.generated.pool
         subsets, size = self.protocol.kid_subsets, self.protocol.kid_subset_size
-        smaller = min(len(generated), len(reference))
+        smaller = min(len(generated), pair.reference_count)
         if smaller < size:
-            return _counts(generated, reference) + f"kid_subset_size={size} needs {size} of each"
+            return counts(pair) + f"kid_subset_size={size} needs {size} of each"
         found = kid_features_to_metric(
-            generated, reference, kid_subsets=subsets, kid_subset_size=size, verbose=False
+            generated, pair.reference, kid_subsets=subsets, kid_subset_size=size, verbose=False
         )
         error = kid_error(found[KEY_METRIC_KID_STD], subsets, size, smaller)
         return Estimate(found[KEY_METRIC_KID_MEAN], error, len(generated))
@@ -148,5 +164,30 @@ def kid_error(deviation: float, subsets: int, size: int, n: int) -> float | None
     return deviation * math.sqrt(fraction / (1 - fraction) + 1 / subsets)
 
 
-def _counts(generated: Tensor, reference: Tensor) -> str:
-    return f"{len(generated)} generated and {len(reference)} reference images: "
+def _generated_moments(pair: FeaturePair) -> Moments:
+    return moments(pair.generated.pool)
+
+
+def _reference_moments(pair: FeaturePair) -> Moments:
+    return moments(pair.reference)
+
+
+def _distance_error(pair: FeaturePair) -> float | None:
+    """The jackknife's standard error of the distance; None for fewer images than groups."""
+    generated, found = pair.generated.pool, pair.once(_generated_moments)
+    if len(generated) < GROUPS:
+        return None
+    left_out = (found.without(moments(generated[i::GROUPS])) for i in range(GROUPS))
+    return jackknife_error(near_distances(left_out, pair.once(_reference_moments)))
+
+
+def _line(pair: FeaturePair, smallest_part: int) -> Line:
+    """The distance against 1/N, over subsets drawn without replacement with a fixed seed."""
+    generated, sizes = pair.generated.pool, subset_sizes(len(pair.generated.pool), smallest_part)
+    generator = torch.Generator().manual_seed(SUBSET_SEED)
+    drawn = (
+        moments(generated[torch.randperm(len(generated), generator=generator)[:size]])
+        for size in sizes
+    )
+    distances = near_distances(drawn, pair.once(_reference_moments))
+    return line([1 / size for size in sizes], distances)

@@ -6,20 +6,35 @@ mean over images, and its interval comes from their spread, the other set taken 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
-from torch import Tensor
 
-from bench.metrics.distribution import DistributionMetric, Estimate, mean_with_error
-from bench.metrics.extractors.base import Extractors
+from bench.metrics.distribution import DistributionMetric, Estimate, counts, mean_with_error
+from bench.metrics.feature_pairs import FeaturePair
 
 # Squared distances are sums of products, exact to some 1e-14 of the largest: what differs by less
 # than this part of it is the same.
 SAME = 1e-12
 WORKING_MEBIBYTES = 64
+
+
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """Who lies in whose balls, of N generated and M reference images.
+
+    Attributes:
+        balls_around_generated: how many of the reference's balls each generated image lies in,
+            ``(N,)``.
+        reference_reached: whether each reference image lies in a generated one's ball, ``(M,)``.
+        reference_filled: whether each reference image's ball holds a generated one, ``(M,)``.
+    """
+
+    balls_around_generated: np.ndarray
+    reference_reached: np.ndarray
+    reference_filled: np.ndarray
 
 
 class _NeighbourMetric(DistributionMetric):
@@ -28,19 +43,15 @@ class _NeighbourMetric(DistributionMetric):
     extractors = ("inception_torch_fidelity",)
 
     @abstractmethod
-    def scores(self, generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """What each image adds to the mean, from float64 features ``(N, D)`` and ``(M, D)``."""
+    def scores(self, found: Neighbourhoods) -> np.ndarray:
+        """What each image adds to the mean."""
 
-    def estimate(self, generated: Tensor, extractors: Extractors) -> Estimate | str:
+    def estimate(self, pair: FeaturePair) -> Estimate | str:
         """The mean over images."""
-        reference, k = self.reference(extractors), self.protocol.neighbours
-        if min(len(generated), len(reference)) <= k:
-            return (
-                f"{len(generated)} generated and {len(reference)} reference images: "
-                f"neighbours={k} needs {k + 1} of each"
-            )
-        values = self.scores(generated.double().numpy(), reference.double().numpy())
-        return mean_with_error(values, len(generated))
+        n, k = len(pair.generated.pool), self.protocol.neighbours
+        if min(n, pair.reference_count) <= k:
+            return counts(pair) + f"neighbours={k} needs {k + 1} of each"
+        return mean_with_error(self.scores(pair.once(_neighbourhoods_of_pair, k)), n)
 
 
 class Precision(_NeighbourMetric):
@@ -51,9 +62,9 @@ class Precision(_NeighbourMetric):
 
     name = "precision"
 
-    def scores(self, generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    def scores(self, found: Neighbourhoods) -> np.ndarray:
         """Whether each generated image lies in a ball of the reference."""
-        return balls_around(generated, reference, self.protocol.neighbours) > 0
+        return found.balls_around_generated > 0
 
 
 class Recall(_NeighbourMetric):
@@ -64,9 +75,9 @@ class Recall(_NeighbourMetric):
 
     name = "recall"
 
-    def scores(self, generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    def scores(self, found: Neighbourhoods) -> np.ndarray:
         """Whether each reference image lies in a ball of the generated ones."""
-        return balls_around(reference, generated, self.protocol.neighbours) > 0
+        return found.reference_reached
 
 
 class Density(_NeighbourMetric):
@@ -77,10 +88,9 @@ class Density(_NeighbourMetric):
 
     name = "density"
 
-    def scores(self, generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """The number of balls around each generated image, divided by k."""
-        k = self.protocol.neighbours
-        return balls_around(generated, reference, k) / k
+    def scores(self, found: Neighbourhoods) -> np.ndarray:
+        """The number of balls around each generated image, in units of k."""
+        return found.balls_around_generated / self.protocol.neighbours
 
 
 class Coverage(_NeighbourMetric):
@@ -91,39 +101,41 @@ class Coverage(_NeighbourMetric):
 
     name = "coverage"
 
-    def scores(self, generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    def scores(self, found: Neighbourhoods) -> np.ndarray:
         """Whether the ball of each reference image holds a generated one."""
-        return balls_filled(generated, reference, self.protocol.neighbours)
+        return found.reference_filled
 
 
-def balls_around(points: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
-    """In how many balls each of the points ``(N, D)`` lies, of those around centres ``(M, D)``."""
-    limits = _squared_radii(points, centres, k)
-    return _by_row(points, centres, lambda squares, start: (squares <= limits).sum(1))
+def neighbourhoods(generated: np.ndarray, reference: np.ndarray, k: int) -> Neighbourhoods:
+    """Who lies in whose balls, from float64 features ``(N, D)`` and ``(M, D)``, in one search."""
+    slack = SAME * max(np.square(generated).sum(1).max(), np.square(reference).sum(1).max())
+    generated_limits = _squared_radii(generated, k) + slack
+    reference_limits = _squared_radii(reference, k) + slack
+    reached, filled = np.zeros((2, len(reference)), bool)
 
+    def take(squares: np.ndarray, start: int) -> np.ndarray:
+        """In how many balls each of some generated images lies, who are noted in the others."""
+        limits = generated_limits[start : start + len(squares), None]
+        np.logical_or(reached, (squares <= limits).any(0), out=reached)
+        inside = squares <= reference_limits
+        np.logical_or(filled, inside.any(0), out=filled)
+        return inside.sum(1)
 
-def balls_filled(points: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
-    """Which of the balls around centres ``(M, D)`` hold one of the points ``(N, D)``."""
-    limits = _squared_radii(points, centres, k)
-    return _by_row(
-        centres,
-        points,
-        lambda squares, start: squares.min(1) <= limits[start : start + len(squares)],
-    )
-
-
-def _squared_radii(points: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
-    """Up to where a squared distance is inside, ``(M,)``."""
-    reach, _ = NearestNeighbors(n_neighbors=k).fit(centres).kneighbors()
-    slack = SAME * max(np.square(points).sum(1).max(), np.square(centres).sum(1).max())
-    return np.square(reach[:, -1]) + slack
-
-
-def _by_row(
-    rows: np.ndarray, columns: np.ndarray, reduce: Callable[[np.ndarray, int], np.ndarray]
-) -> np.ndarray:
-    """``reduce`` of the squared distances ``(n, M)`` of some rows at a time, and their start."""
     chunks = pairwise_distances_chunked(
-        rows, columns, reduce_func=reduce, metric="sqeuclidean", working_memory=WORKING_MEBIBYTES
+        generated,
+        reference,
+        reduce_func=take,
+        metric="sqeuclidean",
+        working_memory=WORKING_MEBIBYTES,
     )
-    return np.concatenate(list(chunks))
+    return Neighbourhoods(np.concatenate(list(chunks)), reached, filled)
+
+
+def _neighbourhoods_of_pair(pair: FeaturePair, k: int) -> Neighbourhoods:
+    return neighbourhoods(pair.generated.pool.double().numpy(), pair.reference.double().numpy(), k)
+
+
+def _squared_radii(centres: np.ndarray, k: int) -> np.ndarray:
+    """The squared distance of each of ``(M, D)`` to the k-th nearest other one."""
+    reach, _ = NearestNeighbors(n_neighbors=k).fit(centres).kneighbors()
+    return np.square(reach[:, -1])

@@ -34,7 +34,7 @@ class _Cost(Metric):
 
     higher_is_better = False
     tolerance = 0.05
-    needs = frozenset({"reconstructions", "generated"})
+    needs_any = frozenset({"reconstructions", "generated"})
     uncounted: ClassVar[str] = "no linear, convolution or transposed convolution layer runs"
 
     def __init__(self, protocol: Protocol) -> None:
@@ -166,7 +166,7 @@ class MembraneUpdates(_Cost):
     name = "membrane_updates"
     unit = "updates per image"
     tolerance = 0.0
-    needs = frozenset({"spikes", "reconstructions", "generated"})
+    needs = frozenset({"spikes"})
     uncounted = "none of the spiking layers that run is a SpikingNeuron"
 
     def _cost(self, activity: LayerActivity, n: int) -> tuple[Tensor, bool] | None:

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from bench.metrics.distribution import DistributionMetric, Estimate, mean_with_error
-from bench.metrics.extractors.base import Extractors
+from bench.metrics.feature_pairs import FeaturePair
 
 # torch-fidelity's seed, so that the splits are the same.
 SHUFFLE_SEED = 2020
@@ -26,16 +26,16 @@ class InceptionScore(DistributionMetric):
     higher_is_better = True
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
-    part = "logits"
     selects_epochs = True
 
-    def estimate(self, generated: Tensor, extractors: Extractors) -> Estimate | str:
+    def estimate(self, pair: FeaturePair) -> Estimate | str:
         """The mean over the protocol's splits, of at least two images each."""
-        n, splits = len(generated), self.protocol.inception_score_splits
+        logits = _logits(pair)
+        n, splits = len(logits), self.protocol.inception_score_splits
         if n < 2 * splits:
             return f"{n} images: inception_score_splits={splits} needs {2 * splits}"
         order = np.random.RandomState(SHUFFLE_SEED).permutation(n)
-        return mean_with_error(split_scores(generated[order], splits), n)
+        return mean_with_error(split_scores(logits[order], splits), n)
 
 
 class EfficientNetScore(InceptionScore):
@@ -57,15 +57,15 @@ class OfficialInceptionScore(DistributionMetric):
     higher_is_better = True
     tolerance = 0.05
     extractors = ("inception_torchvision",)
-    part = "logits"
 
-    def estimate(self, generated: Tensor, extractors: Extractors) -> Estimate | str:
+    def estimate(self, pair: FeaturePair) -> Estimate | str:
         """The mean over the splits."""
-        splits = min(len(generated) // OFFICIAL_SPLIT_IMAGES, OFFICIAL_SPLITS)
+        logits = _logits(pair)
+        splits = min(len(logits) // OFFICIAL_SPLIT_IMAGES, OFFICIAL_SPLITS)
         if not splits:
-            return f"{len(generated)} images: a split of the official code has 256"
+            return f"{len(logits)} images: a split of the official code has 256"
         n = splits * OFFICIAL_SPLIT_IMAGES
-        return mean_with_error(split_scores(generated[:n], splits), n)
+        return mean_with_error(split_scores(logits[:n], splits), n)
 
 
 def split_scores(logits: Tensor, splits: int) -> np.ndarray:
@@ -82,3 +82,8 @@ def split_scores(logits: Tensor, splits: int) -> np.ndarray:
         marginal = part.logsumexp(0) - math.log(len(part))
         scores.append((part.exp() * (part - marginal)).sum(1).mean().exp().item())
     return np.array(scores)
+
+
+def _logits(pair: FeaturePair) -> Tensor:
+    assert pair.generated.logits is not None
+    return pair.generated.logits

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from scipy.stats import linregress
 from torch import Tensor
 
-from bench.metrics.frechet import Moments, frechet_distance, moments
+from bench.metrics.frechet import Moments, frechet_distance
 
 Z_95 = 1.96
 GROUPS = 10
 SUBSETS = 15
-SUBSET_SEED = 0
 
 
 def interval(value: float, standard_error: float) -> tuple[float, float]:
@@ -93,56 +92,27 @@ def jackknife_error(left_out: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
-class Extrapolation:
-    """A line's value at 0, and the standard error that the fit gives it."""
+class Line:
+    """A straight line fitted by least squares, with the standard errors that the fit gives it."""
 
-    value: float
-    standard_error: float
+    intercept: float
+    intercept_error: float
+    slope: float
+    slope_error: float
 
 
-def extrapolate(sizes: Sequence[int], distances: Sequence[float]) -> Extrapolation:
-    """The limit for infinitely many images: least squares of the distance against ``1 / size``.
+def line(x: Sequence[float], y: Sequence[float]) -> Line:
+    """The line through three or more points."""
+    fit = linregress(x, y)
+    return Line(
+        float(fit.intercept), float(fit.intercept_stderr), float(fit.slope), float(fit.stderr)
+    )
+
+
+def subset_sizes(n: int, smallest_part: int) -> list[int]:
+    """Sizes of the subsets to extrapolate from: 15, evenly from ``n // smallest_part`` to n.
 
     The bias of a Fréchet distance from N images falls as 1/N (Chong and Forsyth,
     arXiv:1911.07023).
-
-    Raises:
-        ValueError: fewer than three sizes.
     """
-    if len(sizes) < 3:
-        raise ValueError(f"a line with an error needs at least 3 sizes, got {len(sizes)}")
-    x, y = 1 / np.asarray(sizes, np.float64), np.asarray(distances, np.float64)
-    centred = x - x.mean()
-    spread = np.square(centred).sum()
-    slope = centred @ y / spread
-    intercept = y.mean() - slope * x.mean()
-    variance = np.square(y - intercept - slope * x).sum() / (len(x) - 2)
-    error = math.sqrt(variance * (1 / len(x) + x.mean() ** 2 / spread))
-    return Extrapolation(float(intercept), error)
-
-
-def subset_sizes(n: int) -> list[int]:
-    """Sizes of the subsets to extrapolate from: 15, evenly from a quarter of N to N."""
-    return np.linspace(n // 4, n, SUBSETS).round().astype(int).tolist()
-
-
-def infinite_distance(
-    features: Tensor, mean: np.ndarray, covariance: np.ndarray, sizes: Sequence[int]
-) -> Extrapolation:
-    """The Fréchet distance to a reference, extrapolated to infinitely many features.
-
-    Args:
-        features: ``(N, D)``.
-        mean: of the reference, ``(D,)``.
-        covariance: of the reference, ``(D, D)``.
-        sizes: of the subsets, each drawn without replacement with a fixed seed.
-
-    Raises:
-        ValueError: fewer than three sizes, or values that are not finite.
-    """
-    generator = torch.Generator().manual_seed(SUBSET_SEED)
-    distances = []
-    for size in sizes:
-        drawn = moments(features[torch.randperm(len(features), generator=generator)[:size]])
-        distances.append(frechet_distance(drawn.mean, drawn.covariance, mean, covariance))
-    return extrapolate(sizes, distances)
+    return np.linspace(n // smallest_part, n, SUBSETS).round().astype(int).tolist()

@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import registry
-from bench.metrics.base import Batch, Facts
-from bench.metrics.distances import FID, KID, InfiniteFID, kid_error
-from bench.metrics.distribution import Spool
+from bench.metrics.base import Facts
+from bench.metrics.distances import FID, KID, InfiniteFID, InfiniteFIDSlope, kid_error
 from bench.metrics.extractors.base import Extractor, Extractors, Features, Setting
+from bench.metrics.feature_pairs import GeneratedFeatures, Spool
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.neighbours import Coverage, Density, Precision, Recall
 from bench.metrics.scores import InceptionScore, OfficialInceptionScore, split_scores
+from bench.metrics.uncertainty import line, subset_sizes
 from bench.progress import Reporter
 from bench.protocol import load_protocol
 from bench.roots import Resources
@@ -24,6 +25,7 @@ NAMES = (
     "fid_clean",
     "fid_official",
     "fid_infinity",
+    "fid_infinity_slope",
     "inception_score",
     "inception_score_official",
     "kid",
@@ -75,10 +77,10 @@ def observed(metric_class, generated, reference=None, batch_size=100, **values):
     protocol = load_protocol("smoke", [f"{name}={value}" for name, value in values.items()])
     metric = metric_class(protocol.resolve("m", "d"))
     extractors = KnownFeatures(generated if reference is None else reference)
+    features = GeneratedFeatures(extractors)
     for part in generated.split(batch_size):
-        images = part[:, None, None]
-        metric.update(Batch("generated", images, None, {}, extractors=extractors))
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors)
+        features.add(metric.extractors[0], part[:, None, None])
+    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     assert (found.split, found.extractor, found.extractor_sha256) == (
         "generated",
@@ -98,7 +100,7 @@ def test_every_metric_is_registered_under_its_name_with_known_extractors():
         metric = registry.metrics.load(name)
         assert metric.name == name
         assert all(extractor in registry.extractors for extractor in metric.extractors)
-        assert metric.needs == {"generated"}
+        assert metric.needs == {"features"}
 
 
 # FID
@@ -163,7 +165,48 @@ def test_infinite_fid_has_less_bias_than_fid():
     plain_bias = np.mean([one.value for one in plain]) - true
     assert plain_bias > 0.05
     assert abs(bias) < plain_bias / 2
-    assert all(one.ci_low < one.value < one.ci_high for one in found)
+    # The error is that of other images, too: it is the spread of independent draws.
+    errors = [(one.ci_high - one.value) / 1.96 for one in found]
+    spread = np.std([one.value for one in found], ddof=1)
+    assert np.mean(errors) == pytest.approx(spread, rel=0.3)
+
+
+def test_the_fit_behind_infinite_fid_gives_back_fid():
+    generated, reference = normal(0, 120), normal(1, 5000, shift=0.5)
+    fid, limit, slope = (
+        observed(metric, generated, reference) for metric in (FID, InfiniteFID, InfiniteFIDSlope)
+    )
+    assert limit.value + slope.value / 120 == pytest.approx(fid.value, rel=0.02)
+    assert slope.ci_low < slope.value < slope.ci_high
+    assert slope.n == 120
+
+
+def test_a_line_exactly_and_with_scatter():
+    exact = line([1, 2, 4], [3.5, 4, 5])
+    assert (exact.intercept, exact.slope) == pytest.approx((3, 0.5))
+    assert (exact.intercept_error, exact.slope_error) == pytest.approx((0, 0), abs=1e-7)
+    # By hand: residuals -1/6, 1/3, -1/6 about the mean line, variance 1/6, sum of squares of x 2.
+    found = line([-1, 0, 1], [0, 1, 1])
+    assert (found.intercept, found.slope) == pytest.approx((2 / 3, 0.5))
+    assert found.slope_error == pytest.approx(np.sqrt(1 / 6 / 2))
+    assert found.intercept_error == pytest.approx(np.sqrt(1 / 6 / 3))
+    assert subset_sizes(2000, 4)[::14] == [500, 2000]
+    assert len(subset_sizes(2000, 4)) == 15
+
+
+def test_what_metrics_share_is_computed_once():
+    pair = GeneratedFeatures(KnownFeatures(normal(1, 20)))
+    pair.add("any", normal(0, 10)[:, None, None])
+    calls = []
+
+    def counted(of, k):
+        calls.append((of, k))
+        return k + 1
+
+    shared = pair.pair("any")
+    assert pair.pair("any") is shared
+    assert [shared.once(counted, k) for k in (3, 4, 3)] == [4, 5, 4]
+    assert calls == [(shared, 3), (shared, 4)]
 
 
 def test_infinite_fid_needs_subsets_larger_than_the_features():

@@ -17,7 +17,7 @@ from torchvision.models import EfficientNet_B0_Weights, inception_v3
 from bench.batches import to_unit_range
 from bench.errors import SkippedError
 from bench.files import file_sha256
-from bench.metrics.base import Batch, Facts
+from bench.metrics.base import Facts
 from bench.metrics.distances import FID, KID, CleanFID, OfficialFID
 from bench.metrics.extractors import inception
 from bench.metrics.extractors.base import Extractors, Setting
@@ -30,6 +30,7 @@ from bench.metrics.extractors.inception import (
 )
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.metrics.extractors.weights import weight_file
+from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
 from bench.progress import Reporter
@@ -240,9 +241,10 @@ def test_images_that_are_not_finite_or_of_two_channels_are_refused(bad):
 
 def scored(extractors, batches, metric_class):
     metric = metric_class(extractors.setting.protocol)
+    features = GeneratedFeatures(extractors)
     for images in batches:
-        metric.update(Batch("generated", images, None, {}, extractors=extractors))
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors)
+        features.add(metric.extractors[0], images)
+    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     assert found.status == "ok", found.reason
     assert found.extractor_sha256 == extractors.get(metric.extractors[0]).sha256

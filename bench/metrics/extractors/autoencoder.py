@@ -14,6 +14,7 @@ from bench.metrics.extractors.autoencoder_published import (
 from bench.metrics.extractors.autoencoder_training import trained_autoencoder, weights_sha256
 from bench.metrics.extractors.base import Extractor, Features, Setting
 
+OFFICIAL_GENERATED_BATCH = 128
 OFFICIAL_REFERENCE_BATCH = 256
 
 
@@ -75,7 +76,8 @@ class OfficialAutoencoder(Autoencoder):
     """Latents under each batch's own statistics: the autoencoder as the official code runs it.
 
     That code never puts it in evaluation mode, so the features of an image depend on the other
-    images of its batch. The reference goes through in batches of 256, in order.
+    images of its batch. Generated images go through in batches of 128, the reference in batches of
+    256, in order.
 
     Attributes:
         statistics: mean ``(D,)`` and covariance ``(D, D)`` of the whole test set's latents as
@@ -84,6 +86,7 @@ class OfficialAutoencoder(Autoencoder):
     """
 
     reference_batch = OFFICIAL_REFERENCE_BATCH
+    generated_batch = OFFICIAL_GENERATED_BATCH
 
     def __init__(self, setting: Setting) -> None:
         """Load the published weights and statistics, or train.

@@ -72,12 +72,14 @@ class Extractor(ABC):
         sha256: of its weights; the row's ``extractor_sha256``.
         weight_names: under which it takes weight files given by hand.
         reference_batch: images a batch of the reference; told in the description if it matters.
+        generated_batch: images a batch of generated ones, where that matters; None if it does not.
     """
 
     description: str
     sha256: str
     weight_names: ClassVar[tuple[str, ...]] = ()
     reference_batch: ClassVar[int] = REFERENCE_BATCH
+    generated_batch: ClassVar[int | None] = None
 
     @classmethod
     def unavailable(cls, resources: Resources) -> str | None:
