@@ -12,6 +12,7 @@ import pandas as pd
 from bench import registry
 from bench.devices import resolve_device
 from bench.errors import BenchError, UnknownNameError
+from bench.execution.extractor_cell import trained_extractors
 from bench.execution.serial import run_serially
 from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
@@ -76,8 +77,8 @@ def prepare(
     resolve_device(device)
     folder = Path(out) if out is not None else DEFAULT_OUT / safe_name(chosen.name)
     RunDirectory(folder)
-    plan = make_plan(request, download)
     metrics = {name: registry.metrics.load(name) for name in registry.metrics.names()}
+    plan = make_plan(request, download)
     asked = {
         "models": list(request.models),
         "backends": list(request.backends),
@@ -87,6 +88,7 @@ def prepare(
         "device": device,
     }
     resources = Resources(request.data_root, _weights(weights), cache_folder())
+    plan = plan.with_extractors(trained_extractors(metrics.values()))
     return Job(plan, metrics, folder, device, resources, asked)
 
 

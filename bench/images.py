@@ -1,9 +1,11 @@
-"""Image grids of a cell: inputs, their reconstructions, and samples."""
+"""What a trained model shows: reconstructions, samples, noisy latents and spikes, as files."""
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.utils import save_image
@@ -12,35 +14,94 @@ from bench.batches import seed_everything, to_unit_range
 from bench.evaluation import Evaluator
 from bench.files import atomic
 from bench.model import GenerativeModel
+from bench.noise import LATENT_SHUFFLE, Draws, flip, shuffle
 
+GRIDS = ("inputs", "reconstructions", "samples")
 GRID_IMAGES = 32
 GRID_COLUMNS = 8
+# Those of ESVAE's Figure 1 (arXiv:2310.14839).
+FLIP_LEVELS = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
 
 
-def save_grids(model: GenerativeModel, evaluator: Evaluator, folder: Path) -> None:
-    """Write ``inputs.png``, ``reconstructions.png`` and ``samples.png``, as the model is able.
+@dataclass(frozen=True)
+class Showcase:
+    """What a model makes of a few test images, as far as it is able.
 
-    The inputs are spread evenly over the test set, so that a set sorted by class shows them all.
+    Attributes:
+        images: in [-1, 1], ``(N, C, H, W)``: ``inputs``, ``reconstructions``, ``samples``,
+            ``latent_shuffle`` (decoded from the latent's time steps in random order), and
+            ``latent_flip`` ``(L, N, C, H, W)``, decoded from latents flipped at
+            :data:`FLIP_LEVELS`.
+        spikes: latents ``(T, N, D)`` of a spiking model, boolean: ``posterior``, ``prior``.
     """
-    for name, images in _grids(model, evaluator).items():
-        encoded = io.BytesIO()
-        save_image(
-            images, encoded, format="png", nrow=GRID_COLUMNS, normalize=True, value_range=(-1, 1)
-        )
-        with atomic(folder / f"{name}.png") as file:
-            file.write(encoded.getvalue())
+
+    images: Mapping[str, Tensor]
+    spikes: Mapping[str, Tensor]
 
 
-def _grids(model: GenerativeModel, evaluator: Evaluator) -> Mapping[str, Tensor]:
+@torch.no_grad()
+def showcase(model: GenerativeModel, evaluator: Evaluator) -> Showcase:
+    """Show a model test images that are spread evenly over the test set.
+
+    So a set that is sorted by class shows them all, and every model of a dataset gets the same.
+    """
     seed_everything(evaluator.seed)
     generator = torch.Generator(model.device).manual_seed(evaluator.seed)
     test = evaluator.images
     spread = torch.linspace(0, len(test) - 1, min(GRID_IMAGES, len(test))).long()
     inputs = to_unit_range(test[spread.to(test.device)])
-    grids = {"inputs": inputs}
-    with torch.no_grad():
-        if "reconstruct" in model.capabilities:
-            grids["reconstructions"] = model.reconstruct(inputs, generator)
-        if "sample" in model.capabilities:
-            grids["samples"] = model.sample(GRID_IMAGES, generator)
-    return grids
+    images, spikes = {"inputs": inputs}, {}
+    if "reconstruct" in model.capabilities:
+        images["reconstructions"] = model.reconstruct(inputs, generator)
+    if "sample" in model.capabilities:
+        images["samples"] = model.sample(GRID_IMAGES, generator)
+    if {"encode", "decode"} <= model.capabilities:
+        latents = model.encode(inputs, generator)
+        images |= _under_latent_noise(model, latents, evaluator.seed)
+        if model.spiking:
+            spikes["posterior"] = latents.bool()
+    if model.spiking and "sample_latents" in model.capabilities:
+        spikes["prior"] = model.sample_latents(GRID_IMAGES, generator).bool()
+    return Showcase(images, spikes)
+
+
+def save_showcase(found: Showcase, folder: Path) -> None:
+    """Write it: ``images/*.png`` to look at, ``images.npz`` (uint8) and ``spikes.npz`` to plot."""
+    for name in GRIDS:
+        if name in found.images:
+            _save_grid(found.images[name], folder / "images" / f"{name}.png")
+    arrays = {name: _pixels(images) for name, images in found.images.items()}
+    if "latent_flip" in arrays:
+        arrays["latent_flip_levels"] = np.array(FLIP_LEVELS)
+    _save_arrays(arrays, folder / "images.npz")
+    if found.spikes:
+        spikes = {name: trains.cpu().numpy() for name, trains in found.spikes.items()}
+        _save_arrays(spikes, folder / "spikes.npz")
+
+
+def _under_latent_noise(model: GenerativeModel, latents: Tensor, seed: int) -> dict[str, Tensor]:
+    draws = Draws(seed, "latent_flip", 0)
+    flipped = [model.decode(flip(latents, level, draws)) for level in FLIP_LEVELS]
+    found = {"latent_flip": torch.stack(flipped)}
+    if model.spiking:
+        shuffled = shuffle(latents, Draws(seed, LATENT_SHUFFLE, 0))
+        found[LATENT_SHUFFLE] = model.decode(shuffled)
+    return found
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+
+
+def _save_grid(images: Tensor, path: Path) -> None:
+    encoded = io.BytesIO()
+    save_image(
+        images, encoded, format="png", nrow=GRID_COLUMNS, normalize=True, value_range=(-1, 1)
+    )
+    with atomic(path) as file:
+        file.write(encoded.getvalue())
+
+
+def _save_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    with atomic(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -16,6 +16,9 @@ from bench.datasets.base import Dataset, DatasetInfo
 from bench.datasets.selection import open_dataset
 from bench.errors import BenchError, DataUnavailableError, UnknownNameError
 from bench.protocol import Protocol, describe
+
+if TYPE_CHECKING:
+    from bench.metrics.extractors.base import TrainedExtractor
 
 ALL = "all"
 NO_BACKEND = "torch"
@@ -76,7 +79,13 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """Content key, 16 hex digits: anything that moves a number changes it."""
-        content = {
+        canonical = json.dumps(self.content, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the key is of."""
+        return {
             "model": self.model,
             "model_version": self.model_version,
             "backend": self.backend,
@@ -85,8 +94,6 @@ class Cell:
             "protocol": self.protocol.hash,
             "seed": self.seed,
         }
-        canonical = json.dumps(content, sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:
@@ -113,11 +120,53 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class ExtractorCell(Cell):
+    """The cell that trains an extractor once, for all cells of a dataset that it judges.
+
+    Attributes:
+        extractor: registered name.
+        choices: what of the protocol its weights depend on.
+        user: one of the models that it is trained for: the protocol holds as for that one.
+    """
+
+    extractor: str = ""
+    choices: tuple[Hashable, ...] = ()
+    user: str = ""
+
+    @cached_property
+    def resolved(self) -> Protocol:
+        """The protocol as it holds for the extractor."""
+        return self.protocol.resolve(self.user, self.dataset)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the key is of."""
+        return {**super().content, "extractor": self.extractor, "choices": self.choices}
+
+
+@dataclass(frozen=True)
 class Plan:
     """The cells of a request, in the order they run, and the datasets they need by name."""
 
     cells: tuple[Cell, ...]
     datasets: dict[str, Dataset]
+
+    def with_extractors(self, extractors: Mapping[str, type["TrainedExtractor"]]) -> "Plan":
+        """The plan with a cell for each training of an extractor, before the first that needs it.
+
+        Args:
+            extractors: by registered name.
+        """
+        known: set[tuple[Hashable, ...]] = set()
+        cells: list[Cell] = []
+        for cell in self.cells:
+            for name, extractor in extractors.items():
+                choices = None if cell.skipped else extractor.training_choices(cell.resolved)
+                if choices is not None and (cell.dataset, name, choices) not in known:
+                    known.add((cell.dataset, name, choices))
+                    cells.append(_extractor_cell(cell, name, extractor, choices))
+            cells.append(cell)
+        return Plan(tuple(cells), self.datasets)
 
 
 @dataclass(frozen=True)
@@ -253,6 +302,15 @@ def _cell(
         assert dataset.info is not None
         skipped = _unsupported(protocol.resolve(model.name, dataset.name), model, dataset.info)
     return Cell(model.name, version, backend, dataset.name, dataset.info, protocol, seed, skipped)
+
+
+def _extractor_cell(
+    user: Cell, name: str, extractor: type["TrainedExtractor"], choices: tuple[Hashable, ...]
+) -> ExtractorCell:
+    return ExtractorCell(
+        extractor.cell_name, extractor.version, NO_BACKEND, user.dataset, user.info, user.protocol,
+        0, extractor=name, choices=choices, user=user.model,
+    )  # fmt: skip
 
 
 def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> str | None:

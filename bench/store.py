@@ -4,19 +4,22 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.aggregation import across_seeds
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 from bench.files import atomic, write_json
-from bench.metrics.base import Metric
-from bench.plan import Cell
+
+if TYPE_CHECKING:
+    from bench.metrics.base import Metric
+    from bench.plan import Cell
 
 SCHEMA_VERSION = 2
+OLDEST_READABLE = 1
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.parquet"
 TABLE = "results"
@@ -79,7 +82,7 @@ class CellFolder:
         path = self.path / ROWS_FILE
         return _frame(pq.read_table(path, schema=SCHEMA)) if path.exists() else frame([])
 
-    def missing(self, metrics: Iterable[type[Metric]]) -> list[type[Metric]]:
+    def missing(self, metrics: Iterable[type["Metric"]]) -> list[type["Metric"]]:
         """Metrics that have no row yet, or only failed, skipped or another version's ones."""
         rows = self.rows()
         rows = rows[rows["status"].isin(["ok", "not_applicable"])]
@@ -113,8 +116,15 @@ class RunDirectory:
             BenchError: another schema, something else's folder, or a place that is no folder.
         """
         self.path = path
-        if path.exists():
-            _check(path)
+        if not path.exists():
+            return
+        version = _version(path)
+        if version not in (None, SCHEMA_VERSION):
+            raise BenchError(
+                f"{path} was written with schema version {version}, this is version "
+                f"{SCHEMA_VERSION}: choose another directory with --out, or use the release that "
+                "wrote it."
+            )
 
     def begin(self, command: Mapping[str, Any]) -> None:
         """Create what is missing and note down the command that now runs.
@@ -135,7 +145,7 @@ class RunDirectory:
                 "Choose another with --out."
             ) from error
 
-    def cell(self, cell: Cell) -> CellFolder:
+    def cell(self, cell: "Cell") -> CellFolder:
         """The folder of a cell, which may not exist yet."""
         return CellFolder(self.path / "cells" / cell.folder)
 
@@ -160,17 +170,30 @@ class RunDirectory:
 def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
     """The tidy table of a run directory, one observation a row (see docs of the row schema).
 
+    Of an older schema, what its rows lack is missing.
+
     Raises:
-        BenchError: not a run directory, or one of another schema version.
+        BenchError: not a run directory, a damaged one, or one that a newer release wrote.
     """
     folder = Path(path)
     if not (folder / RUN_FILE).exists():
         raise BenchError(f"{folder} is not a run directory: it has no {RUN_FILE}.")
-    _check(folder)
+    version = _version(folder)
+    if version is None or not OLDEST_READABLE <= version <= SCHEMA_VERSION:
+        raise BenchError(
+            f"{folder} was written with schema version {version}, this release reads versions "
+            f"{OLDEST_READABLE} to {SCHEMA_VERSION}: use the release that wrote it."
+        )
     table = folder / f"{TABLE}.parquet"
     if not table.exists():
         return frame([])
-    return _frame(pq.read_table(table, schema=SCHEMA))
+    try:
+        return _frame(pq.read_table(table, schema=SCHEMA))
+    except (OSError, pa.ArrowException) as error:
+        raise BenchError(
+            f"{table} cannot be read ({one_line(error)}): delete it, and the command that wrote "
+            "the run gathers it anew from its cells."
+        ) from error
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
@@ -182,7 +205,12 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     return table.to_pandas(types_mapper=_NULLABLE.get)
 
 
-def _check(path: Path) -> None:
+def _version(path: Path) -> int | None:
+    """The schema version of a run directory; None for an empty folder.
+
+    Raises:
+        BenchError: not a run directory.
+    """
     run_file = path / RUN_FILE
     if not path.is_dir():
         raise BenchError(f"The output directory {path} is not a directory.")
@@ -192,14 +220,10 @@ def _check(path: Path) -> None:
                 f"The output directory {path} is not empty and not a run directory "
                 f"(it has no {RUN_FILE}): choose another with --out."
             )
-        return
+        return None
     try:
         run = json.loads(run_file.read_text(encoding="utf-8"))
-        version, _ = run["schema_version"], list(run["commands"])
+        version, _ = int(run["schema_version"]), list(run["commands"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(f"{run_file} cannot be read ({error}): choose another --out.") from error
-    if version != SCHEMA_VERSION:
-        raise BenchError(
-            f"{path} was written with schema version {version}, this is version {SCHEMA_VERSION}: "
-            "choose another directory with --out, or use the release that wrote it."
-        )
+    return version

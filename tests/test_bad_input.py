@@ -126,7 +126,7 @@ def test_an_output_directory_of_another_schema(fails, tmp_path):
     out.mkdir()
     (out / "run.json").write_text(json.dumps({"schema_version": 0, "commands": []}))
     assert "schema version 0" in fails("--models", "ann_vae", out=out)
-    with pytest.raises(BenchError, match="schema version 0"):
+    with pytest.raises(BenchError, match="schema version 0, this release reads versions 1 to 2"):
         bench.load_results(out)
 
 

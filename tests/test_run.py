@@ -25,6 +25,7 @@ OBSERVATION_COLUMNS = [
     "cell_key", "metric", "epoch_selection", "split", "layer", "time_step", "noise_kind",
     "noise_level",
 ]  # fmt: skip
+AUTOENCODER = "fad_autoencoder"
 MACHINE_COLUMNS = ["run_id", "duration_s", "created_at"]
 MACHINE_METRICS = ["training_throughput", "sampling_throughput", "peak_memory"]
 
@@ -34,8 +35,17 @@ def reproducible(rows):
     return rows.sort_values(OBSERVATION_COLUMNS, ignore_index=True)
 
 
+def of_models(rows):
+    return rows[rows["model"] != AUTOENCODER]
+
+
+def model_folders(out):
+    folders = (out / "cells").iterdir()
+    return sorted(folder for folder in folders if not folder.name.startswith(AUTOENCODER))
+
+
 def test_a_run_covers_every_model_on_every_backend_it_has(tiny_run):
-    _, rows = tiny_run
+    rows = of_models(tiny_run[1])
     cells = set(zip(rows["model"], rows["backend"], strict=True))
     spiking = {
         (model, backend)
@@ -50,7 +60,7 @@ def test_every_cell_has_every_metric_and_none_failed(tiny_run):
     _, rows = tiny_run
     metrics = set(registry.metrics.names())
     assert {"fid", "fad", "noise_robustness", "energy", "linear_probe_accuracy"} <= metrics
-    for _, cell in rows.groupby("cell_key"):
+    for _, cell in of_models(rows).groupby("cell_key"):
         assert set(cell["metric"]) == metrics
     assert set(rows["status"]) == {"ok", "not_applicable"}
 
@@ -94,7 +104,7 @@ def test_parquet_csv_and_the_returned_table_agree(tiny_run):
 
 def test_every_cell_keeps_its_settings_history_weights_and_images(tiny_run):
     out, _ = tiny_run
-    folders = list((out / "cells").iterdir())
+    folders = model_folders(out)
     assert len(folders) == 7
     for folder in folders:
         cell = json.loads((folder / "cell.json").read_text())
@@ -111,10 +121,40 @@ def test_every_cell_keeps_its_settings_history_weights_and_images(tiny_run):
         assert not list(folder.glob(".*")), "a temporary file was left behind"
 
 
+def test_every_cell_keeps_what_the_report_draws(tiny_run):
+    out, _ = tiny_run
+    inputs = set()
+    for folder in model_folders(out):
+        spiking = not folder.name.startswith("ann_vae")
+        images = dict(np.load(folder / "images.npz", allow_pickle=False))
+        levels = images.pop("latent_flip_levels")
+        np.testing.assert_allclose(levels, [0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+        # There are 24 test images, and 32 samples are drawn.
+        assert {name: array.shape for name, array in images.items()} == {
+            "inputs": (24, 1, 32, 32),
+            "reconstructions": (24, 1, 32, 32),
+            "samples": (32, 1, 32, 32),
+            "latent_flip": (6, 24, 1, 32, 32),
+            **({"latent_shuffle": (24, 1, 32, 32)} if spiking else {}),
+        }
+        assert all(array.dtype == np.uint8 for array in images.values())
+        inputs.add(images["inputs"].tobytes())
+        with Image.open(folder / "images" / "reconstructions.png") as image:
+            first = np.asarray(image)[2:34, 2:34, 0]
+        assert np.abs(first.astype(int) - images["reconstructions"][0, 0]).max() <= 1
+        assert (folder / "spikes.npz").exists() == spiking
+        if spiking:
+            spikes = np.load(folder / "spikes.npz", allow_pickle=False)
+            assert spikes["posterior"].shape == (2, 24, 4)
+            assert spikes["prior"].shape == (2, 32, 4)
+            assert spikes["posterior"].dtype == spikes["prior"].dtype == bool
+    assert len(inputs) == 1
+
+
 def test_the_same_command_again_does_nothing(tiny, tmp_path):
     out = tmp_path / "run"
     first = bench.run(models="ann_vae", settings=tiny, out=out)
-    (folder,) = (out / "cells").iterdir()
+    folder = out / "cells"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     second = bench.run(models="ann_vae", settings=tiny, out=out)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
@@ -125,7 +165,7 @@ def test_only_what_is_missing_is_done(tiny, tmp_path):
     out = tmp_path / "run"
     first = bench.run(models="ann_vae", settings=tiny, seeds=[0], out=out)
     rows = bench.run(models="ann_vae", settings=tiny, seeds=[0, 1], out=out)
-    assert len(list((out / "cells").iterdir())) == 2
+    assert len(model_folders(out)) == 2
     old = rows[rows["seed"] == 0].reset_index(drop=True)
     pd.testing.assert_frame_equal(old, first)
 
@@ -133,9 +173,9 @@ def test_only_what_is_missing_is_done(tiny, tmp_path):
 def test_a_missing_metric_is_computed_without_training_again(tiny, tmp_path):
     out = tmp_path / "run"
     first = bench.run(models="esvae", backends="reference", settings=tiny, out=out)
-    (folder,) = (out / "cells").iterdir()
+    (folder,) = model_folders(out)
     trained = (folder / "weights-last.pt").stat().st_mtime_ns
-    kept = first[first["metric"] != "firing_rate"]
+    kept = of_models(first[first["metric"] != "firing_rate"])
     kept.to_parquet(folder / "rows.parquet")
     second = bench.run(models="esvae", backends="reference", settings=tiny, out=out)
     assert (folder / "weights-last.pt").stat().st_mtime_ns == trained
@@ -165,7 +205,7 @@ def test_a_new_seed_or_protocol_makes_new_cells_beside_the_old(tiny, tmp_path):
     out = tmp_path / "run"
     bench.run(models="ann_vae", settings=tiny, out=out)
     bench.run(models="ann_vae", settings=[*tiny, "learning_rate=0.1"], out=out)
-    rows = bench.load_results(out)
+    rows = of_models(bench.load_results(out))
     assert rows["cell_key"].nunique() == 2
     assert rows["protocol_hash"].nunique() == 2
 
@@ -216,7 +256,7 @@ def test_dry_run_shows_cells_and_writes_nothing(bench_cli, tiny_flags, tmp_path)
     arguments = ["run", "--models", "fsvae,ann_vae", *tiny_flags, "--out", tmp_path / "run"]
     code, out, _ = bench_cli(*arguments, "--dry-run")
     assert code == 0
-    assert out.count("to do") == 4
+    assert out.count("to do") == 5
     assert not (tmp_path / "run").exists()
 
 
@@ -232,7 +272,9 @@ def test_dry_run_says_what_is_done(bench_cli, tiny_flags, tmp_path):
     common = ["run", *tiny_flags, "--out", tmp_path / "run"]
     bench_cli(*common, "--models", "ann_vae")
     _, out, _ = bench_cli(*common, "--models", "ann_vae,esvae", "--dry-run")
-    lines = [line for line in out.splitlines() if "digits" in line]
+    first, *lines = [line for line in out.splitlines() if "digits" in line]
+    assert AUTOENCODER in first
+    assert "done" in first
     assert [("ann_vae" in line, "done" in line, "to do" in line) for line in lines] == [
         (True, True, False),
         (False, False, True),
@@ -260,7 +302,7 @@ def digit_reader():
 def test_reconstructions_are_recognisably_the_inputs(tmp_path):
     bench.run(backends="reference", out=tmp_path)
     reader = digit_reader()
-    for folder in (tmp_path / "cells").iterdir():
+    for folder in model_folders(tmp_path):
         inputs = tiles(folder / "images" / "inputs.png")
         reconstructions = tiles(folder / "images" / "reconstructions.png")
         correlations = np.corrcoef(reconstructions, inputs)[:32, 32:]
@@ -306,7 +348,7 @@ def test_an_interrupted_run_keeps_finished_cells_and_exits_130(tiny_flags, tmp_p
     assert time.monotonic() - asked < 30
     assert "Interrupted" in err
     assert "Traceback" not in err
-    assert bench.load_results(out)["cell_key"].nunique() == 2
+    assert of_models(bench.load_results(out))["cell_key"].nunique() == 2
 
 
 def test_real_mnist_from_gz_files(real_data, tiny, tmp_path):
@@ -333,3 +375,29 @@ def test_a_local_file_runs_and_is_marked(name, tiny, tmp_path):
     assert set(rows["dataset"]) == {name}
     assert set(rows["dataset_variant"]) == {"substitute" if name == "cifar10" else "complete"}
     assert rows[rows["metric"] == "reconstruction_loss"]["n"].item() == 10
+
+
+def test_rows_of_an_older_schema_are_read(tiny_run, tmp_path):
+    _, rows = tiny_run
+    old = rows.drop(columns="epoch_selection").assign(schema_version=1)
+    old.to_parquet(tmp_path / "results.parquet")
+    (tmp_path / "run.json").write_text('{"schema_version": 1, "commands": []}')
+    found = bench.load_results(tmp_path)
+    assert list(found.columns) == SCHEMA.names
+    assert found["epoch_selection"].isna().all()
+    np.testing.assert_array_equal(found["value"], rows["value"])
+
+
+def test_a_damaged_table_is_one_clear_error(tiny, tmp_path):
+    rows = bench.run(models="ann_vae", settings=tiny, out=tmp_path)
+    table = tmp_path / "results.parquet"
+    table.write_bytes(table.read_bytes()[:-100])
+    with pytest.raises(bench.BenchError, match=r"results.parquet cannot be read .* gathers it"):
+        bench.load_results(tmp_path)
+    table.unlink()
+    bench.run(models="ann_vae", settings=tiny, out=tmp_path)
+    found = bench.load_results(tmp_path)
+    pd.testing.assert_frame_equal(
+        found.sort_values(OBSERVATION_COLUMNS, ignore_index=True),
+        rows.sort_values(OBSERVATION_COLUMNS, ignore_index=True),
+    )

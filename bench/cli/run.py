@@ -116,10 +116,13 @@ def _state(cell: "Cell", folder: "CellFolder", job: "Job") -> str:
     """What is done of a cell, in words."""
     if cell.skipped:
         return f"skipped: {cell.skipped}"
+    from bench.execution.dispatch import metrics_of
+
     skipped = folder.skipped()
-    missing = [metric.name for metric in folder.missing(job.metrics.values())]
+    metrics = metrics_of(cell, job.metrics)
+    missing = [metric.name for metric in folder.missing(metrics.values())]
     left = [name for name in missing if name not in skipped]
-    if len(missing) == len(job.metrics):
+    if len(missing) == len(metrics):
         return "to do"
     if left:
         return f"missing {', '.join(left)}"

@@ -74,7 +74,8 @@ def _table(rows: pd.DataFrame) -> Table:
     shown = _overall(rows)
     columns = [column for column in COLUMNS if _has(shown, column)]
     table = _empty_table(["model", "backend", "dataset", "seed"], columns)
-    for _, cell in shown.groupby("cell_key", sort=False):
+    named = shown["metric"].isin([column.metric for column in COLUMNS])
+    for _, cell in shown[named].groupby("cell_key", sort=False):
         names = [*_names(cell.iloc[0]), str(cell.iloc[0]["seed"])]
         table.add_row(*map(escape, names), *(_value(cell, column) for column in columns))
     return table

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from bench.datasets.base import Dataset, ImageData
-from bench.execution.cell import CellRun
+from bench.execution.dispatch import cell_run
 from bench.metrics.base import Metric
 from bench.plan import Cell, Plan
 from bench.progress import Reporter
@@ -35,8 +35,15 @@ def run_serially(
     for index, cell in enumerate(plan.cells, 1):
         if cell.info is not None:
             directory.cell(cell.without_data()).remove()
-        folder = directory.cell(cell)
-        run = CellRun(cell, folder, metrics, device, run_id, reporter, resources)
+        run = cell_run(
+            cell,
+            metrics,
+            folder=directory.cell(cell),
+            device=device,
+            run_id=run_id,
+            reporter=reporter,
+            resources=resources,
+        )
         done = not run.missing()
         reporter.cell_started(index, len(plan.cells), cell.title)
         started = time.perf_counter()

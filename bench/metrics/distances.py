@@ -15,6 +15,7 @@ from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.frechet import Moments, frechet_distance, moments, near_distances
 from bench.metrics.uncertainty import GROUPS, Line, jackknife_error, line, subset_sizes
 
+OFFICIAL_FID_IMAGES = 5000
 SUBSET_SEED = 0
 
 
@@ -24,6 +25,9 @@ class FID(DistributionMetric):
     It falls with the number of images, so values compare only where that number agrees. The
     interval is that of a delete-a-group jackknife over ten groups of generated images; the
     reference counts as known.
+
+    Attributes:
+        first_images: how many of the generated images it takes; None for all.
     """
 
     name = "fid"
@@ -31,15 +35,17 @@ class FID(DistributionMetric):
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
     selects_epochs = True
+    first_images: ClassVar[int | None] = None
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """The distance, from two images a side."""
-        n = len(pair.generated.pool)
+        first = self.first_images
+        n = len(pair.generated.pool[:first])
         if min(n, pair.reference_count) < 2:
             return counts(pair) + "the distance needs 2 of each"
-        expected, found = pair.once(_reference_moments), pair.once(_generated_moments)
+        expected, found = pair.once(_reference_moments), pair.once(_generated_moments, first)
         value = frechet_distance(found.mean, found.covariance, expected.mean, expected.covariance)
-        return Estimate(value, pair.once(_distance_error), n)
+        return Estimate(value, pair.once(_distance_error, first), n)
 
 
 class CleanFID(FID):
@@ -51,11 +57,15 @@ class CleanFID(FID):
 
 
 class OfficialFID(FID):
-    """FID as FSVAE's and ESVAE's code computes it: clean-fid, images not quantised to 8 bits."""
+    """FID as FSVAE's and ESVAE's code computes it: clean-fid, images not quantised to 8 bits.
+
+    Of the first 5,000 generated images.
+    """
 
     name = "fid_official"
+    version = "2"
     extractors = ("inception_clean_float",)
-    selects_epochs = False
+    first_images = OFFICIAL_FID_IMAGES
 
 
 class EfficientNetFrechetDistance(FID):
@@ -98,7 +108,7 @@ class InfiniteFID(DistributionMetric):
 
     def of_line(self, fit: Line, pair: FeaturePair, n: int) -> Estimate:
         """The line's value at 0."""
-        error = math.hypot(fit.intercept_error, pair.once(_distance_error) or 0)
+        error = math.hypot(fit.intercept_error, pair.once(_distance_error, None) or 0)
         return Estimate(fit.intercept, error, n)
 
 
@@ -164,17 +174,17 @@ def kid_error(deviation: float, subsets: int, size: int, n: int) -> float | None
     return deviation * math.sqrt(fraction / (1 - fraction) + 1 / subsets)
 
 
-def _generated_moments(pair: FeaturePair) -> Moments:
-    return moments(pair.generated.pool)
+def _generated_moments(pair: FeaturePair, first: int | None) -> Moments:
+    return moments(pair.generated.pool[:first])
 
 
 def _reference_moments(pair: FeaturePair) -> Moments:
     return moments(pair.reference)
 
 
-def _distance_error(pair: FeaturePair) -> float | None:
+def _distance_error(pair: FeaturePair, first: int | None) -> float | None:
     """The jackknife's standard error of the distance; None for fewer images than groups."""
-    generated, found = pair.generated.pool, pair.once(_generated_moments)
+    generated, found = pair.generated.pool[:first], pair.once(_generated_moments, first)
     if len(generated) < GROUPS:
         return None
     left_out = (found.without(moments(generated[i::GROUPS])) for i in range(GROUPS))

@@ -34,6 +34,7 @@ class OfficialFAD(DistributionMetric):
     higher_is_better = False
     tolerance = 0.05
     extractors = ("official_autoencoder",)
+    selects_epochs = True
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """The distance, from two images a side.

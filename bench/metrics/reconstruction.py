@@ -105,6 +105,17 @@ class ReconstructionLoss(Metric):
         yield self._errors.observation(split="test")
 
 
+class AutoencoderReconstructionLoss(ReconstructionLoss):
+    """Reconstruction loss of the autoencoder behind the Fréchet autoencoder distance.
+
+    Observed in the autoencoder's own cell, on test images: how much its latents keep of them.
+    """
+
+    name = "autoencoder_reconstruction_loss"
+    extractors = ("autoencoder",)
+    selects_epochs = False
+
+
 class PSNR(Metric):
     """Peak signal-to-noise ratio ``10 log10(4 / MSE)`` of each test image, averaged.
 
@@ -183,6 +194,7 @@ class OfficialReconstructionLoss(Metric):
     """
 
     name = "reconstruction_loss_official"
+    selects_epochs = True
     unit = "1"
     higher_is_better = False
     tolerance = 0.02

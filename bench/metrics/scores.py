@@ -57,6 +57,7 @@ class OfficialInceptionScore(DistributionMetric):
     higher_is_better = True
     tolerance = 0.05
     extractors = ("inception_torchvision",)
+    selects_epochs = True
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """The mean over the splits."""

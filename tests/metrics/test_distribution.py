@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench import registry
 from bench.metrics.base import Facts
-from bench.metrics.distances import FID, KID, InfiniteFID, InfiniteFIDSlope, kid_error
+from bench.metrics.distances import FID, KID, InfiniteFID, InfiniteFIDSlope, OfficialFID, kid_error
 from bench.metrics.extractors.base import Extractor, Extractors, Features, Setting
 from bench.metrics.feature_pairs import GeneratedFeatures, Spool
 from bench.metrics.frechet import frechet_distance
@@ -154,6 +154,15 @@ def test_fid_needs_two_images_and_an_interval_ten():
     nine = observed(FID, normal(0, 9), normal(1, 5))
     assert nine.status == "ok"
     assert nine.ci_low is None
+
+
+def test_official_fid_is_of_the_first_5000_images():
+    generated, reference = normal(0, 5100, 3), normal(1, 60, 3, shift=0.5)
+    found = observed(OfficialFID, generated, reference)
+    assert found.n == 5000
+    first = observed(FID, generated[:5000], reference)
+    assert (found.value, found.ci_low) == (first.value, first.ci_low)
+    assert found.value != observed(FID, generated, reference).value
 
 
 def test_infinite_fid_has_less_bias_than_fid():

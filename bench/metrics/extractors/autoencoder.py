@@ -1,5 +1,7 @@
 """Latents of a plain autoencoder: the features behind the Fréchet autoencoder distance."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,14 +13,19 @@ from bench.metrics.extractors.autoencoder_published import (
     published_weights,
     weight_name,
 )
-from bench.metrics.extractors.autoencoder_training import trained_autoencoder, weights_sha256
-from bench.metrics.extractors.base import Extractor, Features, Setting
+from bench.metrics.extractors.autoencoder_training import (
+    VERSION,
+    trained_autoencoder,
+    weights_sha256,
+)
+from bench.metrics.extractors.base import Features, Setting, TrainedExtractor
+from bench.protocol import Protocol
 
 OFFICIAL_GENERATED_BATCH = 128
 OFFICIAL_REFERENCE_BATCH = 256
 
 
-class Autoencoder(Extractor):
+class Autoencoder(TrainedExtractor):
     """Latents ``(N, D)`` in evaluation mode, D = 64 on MNIST and Fashion-MNIST, 128 elsewhere.
 
     The weights are the published ones (FSVAE's official code) on the real MNIST and Fashion-MNIST,
@@ -27,7 +34,23 @@ class Autoencoder(Extractor):
     images. The description says which. Images are neither resized nor quantised.
     """
 
+    cell_name = "fad_autoencoder"
+    version = VERSION
     weight_names = tuple(map(weight_name, PUBLISHED))
+
+    @classmethod
+    def training_choices(cls, protocol: Protocol) -> tuple[Hashable, ...] | None:
+        """Images and training; None for another image size than 32x32 and 64x64."""
+        if protocol.image_size not in CHANNELS:
+            return None
+        return (
+            protocol.image_size,
+            protocol.center_crop,
+            protocol.interpolation,
+            protocol.train_images,
+            protocol.autoencoder_epochs,
+            protocol.autoencoder_batch_size,
+        )
 
     def __init__(self, setting: Setting) -> None:
         """Load the published weights, or train.
@@ -42,6 +65,11 @@ class Autoencoder(Extractor):
         """Latents of images ``(N, C, H, W)`` in [-1, 1]."""
         with torch.no_grad():
             return Features(self._network.encode(images.to(self._device)).float().cpu())
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Reconstructions of images ``(N, C, H, W)`` in [-1, 1], of the same shape."""
+        with torch.no_grad():
+            return self._network(images.to(self._device)).float().cpu()
 
     def _load(self, setting: Setting, mode: str) -> None:
         size = setting.protocol.image_size

@@ -1,7 +1,7 @@
 """The contract of an extractor, and the one place where a cell's features come from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -104,6 +104,27 @@ class Extractor(ABC):
         The features of an image do not depend on the other images of the batch, unless the
         extractor's description says so.
         """
+
+
+class TrainedExtractor(Extractor):
+    """An extractor that may be trained on the dataset, in a cell of its own.
+
+    Attributes:
+        cell_name: what its cell is called, where others name the model.
+        version: raised whenever a change of the code moves its weights.
+    """
+
+    cell_name: ClassVar[str]
+    version: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def training_choices(cls, protocol: Protocol) -> tuple[Hashable, ...] | None:
+        """What of a protocol the weights depend on; None if it cannot be had under it."""
+
+    @abstractmethod
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Reconstructions of images ``(N, C, H, W)`` in [-1, 1], of the same shape."""
 
 
 class Extractors:

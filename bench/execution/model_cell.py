@@ -1,0 +1,153 @@
+"""The cell of a model: build, train, evaluate."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import registry
+from bench.batches import seed_everything
+from bench.datasets.base import ImageData, Split
+from bench.devices import describe_device
+from bench.evaluation import Evaluator, Selections, metric_scores, selection_scores
+from bench.execution.cell import CellRun
+from bench.execution.rows import Scored
+from bench.files import atomic, write_json
+from bench.images import save_showcase, showcase
+from bench.metrics.base import Metric
+from bench.metrics.extractors.base import Extractors
+from bench.model import GenerativeModel
+from bench.plan import NO_BACKEND
+from bench.provenance import environment
+from bench.store import Row
+from bench.training import BEST_TEST_LOSS, LAST, BestEpochs, EpochRecord, TrainingRecord, train
+
+TRAINING_FILE = "training.json"
+
+
+@dataclass(frozen=True)
+class ModelRun(CellRun):
+    """Runs the cell of a model."""
+
+    def _observe(self, missing: list[type[Metric]], data: ImageData) -> list[Row]:
+        train_images = torch.from_numpy(data.train.images).to(self.device)
+        test_images = torch.from_numpy(data.test.images).to(self.device)
+        evaluator = self._evaluator(train_images, test_images, data)
+        model = self._build(tuple(train_images.shape[1:]))
+        if not (self.folder.path / TRAINING_FILE).exists():
+            self._train(model, train_images, evaluator)
+        training = self._training()
+        save_showcase(showcase(self._with_weights(model, LAST), evaluator), self.folder.path)
+        selections = self._selections(missing, model, evaluator, training)
+        rows: list[Row] = []
+        for label, metrics in self._by_label(missing, training).items():
+            model = self._with_weights(model, label)
+            instances = [metric(self.cell.resolved) for metric in metrics]
+            observed = evaluator.evaluate(model, instances, training, selections)
+            scored = Scored(len(train_images), training.selected[label], _selection(label))
+            for metric in metrics:
+                rows += [self.rows.row(metric, found, scored) for found in observed[metric.name]]
+        return rows
+
+    def _selections(
+        self,
+        missing: Iterable[type[Metric]],
+        model: GenerativeModel,
+        evaluator: Evaluator,
+        training: TrainingRecord,
+    ) -> Selections:
+        """What the selecting metrics say of each epoch that was kept, if a metric asks."""
+        if set(training.selected) == {LAST} or not any("selections" in m.needs for m in missing):
+            return Selections()
+        selecting = [metric for metric in self.metrics.values() if metric.selects_epochs]
+        values: dict[str, dict[str, float]] = {metric.name: {} for metric in selecting}
+        for label in training.selected:
+            scored = [m for m in selecting if label in {LAST, BEST_TEST_LOSS, m.name}]
+            found = metric_scores(evaluator, scored, self._with_weights(model, label))
+            for name, score in found.items():
+                values[name][_selection(label)] = score.value
+        return Selections(values, {m.name: bool(m.higher_is_better) for m in selecting})
+
+    def _by_label(
+        self, metrics: Iterable[type[Metric]], training: TrainingRecord
+    ) -> dict[str, list[type[Metric]]]:
+        """Metrics by the label of the weights that they are to see."""
+        general = BEST_TEST_LOSS if self.cell.resolved.epoch_selection == BEST_TEST_LOSS else LAST
+        groups: dict[str, list[type[Metric]]] = {}
+        for metric in metrics:
+            label = metric.name if metric.name in training.selected else general
+            groups.setdefault(label, []).append(metric)
+        return groups
+
+    def _evaluator(self, train_images: Tensor, test_images: Tensor, data: ImageData) -> Evaluator:
+        return Evaluator(
+            train_images,
+            test_images,
+            _labels(data.train),
+            _labels(data.test),
+            self.cell.resolved,
+            self.cell.seed,
+            Extractors(self._setting(train_images, test_images)),
+            self.reporter,
+        )
+
+    def _build(self, image_shape: tuple[int, ...]) -> GenerativeModel:
+        cell = self.cell
+        backend = None if cell.backend == NO_BACKEND else registry.backends.load(cell.backend)
+        implementation = backend.implementation(self.device) if backend else None
+        write_json(
+            self.folder.path / "cell.json",
+            {
+                "key": cell.key,
+                "model": cell.model,
+                "model_version": cell.model_version,
+                "backend": cell.backend,
+                "neuron_implementation": implementation,
+                "dataset": dataclasses.asdict(cell.info) if cell.info else None,
+                "seed": cell.seed,
+                "device": describe_device(self.device),
+                "protocol": cell.protocol.model_dump(mode="json"),
+                "resolved_protocol": cell.resolved.model_dump(mode="json"),
+                "environment": environment(),
+            },
+        )
+        seed_everything(cell.seed)
+        model_class = registry.models.load(cell.model)
+        model: GenerativeModel = model_class(image_shape, cell.resolved, backend)
+        return model.to(self.device)
+
+    def _train(self, model: GenerativeModel, images: Tensor, evaluator: Evaluator) -> None:
+        best = BestEpochs(selection_scores(evaluator, self.metrics.values()))
+        cell = self.cell
+        record = train(model, images, cell.resolved, cell.seed, best, self.reporter)
+        for label, weights in best.weights.items():
+            with atomic(self._weights_path(label)) as file:
+                torch.save(dict(weights), file)
+        # Written last: where it stands, training is complete.
+        write_json(self.folder.path / TRAINING_FILE, dataclasses.asdict(record))
+
+    def _training(self) -> TrainingRecord:
+        content = json.loads((self.folder.path / TRAINING_FILE).read_text(encoding="utf-8"))
+        epochs = tuple(EpochRecord(**epoch) for epoch in content.pop("epochs"))
+        return TrainingRecord(epochs=epochs, **content)
+
+    def _with_weights(self, model: GenerativeModel, label: str) -> GenerativeModel:
+        weights = torch.load(self._weights_path(label), map_location=self.device, weights_only=True)
+        model.load_state_dict(weights)
+        return model.eval()
+
+    def _weights_path(self, label: str) -> Any:
+        return self.folder.path / f"weights-{label}.pt"
+
+
+def _labels(split: Split) -> Tensor | None:
+    return None if split.labels is None else torch.from_numpy(split.labels)
+
+
+def _selection(label: str) -> str:
+    """The epoch selection that keeps weights under a label."""
+    return label if label in {LAST, BEST_TEST_LOSS} else "best_per_metric"

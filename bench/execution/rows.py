@@ -1,0 +1,102 @@
+"""Observations of a cell to its rows, and its rows to its folder."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pandas as pd
+import torch
+
+from bench.devices import describe_device
+from bench.metrics.base import Metric, Observation, Status
+from bench.plan import Cell
+from bench.provenance import git_commit, suite_version
+from bench.store import SCHEMA_VERSION, CellFolder, Row, frame
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Which weights were scored; all None if none were."""
+
+    train_images: int | None = None
+    epoch: int | None = None
+    epoch_selection: str | None = None
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """Makes and keeps the rows of one cell.
+
+    Attributes:
+        cell: whose rows.
+        folder: where they are kept.
+        metrics: names of all metrics of the cell, in the order of its rows.
+        device: where the model lives.
+        run_id: of the command.
+    """
+
+    cell: Cell
+    folder: CellFolder
+    metrics: tuple[str, ...]
+    device: torch.device
+    run_id: str
+
+    def row(self, metric: type[Metric], observation: Observation, scored: Scored) -> Row:
+        """An observation as a row."""
+        cell, info = self.cell, self.cell.info
+        return {
+            **dataclasses.asdict(observation),
+            "epoch_selection": observation.epoch_selection or scored.epoch_selection,
+            "schema_version": SCHEMA_VERSION,
+            "run_id": self.run_id,
+            "cell_key": cell.key,
+            "model": cell.model,
+            "model_version": cell.model_version,
+            "backend": cell.backend,
+            "dataset": cell.dataset,
+            "dataset_variant": _variant(cell),
+            "dataset_fingerprint": info.fingerprint if info else None,
+            "train_images": scored.train_images,
+            "protocol": cell.protocol.name,
+            "protocol_hash": cell.protocol.hash,
+            "seed": cell.seed,
+            "epoch": scored.epoch,
+            "metric": metric.name,
+            "metric_version": metric.version,
+            "higher_is_better": metric.higher_is_better,
+            "unit": metric.unit,
+            "device": describe_device(self.device),
+            "version": suite_version(),
+            "git_commit": git_commit(),
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def everywhere(self, metrics: Iterable[type[Metric]], status: Status, reason: str) -> list[Row]:
+        """One row without a number for each of the metrics."""
+        observation = Observation(None, status=status, reason=reason)
+        return [self.row(metric, observation, Scored()) for metric in metrics]
+
+    def write(self, replaced: Iterable[type[Metric]], rows: Iterable[Row]) -> pd.DataFrame:
+        """Put the rows in place of all rows of the ``replaced`` metrics; returns the cell's."""
+        kept = self.folder.rows()
+        kept = kept[~kept["metric"].isin([metric.name for metric in replaced])]
+        new = frame(rows)
+        merged = new if kept.empty else pd.concat([kept, new], ignore_index=True)
+        order = {name: i for i, name in enumerate(self.metrics)}
+        merged = merged.sort_values(
+            "metric", key=lambda names: names.map(order), kind="stable", ignore_index=True
+        )
+        self.folder.write_rows(merged)
+        return merged
+
+
+def _variant(cell: Cell) -> str | None:
+    """The dataset's variant, made ``subset`` where the protocol uses a part of it only."""
+    if cell.info is None:
+        return None
+    resolved, info = cell.resolved, cell.info
+    cut = (resolved.train_images or info.train_size) < info.train_size or (
+        resolved.test_images or info.test_size
+    ) < info.test_size
+    return "subset" if cut and info.variant == "complete" else info.variant
