@@ -10,6 +10,7 @@ from bench.errors import BenchError
 VERBS = {
     "run": "Train and score a selection of models on datasets.",
     "ls": "List models, backends, datasets, metrics or protocols.",
+    "compare": "Compare a run with a reference: is any metric worse?",
     "data": "Show or fetch datasets.",
     "doctor": "Show versions, devices, neuron implementations, datasets and weights.",
 }
