@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.comparison.compare import Comparison
+from bench.comparison.compare import COMPARED, Comparison
 from bench.comparison.summary import cell_names, number, observation_name
 
 # What XML 1.0 has no way to write.
@@ -22,18 +22,17 @@ def to_junit(comparison: Comparison) -> str:
     """
     names = cell_names(comparison.cells)
     suite = ElementTree.Element("testsuite", name="bench compare")
-    for row in comparison.missing_cells.itertuples():
+    cells: Any = comparison.missing_cells.itertuples()
+    for row in cells:
         case = _case(suite, names[row.Index], "whole cell")
         ElementTree.SubElement(case, "error", message=_clean(f"cell missing: {row.state}"))
-    observations = comparison.observations
-    judged = observations[observations["verdict"] != "new"]
-    failing, lacking = comparison.regressions.index, comparison.missing.index
-    for (pair, metric), group in judged.groupby(["pair", "metric"], sort=False):
-        case = _case(suite, names[pair], str(metric))
-        _outcome(case, group, group.index.isin(failing), group.index.isin(lacking))
+    failing, lacking = set(comparison.regressions.index), set(comparison.missing.index)
+    for (pair, metric), rows in _by_metric(comparison).items():
+        case = _case(suite, names[pair], metric)
+        _outcome(case, rows, failing, lacking)
         told = ElementTree.SubElement(case, "system-out")
-        told.text = _clean("\n".join(_told(row) for row in group.itertuples()))
-    if not comparison.comparable and comparison.missing_cells.empty and not len(lacking):
+        told.text = _clean("\n".join(map(_told, rows)))
+    if not comparison.comparable and comparison.missing_cells.empty and not lacking:
         case = _case(suite, "bench compare", "something to compare")
         ElementTree.SubElement(case, "error", message="nothing comparable")
     _count(suite)
@@ -49,18 +48,26 @@ def _case(suite: ElementTree.Element, cell: str, name: str) -> ElementTree.Eleme
     )
 
 
-def _outcome(case: ElementTree.Element, group: pd.DataFrame, failing: Any, lacking: Any) -> None:
+def _by_metric(comparison: Comparison) -> dict[Any, list[Any]]:
+    observations = comparison.observations
+    groups: dict[Any, list[Any]] = {}
+    for row in observations[observations["verdict"] != "new"].itertuples():
+        groups.setdefault((row.pair, row.metric), []).append(row)
+    return groups
+
+
+def _outcome(
+    case: ElementTree.Element, rows: list[Any], failing: set[Any], lacking: set[Any]
+) -> None:
     """Mark the case by the gravest of its observations; one that is fine has no mark."""
-    compared = group["gates"] & ~group["verdict"].isin(["incomparable", "missing"])
-    for tag, chosen in (("failure", group[failing]), ("error", group[lacking])):
-        if not chosen.empty:
-            message = "; ".join(_told(row) for row in chosen.itertuples())
-            ElementTree.SubElement(
-                case, tag, message=_clean(message), type=str(chosen["verdict"].iloc[0])
-            )
+    for tag, indices in (("failure", failing), ("error", lacking)):
+        chosen = [row for row in rows if row.Index in indices]
+        if chosen:
+            message = _clean("; ".join(map(_told, chosen)))
+            ElementTree.SubElement(case, tag, message=message, type=chosen[0].verdict)
             return
-    if not compared.any():
-        reasons = "; ".join(dict.fromkeys(group.loc[~group["gates"] | ~compared, "reason"]))
+    if not any(row.gates and row.verdict in COMPARED for row in rows):
+        reasons = "; ".join(dict.fromkeys(row.reason for row in rows))
         ElementTree.SubElement(case, "skipped", message=_clean(f"not judged: {reasons}"))
 
 

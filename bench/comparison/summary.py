@@ -117,13 +117,18 @@ def number(value: float) -> str:
 
 def _lines(observations: pd.DataFrame, names: dict[Any, str]) -> list[Line]:
     """A line an observation; those of a cell that share a reason and have no value share a line."""
+    groups: dict[Any, list[Any]] = {}
+    rows: Any = observations.itertuples()
+    for row in rows:
+        valued = row.Index if pd.notna(row.here) else None
+        groups.setdefault((row.pair, row.reason, valued), []).append(row)
     lines = []
-    groups: Any = observations.groupby(["pair", "reason"], sort=False)
-    for (pair, reason), group in groups:
-        if group["here"].notna().any() or len(group) == 1:
-            lines += [_line(names[pair], row) for row in group.itertuples()]
+    for (pair, reason, _), group in groups.items():
+        if len(group) == 1:
+            lines.append(_line(names[pair], group[0]))
         else:
-            lines.append(Line(names[pair], _together(group["metric"].unique()), "", "", reason))
+            metrics = list(dict.fromkeys(row.metric for row in group))
+            lines.append(Line(names[pair], _together(metrics), "", "", reason))
     return lines
 
 
@@ -132,7 +137,7 @@ def _line(cell: str, row: Any) -> Line:
     return Line(cell, observation_name(row), *values, row.reason)
 
 
-def _together(metrics: Any) -> str:
+def _together(metrics: list[str]) -> str:
     if len(metrics) <= NAMED + 1:
         return ", ".join(metrics)
     return f"{', '.join(metrics[:NAMED])} and {len(metrics) - NAMED} more metrics"
