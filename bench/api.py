@@ -103,6 +103,10 @@ def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
             "asked": job.asked,
             "cells": [cell.key for cell in job.plan.cells],
             "environment": environment(),
+            "metrics": {
+                name: {"tolerance": metric.tolerance, "reproducible": metric.reproducible}
+                for name, metric in job.metrics.items()
+            },
         }
     )
     device = resolve_device(job.device)

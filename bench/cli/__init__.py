@@ -11,6 +11,7 @@ VERBS = {
     "run": "Train and score a selection of models on datasets.",
     "ls": "List models, backends, datasets, metrics or protocols.",
     "table": "Show a paper's table with ours beside each published number.",
+    "compare": "Compare a run with a reference: is any metric worse?",
     "data": "Show or fetch datasets.",
     "doctor": "Show versions, devices, neuron implementations, datasets and weights.",
 }

@@ -1,0 +1,86 @@
+"""A comparison as JUnit XML, which CI servers show as tests."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import pandas as pd
+
+from bench.comparison.compare import COMPARED, Comparison
+from bench.comparison.summary import cell_names, number, observation_name
+
+# What XML 1.0 has no way to write.
+FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+RESULTS = ("failure", "error", "skipped")
+
+
+def to_junit(comparison: Comparison) -> str:
+    """One test case a cell (seeds together) and metric, one suite in all.
+
+    A regression is a ``failure``, what is missing an ``error``, what cannot be compared or does
+    not count ``skipped``; the observations stand in the message and in ``system-out``.
+    """
+    names = cell_names(comparison.cells)
+    suite = ElementTree.Element("testsuite", name="bench compare")
+    cells: Any = comparison.missing_cells.itertuples()
+    for row in cells:
+        case = _case(suite, names[row.Index], "whole cell")
+        ElementTree.SubElement(case, "error", message=_clean(f"cell missing: {row.state}"))
+    failing, lacking = set(comparison.regressions.index), set(comparison.missing.index)
+    for (pair, metric), rows in _by_metric(comparison).items():
+        case = _case(suite, names[pair], metric)
+        _outcome(case, rows, failing, lacking)
+        told = ElementTree.SubElement(case, "system-out")
+        told.text = _clean("\n".join(map(_told, rows)))
+    if not comparison.comparable and comparison.missing_cells.empty and not lacking:
+        case = _case(suite, "bench compare", "something to compare")
+        ElementTree.SubElement(case, "error", message="nothing comparable")
+    _count(suite)
+    root = ElementTree.Element("testsuites", dict(suite.attrib))
+    root.append(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(suite: ElementTree.Element, cell: str, name: str) -> ElementTree.Element:
+    return ElementTree.SubElement(
+        suite, "testcase", classname=_clean(cell), name=_clean(name), time="0"
+    )
+
+
+def _by_metric(comparison: Comparison) -> dict[Any, list[Any]]:
+    observations = comparison.observations
+    groups: dict[Any, list[Any]] = {}
+    for row in observations[observations["verdict"] != "new"].itertuples():
+        groups.setdefault((row.pair, row.metric), []).append(row)
+    return groups
+
+
+def _outcome(
+    case: ElementTree.Element, rows: list[Any], failing: set[Any], lacking: set[Any]
+) -> None:
+    """Mark the case by the gravest of its observations; one that is fine has no mark."""
+    for tag, indices in (("failure", failing), ("error", lacking)):
+        chosen = [row for row in rows if row.Index in indices]
+        if chosen:
+            message = _clean("; ".join(map(_told, chosen)))
+            ElementTree.SubElement(case, tag, message=message, type=chosen[0].verdict)
+            return
+    if not any(row.gates and row.verdict in COMPARED for row in rows):
+        reasons = "; ".join(dict.fromkeys(row.reason for row in rows))
+        ElementTree.SubElement(case, "skipped", message=_clean(f"not judged: {reasons}"))
+
+
+def _told(row: Any) -> str:
+    values = f", {number(row.reference)} -> {number(row.here)}" if pd.notna(row.here) else ""
+    return f"{observation_name(row)}: {row.verdict}{values}: {row.reason}"
+
+
+def _clean(text: str) -> str:
+    return FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _count(suite: ElementTree.Element) -> None:
+    suite.set("tests", str(len(suite)))
+    for tag, name in zip(RESULTS, ("failures", "errors", "skipped"), strict=True):
+        suite.set(name, str(len(suite.findall(f"testcase/{tag}"))))
