@@ -9,7 +9,8 @@ from bench.errors import BenchError
 
 VERBS = {
     "run": "Train and score a selection of models on datasets.",
-    "ls": "List models, backends, datasets, metrics or protocols.",
+    "ls": "List models, backends, datasets, metrics, protocols, or the results of a run.",
+    "report": "Write the report of a run: one HTML file, or Markdown.",
     "table": "Show a paper's table with ours beside each published number.",
     "compare": "Compare a run with a reference: is any metric worse?",
     "data": "Show or fetch datasets.",

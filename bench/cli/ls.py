@@ -1,19 +1,56 @@
 """``bench ls``: what there is, without importing it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 KINDS = ("models", "backends", "datasets", "metrics", "protocols")
+RESULTS = "results"
+FORMATS = ("table", "csv", "md", "json")
 
 
 @click.command("ls")
-@click.argument("kind", type=click.Choice(KINDS))
-def command(kind: str) -> None:
-    """List models, backends, datasets, metrics or protocols.
+@click.argument("kind", type=click.Choice([*KINDS, RESULTS]))
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--where",
+    "conditions",
+    multiple=True,
+    metavar="COLUMN=VALUE,...",
+    help="Only rows that have one of the values, and all conditions if given several times; "
+    "'layer=' are those without one. Words may have * and ?.",
+)
+@click.option("--sort", metavar="COLUMN", help="Sort by a column; -COLUMN sorts downwards.")
+@click.option("--columns", metavar="NAME,...", help="Show these columns, or all.")
+@click.option("--format", "file_format", type=click.Choice(FORMATS), help="How rows are printed.")
+def command(
+    kind: str,
+    directory: Path | None,
+    conditions: tuple[str, ...],
+    sort: str | None,
+    columns: str | None,
+    file_format: str | None,
+) -> None:
+    """List models, backends, datasets, metrics, protocols, or the results in DIR.
 
-    Names in the first column are what bench run takes.
+    Names in the first column are what bench run takes. The options are for results:
+
+    bench ls results DIR --where metric=fad,ssim --where layer= --sort value
     """
+    if kind == RESULTS:
+        if directory is None:
+            raise click.UsageError("bench ls results needs a run directory: bench ls results DIR.")
+        from bench.report.listing import print_rows
+
+        print_rows(directory, conditions, sort, columns, file_format or "table")
+        return
+    if directory is not None or conditions or sort or columns or file_format:
+        raise click.UsageError(f"bench ls {kind} takes no directory and no option.")
+    _list(kind)
+
+
+def _list(kind: str) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

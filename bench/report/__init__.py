@@ -1,1 +1,1 @@
-"""What is made of a run directory: tables, plots, the report."""
+"""What people read of a run: it is made of the run directory alone."""

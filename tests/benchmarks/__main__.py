@@ -3,9 +3,12 @@
 import comparison
 import metrics
 import pandas as pd
+import report
+
+MODULES = (metrics, comparison, report)
 
 if __name__ == "__main__":
-    modules = [metrics, comparison]
-    rows = [row for module in modules for benchmark in module.BENCHMARKS for row in benchmark()]
+    benchmarks = [benchmark for module in MODULES for benchmark in module.BENCHMARKS]
+    rows = [row for benchmark in benchmarks for row in benchmark()]
     table = pd.DataFrame(rows, columns=["what", "unit", "value"])
     print(table.to_string(index=False, float_format="{:.4g}".format))

@@ -1,0 +1,125 @@
+"""The plots of a run and the image grids of its cells, ready to be shown or written."""
+
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.report.plots import PLOTS, render
+from bench.report.run import Run
+
+# An SVG above this is drawn as PNG, data above it is compressed: a report is to stay a small file.
+LARGE_SVG = 300_000
+LARGE_CSV = 500_000
+GRID_BYTES = 6_000_000
+GRIDS = {
+    "inputs": "Test images",
+    "reconstructions": "Their reconstructions",
+    "samples": "Samples",
+}
+SETTING = ["model", "backend", "dataset", "protocol_hash"]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file's name, its content and its media type."""
+
+    name: str
+    content: bytes
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A plot.
+
+    Attributes:
+        name: as ``bench plot`` takes it.
+        title: what it shows.
+        caption: what is shown and how, in words.
+        image: the drawing; None where it cannot be drawn.
+        data: what was drawn, as CSV.
+        reason: why it cannot be drawn; "" where it is.
+    """
+
+    name: str
+    title: str
+    caption: str
+    image: File | None = None
+    data: File | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid of images of one cell: what it shows, of which cell, and the file."""
+
+    title: str
+    of: str
+    image: File
+
+
+@dataclass(frozen=True)
+class Grids:
+    """Image grids of a run.
+
+    Attributes:
+        shown: the first seed of each setting; inputs once a dataset and protocol.
+        left_out: how many more there are on disk that are not shown for their size.
+    """
+
+    shown: tuple[Grid, ...]
+    left_out: int
+
+
+def drawn(run: Run) -> Iterator[Drawn]:
+    """Draw every plot, one after the other."""
+    for plot in PLOTS:
+        data = plot.data(run)
+        if data.empty:
+            reason = plot.missing(run) or "there is nothing to draw"
+            yield Drawn(plot.name, plot.title, plot.caption, reason=reason)
+            continue
+        figure = plot.draw(data, run)
+        image = File(f"{plot.name}.svg", render(figure, "svg"), "image/svg+xml")
+        if len(image.content) > LARGE_SVG:
+            image = File(f"{plot.name}.png", render(figure, "png"), "image/png")
+        csv = _csv(plot.name, data.to_csv(index=False).encode())
+        yield Drawn(plot.name, plot.title, plot.caption, image, csv)
+
+
+def grids(run: Run) -> Grids:
+    """Grids of test images, reconstructions and samples, as the cells kept them."""
+    shown: list[Grid] = []
+    seen, left_out, room = set(), 0, GRID_BYTES
+    for cell in _cells(run):
+        data = f"{cell.dataset}, seed {cell.seed}"
+        for name, title in GRIDS.items():
+            of = f"{cell.model}/{cell.backend} on {data}"
+            inputs = (cell.dataset, cell.dataset_fingerprint, cell.protocol_hash)
+            path = Path(cell.folder) / "images" / f"{name}.png"
+            if (name == "inputs" and inputs in seen) or not path.is_file():
+                continue
+            if name == "inputs":
+                seen.add(inputs)
+                of = str(cell.dataset)
+            size = path.stat().st_size
+            if size > room:
+                left_out += 1
+                continue
+            room -= size
+            file = File(f"{cell.cell_key}-{name}.png", path.read_bytes(), "image/png")
+            shown.append(Grid(title, of, file))
+    return Grids(tuple(shown), left_out)
+
+
+def _cells(run: Run) -> Iterator[Any]:
+    """The first seed of each setting, as named tuples."""
+    yield from run.cells.drop_duplicates(SETTING).itertuples(index=False)
+
+
+def _csv(name: str, content: bytes) -> File:
+    if len(content) <= LARGE_CSV:
+        return File(f"{name}.csv", content, "text/csv")
+    return File(f"{name}.csv.gz", gzip.compress(content, mtime=0), "application/gzip")

@@ -1,0 +1,192 @@
+"""The report of a run, as one HTML file that needs nothing else, or as Markdown with its images."""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from bench.errors import BenchError
+from bench.files import atomic
+from bench.report import figures, outcomes, overview
+from bench.report.comparability import Warning, warnings
+from bench.report.figures import Drawn, File, Grids
+from bench.report.markdown import escaped
+from bench.report.provenance import Provenance, provenance
+from bench.report.run import Run
+from bench.report.sortable import Table
+
+NO_ROWS = "This run has no rows yet."
+NO_VALUES = "Nothing was measured: no row of this run has a value."
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows, whatever its format.
+
+    Attributes:
+        title: the run directory's name.
+        notice: said first where there is little to show; "" otherwise.
+        facts: what was run.
+        headline: the main metrics over seeds.
+        warnings: which rows are not comparable.
+        tables: every measurement and every cell.
+        plots: drawn, or with the reason why not.
+        grids: images of the cells.
+        provenance: commands, data, protocols, versions.
+        missing: failed and skipped numbers by reason.
+        not_applicable: numbers that do not apply, by reason.
+    """
+
+    title: str
+    notice: str
+    facts: list[outcomes.Fact]
+    headline: Table | None
+    warnings: list[Warning]
+    tables: list[Table]
+    plots: list[Drawn]
+    grids: Grids
+    provenance: Provenance
+    missing: Table | None
+    not_applicable: Table | None
+
+
+def build(path: Path) -> Report:
+    """Read a run directory and lay out its report.
+
+    Raises:
+        BenchError: not a run directory, or one that cannot be read.
+    """
+    run = Run(path)
+    rows = run.rows
+    notice = ""
+    if not (rows["status"] == "ok").any():
+        notice = NO_ROWS if rows.empty else NO_VALUES
+    origin = provenance(path)
+    tables = [overview.measurements(rows), overview.cells(rows)]
+    return Report(
+        title=path.resolve().name,
+        notice=notice,
+        facts=outcomes.facts(rows, origin.planned),
+        headline=overview.headline(rows),
+        warnings=warnings(rows),
+        tables=[table for table in tables if table is not None],
+        plots=list(figures.drawn(run)),
+        grids=figures.grids(run),
+        provenance=origin,
+        missing=outcomes.missing_numbers(rows, ("failed", "skipped"), "missing"),
+        not_applicable=outcomes.missing_numbers(rows, ("not_applicable",), "not_applicable"),
+    )
+
+
+def write_html(path: Path, out: Path | None = None) -> Path:
+    """Write the report of a run as one HTML file that opens from disk without a network.
+
+    Args:
+        path: the run directory.
+        out: the file; ``report.html`` in the run directory if None.
+
+    Returns:
+        The file.
+
+    Raises:
+        BenchError: not a run directory, or the file cannot be written.
+    """
+    environment = _environment(autoescape=True)
+    environment.filters["data_uri"] = _data_uri
+    style, script = _asset("report.css"), _asset("report.js")
+    text = environment.get_template("report.html.j2").render(
+        report=build(path),
+        style=style,
+        script=script,
+        style_hash=_csp_hash(style),
+        script_hash=_csp_hash(script),
+    )
+    out = out or path / "report.html"
+    _write(out, text.encode())
+    return out
+
+
+def write_markdown(path: Path, out: Path | None = None) -> Path:
+    """Write the report of a run as Markdown, and its images beside it in a folder of its name.
+
+    Args:
+        path: the run directory.
+        out: the file; ``report.md`` in the run directory if None.
+
+    Returns:
+        The file.
+
+    Raises:
+        BenchError: not a run directory, or the files cannot be written.
+    """
+    out = out or path / "report.md"
+    folder = out.parent / f"{out.stem}-files"
+    report = build(path)
+    environment = _environment(finalize=_escaped)
+    files: dict[str, File] = {}
+
+    def link(file: File) -> "_Plain":
+        files[file.name] = file
+        return _Plain(f"<{folder.name}/{file.name}>")
+
+    text = environment.get_template("report.md.j2").render(report=report, link=link, plain=_Plain)
+    _write(out, text.encode())
+    for file in files.values():
+        _write(folder / file.name, file.content)
+    return out
+
+
+WRITERS: dict[str, Callable[[Path, Path | None], Path]] = {
+    "html": write_html,
+    "md": write_markdown,
+}
+
+
+class _Plain(str):
+    """Text that is Markdown already."""
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, _Plain) or not isinstance(value, str):
+        return value
+    return escaped(value)
+
+
+def _environment(**options: Any) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("bench.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **options,
+    )
+
+
+def _asset(name: str) -> str:
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("bench.report"))
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _csp_hash(text: str) -> str:
+    """What a content security policy names an inline script or style by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _data_uri(file: File) -> str:
+    return f"data:{file.media_type};base64,{base64.b64encode(file.content).decode()}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with atomic(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise BenchError(
+            f"{path} cannot be written: {error.strerror}. Choose another file with --out."
+        ) from error

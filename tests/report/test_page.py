@@ -1,0 +1,340 @@
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from page_runs import ODD, SCRIPT, failed, row, write_run
+
+from bench.report.comparability import warnings
+from bench.report.numbers import number, with_interval
+from bench.report.page import write_html
+from bench.store import frame
+
+ORDER = ["Summary", "Warnings", "Tables", "Plots", "Images", "Provenance", "Missing numbers"]
+
+
+class Page(HTMLParser):
+    """What a page says and refers to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.headings = [], "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append((int(tag[1]), ""))
+
+    def handle_data(self, data):
+        self.text += data
+        if self.headings and not self.headings[-1][1]:
+            self.headings[-1] = (self.headings[-1][0], data)
+
+    def all(self, name, attribute):
+        return [attributes[attribute] for tag, attributes in self.tags if tag == name]
+
+
+def seeds(model="vae", metric="reconstruction_loss", values=(0.4, 0.5, 0.6), **changes):
+    return [row(model, i, metric, value, **changes) for i, value in enumerate(values)]
+
+
+@pytest.fixture
+def report(bench_cli):
+    """Report on rows; gives the page."""
+
+    def build(path, *options):
+        code, out, err = bench_cli("report", path, *options)
+        assert (code, err) == (0, "")
+        return Page((path / "report.html").read_text()), out
+
+    return build
+
+
+@pytest.fixture
+def markdown(bench_cli):
+    def build(path):
+        code, _, err = bench_cli("report", path, "--format", "md")
+        assert (code, err) == (0, "")
+        return (path / "report.md").read_text()
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def real_page(tiny_run, tmp_path_factory):
+    """The page of a real run, alone in a folder, and the run's rows."""
+    path, rows = tiny_run
+    out = tmp_path_factory.mktemp("page") / "sub" / "page.html"
+    assert write_html(path, out) == out
+    assert [file.name for file in out.parent.iterdir()] == ["page.html"]
+    return Page(out.read_text()), rows
+
+
+def test_page_of_a_real_run_refers_to_nothing_outside_of_it(real_page):
+    page, rows = real_page
+    assert all(source.startswith("data:image/") for source in page.all("img", "src"))
+    assert all(re.match("#|data:", target) for target in page.all("a", "href"))
+    assert {tag for tag, _ in page.tags}.isdisjoint({"link", "iframe", "object"})
+    assert not [attributes for tag, attributes in page.tags if tag == "script" and attributes]
+    for name in rows["model"].unique():
+        assert name in page.text
+
+
+def test_sections_come_in_order_and_headings_never_skip_a_level(real_page):
+    page, _ = real_page
+    second = [text for level, text in page.headings if level == 2]
+    assert [text.partition(":")[0] for text in second] == ORDER
+    levels = [level for level, _ in page.headings]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_every_image_has_words_and_every_table_a_caption(real_page):
+    page, _ = real_page
+    assert all(page.all("img", "alt"))
+    names = [tag for tag, _ in page.tags]
+    assert names.count("table") == names.count("caption") > 3
+
+
+def test_the_page_is_where_it_was_asked_for(bench_cli, tmp_path):
+    path, out = write_run(tmp_path / "run", [row()]), tmp_path / "elsewhere" / "page.html"
+    code, said, _ = bench_cli("report", path, "--out", out)
+    assert code == 0
+    assert str(out) in said
+    assert out.read_text().startswith("<!DOCTYPE html>")
+    assert not (path / "report.html").exists()
+
+
+def test_headline_is_mean_and_interval_over_seeds(markdown, tmp_path):
+    text = markdown(write_run(tmp_path / "run", seeds()))
+    # Student's t at 0.975 with 2 degrees of freedom is 4.3027: 4.3027 * 0.1 / sqrt(3) = 0.248.
+    assert "| vae | torch | digits | 3 | 0.50 ± 0.25 |" in text
+
+
+def test_headline_of_one_seed_has_no_interval(markdown, tmp_path):
+    assert "| vae | torch | digits | 1 | 0.5 |" in markdown(write_run(tmp_path / "run", [row()]))
+
+
+def test_headline_separates_protocols(markdown, tmp_path):
+    rows = [row(), row(value=0.7, protocol="quick", protocol_hash="b" * 64)]
+    text = markdown(write_run(tmp_path / "run", rows))
+    lines = [line for line in text.splitlines() if line.startswith("| vae | torch | digits |")]
+    assert [line for line in lines if "| smoke |" in line and "| 0.5 |" in line]
+    assert [line for line in lines if "| quick |" in line and "| 0.7 |" in line]
+
+
+def test_names_with_html_and_markdown_are_shown_as_they_are(report, markdown, tmp_path):
+    rows = [*seeds(SCRIPT), *seeds(ODD), failed(SCRIPT, model=ODD, seed=7, metric="ssim")]
+    path = write_run(tmp_path / SCRIPT.replace("/", ""), rows)
+    page, _ = report(path)
+    scripts = [tag for tag, _ in page.tags if tag == "script"]
+    assert len(scripts) == 1
+    assert SCRIPT in page.text
+    assert ODD in page.text
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown(path))
+    rendered = Page(html)
+    assert "script" not in {tag for tag, _ in rendered.tags}
+    assert SCRIPT in rendered.text
+    assert ODD in rendered.text
+
+
+def test_markdown_tables_have_as_many_entries_as_headings(markdown, tmp_path):
+    text = markdown(write_run(tmp_path / "run", [*seeds(SCRIPT), *seeds(ODD)]))
+    blocks = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(blocks) > 4
+    for block in blocks:
+        counts = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(counts) == 1
+
+
+def test_markdown_links_only_files_that_are_there(markdown, tmp_path):
+    path = write_run(tmp_path / "run", seeds())
+    links = re.findall(r"\]\(<([^>]+)>\)", markdown(path))
+    assert len(links) > 3
+    assert all((path / link).stat().st_size for link in links)
+
+
+def test_failed_and_skipped_cells_are_there_with_their_reasons(report, tmp_path):
+    rows = [
+        *seeds(),
+        failed("ValueError: no such thing", model="gan", metric="reconstruction_loss"),
+        failed("no weights: give --weights", model="vae", metric="fid", status="skipped"),
+    ]
+    page, _ = report(write_run(tmp_path / "run", rows))
+    assert "ValueError: no such thing" in page.text
+    assert "gan/torch/digits seed 0" in page.text
+    assert "no weights: give --weights" in page.text
+    assert "4: 2 ok, 1 failed, 1 skipped" in page.text
+
+
+def test_cells_that_were_asked_for_and_are_absent_are_counted(report, tmp_path):
+    page, _ = report(write_run(tmp_path / "run", seeds(), planned=["x", "y"]))
+    assert "2 more were asked for and have no rows" in page.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "This run has no rows yet."),
+        ([failed("ValueError: broken")], "Nothing was measured"),
+        ([failed("nothing here", status="skipped")], "Nothing was measured"),
+        ([row(metric="of_nobody")], "of_nobody"),
+        ([row(metric=SCRIPT, unit=SCRIPT, extractor=SCRIPT)], SCRIPT),
+        ([row(split=None, n=None, epoch_selection=None, higher_is_better=None)], "vae"),
+    ],
+)
+def test_runs_with_little_in_them_still_have_a_page(report, markdown, tmp_path, rows, said):
+    path = write_run(tmp_path / "run", rows)
+    page, _ = report(path)
+    assert said in page.text
+    assert [text.partition(":")[0] for level, text in page.headings if level == 2] == ORDER
+    assert markdown(path).startswith("# Report of run")
+
+
+def test_a_plot_that_cannot_be_drawn_says_why(report, tmp_path):
+    page, _ = report(write_run(tmp_path / "run", [row(metric="of_nobody")]))
+    assert page.text.count("Not drawn: ") > 5
+
+
+def test_provenance_is_what_the_run_noted_down(report, tmp_path):
+    page, _ = report(write_run(tmp_path / "run", seeds()))
+    assert f"--models {SCRIPT}" in page.text
+    assert "models.vae.k" in page.text
+    assert "f" * 64 in page.text
+
+
+def test_a_folder_that_is_no_run(bench_cli, tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        code, out, err = bench_cli("report", path)
+        assert (code, out) == (2, "")
+        assert "is not a run directory" in err
+        assert err.count("\n") == 1
+
+
+def test_a_damaged_cell_is_one_line(bench_cli, tmp_path):
+    path = write_run(tmp_path / "run", [row()])
+    broken = next(path.glob("cells/*/cell.json"))
+    broken.write_text("{")
+    code, _, err = bench_cli("report", path)
+    assert code == 2
+    assert str(broken) in err
+    assert err.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_one_line(bench_cli, tmp_path):
+    path = write_run(tmp_path / "run", [row()])
+    (tmp_path / "file").write_text("")
+    code, _, err = bench_cli("report", path, "--out", tmp_path / "file" / "report.html")
+    assert code == 2
+    assert "Choose another file with --out" in err
+
+
+def test_a_run_json_that_is_no_object_is_one_line(bench_cli, tmp_path):
+    path = write_run(tmp_path / "run", [row()])
+    (path / "run.json").write_text(json.dumps([1]))
+    code, _, err = bench_cli("report", path)
+    assert code == 2
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "one", "other"),
+    [
+        ("n", 20, 30),
+        ("extractor", "inception", "autoencoder"),
+        ("extractor_sha256", "1" * 64, "2" * 64),
+        ("protocol_hash", "1" * 64, "2" * 64),
+        ("dataset_variant", "complete", "external"),
+        ("train_images", 100, 200),
+        ("dataset_fingerprint", "1" * 64, "2" * 64),
+        ("metric_version", "1", "2"),
+        ("epoch_selection", "last", "best_test_loss"),
+    ],
+)
+def test_a_difference_is_a_warning_with_both_values_and_who_has_them(field, one, other):
+    found = warnings(frame([row("vae", **{field: one}), row("gan", **{field: other})]))
+    assert [warning.field for warning in found] == [field]
+    texts = dict(found[0].values)
+    assert set(texts.values()) == {"vae/torch", "gan/torch"}
+    assert [str(value)[:12] in " ".join(texts) for value in (one, other)] == [True, True]
+
+
+def test_versions_differ_within_a_model_only():
+    rows = [row("vae", model_version="1"), row("gan", model_version="2")]
+    assert warnings(frame(rows)) == []
+    rows.append(row("vae", seed=1, model_version="2"))
+    (warning,) = warnings(frame(rows))
+    assert warning.field == "model_version"
+    assert "vae/torch seed 1" in str(warning)
+
+
+def test_other_datasets_splits_and_metrics_are_not_set_side_by_side():
+    rows = [
+        row(n=1),
+        row(n=2, metric="ssim"),
+        row(n=3, split="generated"),
+        row(n=4, dataset="mnist", dataset_fingerprint="0" * 64),
+        failed("no", model="gan", n=5),
+    ]
+    assert warnings(frame(rows)) == []
+
+
+def test_several_n_within_each_cell_are_no_difference():
+    rows = [row(model, n=n, noise_kind=str(n)) for model in ("vae", "gan") for n in (1, 2)]
+    assert warnings(frame(rows)) == []
+
+
+def test_subsets_and_substitutes_are_told_though_all_agree():
+    found = warnings(frame(seeds(dataset_variant="subset")))
+    assert ["only a part of the dataset" in str(warning) for warning in found] == [True]
+    found = warnings(frame(seeds(dataset_variant="substitute")))
+    assert ["in the dataset's place" in str(warning) for warning in found] == [True]
+
+
+def test_how_long_a_throughput_was_timed_is_no_difference():
+    rows = [row(m, n=n, unit="images/s") for m, n in (("vae", 1), ("gan", 2))]
+    assert warnings(frame(rows)) == []
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.permutations(range(6)))
+def test_warnings_do_not_depend_on_the_order_of_rows(order):
+    rows = [row(m, s, n=n) for m, n in (("vae", 1), ("gan", 2), ("nvae", 1)) for s in (0, 1)]
+
+    def told(table):
+        return {
+            (w.field, frozenset((v, frozenset(who.split(", "))) for v, who in w.values))
+            for w in warnings(table)
+        }
+
+    assert told(frame([rows[i] for i in order])) == told(frame(rows))
+    assert len(told(frame(rows))) == 1
+
+
+@given(st.floats(-1e300, 1e300))
+def test_a_number_keeps_four_digits(value):
+    shown = float(number(value).replace(",", ""))
+    assert shown == pytest.approx(value, rel=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "shown"),
+    [
+        (0.5, 0.49, 0.51, "0.500 ± 0.010"),
+        (0.5, None, None, "0.5"),
+        (7.0, 7.0, 7.0, "7"),
+        (203207.0, 185207.0, 221207.0, "203,207 ± 18,000"),
+        (-0.01, -0.06, 0.04, "-0.010 ± 0.050"),
+        (1e-7, 0, 2e-7, "1.00e-07 ± 1.0e-07"),
+        (None, None, None, ""),
+        (float("inf"), None, None, "inf"),
+    ],
+)
+def test_a_mean_has_the_decimals_of_its_interval(value, low, high, shown):
+    assert with_interval(value, low, high) == shown
