@@ -12,6 +12,7 @@ import pandas as pd
 from bench import registry
 from bench.devices import resolve_device
 from bench.errors import BenchError, UnknownNameError
+from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import trained_extractors
 from bench.execution.serial import run_serially
 from bench.metrics.base import Metric
@@ -105,7 +106,7 @@ def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
             "environment": environment(),
             "metrics": {
                 name: {"tolerance": metric.tolerance, "reproducible": metric.reproducible}
-                for name, metric in job.metrics.items()
+                for name, metric in {**job.metrics, **EXTRACTOR_METRICS}.items()
             },
         }
     )

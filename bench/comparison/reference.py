@@ -16,16 +16,19 @@ from bench.errors import BenchError
 from bench.store import RUN_FILE, SCHEMA, TABLE, load_results
 
 # These differ between two runs that measure the same; run.json tells them for the run as a whole.
+VALUES_FILE = "values.csv"
+READ = ["model", "backend", "dataset", "protocol", "seed", "metric", "split", "noise_kind",
+        "noise_level", "epoch_selection", "n", "value", "ci_low", "ci_high", "status"]  # fmt: skip
 VOLATILE = ("run_id", "duration_s", "version", "git_commit", "created_at")
 
 
 def update_reference(run: Path, reference: Path, allow_failed: bool = False) -> list[Path]:
     """Make ``reference`` say what ``run`` says.
 
-    It gets ``run.json``, ``results.parquet`` and, to be read in a diff, ``results.csv``; rows are
-    sorted and lack what differs from run to run without being measured. Other files that stand in
-    the folder, such as a README, stay. The folder is replaced as a whole: who interrupts this
-    keeps the old one.
+    It gets ``run.json``, ``results.parquet`` and, to be read in a diff, ``values.csv``, which has
+    the values of whole models, all time steps, in six digits. Rows are sorted and lack what differs
+    from run to run without being measured. Other files that stand in the folder, such as a README,
+    stay. The folder is replaced as a whole: who interrupts this keeps the old one.
 
     Args:
         run: a run directory.
@@ -106,8 +109,9 @@ def _write(rows: pd.DataFrame, run: Path, folder: Path) -> list[str]:
     (folder / RUN_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     table = pa.Table.from_pandas(rows, SCHEMA, preserve_index=False)
     pq.write_table(table, folder / f"{TABLE}.parquet", compression="zstd")
-    rows.drop(columns=list(VOLATILE)).to_csv(folder / f"{TABLE}.csv", index=False)
-    return [RUN_FILE, f"{TABLE}.parquet", f"{TABLE}.csv"]
+    whole = rows[rows[["layer", "time_step"]].isna().all(axis=1)]
+    whole[READ].to_csv(folder / VALUES_FILE, index=False, float_format="%.6g")
+    return [RUN_FILE, f"{TABLE}.parquet", VALUES_FILE]
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:

@@ -15,6 +15,7 @@ from bench.report import figures, outcomes, overview
 from bench.report.comparability import Warning, warnings
 from bench.report.figures import Drawn, File, Grids
 from bench.report.markdown import escaped
+from bench.report.papers import paper_tables
 from bench.report.provenance import Provenance, provenance
 from bench.report.run import Run
 from bench.report.sortable import Table
@@ -33,7 +34,7 @@ class Report:
         facts: what was run.
         headline: the main metrics over seeds.
         warnings: which rows are not comparable.
-        tables: every measurement and every cell.
+        tables: every measurement, every cell, and papers' tables.
         plots: drawn, or with the reason why not.
         grids: images of the cells.
         provenance: commands, data, protocols, versions.
@@ -73,7 +74,7 @@ def build(path: Path) -> Report:
         facts=outcomes.facts(rows, origin.planned),
         headline=overview.headline(rows),
         warnings=warnings(rows),
-        tables=[table for table in tables if table is not None],
+        tables=[*(table for table in tables if table is not None), *paper_tables(rows, path)],
         plots=list(figures.drawn(run)),
         grids=figures.grids(run),
         provenance=origin,
