@@ -11,6 +11,7 @@ VERBS = {
     "run": "Train and score a selection of models on datasets.",
     "ls": "List models, backends, datasets, metrics or protocols.",
     "data": "Show or fetch datasets.",
+    "plot": "Draw the plots of a run: PNG, SVG, and the data behind them as CSV.",
     "doctor": "Show versions, devices, neuron implementations, datasets and weights.",
 }
 EXIT_FAILED = 1
