@@ -14,6 +14,7 @@ VERBS = {
     "table": "Show a paper's table with ours beside each published number.",
     "compare": "Compare a run with a reference: is any metric worse?",
     "data": "Show or fetch datasets.",
+    "plot": "Draw the plots of a run: PNG, SVG, and the data behind them as CSV.",
     "doctor": "Show versions, devices, neuron implementations, datasets and weights.",
 }
 EXIT_FAILED = 1

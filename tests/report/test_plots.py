@@ -1,0 +1,358 @@
+import json
+import shutil
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from bench.report.plots import PLOTS, render
+from bench.report.plots.style import COLOURS, looks
+from bench.report.run import Run
+from bench.store import SCHEMA, frame
+
+PLOT = {plot.name: plot for plot in PLOTS}
+FROM_FILES = ["reconstructions", "samples", "latent_noise", "latent_rasters"]
+ODD = "$x_{1}$ <b>&amp;% \\frac{1}{2}"
+
+
+def write_run(folder, rows):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"schema_version": 2, "commands": []}))
+    table = pa.Table.from_pandas(rows, SCHEMA, preserve_index=False)
+    pq.write_table(table, folder / "results.parquet")
+    return folder
+
+
+def row(**changes):
+    return {
+        "schema_version": 2, "cell_key": "k0", "model": "m", "model_version": "1", "backend": "b",
+        "dataset": "d", "dataset_variant": "complete", "protocol": "p", "protocol_hash": "h",
+        "seed": 0, "epoch_selection": "last", "split": "test", "metric": "reconstruction_loss",
+        "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 10, "status": "ok", "unit": "1",
+        "higher_is_better": False, "device": "cpu", **changes,
+    }  # fmt: skip
+
+
+def write_files(folder, spiking=True, seed=0, images=3):
+    random = np.random.default_rng(seed)
+    shape = (images, 1, 8, 8)
+    arrays = {name: random.integers(0, 256, shape, dtype=np.uint8) for name in ("samples", "rest")}
+    arrays["reconstructions"] = arrays.pop("rest")
+    arrays["inputs"] = np.arange(images * 64, dtype=np.uint8).reshape(shape)
+    if spiking:
+        arrays["latent_shuffle"] = arrays["samples"]
+        arrays["latent_flip"] = random.integers(0, 256, (6, *shape), dtype=np.uint8)
+        arrays["latent_flip_levels"] = np.arange(1, 7) * 0.05
+        latents = {name: random.random((4, images, 5)) < 0.4 for name in ("posterior", "prior")}
+        np.savez(folder / "spikes.npz", **latents)
+    np.savez(folder / "images.npz", **arrays)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny_run, tmp_path_factory):
+    """The tiny run with the files of images and spikes; read it, do not change it."""
+    out = tmp_path_factory.mktemp("plots") / "run"
+    shutil.copytree(tiny_run[0], out)
+    for number, folder in enumerate(sorted((out / "cells").iterdir())):
+        write_files(folder, not folder.name.startswith("ann_vae"), number)
+    return out
+
+
+def test_every_plot_becomes_three_files(bench_cli, whole_run, tmp_path):
+    code, out, err = bench_cli("plot", whole_run, "--out", tmp_path)
+    assert (code, err) == (0, "")
+    for name in PLOT:
+        assert f"{name}: {tmp_path / name}.png" in out
+        root = ElementTree.parse(tmp_path / f"{name}.svg").getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
+        assert pixels.shape[1] == 1440
+        assert pixels.std() > 5
+        assert len(pd.read_csv(tmp_path / f"{name}.csv"))
+
+
+def test_only_the_plots_and_formats_asked_for(bench_cli, whole_run, tmp_path):
+    code, *_ = bench_cli(
+        "plot", whole_run, "samples", "metric_by_model", "--format", "svg", "--out", tmp_path
+    )
+    assert code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "metric_by_model.csv", "metric_by_model.svg", "samples.csv", "samples.svg",
+    ]  # fmt: skip
+
+
+def test_an_unknown_plot_suggests_near_ones(bench_cli, whole_run):
+    code, _, err = bench_cli("plot", whole_run, "metric_by_modl")
+    assert code == 2
+    assert "Did you mean: metric_by_model?" in err
+
+
+def test_a_folder_that_is_no_run(bench_cli, tmp_path):
+    code, _, err = bench_cli("plot", tmp_path)
+    assert code == 2
+    assert err == f"Error: {tmp_path} is not a run directory: it has no run.json.\n"
+
+
+def test_a_folder_that_cannot_be_written(bench_cli, whole_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = bench_cli("plot", whole_run, "samples", "--out", tmp_path / "file" / "plots")
+    assert code == 2
+    assert "Choose another with --out." in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("metric_by_model", "ssim"),
+        ("noise_robustness", "noise_robustness"),
+        ("quality_by_time_step", "reconstruction_loss_by_time_step"),
+        ("quality_against_energy", "fad"),
+    ],
+)
+def test_values_are_the_rows(tiny_run, name, metric):
+    data = PLOT[name].data(Run(tiny_run[0]))
+    data = data[data["metric"] == metric]
+    rows = tiny_run[1][(tiny_run[1]["metric"] == metric) & (tiny_run[1]["status"] == "ok")]
+    assert sorted(data["value"]) == sorted(rows["value"])
+    assert sorted(data["ci_low"].dropna()) == sorted(rows["ci_low"].dropna())
+
+
+def test_firing_rates_are_the_rows(tiny_run):
+    run, rows = Run(tiny_run[0]), tiny_run[1]
+    rates = rows[(rows["metric"] == "firing_rate") & (rows["status"] == "ok")]
+    by_layer = PLOT["firing_rate_by_layer"].data(run)
+    by_step = PLOT["firing_rate_by_time_step"].data(run)
+    layer, step = rates["layer"].notna(), rates["time_step"].notna()
+    assert sorted(by_layer["value"]) == sorted(rates.loc[layer & ~step, "value"])
+    assert sorted(by_step["value"]) == sorted(rates.loc[step & ~layer, "value"])
+
+
+def test_training_curves_are_the_files(tiny_run):
+    data = PLOT["training_curves"].data(Run(tiny_run[0]))
+    losses = []
+    for path in tiny_run[0].glob("cells/*/training.json"):
+        losses += [v for e in json.loads(path.read_text())["epochs"] for v in e["losses"].values()]
+    assert sorted(data["value"]) == sorted(losses)
+
+
+def test_seeds_have_a_mean_and_its_interval(tmp_path):
+    rows = [row(seed=seed, value=value) for seed, value in enumerate([1.0, 2.0, 3.0])]
+    data = PLOT["metric_by_model"].data(Run(write_run(tmp_path, frame(rows))))
+    assert list(data["value"]) == [1.0, 2.0, 3.0, 2.0]
+    mean = data.iloc[-1]
+    assert (mean["estimate"], mean["seeds"]) == ("mean over seeds", 3)
+    assert mean["ci_high"] - mean["value"] == pytest.approx(4.302653 / np.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n": 20}, {"d, n=10", "d, n=20"}),
+        (
+            {"protocol": "q", "protocol_hash": "0123456789"},
+            {"d, n=10, protocol p, h", "d, n=10, protocol q, 01234567"},
+        ),
+        ({"extractor": "e"}, {"d, n=10, no extractor", "d, n=10, e"}),
+        ({"dataset": "other"}, {"d, n=10", "other, n=10"}),
+        ({"dataset_variant": "subset"}, {"d, n=10", "d (subset), n=10"}),
+        ({"seed": 1, "device": "cuda"}, {"d, n=10"}),
+    ],
+)
+def test_rows_that_are_not_comparable_share_no_panel(tmp_path, change, said):
+    run = Run(write_run(tmp_path, frame([row(), row(cell_key="k1", **change)])))
+    plot = PLOT["metric_by_model"]
+    data = plot.data(run)
+    assert set(data["context"]) == said
+    titles = {ax.get_title(loc="left") for ax in plot.draw(data, run).axes if ax.get_title("left")}
+    assert {" ".join(title.split()) for title in titles} == said
+
+
+def test_two_versions_of_a_model_are_told_apart(tmp_path):
+    run = Run(write_run(tmp_path, frame([row(), row(cell_key="k1", model_version="2")])))
+    data = PLOT["metric_by_model"].data(run)
+    assert set(data["label"]) == {"m (version 1)", "m (version 2)"}
+
+
+def test_the_pareto_front_is_what_nothing_beats(tmp_path):
+    points = {"a": (1, 9), "b": (2, 5), "c": (3, 6), "d": (4, 1), "e": (5, 1)}
+    rows = [
+        row(model=name, cell_key=name, metric=metric, value=float(value), unit=unit)
+        for name, (energy, loss) in points.items()
+        for metric, value, unit in [
+            ("energy", energy, "pJ per image"),
+            ("reconstruction_loss", loss, "1"),
+        ]
+    ]
+    data = PLOT["quality_against_energy"].data(Run(write_run(tmp_path, frame(rows))))
+    assert set(data.loc[data["pareto"], "model"]) == {"a", "b", "d"}
+
+
+@pytest.mark.parametrize("name", [ODD, "_hidden", "\\alpha$", "n" * 60, "a\nb\x00c", "模型"])
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_odd_names_survive(bench_cli, tmp_path, name):
+    rows = [
+        row(model=name, dataset=name, noise_kind="input_x", noise_level=level, value=0.1 + level,
+            metric="noise_robustness", backend=name, protocol=name)
+        for level in (0.1, 0.2)
+    ]  # fmt: skip
+    run = write_run(tmp_path / "run", frame([*rows, row(model=name, dataset=name, backend=name)]))
+    code, *_ = bench_cli("plot", run, "noise_robustness", "metric_by_model", "--out", tmp_path)
+    assert code == 0
+    shown = "".join(c if c.isprintable() else "" for c in name).replace(" ", "")
+    for plot in ("noise_robustness", "metric_by_model"):
+        said = "".join(ElementTree.parse(tmp_path / f"{plot}.svg").getroot().itertext())
+        assert shown in "".join(said.split()).replace("\ufffd", "")
+        assert set(pd.read_csv(tmp_path / f"{plot}.csv")["model"]) == {name}
+
+
+def test_an_empty_run(bench_cli, tmp_path):
+    code, out, err = bench_cli("plot", write_run(tmp_path, frame([])))
+    assert (code, err) == (1, "")
+    assert out.count("the run has no rows: run it first, with bench run") == len(PLOTS)
+    assert not (tmp_path / "plots").exists()
+
+
+def test_a_run_with_only_failures(bench_cli, tmp_path):
+    failed = row(status="failed", value=None, ci_low=None, ci_high=None, reason="Boom:\n<it> broke")
+    code, out, err = bench_cli("plot", write_run(tmp_path, frame([failed])))
+    assert (code, err) == (1, "")
+    assert "metric_by_model: not drawn: no row has a number of" in out
+    assert "Boom: <it> broke" in out
+    assert out.count("\n") == len(PLOTS)
+
+
+def test_a_metric_nobody_knows_is_no_trouble(tmp_path):
+    run = Run(write_run(tmp_path, frame([row(), row(metric="never_heard_of", unit=None)])))
+    assert set(PLOT["metric_by_model"].data(run)["metric"]) == {"reconstruction_loss"}
+
+
+def test_a_run_without_the_files_says_to_run_again(bench_cli, tiny_run, tmp_path):
+    shutil.copytree(tiny_run[0], tmp_path / "run")
+    for path in (tmp_path / "run").glob("cells/*/*.npz"):
+        path.unlink()
+    code, out, _ = bench_cli("plot", tmp_path / "run", *FROM_FILES)
+    assert code == 1
+    assert out.count("run the same command again") == len(FROM_FILES)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no archive"),
+        lambda path: path.write_bytes(path.read_bytes()[:400]),
+        lambda path: np.savez(path, samples=np.zeros((2, 3)), posterior=np.zeros(2)),
+        lambda path: np.savez(path, samples=np.array([{}]), posterior=np.array([{}])),
+    ],
+)
+def test_damaged_files_are_left_out_and_named(bench_cli, whole_run, tmp_path, damage):
+    shutil.copytree(whole_run, tmp_path / "run")
+    victim = sorted((tmp_path / "run").glob("cells/esvae-reference*"))[0]
+    damage(victim / "images.npz")
+    damage(victim / "spikes.npz")
+    code, out, err = bench_cli(
+        "plot", tmp_path / "run", "samples", "latent_rasters", "--format", "svg"
+    )
+    assert (code, err) == (0, "")
+    for file in ("images.npz", "spikes.npz"):
+        assert f"left out: {victim / file} is damaged" in out
+    left = pd.read_csv(tmp_path / "run" / "plots" / "samples.csv")
+    assert ("esvae", "reference") not in set(zip(left["model"], left["backend"], strict=True))
+
+
+def test_a_damaged_training_file_is_named(bench_cli, tiny_run, tmp_path):
+    shutil.copytree(tiny_run[0], tmp_path / "run")
+    for path in (tmp_path / "run").glob("cells/*/training.json"):
+        path.write_text('{"epochs": [{"losses": {"loss": "much"}}]}')
+    code, out, _ = bench_cli("plot", tmp_path / "run", "training_curves")
+    assert code == 1
+    assert "training_curves: not drawn:" in out
+    assert "is damaged" in out
+
+
+def test_a_grid_shows_the_pixels_of_the_files(whole_run):
+    run = Run(whole_run)
+    data = PLOT["latent_noise"].data(run)
+    tiles = data[(data["row"] == 0) & (data["model"] != "ann_vae")]
+    assert list(tiles["array"]) == [
+        "inputs", "reconstructions", "latent_shuffle", *["latent_flip"] * 6,
+    ]  # fmt: skip
+    assert list(tiles["noise_level"].dropna()) == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+    for name in ("reconstructions", "samples"):
+        data = PLOT[name].data(run)
+        figure = PLOT[name].draw(data, run)
+        first = data[(data["row"] == 1) & (data["column"] == 0)].iloc[0]
+        with np.load(whole_run / first["file"]) as arrays:
+            expected = arrays[name][0, 0]
+        drawn = figure.axes[0].images[1].get_array()[..., 0]
+        top = (drawn.shape[0] - 8) // 2
+        assert (drawn[top : top + 8, :8] == expected).all()
+
+
+def test_models_with_other_inputs_have_a_grid_of_their_own(whole_run, tmp_path):
+    shutil.copytree(whole_run, tmp_path / "run")
+    victim = sorted((tmp_path / "run").glob("cells/fsvae-reference*"))[0] / "images.npz"
+    with np.load(victim) as file:
+        arrays = dict(file)
+    np.savez(victim, **{**arrays, "inputs": 255 - arrays["inputs"]})
+    data = PLOT["reconstructions"].data(Run(tmp_path / "run"))
+    blocks = data.groupby("block")["model"].agg(set)
+    assert len(blocks) == 2
+    assert {"fsvae"} in list(blocks)
+
+
+def test_rasters_are_the_spikes(whole_run):
+    data = PLOT["latent_rasters"].data(Run(whole_run))
+    for (file, latent), spikes in data.groupby(["file", "latent"]):
+        table = spikes.pivot(index="time_step", columns="neuron", values="spike").to_numpy()
+        with np.load(whole_run / file) as arrays:
+            assert (table == arrays[latent][:, 0]).all()
+
+
+def test_many_models_stay_apart_in_colour_and_marker():
+    seen = looks([f"m{i}" for i in range(12)]).values()
+    assert len({look.marker for look in seen}) == 12
+    assert len({look.colour for look in seen}) == len(COLOURS)
+
+
+@pytest.mark.parametrize("models", [1, 12])
+def test_type_is_legible_at_the_printed_size(tmp_path, models):
+    rows = [
+        row(model=f"{i:02d}_" + "long_name_" * 5 + "1234567", cell_key=f"k{i}", backend=backend)
+        for i in range(models)
+        for backend in ("x", "y")
+    ]
+    run = Run(write_run(tmp_path, frame(rows)))
+    plot = PLOT["metric_by_model"]
+    figure = plot.draw(plot.data(run), run)
+    assert figure.get_size_inches()[0] <= 7.2
+    ax = figure.axes[0]
+    texts = [*ax.get_yticklabels(), *ax.get_xticklabels(), ax.xaxis.label, *figure.legends[0].texts]
+    assert min(text.get_fontsize() for text in texts) >= 8
+    assert ax.get_position().width * 7.2 > 1
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    for upper, lower in pairwise(boxes):
+        assert upper.y0 >= lower.y1 - 1
+    assert min(box.x0 for box in boxes) >= 0
+
+
+def test_a_figure_renders_to_the_same_bytes(tiny_run):
+    run = Run(tiny_run[0])
+    plot = PLOT["quality_by_time_step"]
+    data = plot.data(run)
+    first, second = (render(plot.draw(data, run), "svg") for _ in range(2))
+    assert first == second
+
+
+def test_what_can_be_drawn_has_no_reason_and_a_caption(whole_run):
+    run = Run(whole_run)
+    for plot in PLOTS:
+        assert plot.missing(run) is None
+        assert plot.title
+        assert plot.caption.endswith(".")
