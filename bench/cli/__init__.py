@@ -11,10 +11,10 @@ VERBS = {
     "run": "Train and score a selection of models on datasets.",
     "ls": "List models, backends, datasets, metrics, protocols, or the results of a run.",
     "report": "Write the report of a run: one HTML file, or Markdown.",
+    "plot": "Draw the plots of a run: PNG, SVG, and the data behind them as CSV.",
     "table": "Show a paper's table with ours beside each published number.",
     "compare": "Compare a run with a reference: is any metric worse?",
     "data": "Show or fetch datasets.",
-    "plot": "Draw the plots of a run: PNG, SVG, and the data behind them as CSV.",
     "doctor": "Show versions, devices, neuron implementations, datasets and weights.",
 }
 EXIT_FAILED = 1

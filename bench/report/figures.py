@@ -78,7 +78,7 @@ def drawn(run: Run) -> Iterator[Drawn]:
     for plot in PLOTS:
         data = plot.data(run)
         if data.empty:
-            reason = plot.missing(run) or "there is nothing to draw"
+            reason = plot.why(data, run) or "there is nothing to draw"
             yield Drawn(plot.name, plot.title, plot.caption, reason=reason)
             continue
         figure = plot.draw(data, run)
