@@ -197,6 +197,20 @@ def test_runs_with_little_in_them_still_have_a_page(report, markdown, tmp_path, 
     assert markdown(path).startswith("# Report of run")
 
 
+def test_a_paper_s_table_is_there_where_the_run_has_numbers_for_it(report, markdown, tmp_path):
+    page, _ = report(write_run(tmp_path / "digits", [row()]))
+    assert "fsvae-table-1" not in page.text
+    measured = row("fsvae", 0, "fid_official", 101.5, dataset="mnist", split="generated")
+    text = markdown(write_run(tmp_path / "mnist", [measured]))
+    (line,) = [line for line in text.splitlines() if "97.06" in line]
+    assert "101.5" in line
+    assert "+4.44" in line
+    assert "protocol smoke, not fsvae" in line
+    page, _ = report(tmp_path / "mnist")
+    assert "fsvae-table-1: arXiv:2110.00375" in page.text
+    assert "esvae-table-1" not in page.text
+
+
 def test_a_plot_that_cannot_be_drawn_says_why(report, tmp_path):
     page, _ = report(write_run(tmp_path / "run", [row(metric="of_nobody")]))
     assert page.text.count("Not drawn: ") > 5
