@@ -142,7 +142,7 @@ def _interval(group: pd.DataFrame, column: Column) -> str:
         return "-"
     row = rows.iloc[0]
     mean, half = row["value"] / column.unit, (row["ci_high"] - row["value"]) / column.unit
-    return f"{column.form.format(mean)}±{column.form.format(half)}"
+    return f"{column.form.format(mean)}\n±{column.form.format(half)}"
 
 
 def _reasons(rows: pd.DataFrame) -> list[str]:
