@@ -96,6 +96,13 @@ def tiny_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def model_rows(tiny_run):
+    """The rows of the tiny run's models, without the cell of FAD's autoencoder."""
+    _, rows = tiny_run
+    return rows[rows["model"] != "fad_autoencoder"]
+
+
+@pytest.fixture(scope="session")
 def real_data():
     """The folder of real MNIST files beside the checkout, where there is one."""
     folder = Path(__file__).parents[2] / "shared" / "data"

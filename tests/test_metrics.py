@@ -67,9 +67,9 @@ def test_throughput_is_images_over_the_median_of_seconds():
     assert (found.value, found.n) == (15.0, 90)
 
 
-def test_parameter_count_and_footprint_of_a_run_match_the_weights(tiny_run):
-    out, rows = tiny_run
-    for (key, model), cell in rows.groupby(["cell_key", "model"]):
+def test_parameter_count_and_footprint_of_a_run_match_the_weights(tiny_run, model_rows):
+    out, _ = tiny_run
+    for (key, model), cell in model_rows.groupby(["cell_key", "model"]):
         (path,) = (out / "cells").glob(f"*{key}/weights-last.pt")
         weights = torch.load(path, weights_only=True)
         values = cell.set_index("metric")["value"]

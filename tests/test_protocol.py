@@ -45,7 +45,7 @@ def test_the_five_protocols_are_there_and_valid():
                 "threshold": 0.2,
                 "surrogate": "official_code",
                 "epoch_selection": "best_test_loss",
-                "generated_images": 5000,
+                "generated_images": 5120,
             },
         ),
         ("ann_vae", "mnist", {"weight_decay": 0.01, "horizontal_flip": "never"}),

@@ -44,8 +44,8 @@ def model_folders(out):
     return sorted(folder for folder in folders if not folder.name.startswith(AUTOENCODER))
 
 
-def test_a_run_covers_every_model_on_every_backend_it_has(tiny_run):
-    rows = of_models(tiny_run[1])
+def test_a_run_covers_every_model_on_every_backend_it_has(model_rows):
+    rows = model_rows
     cells = set(zip(rows["model"], rows["backend"], strict=True))
     spiking = {
         (model, backend)
@@ -56,11 +56,11 @@ def test_a_run_covers_every_model_on_every_backend_it_has(tiny_run):
     assert rows["cell_key"].nunique() == 7
 
 
-def test_every_cell_has_every_metric_and_none_failed(tiny_run):
+def test_every_cell_has_every_metric_and_none_failed(tiny_run, model_rows):
     _, rows = tiny_run
     metrics = set(registry.metrics.names())
     assert {"fid", "fad", "noise_robustness", "energy", "linear_probe_accuracy"} <= metrics
-    for _, cell in of_models(rows).groupby("cell_key"):
+    for _, cell in model_rows.groupby("cell_key"):
         assert set(cell["metric"]) == metrics
     assert set(rows["status"]) == {"ok", "not_applicable"}
 
@@ -149,6 +149,13 @@ def test_every_cell_keeps_what_the_report_draws(tiny_run):
             assert spikes["prior"].shape == (2, 32, 4)
             assert spikes["posterior"].dtype == spikes["prior"].dtype == bool
     assert len(inputs) == 1
+
+
+def test_files_can_be_read_by_whom_the_umask_lets(tiny_run, tmp_path):
+    out, _ = tiny_run
+    (tmp_path / "plain").write_text("")
+    expected = (tmp_path / "plain").stat().st_mode
+    assert {path.stat().st_mode for path in out.rglob("*") if path.is_file()} == {expected}
 
 
 def test_the_same_command_again_does_nothing(tiny, tmp_path):

@@ -292,8 +292,8 @@ def test_the_pass_gives_each_image_its_label_up_to_the_limit():
     assert {batch.labels for batch in batches if batch.split == "prior"} == {None}
 
 
-def test_a_run_has_all_three_for_every_model(tiny_run):
-    _, rows = tiny_run
+def test_a_run_has_all_three_for_every_model(model_rows):
+    rows = model_rows
     for metric in METRICS:
         found = rows[rows["metric"] == metric.name]
         assert len(found) == rows["cell_key"].nunique()
