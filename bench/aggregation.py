@@ -32,6 +32,11 @@ OBSERVATION = [
 CONFIDENCE = 0.95
 
 
+def whole_models(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that hold for whole models: no layer, all time steps, no noise."""
+    return rows[rows[["layer", "time_step", "noise_kind"]].isna().all(axis=1)]
+
+
 def across_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """What ``ok`` rows that differ by their seed alone say together.
 

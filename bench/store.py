@@ -23,6 +23,11 @@ OLDEST_READABLE = 1
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.parquet"
 TABLE = "results"
+# What a dataset_variant other than "complete" means.
+INCOMPLETE = {
+    "subset": "a subset of the dataset",
+    "substitute": "a local file or folder in the dataset's place",
+}
 
 SCHEMA = pa.schema(
     [

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.aggregation import across_seeds
+from bench.aggregation import across_seeds, whole_models
+from bench.store import INCOMPLETE
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,6 @@ COLUMNS = (
     Column("energy", "generated", "sample\nnJ", "{:.0f}", 1e3),
     Column("training_throughput", "train", "train\nimg/s", "{:.0f}"),
 )
-INCOMPLETE = {
-    "subset": "a subset of the dataset",
-    "substitute": "a local file or folder in the dataset's place",
-}
 
 
 def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
@@ -71,7 +68,7 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
 
 
 def _table(rows: pd.DataFrame) -> Table:
-    shown = _overall(rows)
+    shown = whole_models(rows)
     columns = [column for column in COLUMNS if _has(shown, column)]
     table = _empty_table(["model", "backend", "dataset", "seed"], columns)
     named = shown["metric"].isin([column.metric for column in COLUMNS])
@@ -83,7 +80,7 @@ def _table(rows: pd.DataFrame) -> Table:
 
 def _seeds_table(rows: pd.DataFrame) -> Table | None:
     """Mean and half of the 95 % interval over seeds; None where no cell has a second seed."""
-    together = across_seeds(_overall(rows))
+    together = across_seeds(whole_models(rows))
     together = together[together["seeds"] > 1]
     columns = [column for column in COLUMNS if _has(together, column)]
     if not columns:
@@ -103,11 +100,6 @@ def _empty_table(names: list[str], columns: list[Column]) -> Table:
     for column in columns:
         table.add_column(column.heading, justify="right", no_wrap=True, vertical="bottom")
     return table
-
-
-def _overall(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of whole models, all time steps and no noise."""
-    return rows[rows[["layer", "time_step", "noise_kind"]].isna().all(axis=1)]
 
 
 def _has(rows: pd.DataFrame, column: Column) -> bool:

@@ -13,8 +13,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from bench.metrics.base import Facts, LatentBatch, Metric, Observation
-from bench.metrics.frechet import Moments, frechet_distance
-from bench.metrics.uncertainty import Z_95, interval
+from bench.metrics.uncertainty import (
+    Z_95,
+    GroupedMoments,
+    interval,
+    merged,
+    two_sample_error,
+)
 from bench.protocol import Protocol
 
 PROBE_ITERATIONS = 1000
@@ -121,7 +126,7 @@ class PosteriorPriorFrechetDistance(Metric):
     """Fréchet distance between the posterior's rates on test images and the prior's.
 
     Over ``latent_images`` of each at most. The latent itself stands for the rates of a model
-    without time.
+    without time. The interval is that of a delete-a-group jackknife over ten groups of both.
     """
 
     name = "posterior_prior_frechet_distance"
@@ -132,7 +137,7 @@ class PosteriorPriorFrechetDistance(Metric):
 
     def __init__(self, protocol: Protocol) -> None:
         super().__init__(protocol)
-        self._moments = {"test": Moments(), "prior": Moments()}
+        self._moments = {"test": GroupedMoments(), "prior": GroupedMoments()}
 
     def update_latents(self, batch: LatentBatch) -> None:
         """Add the rates."""
@@ -145,10 +150,10 @@ class PosteriorPriorFrechetDistance(Metric):
         if min(posterior.n, prior.n) < 2:
             yield _no_comparison(posterior.n, prior.n, 2)
             return
-        distance = frechet_distance(
-            posterior.mean, posterior.covariance, prior.mean, prior.covariance
-        )
-        yield Observation(distance, n=posterior.n, split="test")
+        value = posterior.distance(*merged(prior.groups))
+        error = two_sample_error(posterior, prior)
+        low, high = (None, None) if error is None else interval(value, error)
+        yield Observation(value, n=posterior.n, split="test", ci_low=low, ci_high=high)
 
 
 def _no_comparison(posterior: int, prior: int, least: int) -> Observation:

@@ -67,6 +67,10 @@ class GroupedMoments:
         """
         return frechet_distance(*merged(self.groups), mean, covariance)
 
+    def without(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and covariance of all features but those of group i."""
+        return merged(self.groups[:i] + self.groups[i + 1 :])
+
     def standard_error(self, mean: np.ndarray, covariance: np.ndarray) -> float | None:
         """The delete-a-group jackknife's standard error of :meth:`distance`.
 
@@ -75,10 +79,23 @@ class GroupedMoments:
         if self.n < len(self.groups):
             return None
         left_out = [
-            frechet_distance(*merged(self.groups[:i] + self.groups[i + 1 :]), mean, covariance)
-            for i in range(len(self.groups))
+            frechet_distance(*self.without(i), mean, covariance) for i in range(len(self.groups))
         ]
         return jackknife_error(left_out)
+
+
+def two_sample_error(one: GroupedMoments, other: GroupedMoments) -> float | None:
+    """The standard error of the Fréchet distance of two samples, both of them random.
+
+    The jackknife leaves out the same group of both. None where either has fewer feature vectors
+    than groups.
+    """
+    groups = len(one.groups)
+    if min(one.n, other.n) < groups:
+        return None
+    return jackknife_error(
+        [frechet_distance(*one.without(i), *other.without(i)) for i in range(groups)]
+    )
 
 
 def jackknife_error(left_out: Sequence[float]) -> float:

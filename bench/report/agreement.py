@@ -9,11 +9,8 @@ import pandas as pd
 
 from bench.protocol import Protocol, load_protocol
 from bench.report.published import Answer
+from bench.store import INCOMPLETE
 
-VARIANTS = {
-    "subset": "a subset of the dataset",
-    "substitute": "a local file or folder in the dataset's place",
-}
 NO_BACKEND = "torch"
 
 Number = Mapping[Hashable, Any]
@@ -30,7 +27,7 @@ def differences(number: Number, answer: Answer, found: Mapping[str, Any]) -> Ite
     """
     yield from _protocol_differences(number["protocol"], found)
     if found["dataset_variant"] != "complete":
-        yield VARIANTS.get(found["dataset_variant"], "a dataset that could not be had")
+        yield INCOMPLETE.get(found["dataset_variant"], "a dataset that could not be had")
     if found["status"] == "ok":
         yield from _measurement_differences(number, answer, found)
     if number["deviation"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.aggregation import across_seeds
+from bench.aggregation import across_seeds, whole_models
 from bench.report.numbers import with_interval
 from bench.report.sortable import Column, Entry, Table, count, measured, word
 
@@ -50,18 +50,13 @@ HEADLINES = (
 )
 
 
-def whole_model(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of whole models: no layer, all time steps, no noise."""
-    return rows[rows[["layer", "time_step", "noise_kind"]].isna().all(axis=1)]
-
-
 def headline(rows: pd.DataFrame) -> Table | None:
     """One row a (model, backend, dataset): mean and interval over seeds of the main metrics.
 
     A setting is split further where its cells differ in protocol, device or content. None if no
     row is of a main metric.
     """
-    shown = whole_model(rows)
+    shown = whole_models(rows)
     shown = shown[shown["metric"].isin([column.metric for column in HEADLINES])]
     columns = [column for column in HEADLINES if _measured(shown, column)]
     if shown.empty:
@@ -94,7 +89,7 @@ def headline(rows: pd.DataFrame) -> Table | None:
 
 def measurements(rows: pd.DataFrame) -> Table | None:
     """Every metric of whole models, seeds taken together; None if nothing was measured."""
-    table = _measurements(whole_model(rows))
+    table = _measurements(whole_models(rows))
     if table.empty:
         return None
     names = _names(table)
@@ -122,7 +117,7 @@ def measurements(rows: pd.DataFrame) -> Table | None:
 
 def cells(rows: pd.DataFrame) -> Table | None:
     """One row a cell: how it ended, and its main metrics; None if there is no cell."""
-    shown = whole_model(rows)
+    shown = whole_models(rows)
     columns = [column for column in HEADLINES if _measured(shown, column)]
     if rows.empty:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.aggregation import across_seeds
+from bench.aggregation import across_seeds, whole_models
 from bench.report.agreement import command, differences, worth_running
 from bench.report.published import ANSWERS, Answer, published
 from bench.report.rendering import FORMATS, render
@@ -87,7 +87,7 @@ def paper_table(name: str, rows: pd.DataFrame, out: str | os.PathLike[str] = "DI
     Raises:
         UnknownNameError: no such table.
     """
-    whole = rows[rows[["layer", "time_step", "noise_kind"]].isna().all(axis=1)]
+    whole = whole_models(rows)
     records = [
         {"table": name, **record}
         for number in published(name).to_dict("records")

@@ -221,6 +221,20 @@ def test_the_frechet_distance_of_shifted_latents_is_the_squared_shift():
     assert found.value == pytest.approx(4 * 9)
 
 
+def test_the_interval_of_the_frechet_distance_is_the_spread_of_repeated_draws():
+    found = [
+        observed(
+            PosteriorPriorFrechetDistance,
+            of_two(normal(300, 4, 2 * i) + 0.5, normal(300, 4, 2 * i + 1)),
+        )
+        for i in range(60)
+    ]
+    errors = [(one.ci_high - one.ci_low) / 2 / 1.96 for one in found]
+    assert np.mean(errors) == pytest.approx(np.std([one.value for one in found]), rel=0.3)
+    few = observed(PosteriorPriorFrechetDistance, of_two(normal(9, 4, 0), normal(9, 4, 1)))
+    assert (few.status, few.ci_low, few.ci_high) == ("ok", None, None)
+
+
 def test_mmd_takes_the_first_latents_up_to_its_limit(monkeypatch):
     monkeypatch.setattr(latents_module, "MMD_LATENTS", 50)
     posterior, prior = normal(80, 3, 0), normal(80, 3, 1)

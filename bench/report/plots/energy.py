@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.aggregation import whole_models
 from bench.report.plots.base import Plot, unmeasured
 from bench.report.plots.curves import Curves
 from bench.report.plots.selection import SEED, drawn, measured, panels, records, with_means
@@ -50,9 +51,9 @@ class QualityAgainstEnergy(Plot):
 
     def data(self, run: Run) -> pd.DataFrame:
         """Quality and energy side by side, a row a seed and one for the mean; ``pareto`` marks."""
-        quality = _whole(measured(run, list(QUALITY)))
+        quality = whole_models(measured(run, list(QUALITY)))
         quality = with_means(quality[quality["split"] == quality["metric"].map(QUALITY)])
-        energy = with_means(_whole(measured(run, [ENERGY])))
+        energy = with_means(whole_models(measured(run, [ENERGY])))
         on = [*SERIES, "estimate", "seed", "seeds"]
         renamed = {name: f"{ENERGY}_{name}" for name in OF_ENERGY}
         joined = quality.merge(energy[[*on, *OF_ENERGY]].rename(columns=renamed), on=on)
@@ -87,10 +88,6 @@ class QualityAgainstEnergy(Plot):
 
 
 _UNLIKE = ["energy_n", "energy_epoch_selection", "energy_unit"]
-
-
-def _whole(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows[["layer", "time_step", "noise_kind"]].isna().all(axis=1)]
 
 
 def _pareto(data: pd.DataFrame) -> pd.Series:

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.aggregation import whole_models
 from bench.report.plots.base import Plot, unmeasured
 from bench.report.plots.dots import dots
 from bench.report.plots.selection import measured, names_of, panels, with_means
@@ -59,9 +60,8 @@ class MetricByModel(Plot):
 
     def data(self, run: Run) -> pd.DataFrame:
         """One row a seed, and one for the mean where there are several seeds."""
-        rows = measured(run, list(HEADLINE))
-        whole = rows[["layer", "time_step", "noise_kind"]].isna().all(axis=1)
-        rows = rows[whole & (rows["split"] == rows["metric"].map(HEADLINE))]
+        rows = whole_models(measured(run, list(HEADLINE)))
+        rows = rows[rows["split"] == rows["metric"].map(HEADLINE)]
         return with_means(rows).reindex(columns=self.keep)
 
     def reason(self, run: Run) -> str:
