@@ -62,8 +62,10 @@ def test_a_run_of_several_seeds_prints_and_writes_them_together(bench_cli, tiny_
     code, out, _ = bench_cli("run", *arguments)
     assert code == 0
     losses = bench.load_results(tmp_path / "run").query("metric == 'reconstruction_loss'")["value"]
-    line = next(line for line in out.split("Over seeds")[1].splitlines() if "ann_vae" in line)
-    assert f"{losses.mean():.4f}±" in line
+    lines = out.split("Over seeds")[1].splitlines()
+    (at,) = (i for i, line in enumerate(lines) if "ann_vae" in line)
     written = pd.read_csv(tmp_path / "run" / "across_seeds.csv")
     (row,) = written.query("metric == 'reconstruction_loss'").itertuples()
+    assert f"{losses.mean():.4f}" in lines[at]
+    assert f"±{row.ci_high - row.value:.4f}" in lines[at + 1]
     assert (row.seeds, row.value) == (2, pytest.approx(losses.mean()))

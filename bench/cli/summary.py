@@ -88,7 +88,7 @@ def _seeds_table(rows: pd.DataFrame) -> Table | None:
     table = _empty_table(["model", "backend", "dataset", "seeds"], columns)
     keys = ["model", "backend", "dataset", "protocol_hash"]
     for _, group in together.groupby(keys, sort=False):
-        names = [*_names(group.iloc[0]), str(group["seeds"].max())]
+        names = [f"{name}\n" for name in (*_names(group.iloc[0]), str(group["seeds"].max()))]
         table.add_row(*map(escape, names), *(_interval(group, column) for column in columns))
     return table
 
@@ -131,7 +131,7 @@ def _value(cell: pd.DataFrame, column: Column) -> str:
 def _interval(group: pd.DataFrame, column: Column) -> str:
     rows = _select(group, column)
     if rows.empty:
-        return "-"
+        return "-\n"
     row = rows.iloc[0]
     mean, half = row["value"] / column.unit, (row["ci_high"] - row["value"]) / column.unit
     return f"{column.form.format(mean)}\n±{column.form.format(half)}"
