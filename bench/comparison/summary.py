@@ -154,7 +154,8 @@ def _missing_cells(comparison: Comparison, names: dict[Any, str]) -> list[Line]:
             reason = f"{asked} in the reference, {_seeds(row.seeds_here)} here"
         else:
             reason = f"{asked} in the reference, protocol {row.protocol_here} here"
-        lines.append(Line(names[row.Index], "whole cell", "", "", reason))
+        what = "seeds" if row.state in ("fewer seeds", "other seeds") else "whole cell"
+        lines.append(Line(names[row.Index], what, "", "", reason))
     return lines
 
 
