@@ -460,6 +460,19 @@ def test_mistakes_in_the_options(gate, tmp_path):
         assert (code, err.count("\n")) == (2, 1), options
 
 
+@pytest.mark.parametrize(
+    "commands", ["[7]", '[{"metrics": null}]', '[{"metrics": {"fad": {"weight": 1}}}]']
+)
+def test_a_reference_with_a_broken_run_file_is_one_line(
+    bench_cli, run_directory, tmp_path, commands
+):
+    here, reference = (run_directory(name, [row(1.0)]) for name in ("here", "reference"))
+    (reference / "run.json").write_text(f'{{"schema_version": 2, "commands": {commands}}}')
+    code, _, err = bench_cli("compare", here, reference)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "run.json says of its metrics cannot be read" in err
+
+
 # References
 
 
