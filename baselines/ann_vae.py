@@ -8,13 +8,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from baselines.convolutions import Downsampling, Upsampling
 from baselines.divergences import elbo_weight, gaussian_kl
 from baselines.networks import (
     SMALLEST_MAP,
     convolution_channels,
-    downsampling,
     to_image,
-    upsampling,
 )
 from baselines.vae import VAE
 from bench.model import ImageShape, ModelOptions, Protocol, SpikingNeuron, Step
@@ -105,7 +104,7 @@ def _draw(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None)
 def _encoder(image_channels: int, channels: list[int]) -> nn.Sequential:
     inputs = [image_channels, *channels[:-1]]
     blocks = [
-        (f"conv{i + 1}", _block(downsampling(before, after), after))
+        (f"conv{i + 1}", _block(Downsampling(before, after), after))
         for i, (before, after) in enumerate(zip(inputs, channels, strict=True))
     ]
     return nn.Sequential(OrderedDict([*blocks, ("flatten", nn.Flatten())]))
@@ -115,7 +114,7 @@ def _decoder(image_channels: int, channels: list[int]) -> nn.Sequential:
     outputs = [*channels[1:], channels[-1]]
     smallest_map = (channels[0], SMALLEST_MAP, SMALLEST_MAP)
     blocks = [
-        (f"deconv{i + 1}", _block(upsampling(before, after), after))
+        (f"deconv{i + 1}", _block(Upsampling(before, after), after))
         for i, (before, after) in enumerate(zip(channels, outputs, strict=True))
     ]
     return nn.Sequential(

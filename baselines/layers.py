@@ -4,6 +4,8 @@ Spike trains are ``(T, N, ...)``. Time is folded into the batch for everything b
 one 2-D convolution serves all time steps.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,6 +62,11 @@ class TimeDependentBatchNorm(nn.Module):
             self.running_var = kept + (self.running_var - kept) * correction
         return output
 
+    def track(self, mean: Tensor, unbiased_variance: Tensor) -> None:
+        """Move the running statistics towards those of a batch, each ``(C,)``."""
+        self.running_mean.lerp_(mean, MOMENTUM)
+        self.running_var.lerp_(unbiased_variance, MOMENTUM)
+
 
 class SpikingLayer(nn.Module):
     """Synapses, tdBN and LIF neurons: ``(T, N, ...)`` spikes in, ``(T, N, ...)`` spikes out."""
@@ -72,8 +79,8 @@ class SpikingLayer(nn.Module):
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Spikes of the layer for the spikes of the one before."""
-        currents = self.norm(self.synapse(spikes.flatten(0, 1)))
-        return self.neuron(currents.unflatten(0, spikes.shape[:2]))
+        currents = self.synapse(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+        return self.neuron(currents, self.norm)
 
 
 class DirectCodingLayer(SpikingLayer):
@@ -94,8 +101,7 @@ class DirectCodingLayer(SpikingLayer):
 
     def forward(self, images: Tensor) -> Tensor:
         """Spikes ``(T, N, C', H', W')`` for images."""
-        currents = self.norm(self.synapse(images), repeats=self.time_steps)
-        return self.neuron(currents.expand(self.time_steps, *currents.shape))
+        return self.neuron(self.synapse(images)[None], self.norm, self.time_steps)
 
 
 class MembraneReadout(nn.Module):
@@ -112,10 +118,30 @@ class MembraneReadout(nn.Module):
     def forward(self, spikes: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [-1, 1] for spikes ``(T, N, C', H, W)``."""
         weights = readout_weights(len(spikes)).to(spikes)
-        potential = self.synapse(torch.tensordot(weights, spikes, dims=1))
+        potential = self.synapse(_WeightedSum.apply(weights, spikes))
         assert self.synapse.bias is not None
         extra_bias = (weights.sum() - 1) * self.synapse.bias
         return torch.tanh(potential + extra_bias[:, None, None])
+
+
+class _WeightedSum(torch.autograd.Function):
+    """``sum_t w_t * s_t``, step by step: PyTorch's outer product of w and a gradient is slow."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, spikes: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        total = weights[0] * spikes[0]
+        for weight, spike in zip(weights[1:], spikes[1:], strict=True):
+            total.addcmul_(weight, spike)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        (weights,) = ctx.saved_tensors
+        gradients = gradient.expand(len(weights), *gradient.shape).mul(
+            weights.view(-1, *[1] * gradient.dim())
+        )
+        return None, gradients
 
 
 def readout_weights(time_steps: int) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from baselines.convolutions import Downsampling, Upsampling
 from baselines.layers import (
     DirectCodingLayer,
     MembraneReadout,
@@ -34,16 +35,6 @@ def unsupported_images(image_shape: ImageShape) -> str | None:
         f"built for 32x32 and 64x64 images of 1 or 3 channels, not {channels}x{height}x{width} "
         "(image_size in the protocol)"
     )
-
-
-def downsampling(inputs: int, outputs: int) -> nn.Conv2d:
-    """A convolution that halves height and width."""
-    return nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1)
-
-
-def upsampling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    """A transposed convolution that doubles height and width."""
-    return nn.ConvTranspose2d(inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1)
 
 
 def to_image(inputs: int, channels: int) -> nn.ConvTranspose2d:
@@ -76,13 +67,18 @@ class SpikingLayers:
         self, build: Callable[[int, int], nn.Module], inputs: int, outputs: int
     ) -> SpikingLayer:
         """A convolutional spiking layer; ``build`` makes the synapses."""
-        return SpikingLayer(build(inputs, outputs), self.norm(outputs, 1.0), self.neuron())
+        synapse = self._laid_out(build(inputs, outputs))
+        return SpikingLayer(synapse, self.norm(outputs, 1.0), self.neuron())
 
     def direct_coding(self, inputs: int, outputs: int) -> DirectCodingLayer:
         """The encoder's first layer."""
-        synapse = downsampling(inputs, outputs)
+        synapse = self._laid_out(Downsampling(inputs, outputs))
         norm = self.norm(outputs, 1.0)
         return DirectCodingLayer(synapse, norm, self.neuron(), self.protocol.time_steps)
+
+    def _laid_out(self, synapse: nn.Module) -> nn.Module:
+        """The synapses with their weights as the backend's layout wants them."""
+        return synapse.to(memory_format=self.backend.memory_format)
 
 
 class SpikingEncoder(nn.Module):
@@ -95,7 +91,7 @@ class SpikingEncoder(nn.Module):
         convolutions["conv1"] = layers.direct_coding(image_shape[0], channels[0])
         for i in range(1, len(channels)):
             convolutions[f"conv{i + 1}"] = layers.convolution(
-                downsampling, channels[i - 1], channels[i]
+                Downsampling, channels[i - 1], channels[i]
             )
         self.convolutions = nn.Sequential(convolutions)
         features = channels[-1] * SMALLEST_MAP**2
@@ -117,7 +113,7 @@ class SpikingDecoder(nn.Module):
         outputs = [*channels[1:], channels[-1]]
         self.convolutions = nn.Sequential(
             OrderedDict(
-                (f"deconv{i + 1}", layers.convolution(upsampling, inputs, features))
+                (f"deconv{i + 1}", layers.convolution(Upsampling, inputs, features))
                 for i, (inputs, features) in enumerate(zip(channels, outputs, strict=True))
             )
         )

@@ -57,9 +57,16 @@ class SpikingNeuron(nn.Module, ABC):
     gradients through the reset and the surrogate ``(1 / w) * [|u_t - c| < w / 2]`` for the step
     (arXiv:2110.00375).
 
+    It computes in float32 at least, whatever the precision of the currents.
+
     A forward pass starts at rest. Only inside :func:`carrying_state` does it go on from where the
     last one ended: that is the one place where state lives between calls.
+
+    Attributes:
+        memory_format: how the images that the currents are computed from lie best in memory.
     """
+
+    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
 
     def __init__(self, decay: float, threshold: float, surrogate: SurrogateWindow) -> None:
         super().__init__()
@@ -69,8 +76,17 @@ class SpikingNeuron(nn.Module, ABC):
         self._carries = False
         self._membrane: Tensor | None = None
 
-    def forward(self, currents: Tensor) -> Tensor:
-        """Spikes in {0, 1} for input currents, both ``(T, N, ...)``.
+    def forward(self, currents: Tensor, norm: nn.Module | None = None, repeats: int = 1) -> Tensor:
+        """Spikes in {0, 1} for input currents.
+
+        Args:
+            currents: ``(T, N, ...)``.
+            norm: normalises the currents first; called with them, time folded into the batch, and
+                with ``repeats``.
+            repeats: how many equal time steps each of the T stands for; T is 1 where it is not.
+
+        Returns:
+            Spikes ``(repeats * T, N, ...)``.
 
         Raises:
             ValueError: the currents do not have the shape of the state they go on from.
@@ -80,10 +96,26 @@ class SpikingNeuron(nn.Module, ABC):
                 f"currents {tuple(currents.shape)} cannot go on from a state of shape "
                 f"{tuple(self._membrane.shape)}: a sequence keeps its shape"
             )
-        spikes, membrane = self.integrate(currents, self._membrane)
+        with torch.autocast(currents.device.type, enabled=False):
+            if norm is None:
+                spikes, membrane = self.integrate(_precise(currents), self._membrane)
+            else:
+                spikes, membrane = self.integrate_normalised(
+                    currents, norm, repeats, self._membrane
+                )
         if self._carries:
             self._membrane = membrane
         return spikes
+
+    def integrate_normalised(
+        self, currents: Tensor, norm: nn.Module, repeats: int, membrane: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Normalise and :meth:`integrate`; a backend may do both at once."""
+        normalised = norm(_precise(currents).flatten(0, 1), repeats)
+        normalised = normalised.unflatten(0, currents.shape[:2])
+        if repeats > 1:
+            normalised = normalised.expand(repeats, *normalised.shape[1:])
+        return self.integrate(normalised, membrane)
 
     @abstractmethod
     def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -100,6 +132,11 @@ class SpikingNeuron(nn.Module, ABC):
         Raises:
             RuntimeError: the backend cannot run there.
         """
+
+
+def _precise(currents: Tensor) -> Tensor:
+    """In float32, if the precision is lower."""
+    return currents.float() if currents.dtype in {torch.bfloat16, torch.float16} else currents
 
 
 @contextmanager

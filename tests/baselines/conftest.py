@@ -5,7 +5,7 @@ import torch
 from bench.protocol import load_protocol
 from bench.registry import backends, models
 
-BACKENDS = ("reference", "snntorch", "spikingjelly")
+BACKENDS = ("reference", "snntorch", "spikingjelly", "fused")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from baselines.convolutions import Downsampling, Upsampling
 from baselines.layers import (
     DirectCodingLayer,
     MembraneReadout,
@@ -13,7 +14,7 @@ from baselines.layers import (
     postsynaptic_potential,
     readout_weights,
 )
-from baselines.networks import downsampling, to_image, upsampling
+from baselines.networks import to_image
 from bench.model import SurrogateWindow
 
 WINDOW = SurrogateWindow(centre=0.0, width=1.0)
@@ -22,8 +23,8 @@ SCALE = 0.2
 SHAPES = [(4, 3, 5, 6, 6), (1, 2, 3, 4, 4), (5, 3, 7)]
 
 SYNAPSES = {
-    "convolution": (lambda: downsampling(5, 6), naive.convolution, (4, 3, 5, 8, 8)),
-    "transposed": (lambda: upsampling(5, 6), naive.transposed_convolution, (4, 3, 5, 4, 4)),
+    "convolution": (lambda: Downsampling(5, 6), naive.convolution, (4, 3, 5, 8, 8)),
+    "transposed": (lambda: Upsampling(5, 6), naive.transposed_convolution, (4, 3, 5, 4, 4)),
     "linear": (lambda: nn.Linear(40, 30), naive.linear, (4, 3, 40)),
 }
 
@@ -179,7 +180,7 @@ def test_spiking_layer_is_the_naive_one(backend, kind, training):
 @pytest.mark.parametrize("time_steps", [1, 4])
 def test_direct_coding_is_a_repeated_image(backend, training, time_steps):
     layer = spiking_layer(
-        backend, lambda: downsampling(3, 6), 6, DirectCodingLayer, time_steps=time_steps
+        backend, lambda: Downsampling(3, 6), 6, DirectCodingLayer, time_steps=time_steps
     ).train(training)
     network = naive_network(layer, training)
     images = draw((2, 3, 8, 8)).requires_grad_()

@@ -14,7 +14,8 @@ STEP = Step(progress=1.0, batches=10)
 
 # SpikingJelly computes u - u / tau. With a decay of 1/2 that is exact; with the papers' 1/4 only
 # up to rounding, which in float32 moves about one spike in 10^7 and then all that depends on it.
-# The float32 case with the papers' constants is small enough to meet none.
+# The float32 case with the papers' constants is small enough to meet none. The fused backend's
+# convolutions sum in another order, so its whole networks are compared in float64 only.
 CASES = [
     ((1, 32, 32), torch.float32, 0.25, "official_code"),
     *((shape, torch.float64, 0.25, "official_code") for shape in SHAPES),
@@ -78,14 +79,18 @@ def test_images_and_latents_are_identical(case, on_all_backends, random_images, 
                 ]
             )
         assert all(0.02 < rate < 0.98 for rate in fired.values())
-    for other in results[1:]:
+    *same_synapses, fused = results
+    for other in same_synapses[1:]:
         for tensor, expected in zip(other, results[0], strict=True):
             assert torch.equal(tensor, expected)
+    if torch.get_default_dtype() == torch.float64:
+        assert torch.equal(fused[0], results[0][0])
+        torch.testing.assert_close(fused[1:], results[0][1:])
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_losses_are_equal_and_gradients_within_rounding(
-    case, on_all_backends, random_images, seeded, assert_same_gradients, training
+    case, all_backends, on_all_backends, random_images, seeded, assert_same_gradients, training
 ):
     image_shape, settings = case
     images = random_images(2, image_shape)
@@ -96,10 +101,12 @@ def test_losses_are_equal_and_gradients_within_rounding(
         gradients = {name: value.grad for name, value in model.named_parameters()}
         results.append((losses, gradients, model.state_dict()))
     expected_losses, expected_gradients, expected_state = results[0]
-    for losses, gradients, state in results[1:]:
-        assert losses.keys() == expected_losses.keys()
-        assert all(torch.equal(losses[name], expected_losses[name]) for name in losses)
-        assert all(torch.equal(state[name], expected_state[name]) for name in state)
+    for backend, (losses, gradients, state) in zip(all_backends, results, strict=True):
+        if backend == "fused" and torch.get_default_dtype() == torch.float32:
+            continue
+        exactly = {} if backend == "fused" else {"rtol": 0, "atol": 0}
+        torch.testing.assert_close(losses, expected_losses, **exactly)
+        torch.testing.assert_close(state, expected_state, **exactly)
         assert_same_gradients(gradients, expected_gradients, 1e-4)
 
 
@@ -110,4 +117,4 @@ def test_scheduled_sampling_is_identical(on_all_backends, random_images, seeded)
         model.losses(images, STEP, seeded())["loss"].item()
         for model in on_all_backends((1, 32, 32), True, "time_steps=10")
     ]
-    assert losses[0] == losses[1] == losses[2]
+    assert losses[0] == losses[1] == losses[2] == pytest.approx(losses[3], rel=1e-12)

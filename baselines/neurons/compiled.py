@@ -1,0 +1,213 @@
+"""Normalised LIF neurons, compiled for the CPU by Numba: forward, backward, and what tdBN needs.
+
+Arrays are ``(T, L)``: time steps, and the neurons of all images as they lie in memory. What differs
+by channel is given for one *tile* of W neurons, which repeats along L. Values are float32, float64,
+or bfloat16 as the bits of ``uint16``; bfloat16 is computed in float32.
+
+Work is cut into a fixed number of pieces, each summed on its own, so that the number of threads
+changes no result.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import float32, types, uint32
+from numba.core.extending import intrinsic, overload
+
+PIECES = 64
+_compiled = numba.njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+
+
+@intrinsic
+def _float_from(context: Any, bits: Any) -> Any:
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], target.get_value_type(types.float32))
+
+    return float32(uint32), generate
+
+
+@intrinsic
+def _bits_of(context: Any, value: Any) -> Any:
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], target.get_value_type(types.uint32))
+
+    return uint32(float32), generate
+
+
+def _number(stored):  # type: ignore[no-untyped-def]
+    raise NotImplementedError("only within compiled code")
+
+
+def _stored(number, like):  # type: ignore[no-untyped-def]
+    raise NotImplementedError("only within compiled code")
+
+
+@overload(_number, inline="always")
+def _number_overload(stored):  # type: ignore[no-untyped-def]
+    if stored == types.uint16:
+        return lambda stored: _float_from(np.uint32(np.uint32(stored) << np.uint32(16)))
+    return lambda stored: stored
+
+
+@overload(_stored, inline="always")
+def _stored_overload(number, like):  # type: ignore[no-untyped-def]
+    if like != types.uint16:
+        return lambda number, like: number
+
+    def to_nearest_even(number, like):  # type: ignore[no-untyped-def]
+        bits = _bits_of(np.float32(number))
+        half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        return np.uint16((bits + half) >> np.uint32(16))
+
+    return to_nearest_even
+
+
+@_compiled
+def fire(
+    currents: Any, scale: Any, shift: Any, decay: Any, threshold: Any, membrane: Any, spikes: Any
+) -> None:
+    """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
+
+    Args:
+        currents: x, ``(T, L)``, or ``(1, L)`` for the same at each step.
+        scale: ``(W,)``.
+        shift: ``(W,)``.
+        decay: of the potential.
+        threshold: which it must exceed.
+        membrane: ``(L,)``, the potential after the reset; goes on to that of the last step.
+        spikes: ``(T, L)``, written.
+    """
+    time_steps, neurons = spikes.shape
+    width = scale.shape[0]
+    tiles = (neurons + width - 1) // width
+    moves = currents.shape[0] > 1
+    rest = scale[0] * 0
+    none, one = _stored(rest, spikes[0, 0]), _stored(rest + 1, spikes[0, 0])
+    for piece in numba.prange(PIECES):
+        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
+            first, last = tile * width, min((tile + 1) * width, neurons)
+            state = membrane[first:last]
+            for t in range(time_steps):
+                current = currents[t if moves else 0, first:last]
+                spike = spikes[t, first:last]
+                for i in range(last - first):
+                    normalised = scale[i] * _number(current[i]) + shift[i]
+                    potential = decay * state[i] + normalised
+                    fires = potential - threshold > 0
+                    spike[i] = one if fires else none
+                    state[i] = rest if fires else potential
+
+
+@_compiled
+def fire_backward(
+    currents: Any,
+    mean: Any,
+    scale: Any,
+    shift: Any,
+    decay: Any,
+    threshold: Any,
+    centre: Any,
+    window: Any,
+    membrane: Any,
+    of_spikes: Any,
+    of_membrane: Any,
+    of_normalised: Any,
+    sums: Any,
+    products: Any,
+) -> None:
+    """Gradients of :func:`fire`, whose potentials are computed again.
+
+    Args:
+        currents: as there.
+        mean: ``(W,)``, taken from the currents in ``products``.
+        scale: as there.
+        shift: as there.
+        decay: as there.
+        threshold: as there.
+        centre: of the surrogate gradient's window, less the threshold.
+        window: its width, and one over its height.
+        membrane: ``(L,)``, where the neurons started.
+        of_spikes: gradients of the spikes, ``(T, L)``.
+        of_membrane: of the last membrane, ``(L,)``; becomes that of the first.
+        of_normalised: of ``scale * x + shift``, ``(T, L)`` or ``(1, L)``, written; in the latter
+            case added to.
+        sums: ``(PIECES, W)``, to which the gradients are added.
+        products: alike, times the currents less their mean.
+    """
+    time_steps, neurons = of_spikes.shape
+    width = scale.shape[0]
+    tiles = (neurons + width - 1) // width
+    moves = currents.shape[0] > 1
+    rest = scale[0] * 0
+    half = window / 2
+    for piece in numba.prange(PIECES):
+        potentials = np.empty((time_steps, width), scale.dtype)
+        total, product = sums[piece], products[piece]
+        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
+            first, last = tile * width, min((tile + 1) * width, neurons)
+            for t in range(time_steps):
+                current = currents[t if moves else 0, first:last]
+                state = potentials[t - 1] if t > 0 else membrane[first:last]
+                potential = potentials[t]
+                for i in range(last - first):
+                    kept = rest if t > 0 and state[i] - threshold > 0 else state[i]
+                    normalised = scale[i] * _number(current[i]) + shift[i]
+                    potential[i] = decay * kept + normalised
+            of_state = of_membrane[first:last]
+            for t in range(time_steps - 1, -1, -1):
+                current = currents[t if moves else 0, first:last]
+                potential = potentials[t]
+                of_spike = of_spikes[t, first:last]
+                written = of_normalised[t if moves else 0, first:last]
+                for i in range(last - first):
+                    excess = potential[i] - threshold
+                    of_firing = (_number(of_spike[i]) - of_state[i] * potential[i]) / window
+                    gradient = of_firing if abs(excess - centre) < half else rest
+                    gradient += rest if excess > 0 else of_state[i]
+                    of_state[i] = decay * gradient
+                    total[i] += gradient
+                    product[i] += gradient * (_number(current[i]) - mean[i])
+                    before = rest if moves else _number(written[i])
+                    written[i] = _stored(before + gradient, written[i])
+
+
+@_compiled
+def combine(gradients: Any, currents: Any, a: Any, b: Any, c: Any) -> None:
+    """``gradients = a * gradients + b * currents + c``, ``(T, L)`` and ``(W,)``, in place."""
+    time_steps, neurons = gradients.shape
+    width = a.shape[0]
+    tiles = (neurons + width - 1) // width
+    for piece in numba.prange(PIECES):
+        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
+            first, last = tile * width, min((tile + 1) * width, neurons)
+            for t in range(time_steps):
+                gradient, current = gradients[t, first:last], currents[t, first:last]
+                for i in range(last - first):
+                    value = a[i] * _number(gradient[i]) + b[i] * _number(current[i]) + c[i]
+                    gradient[i] = _stored(value, gradient[i])
+
+
+@_compiled
+def deviations(currents: Any, origin: Any, sums: Any, squares: Any) -> None:
+    """Sums of ``x - origin`` and of its square, by place in the tile, of ``(T, L)`` currents.
+
+    Args:
+        currents: x.
+        origin: ``(W,)``, near the mean, or digits are lost.
+        sums: ``(PIECES, W)``, added to.
+        squares: alike.
+    """
+    time_steps, neurons = currents.shape
+    width = origin.shape[0]
+    tiles = (neurons + width - 1) // width
+    for piece in numba.prange(PIECES):
+        total, square = sums[piece], squares[piece]
+        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
+            first, last = tile * width, min((tile + 1) * width, neurons)
+            for t in range(time_steps):
+                current = currents[t, first:last]
+                for i in range(last - first):
+                    deviation = _number(current[i]) - origin[i]
+                    total[i] += deviation
+                    square[i] += deviation * deviation

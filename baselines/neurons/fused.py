@@ -1,0 +1,66 @@
+"""The LIF equations as compiled kernels: Numba's on a CPU, with tdBN in them; Triton's on CUDA."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from baselines.layers import EPSILON, TimeDependentBatchNorm
+from baselines.neurons import fused_cpu
+from baselines.neurons.constants import LIFConstants
+from bench.model import SpikingNeuron, SurrogateWindow
+
+
+class FusedLIF(SpikingNeuron):
+    """The papers' LIF equations, all time steps in one kernel, forward and backward.
+
+    The backward pass computes the potentials again instead of keeping them. On a CPU the kernel
+    takes in tdBN as well, and the images' channels lie last.
+    """
+
+    memory_format: ClassVar[torch.memory_format] = torch.channels_last
+
+    def __init__(self, decay: float, threshold: float, surrogate: SurrogateWindow) -> None:
+        super().__init__(decay, threshold, surrogate)
+        centre = surrogate.centre - threshold
+        self._constants = LIFConstants(decay, threshold, centre, surrogate.width)
+
+    def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run the kernel of the currents' device; see the base class."""
+        return fused_cpu.fire(currents, membrane, len(currents), self._constants, None)
+
+    def integrate_normalised(
+        self, currents: Tensor, norm: nn.Module, repeats: int, membrane: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """On a CPU in one kernel, if the norm is tdBN; see the base class."""
+        values = repeats * currents.numel() // currents.shape[2]
+        if (
+            currents.device.type != "cpu"
+            or not isinstance(norm, TimeDependentBatchNorm)
+            or (norm.training and values == 1)
+        ):
+            return super().integrate_normalised(currents, norm, repeats, membrane)
+        mean, variance = norm.running_mean, norm.running_var
+        if norm.training:
+            mean, variance = fused_cpu.moments(currents)
+            norm.track(mean, variance * (values / (values - 1)))
+        deviation = torch.sqrt(variance + EPSILON)
+        weight = norm.weight * norm.scale
+        normalisation = fused_cpu.Normalisation(
+            weight, norm.bias, mean, 1 / deviation, norm.training
+        )
+        steps = repeats * len(currents)
+        return fused_cpu.fire(currents, membrane, steps, self._constants, normalisation)
+
+    @classmethod
+    def implementation(cls, device: torch.device) -> str:
+        """The compiler that made the kernel, and its version.
+
+        Raises:
+            RuntimeError: there is no kernel for the device.
+        """
+        if device.type != "cpu":
+            raise RuntimeError(f"the fused neurons run on cpu, not on {device.type}")
+        import numba
+
+        return f"Numba {numba.__version__}, one kernel over all time steps, tdBN included"

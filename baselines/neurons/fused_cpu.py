@@ -1,0 +1,241 @@
+"""Normalised LIF neurons on the CPU, with gradients: tensors in, :mod:`compiled` kernels within.
+
+Tensors are ``(T, N, C, ...)``. Within, the channels lie last: convolutions are fastest so on a
+CPU, and what differs by channel is then read as fast as what does not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba.core import config
+from torch import Tensor
+
+from baselines.neurons import compiled
+from baselines.neurons.constants import LIFConstants
+
+CHANNELS = 2
+TILE = 1024
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """``weight * (x - mean) * inverse_deviation + bias`` by channel, each ``(C,)``.
+
+    Attributes:
+        weight: learned.
+        bias: learned.
+        mean: subtracted.
+        inverse_deviation: multiplied with.
+        of_batch: whether mean and deviation are those of the currents, so that gradients flow
+            through them.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    inverse_deviation: Tensor
+    of_batch: bool
+
+
+def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance by channel of ``(T, N, C, ...)``, each ``(C,)``."""
+    _use_threads()
+    laid_out = _channels_last(currents.detach())
+    channels = laid_out.shape[-1]
+    # The first values are near enough to the mean for the sums to keep their digits.
+    few = laid_out.reshape(-1, channels)[:TILE]
+    origin = few.to(_computed(currents)).mean(0)
+    sums, squares = (_pieces(origin) for _ in range(2))
+    compiled.deviations(_rows(laid_out), _tiled(origin), sums, squares)
+    elements = laid_out.numel() / channels
+    offset, square = (_by_channel(part, channels) / elements for part in (sums, squares))
+    mean = origin.double() + offset
+    return mean.to(origin.dtype), (square - offset.square()).clamp_min(0).to(origin.dtype)
+
+
+def fire(
+    currents: Tensor,
+    membrane: Tensor | None,
+    time_steps: int,
+    constants: LIFConstants,
+    norm: Normalisation | None,
+) -> tuple[Tensor, Tensor]:
+    """Spikes ``(T, N, ...)`` and the last potential ``(N, ...)`` after its reset.
+
+    Args:
+        currents: ``(T, N, C, ...)``, or ``(1, N, C, ...)`` for the same at each step.
+        membrane: where to start, ``(N, C, ...)``; at rest if None.
+        time_steps: T.
+        constants: of the neurons.
+        norm: applied to the currents first.
+    """
+    if membrane is None:
+        membrane = torch.zeros(currents.shape[1:], dtype=_computed(currents))
+    parameters = (
+        (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.mean, norm.inverse_deviation)
+    )
+    of_batch = norm is not None and norm.of_batch
+    return _Firing.apply(currents, membrane, *parameters, of_batch, time_steps, constants)
+
+
+class _Firing(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        currents: Tensor,
+        membrane: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor | None,
+        inverse_deviation: Tensor | None,
+        of_batch: bool,
+        time_steps: int,
+        constants: LIFConstants,
+    ) -> tuple[Tensor, Tensor]:
+        _use_threads()
+        laid_out = _channels_last(currents)
+        started = _channels_last(membrane, CHANNELS - 1)
+        ctx.save_for_backward(laid_out, started, weight, bias, mean, inverse_deviation)
+        ctx.of_batch, ctx.constants = of_batch, constants
+        spikes = laid_out.new_empty((time_steps, *laid_out.shape[1:]))
+        ended = started.clone()
+        scale, shift, _ = _affine(started, weight, bias, mean, inverse_deviation)
+        number = scale.dtype.type
+        compiled.fire(
+            _rows(laid_out),
+            scale,
+            shift,
+            number(constants.decay),
+            number(constants.threshold),
+            _rows(ended[None])[0],
+            _rows(spikes),
+        )
+        return _restored(spikes), _restored(ended, CHANNELS - 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        _use_threads()
+        currents, started, *parameters = ctx.saved_tensors
+        scale, shift, mean = _affine(started, *parameters)
+        of_spikes = _channels_last(gradients[0].to(currents.dtype))
+        of_membrane = _channels_last(gradients[1], CHANNELS - 1).clone()
+        moves = len(currents) > 1
+        of_currents = (
+            torch.empty_like(currents) if moves else torch.zeros_like(currents, dtype=started.dtype)
+        )
+        sums, products = (np.zeros((compiled.PIECES, len(scale)), scale.dtype) for _ in range(2))
+        number = scale.dtype.type
+        constants = ctx.constants
+        compiled.fire_backward(
+            _rows(currents),
+            mean,
+            scale,
+            shift,
+            number(constants.decay),
+            number(constants.threshold),
+            number(constants.centre),
+            number(constants.width),
+            _rows(started[None])[0],
+            _rows(of_spikes),
+            _rows(of_membrane[None])[0],
+            _rows(of_currents),
+            sums,
+            products,
+        )
+        of_weight, of_bias = _through_norm(
+            ctx.of_batch, of_currents, currents, parameters, sums, products
+        )
+        return (
+            _restored(of_currents.to(currents.dtype)),
+            _restored(of_membrane, CHANNELS - 1),
+            of_weight,
+            of_bias,
+            *(None,) * 5,
+        )
+
+
+def _through_norm(
+    of_batch: bool,
+    of_currents: Tensor,
+    currents: Tensor,
+    parameters: list[Tensor | None],
+    sums: Any,
+    products: Any,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Turn the gradient of what the norm gives, in place, into that of what it got.
+
+    Returns the gradients of weight and bias.
+    """
+    weight, _, mean, inverse_deviation = parameters
+    if weight is None or mean is None or inverse_deviation is None:
+        return None, None
+    channels = len(weight)
+    of_bias = _by_channel(sums, channels)
+    of_weight = _by_channel(products, channels) * inverse_deviation
+    scale = weight.double() * inverse_deviation
+    slope, offset = torch.zeros_like(scale), torch.zeros_like(scale)
+    if of_batch:
+        elements = currents.numel() / channels
+        slope = -scale * inverse_deviation * of_weight / elements
+        offset = -scale * of_bias / elements - slope * mean
+    a, b, c = (_tiled(value.to(weight.dtype)) for value in (scale, slope, offset))
+    compiled.combine(_rows(of_currents), _rows(currents), a, b, c)
+    return of_weight.to(weight.dtype), of_bias.to(weight.dtype)
+
+
+def _affine(
+    like: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    inverse_deviation: Tensor | None,
+) -> tuple[Any, Any, Any]:
+    """Scale, shift and mean of a tile."""
+    if weight is None or bias is None or mean is None or inverse_deviation is None:
+        one, zero = like.new_ones(1), like.new_zeros(1)
+        return _tiled(one), _tiled(zero), _tiled(zero)
+    scale = weight * inverse_deviation
+    return _tiled(scale), _tiled(bias - mean * scale), _tiled(mean)
+
+
+def _tiled(by_channel: Tensor) -> Any:
+    return by_channel.detach().repeat(max(1, TILE // len(by_channel))).numpy()
+
+
+def _by_channel(sums: Any, channels: int) -> Tensor:
+    """Sums of pieces and places, ``(P, W)``, by channel, in float64."""
+    return torch.from_numpy(sums).double().sum(0).view(-1, channels).sum(0)
+
+
+def _pieces(by_channel: Tensor) -> Any:
+    tile = _tiled(by_channel)
+    return np.zeros((compiled.PIECES, len(tile)), tile.dtype)
+
+
+def _channels_last(tensor: Tensor, axis: int = CHANNELS) -> Tensor:
+    """``(..., C, ...)`` as ``(..., C)``, contiguous; copied only if it lies otherwise."""
+    return (tensor.movedim(axis, -1) if tensor.dim() > axis else tensor).contiguous()
+
+
+def _restored(tensor: Tensor, axis: int = CHANNELS) -> Tensor:
+    return tensor.movedim(-1, axis) if tensor.dim() > axis else tensor
+
+
+def _rows(tensor: Tensor) -> Any:
+    """``(T, ...)`` as an array ``(T, L)`` of the same memory."""
+    flat = tensor.detach().reshape(len(tensor), -1)
+    return flat.view(torch.uint16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
+
+
+def _computed(tensor: Tensor) -> torch.dtype:
+    """The precision in which values of a tensor's precision are computed."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _use_threads() -> None:
+    """As many threads as PyTorch uses."""
+    available: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(torch.get_num_threads(), available))

@@ -1,0 +1,166 @@
+"""The fused backend against the reference, layer by layer and in each precision."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from baselines.convolutions import Downsampling, Upsampling
+from baselines.layers import DirectCodingLayer, SpikingLayer, TimeDependentBatchNorm
+from bench.model import SurrogateWindow, carrying_state
+from bench.registry import backends
+
+WINDOW = SurrogateWindow(centre=0.0, width=1.0)
+LAYERS = {
+    "convolution": (lambda: Downsampling(6, 10), (6, 8, 8), 10),
+    "transposed convolution": (lambda: Upsampling(6, 10), (6, 4, 4), 10),
+    "linear": (lambda: nn.Linear(37, 23), (37,), 23),
+    "wide linear": (lambda: nn.Linear(37, 1500), (37,), 1500),
+}
+
+
+def layers_of(build, features, **more):
+    """The same layer on the reference and on the fused backend."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        synapse, norm = build(), TimeDependentBatchNorm(features, 0.2)
+        norm.weight.data.uniform_(1.0, 2.0)
+        norm.running_var.uniform_(0.1, 0.5)
+        for tensor in (norm.bias.data, norm.running_mean):
+            tensor.uniform_(-0.1, 0.2)
+    kind = DirectCodingLayer if more else SpikingLayer
+    built = []
+    for name in ("reference", "fused"):
+        neuron = backends.load(name)(0.25, 0.2, WINDOW)
+        own = copy.deepcopy(synapse).to(memory_format=neuron.memory_format)
+        built.append(kind(own, copy.deepcopy(norm), neuron, **more))
+    return built
+
+
+def spike_trains(time_steps, images, shape, seed=4):
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand((time_steps, images, *shape), generator=generator)
+    return (uniform < 0.3).to(torch.get_default_dtype())
+
+
+def gradients(layer, inputs, weights):
+    outputs = layer(inputs)
+    return torch.autograd.grad((outputs * weights).sum(), [inputs, *layer.parameters()])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("images", [1, 3, 64])
+def test_float32_spikes_are_the_reference_ones_up_to_rounding(name, training, images):
+    build, shape, features = LAYERS[name]
+    reference, fused = layers_of(build, features)
+    inputs = spike_trains(5, images, shape)
+    expected = reference.train(training)(inputs)
+    spikes = fused.train(training)(inputs)
+    assert 0.03 < expected.mean() < 0.97
+    assert spikes.dtype == torch.float32
+    assert (spikes != expected).float().mean() < 2e-5
+    for buffer, other in zip(fused.buffers(), reference.buffers(), strict=True):
+        torch.testing.assert_close(buffer, other)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("training", [True, False])
+def test_float64_spikes_and_gradients_are_the_reference_ones(name, training):
+    build, shape, features = LAYERS[name]
+    reference, fused = layers_of(build, features)
+    inputs = spike_trains(5, 7, shape).requires_grad_()
+    weights = torch.randn_like(reference.train(training)(inputs))
+    assert torch.equal(fused.train(training)(inputs), reference(inputs))
+    expected = gradients(reference, inputs, weights)
+    torch.testing.assert_close(gradients(fused, inputs, weights), expected)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("training", [True, False])
+def test_direct_coding_adds_up_the_gradients_of_equal_steps(training):
+    reference, fused = layers_of(lambda: Downsampling(3, 6), 6, time_steps=5)
+    images = torch.rand((4, 3, 8, 8)).requires_grad_()
+    weights = torch.randn_like(reference.train(training)(images))
+    assert torch.equal(fused.train(training)(images), reference(images))
+    expected = gradients(reference, images, weights)
+    torch.testing.assert_close(gradients(fused, images, weights), expected)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_bfloat16_is_rounded_at_the_synapses_only(name):
+    """Norm and neurons compute in float32 from what the synapses round."""
+    build, shape, features = LAYERS[name]
+    layer = layers_of(build, features)[1].eval()
+    inputs = spike_trains(5, 3, shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        spikes = layer(inputs)
+        currents = layer.synapse(inputs.flatten(0, 1))
+    assert currents.dtype == torch.bfloat16
+    assert spikes.dtype == torch.bfloat16
+    expected = layer.neuron(layer.norm(currents.float()).unflatten(0, (5, 3)))
+    assert (spikes != expected).float().mean() < 2e-4
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_bfloat16_gradients_are_the_float32_ones_up_to_their_rounding(name):
+    build, shape, features = LAYERS[name]
+    layer = layers_of(build, features)[1].train()
+    inputs = spike_trains(5, 16, shape).requires_grad_()
+    with torch.no_grad():
+        weights = torch.rand_like(layer(inputs))
+    expected = gradients(layer, inputs, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(layer, inputs, weights)
+    for gradient, wanted in zip(found, expected, strict=True):
+        if wanted.abs().max() > 1e-3:
+            assert nn.functional.cosine_similarity(gradient.flatten(), wanted.flatten(), 0) > 0.99
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_steps_with_carried_state_are_one_pass(name):
+    build, shape, features = LAYERS[name]
+    layer = layers_of(build, features)[1].eval()
+    inputs = spike_trains(6, 5, shape)
+    with carrying_state(layer):
+        steps = torch.cat([layer(step[None]) for step in inputs])
+    assert (steps != layer(inputs)).float().mean() < 2e-5
+
+
+@pytest.mark.parametrize("kind", [Downsampling, Upsampling])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_channels_last_convolutions_have_pytorch_s_values_and_gradients(kind, dtype):
+    plain = kind(5, 8).to(dtype)
+    laid_out = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    images = torch.randn((6, 5, 8, 8), dtype=dtype, requires_grad=True)
+    weights = torch.randn_like(plain(images))
+    tolerance = {} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    torch.testing.assert_close(laid_out(images), plain(images), **tolerance)
+    found, expected = (gradients(layer, images, weights) for layer in (laid_out, plain))
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else tolerance
+    for gradient, wanted in zip(found, expected, strict=True):
+        scale = wanted.abs().max()
+        torch.testing.assert_close(gradient / scale, wanted / scale, **tolerance)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_do_not_depend_on_the_number_of_threads(threads):
+    layer = layers_of(*LAYERS["wide linear"][::2])[1].train()
+    inputs = spike_trains(5, 9, (37,)).requires_grad_()
+    weights = torch.ones((5, 9, 1500))
+    expected = gradients(layer, inputs, weights)[3:]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = gradients(layer, inputs, weights)[3:]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_device_without_a_kernel_is_refused():
+    with pytest.raises(RuntimeError, match="not on xpu"):
+        backends.load("fused").implementation(torch.device("xpu"))
