@@ -59,8 +59,10 @@ class ANNVAE(VAE):
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each ``(N, latent_size)``."""
-        features = self.encoder(images)
-        return self.mean(features), self.log_variance(features)
+        with self.autocast():
+            features = self.encoder(images)
+            mean, log_variance = self.mean(features), self.log_variance(features)
+        return mean.to(self.dtype), log_variance.to(self.dtype)
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A draw ``(N, latent_size)`` from the posterior."""
@@ -68,7 +70,9 @@ class ANNVAE(VAE):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents ``(N, latent_size)``."""
-        return self.decoder(self.decoder_input(latents))
+        with self.autocast():
+            images = self.decoder(self.decoder_input(latents))
+        return images.to(self.dtype)
 
     def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws ``(n, latent_size)`` from the prior N(0, I)."""

@@ -71,13 +71,14 @@ class ESVAE(SpikingVAE):
 
     def posterior_rate(self, images: Tensor) -> Tensor:
         """``r_q``, the mean over time of the encoder's latent spikes, ``(N, latent_size)``."""
-        return self.encoder(images).mean(0)
+        return self.encoded(images).mean(0)
 
     def prior_rate(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """``r_p = sigmoid(W e + b)``, ``e ~ N(0, I)``, ``(n, latent_size)``."""
         size = (n, self.protocol.latent_size)
         noise = torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
-        return self.prior(noise)
+        with self.autocast():
+            return self.prior(noise).to(self.dtype)
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latent spikes ``(T, N, latent_size)`` drawn at the posterior rate."""

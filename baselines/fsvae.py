@@ -60,7 +60,8 @@ class BernoulliNet(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Spikes ``(T, N, C, k)`` for inputs ``(T, N, inputs)``."""
-        return self.layers(inputs).unflatten(-1, (self.channels, self.k))
+        spikes = self.layers(inputs).to(inputs.dtype)
+        return spikes.unflatten(-1, (self.channels, self.k))
 
 
 def pick(spikes: Tensor, indices: Tensor) -> Tensor:
@@ -107,7 +108,8 @@ class FSVAE(SpikingVAE):
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latent spikes ``(T, N, latent_size)`` drawn from the posterior q(z_t | x_<=t, z_<t)."""
-        return self.posterior_pass(self.encoder(images), generator)[0]
+        with self.autocast():
+            return self.posterior_pass(self.encoded(images), generator)[0]
 
     def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Latent spikes ``(T, n, latent_size)`` drawn step by step from the prior p(z_t | z_<t)."""
@@ -115,7 +117,7 @@ class FSVAE(SpikingVAE):
         indices = self._indices((time_steps, n, channels), generator)
         latent = torch.zeros((1, n, channels), device=self.device, dtype=self.dtype)
         latents = []
-        with _running_statistics(self.prior):
+        with self.autocast(), _running_statistics(self.prior):
             for index in indices:
                 latent = pick(self.prior(latent), index[None])
                 latents.append(latent)
@@ -160,8 +162,9 @@ class FSVAE(SpikingVAE):
         self, images: Tensor, step: Step, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """``MSE + MMD``, or ``MSE + 1e-4 * KL`` (arXiv:2110.00375)."""
-        latents, posterior = self.posterior_pass(self.encoder(images), generator)
-        prior = self.prior_pass(latents, step, generator)
+        with self.autocast():
+            latents, posterior = self.posterior_pass(self.encoded(images), generator)
+            prior = self.prior_pass(latents, step, generator)
         reconstruction_loss = F.mse_loss(self.decode(latents), images)
         q, p = posterior.mean(-1), prior.mean(-1)
         if self.model_options.divergence == "mmd":

@@ -117,10 +117,11 @@ class MembraneReadout(nn.Module):
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [-1, 1] for spikes ``(T, N, C', H, W)``."""
-        weights = readout_weights(len(spikes)).to(spikes)
-        potential = self.synapse(_WeightedSum.apply(weights, spikes))
+        weights = readout_weights(len(spikes)).tolist()
+        summed = _WeightedSum.apply(weights, spikes, self.synapse.weight.dtype)
+        potential = self.synapse(summed).to(summed)
         assert self.synapse.bias is not None
-        extra_bias = (weights.sum() - 1) * self.synapse.bias
+        extra_bias = (sum(weights) - 1) * self.synapse.bias
         return torch.tanh(potential + extra_bias[:, None, None])
 
 
@@ -128,20 +129,17 @@ class _WeightedSum(torch.autograd.Function):
     """``sum_t w_t * s_t``, step by step: PyTorch's outer product of w and a gradient is slow."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, spikes: Tensor) -> Tensor:
-        ctx.save_for_backward(weights)
-        total = weights[0] * spikes[0]
-        for weight, spike in zip(weights[1:], spikes[1:], strict=True):
-            total.addcmul_(weight, spike)
+    def forward(ctx: Any, weights: list[float], spikes: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.weights, ctx.dtype = weights, spikes.dtype
+        total = torch.zeros_like(spikes[0], dtype=dtype)
+        for weight, spike in zip(weights, spikes, strict=True):
+            total.add_(spike, alpha=weight)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        (weights,) = ctx.saved_tensors
-        gradients = gradient.expand(len(weights), *gradient.shape).mul(
-            weights.view(-1, *[1] * gradient.dim())
-        )
-        return None, gradients
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        weights = torch.tensor(ctx.weights, dtype=ctx.dtype, device=gradient.device)
+        return None, gradient.to(ctx.dtype) * weights.view(-1, *[1] * gradient.dim()), None
 
 
 def readout_weights(time_steps: int) -> Tensor:

@@ -24,6 +24,7 @@ class VAE(GenerativeModel):
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {"sample", "sample_latents", "reconstruct", "encode", "decode", "test_loss"}
     )
+    precisions = frozenset({"float32", "bfloat16"})
 
     @classmethod
     def unsupported(cls, image_shape: ImageShape, protocol: Protocol) -> str | None:
@@ -66,7 +67,8 @@ class VAE(GenerativeModel):
         losses = self.losses(images, step)
         losses["loss"].backward()
         self.optimizer.step()
-        return {name: value.item() for name, value in losses.items()}
+        values = torch.stack([value.detach() for value in losses.values()]).tolist()
+        return dict(zip(losses, values, strict=True))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Images of draws from the prior."""
@@ -98,7 +100,13 @@ class SpikingVAE(VAE):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` of latent spikes ``(T, N, latent_size)``."""
-        return self.decoder(latents)
+        with self.autocast():
+            return self.decoder(latents)
+
+    def encoded(self, images: Tensor) -> Tensor:
+        """The encoder's latent spikes ``(T, N, latent_size)``."""
+        with self.autocast():
+            return self.encoder(images).to(self.dtype)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Encoder and decoder, and as latent sampler what :meth:`latent_sampler` gives."""

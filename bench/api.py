@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench import registry
+from bench.allocator import keep_freed_memory
 from bench.devices import resolve_device
 from bench.errors import BenchError, UnknownNameError
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
@@ -95,6 +96,7 @@ def prepare(
 
 def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
     """Run what is missing of a job and return the rows of its cells."""
+    keep_freed_memory()
     run_id = uuid.uuid4().hex
     directory = RunDirectory(job.out)
     directory.begin(

@@ -1,6 +1,8 @@
 """Devices: which one to run on, and how much of its memory was in use."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -38,6 +40,13 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
     return device.type
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Let float32 be float32 on CUDA, where convolutions would otherwise round to TF32."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 class PeakMemory:

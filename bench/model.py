@@ -13,13 +13,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from bench.protocol import Protocol, SurrogateWindow
+from bench.protocol import Precision, Protocol, SurrogateWindow
 
 __all__ = [
     "Capability",
     "GenerativeModel",
     "ImageShape",
     "ModelOptions",
+    "Precision",
     "Protocol",
     "SpikingNeuron",
     "Step",
@@ -160,12 +161,15 @@ class GenerativeModel(nn.Module, ABC):
         version: raised whenever a change of the code moves numbers; part of the cell's key.
         capabilities: what the model can do. A metric that needs more is ``not_applicable``.
         spiking: whether it runs on the spiking backends; else it gets ``backend=None``.
+        precisions: the values of the protocol's ``precision`` that the model heeds; it is left out
+            under any other. One that heeds ``bfloat16`` computes within :meth:`autocast`.
         Options: the model's own options; validated before anything runs.
     """
 
     version: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     spiking: ClassVar[bool] = False
+    precisions: ClassVar[frozenset[Precision]] = frozenset({"float32"})
     Options: ClassVar[type[ModelOptions]] = ModelOptions
 
     def __init__(
@@ -242,6 +246,16 @@ class GenerativeModel(nn.Module, ABC):
             and not isinstance(module, nn.MultiheadAttention)
         }
         return {**functions, **self.spiking_layers()}
+
+    def autocast(self) -> torch.autocast:
+        """The context in which synapses compute in the protocol's precision.
+
+        It belongs around forward passes only; the backward pass follows them by itself. Images and
+        losses stay in float32.
+        """
+        lower = self.protocol.precision == "bfloat16"
+        # Its cache would hand weights that were cast without gradient to a pass with gradient.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=lower, cache_enabled=False)
 
     @property
     def device(self) -> torch.device:

@@ -331,5 +331,10 @@ def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> 
             f"protocol {resolved.name!r}: batch_size {resolved.batch_size} is larger than the "
             f"{train_size} training images of {info.name}; use --set batch_size=N."
         )
+    if resolved.precision not in model.model_class.precisions:
+        return (
+            f"it computes in {' or '.join(sorted(model.model_class.precisions))}, not in "
+            f"{resolved.precision} (precision in the protocol)"
+        )
     image_shape = (info.channels, resolved.image_size, resolved.image_size)
     return model.model_class.unsupported(image_shape, resolved)

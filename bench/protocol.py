@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench.errors import BenchError, UnknownNameError
 
 Positive = Annotated[int, Field(ge=1)]
+Precision = Literal["float32", "bfloat16"]
 NoiseLevels = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
 
 
@@ -75,6 +76,9 @@ class Protocol(_Frozen):
     membrane_decay: Annotated[float, Field(gt=0, lt=1)] = 0.25
     threshold: Annotated[float, Field(gt=0)] = 0.2
     surrogate: Literal["paper", "official_code"] | SurrogateWindow = "official_code"
+
+    # training and evaluation of the model
+    precision: Precision = "float32"
 
     # training
     latent_size: Positive

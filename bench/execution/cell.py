@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.datasets.base import ImageData
+from bench.devices import full_precision
 from bench.errors import one_line
 from bench.execution.rows import CellRows
 from bench.files import atomic
@@ -68,7 +69,8 @@ class CellRun(ABC):
         (self.folder.path / ERROR_FILE).unlink(missing_ok=True)
         started = time.perf_counter()
         try:
-            rows = self._observe(missing, load())
+            with full_precision():
+                rows = self._observe(missing, load())
         except Exception as error:
             rows = self.rows.everywhere(missing, "failed", one_line(error))
             with atomic(self.folder.path / ERROR_FILE) as file:

@@ -23,6 +23,13 @@ def name(request):
     return request.param
 
 
+@pytest.fixture(params=["reference", "snntorch", "spikingjelly", "fused"])
+def backend_name(request, name):
+    if name == "ann_vae" and request.param != "reference":
+        pytest.skip("an ANN has no spiking backend")
+    return request.param
+
+
 def test_a_training_step_changes_every_parameter(build, random_images, name):
     model = build(name, SMALL, *SETTINGS)
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
@@ -172,3 +179,25 @@ def test_a_copy_of_a_model_is_its_equal(backend, build, perturb, random_images, 
     images = random_images(3, SMALL)
     expected = model.reconstruct(images, seeded())
     assert torch.equal(copy.deepcopy(model).reconstruct(images, seeded()), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_bfloat16_losses_and_gradients_are_near_those_of_float32(
+    build, perturb, random_images, seeded, backend_name, name, training
+):
+    """Autocast rounds synapses; images, losses, gradients and weights stay in float32."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        settings = [*SETTINGS, f"precision={precision}"]
+        model = perturb(build(name, SMALL, *settings, backend=backend_name)).train(training)
+        losses = model.losses(random_images(16, SMALL), STEP, seeded())
+        losses["loss"].backward()
+        gradients = torch.cat([value.grad.flatten() for value in model.parameters()])
+        assert {value.dtype for value in losses.values()} == {torch.float32}
+        assert model.eval().reconstruct(random_images(3, SMALL), seeded()).dtype == torch.float32
+        assert model.sample(3, seeded()).dtype == torch.float32
+        found[precision] = losses["loss"].item(), gradients
+    (loss, gradients), (expected_loss, expected) = found["bfloat16"], found["float32"]
+    assert loss != expected_loss
+    assert loss == pytest.approx(expected_loss, rel=0.05)
+    assert torch.nn.functional.cosine_similarity(gradients, expected, 0) > 0.8
