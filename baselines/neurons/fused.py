@@ -15,7 +15,7 @@ class FusedLIF(SpikingNeuron):
     """The papers' LIF equations, all time steps in one kernel, forward and backward.
 
     The backward pass computes the potentials again instead of keeping them. On a CPU the kernel
-    takes in tdBN as well, and the images' channels lie last.
+    takes in tdBN as well; on CUDA, PyTorch computes tdBN before it. The images' channels lie last.
     """
 
     memory_format: ClassVar[torch.memory_format] = torch.channels_last
@@ -27,6 +27,10 @@ class FusedLIF(SpikingNeuron):
 
     def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
         """Run the kernel of the currents' device; see the base class."""
+        if currents.device.type == "cuda":
+            from baselines.neurons import fused_cuda
+
+            return fused_cuda.fire(currents, membrane, self._constants)
         return fused_cpu.fire(currents, membrane, len(currents), self._constants, None)
 
     def integrate_normalised(
@@ -57,10 +61,24 @@ class FusedLIF(SpikingNeuron):
         """The compiler that made the kernel, and its version.
 
         Raises:
-            RuntimeError: there is no kernel for the device.
+            RuntimeError: there is no kernel for the device, or no compiler for the kernel.
         """
+        if device.type == "cuda":
+            return f"Triton {_triton_version()}, one kernel over all time steps"
         if device.type != "cpu":
-            raise RuntimeError(f"the fused neurons run on cpu, not on {device.type}")
+            raise RuntimeError(f"the fused neurons run on cpu and cuda, not on {device.type}")
         import numba
 
         return f"Numba {numba.__version__}, one kernel over all time steps, tdBN included"
+
+
+def _triton_version() -> str:
+    try:
+        import triton
+    except ImportError as error:
+        raise RuntimeError(
+            f"the fused neurons need Triton on cuda, which cannot be imported ({error}): choose "
+            "another backend, or a platform whose PyTorch comes with Triton, such as Linux"
+        ) from error
+    version: str = triton.__version__
+    return version

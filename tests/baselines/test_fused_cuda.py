@@ -1,0 +1,123 @@
+"""The CUDA kernels: in Triton's interpreter, compiled for a GPU that need not be there, and on one.
+
+The interpreter shows that the kernels compute the right thing, but takes what the compiler refuses
+and rounds as it is told; so they are compiled as well.
+"""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from baselines.convolutions import Downsampling
+from baselines.layers import DirectCodingLayer, SpikingLayer, TimeDependentBatchNorm
+from bench.model import SurrogateWindow
+from bench.registry import backends
+
+triton = pytest.importorskip("triton", reason="PyTorch comes without Triton here")
+
+import fused_cuda_cases  # noqa: E402
+
+from baselines.neurons import fused_cuda  # noqa: E402
+
+SCRIPT = Path(fused_cuda_cases.__file__)
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+CONSTANTS = {
+    "_fire": {"decay": 0.25, "threshold": 0.2},
+    "_fire_backward": {"decay": 0.25, "threshold": 0.2, "centre": -0.2, "width": 1.0},
+}
+
+
+def test_interpreted_kernels_give_the_reference_spikes_and_gradients():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, SCRIPT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout[-300:]}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize(
+    ("number", "threshold"), [("fp32", "0fBE4CCCCD"), ("fp64", "0dBFC999999999999A")]
+)
+def test_compiled_kernels_round_every_operation(name, number, threshold, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    assembly = compiled_for_gpu(name, number)
+    assert "fma." not in assembly
+    assert f"mul.rn.{number[0]}{number[2:]}" in assembly
+    assert threshold in assembly
+
+
+def compiled_for_gpu(name, number):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = getattr(fused_cuda, name)
+    constants = {**CONSTANTS[name], "block": fused_cuda.BLOCK}
+    integers = {"current_stride", "of_spike_stride", "neurons", "time_steps"}
+    signature = {
+        argument: "constexpr"
+        if argument in constants
+        else "i32"
+        if argument in integers
+        else f"*{number}"
+        for argument in kernel.arg_names
+    }
+    source = ASTSource(kernel, signature, constants)
+    options = fused_cuda.OPTIONS
+    return triton.compile(source, GPUTarget("cuda", 80, 32), options).asm["ptx"]
+
+
+def test_without_triton_the_way_out_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(RuntimeError, match="choose another backend, or a platform"):
+        backends.load("fused").implementation(torch.device("cuda"))
+
+
+def test_implementation_names_triton_and_its_version():
+    name = backends.load("fused").implementation(torch.device("cuda"))
+    assert name == f"Triton {triton.__version__}, one kernel over all time steps"
+
+
+@on_gpu
+@pytest.mark.parametrize("case", fused_cuda_cases.CASES, ids=str)
+def test_spikes_and_gradients_on_a_gpu_are_the_reference_ones(case):
+    fused_cuda_cases.check(case, "cuda")
+
+
+@on_gpu
+def test_channels_last_currents_stay_so_on_a_gpu():
+    fused_cuda_cases.check_layout("cuda")
+
+
+@on_gpu
+def test_a_potential_at_the_threshold_does_not_fire_on_a_gpu():
+    fused_cuda_cases.check_threshold("cuda")
+
+
+@on_gpu
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("time_steps", [None, 5])
+def test_layers_on_a_gpu_are_the_reference_ones(training, time_steps):
+    shape = (5, 4, 3, 8, 8) if time_steps is None else (4, 3, 8, 8)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        synapse, norm = Downsampling(3, 6), TimeDependentBatchNorm(6, 0.2)
+        inputs = torch.rand(shape).to("cuda").requires_grad_()
+    norm.running_var.fill_(0.03)
+    results = []
+    for name in ("reference", "fused"):
+        neuron = backends.load(name)(0.25, 0.2, SurrogateWindow(centre=0.0, width=1.0))
+        own = copy.deepcopy(synapse).to(memory_format=neuron.memory_format)
+        parts = own, copy.deepcopy(norm), neuron
+        layer = (
+            SpikingLayer(*parts) if time_steps is None else DirectCodingLayer(*parts, time_steps)
+        )
+        spikes = layer.to("cuda").train(training)(inputs)
+        gradients = torch.autograd.grad(spikes.square().sum(), [inputs, *layer.parameters()])
+        results.append([spikes.detach(), *gradients])
+    assert 0.03 < results[0][0].mean() < 0.97
+    torch.testing.assert_close(results[1], results[0])
