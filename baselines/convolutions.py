@@ -14,29 +14,37 @@ _STRIDE, _PADDING, _DILATION, _NONE = [2, 2], [1, 1], [1, 1], [0, 0]
 
 
 class Downsampling(nn.Conv2d):
-    """A convolution that halves height and width."""
+    """A convolution that halves height and width.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    Args:
+        inputs: channels.
+        outputs: channels.
+        of_spikes: whether all inputs are 0 or 1; then a byte of each is kept for the gradient.
+    """
+
+    def __init__(self, inputs: int, outputs: int, of_spikes: bool = False) -> None:
         super().__init__(inputs, outputs, kernel_size=3, stride=2, padding=1)
+        self.of_spikes = of_spikes
 
     def forward(self, input: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C', H / 2, W / 2)``."""
         if not _channels_last_on_cpu(input, self.weight):
             return super().forward(input)
-        return _Convolution.apply(input, self.weight, self.bias, False)
+        return _Convolution.apply(input, self.weight, self.bias, False, self.of_spikes)
 
 
 class Upsampling(nn.ConvTranspose2d):
-    """A transposed convolution that doubles height and width."""
+    """A transposed convolution that doubles height and width; see :class:`Downsampling`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, of_spikes: bool = False) -> None:
         super().__init__(inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1)
+        self.of_spikes = of_spikes
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C', 2 H, 2 W)``."""
         if output_size is not None or not _channels_last_on_cpu(input, self.weight):
             return super().forward(input, output_size)
-        return _Convolution.apply(input, self.weight, self.bias, True)
+        return _Convolution.apply(input, self.weight, self.bias, True, self.of_spikes)
 
 
 def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
@@ -48,9 +56,11 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, transposed: bool, of_spikes: bool
+    ) -> Tensor:
         input = input.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(input, weight)
+        ctx.save_for_backward(input.bool() if of_spikes else input, weight)
         ctx.transposed = transposed
         added = [1, 1] if transposed else _NONE
         return torch.convolution(
@@ -59,8 +69,9 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @custom_bwd(device_type="cpu")
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         input, weight = ctx.saved_tensors
+        input = input.to(weight.dtype)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_input = None
         if ctx.needs_input_grad[0]:
@@ -69,7 +80,7 @@ class _Convolution(torch.autograd.Function):
         # A transposed convolution's weight gradient is that of the convolution which it transposes.
         first, second = (input, gradient) if ctx.transposed else (gradient, input)
         of_weight = _gradient(first, second, weight, False, _NONE, 1)
-        return of_input, of_weight, gradient.sum((0, 2, 3)), None
+        return of_input, of_weight, gradient.sum((0, 2, 3)), None, None
 
 
 def _gradient(

@@ -64,10 +64,10 @@ class SpikingLayers:
         return SpikingLayer(nn.Linear(inputs, outputs), self.norm(outputs, alpha), self.neuron())
 
     def convolution(
-        self, build: Callable[[int, int], nn.Module], inputs: int, outputs: int
+        self, build: Callable[[int, int, bool], nn.Module], inputs: int, outputs: int
     ) -> SpikingLayer:
-        """A convolutional spiking layer; ``build`` makes the synapses."""
-        synapse = self._laid_out(build(inputs, outputs))
+        """A convolutional spiking layer that takes spikes; ``build`` makes the synapses."""
+        synapse = self._laid_out(build(inputs, outputs, True))
         return SpikingLayer(synapse, self.norm(outputs, 1.0), self.neuron())
 
     def direct_coding(self, inputs: int, outputs: int) -> DirectCodingLayer:
