@@ -1,7 +1,7 @@
 """One fair benchmark for spiking generative models.
 
 ``bench.run`` trains and scores a selection of cells; ``bench.load_results`` reads them back, and
-``bench.across_seeds`` takes the seeds together.
+``bench.across_seeds`` takes the seeds together. ``bench.profile`` tells how fast models are.
 """
 
 import importlib
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.aggregation import across_seeds
-    from bench.api import run
+    from bench.api import profile, run
     from bench.errors import BenchError
     from bench.model import GenerativeModel
     from bench.protocol import Protocol, load_protocol
@@ -22,6 +22,7 @@ __all__ = [
     "across_seeds",
     "load_protocol",
     "load_results",
+    "profile",
     "run",
 ]
 
@@ -32,6 +33,7 @@ _HOMES = {
     "across_seeds": "bench.aggregation",
     "load_protocol": "bench.protocol",
     "load_results": "bench.store",
+    "profile": "bench.api",
     "run": "bench.api",
 }
 

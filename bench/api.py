@@ -1,4 +1,4 @@
-"""The public functions: run a selection of cells, load its results."""
+"""The public functions on a selection of cells: run it, profile it."""
 
 import uuid
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from bench.devices import resolve_device
 from bench.errors import BenchError, UnknownNameError
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import trained_extractors
+from bench.execution.profiles import profile_cells
 from bench.execution.serial import run_serially
 from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
@@ -68,14 +69,7 @@ def prepare(
         BenchError: a mistake in what was asked.
     """
     chosen = _protocol(protocol, list(settings))
-    request = Request(
-        models=_names(models),
-        backends=_names(backends),
-        datasets=_names(datasets),
-        protocol=chosen,
-        seeds=None if seeds is None else tuple(seeds),
-        data_root=checked_data_root(data_root),
-    )
+    request = _request(models, datasets, backends, chosen, seeds, data_root)
     resolve_device(device)
     folder = Path(out) if out is not None else DEFAULT_OUT / safe_name(chosen.name)
     RunDirectory(folder)
@@ -157,6 +151,71 @@ def run(
         models, datasets, backends, protocol, settings, seeds, out, data_root, device, weights
     )
     return execute(job, reporter)
+
+
+def profile(
+    models: str | Iterable[str] = ALL,
+    datasets: str | Iterable[str] = "digits",
+    backends: str | Iterable[str] = ALL,
+    protocol: str | Path | Protocol = "smoke",
+    settings: Iterable[str] = (),
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    repeats: int = 5,
+    reporter: Reporter | None = None,
+) -> pd.DataFrame:
+    """Measure how fast models train, reconstruct and sample; what ``bench profile`` does.
+
+    Args:
+        models: as those of :func:`run`, like all that is not told here.
+        datasets: likewise.
+        backends: likewise.
+        protocol: what the models are built by, from its first seed.
+        settings: likewise.
+        data_root: likewise.
+        device: likewise.
+        batch_size: images a call; the protocol's if None.
+        repeats: timed calls of each kind, from 1, after one to warm up.
+        reporter: is told of the progress; nobody if None.
+
+    Returns:
+        One number a row: ``quantity`` is ``images_per_second`` (median; ``low`` and ``high`` are
+        of the slowest and the fastest call), ``peak_memory`` (bytes) or ``seconds`` by
+        ``layer`` and ``phase`` of a call, the fastest of those timed by layer; the row without
+        a layer is the sum of the others. A number that could not be had is a row with a
+        ``reason`` and no value.
+
+    Raises:
+        BenchError: a mistake in what was asked.
+    """
+    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
+        raise BenchError(f"Repeats: expected a whole number from 1, got {repeats!r}.")
+    chosen = _protocol(protocol, list(settings))
+    if batch_size is not None:
+        chosen = chosen.customised({"batch_size": batch_size})
+    request = _request(models, datasets, backends, chosen, chosen.seeds[:1], data_root)
+    return profile_cells(
+        make_plan(request), resolve_device(device), repeats, reporter or Reporter()
+    )
+
+
+def _request(
+    models: str | Iterable[str],
+    datasets: str | Iterable[str],
+    backends: str | Iterable[str],
+    protocol: Protocol,
+    seeds: Iterable[int] | None,
+    data_root: str | Path | None,
+) -> Request:
+    return Request(
+        models=_names(models),
+        backends=_names(backends),
+        datasets=_names(datasets),
+        protocol=protocol,
+        seeds=None if seeds is None else tuple(seeds),
+        data_root=checked_data_root(data_root),
+    )
 
 
 def _protocol(protocol: str | Path | Protocol, settings: list[str]) -> Protocol:

@@ -9,6 +9,7 @@ import torch
 
 from bench.errors import BenchError
 
+NO_PEAK_MEMORY = "this system does not let a process reset its peak memory (Linux's /proc does)"
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 

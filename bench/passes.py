@@ -64,7 +64,7 @@ class Passes:
         for originals in self.test_batches():
             with recording(self.model, len(originals)) as activity:
                 images = self.model.reconstruct(originals, generator)
-            _check_images(images, originals.shape, "reconstruct")
+            check_images(images, originals.shape, "reconstruct")
             done += len(images)
             self.reporter.evaluated("reconstructing", done, total)
             yield Batch("test", images, originals, activity, extractors=self.extractors)
@@ -75,7 +75,7 @@ class Passes:
         for n in self._sizes(self.protocol.generated_images, "sampling"):
             with recording(self.model, n) as activity:
                 images = self.model.sample(n, generator)
-            _check_images(images, (n, *self.test_images.shape[1:]), "sample")
+            check_images(images, (n, *self.test_images.shape[1:]), "sample")
             yield Batch("generated", images, None, activity, extractors=self.extractors)
 
     def noisy_reconstructions(self) -> Iterator[Batch]:
@@ -191,7 +191,7 @@ class Passes:
 
     def _decoded(self, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
         images = self.model.decode(latents)
-        _check_images(images, shape, "decode")
+        check_images(images, shape, "decode")
         return images
 
     def _prefixes(self, latents: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[int, Tensor]]:
@@ -201,7 +201,7 @@ class Passes:
     def _under_input_noise(self, originals: Tensor, first: int) -> Iterator[Batch]:
         def reconstructed(images: Tensor) -> Tensor:
             found = self.model.reconstruct(images, self._seeded("under noise", first))
-            _check_images(found, originals.shape, "reconstruct")
+            check_images(found, originals.shape, "reconstruct")
             return found
 
         clean = reconstructed(originals)
@@ -251,7 +251,7 @@ class Passes:
         )
 
 
-def _check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
+def check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
     """Raise ValueError unless a model's images are as its contract says."""
     if images.shape != shape:
         raise ValueError(

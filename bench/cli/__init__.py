@@ -10,6 +10,7 @@ from bench.errors import BenchError
 VERBS = {
     "run": "Train and score a selection of models on datasets.",
     "ls": "List models, backends, datasets, metrics, protocols, or the results of a run.",
+    "profile": "Time models: images a second, time by layer, memory.",
     "report": "Write the report of a run: one HTML file, or Markdown.",
     "plot": "Draw the plots of a run: PNG, SVG, and the data behind them as CSV.",
     "table": "Show a paper's table with ours beside each published number.",

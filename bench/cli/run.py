@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import EXIT_FAILED
+from bench.cli import EXIT_FAILED, options
 from bench.errors import BenchError
-from bench.roots import VARIABLE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,41 +17,19 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.option("--models", default="all", show_default=True, help="Comma-separated names, or all.")
-@click.option(
-    "--datasets",
-    default="digits",
-    show_default=True,
-    help="Comma-separated names, NAME=PATH (a .npz file or a folder), folder:PATH, npz:PATH, "
-    "or all.",
-)
-@click.option("--backends", default="all", show_default=True, help="Comma-separated names, or all.")
-@click.option(
-    "--protocol",
-    default="smoke",
-    show_default=True,
-    help="A built-in protocol (see bench ls protocols) or a TOML file.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change one value of the protocol, e.g. --set epochs=3; may be repeated.",
-)
+@options.models
+@options.datasets
+@options.backends
+@options.protocol
+@options.settings
 @click.option("--seeds", help="Comma-separated whole numbers.  [default: the protocol's]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="The run directory; what it holds is kept.  [default: runs/PROTOCOL]",
 )
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    help=f"Where datasets are looked for and downloaded to.  [default: ${VARIABLE}, else the "
-    "user's cache]",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@options.data_root
+@options.device
 @click.option(
     "--weights",
     multiple=True,

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import registry
-from bench.batches import seed_everything
 from bench.datasets.base import ImageData, Split
 from bench.devices import describe_device
 from bench.evaluation import Evaluator, Selections, metric_scores, selection_scores
+from bench.execution.build import build_model, neuron_implementation
 from bench.execution.cell import CellRun
 from bench.execution.rows import Scored
 from bench.files import atomic, write_json
@@ -21,7 +20,6 @@ from bench.images import save_showcase, showcase
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel
-from bench.plan import NO_BACKEND
 from bench.provenance import environment
 from bench.store import Row
 from bench.training import BEST_TEST_LOSS, LAST, BestEpochs, EpochRecord, TrainingRecord, train
@@ -97,8 +95,6 @@ class ModelRun(CellRun):
 
     def _build(self, image_shape: tuple[int, ...]) -> GenerativeModel:
         cell = self.cell
-        backend = None if cell.backend == NO_BACKEND else registry.backends.load(cell.backend)
-        implementation = backend.implementation(self.device) if backend else None
         write_json(
             self.folder.path / "cell.json",
             {
@@ -106,7 +102,7 @@ class ModelRun(CellRun):
                 "model": cell.model,
                 "model_version": cell.model_version,
                 "backend": cell.backend,
-                "neuron_implementation": implementation,
+                "neuron_implementation": neuron_implementation(cell, self.device),
                 "dataset": dataclasses.asdict(cell.info) if cell.info else None,
                 "seed": cell.seed,
                 "device": describe_device(self.device),
@@ -115,10 +111,7 @@ class ModelRun(CellRun):
                 "environment": environment(),
             },
         )
-        seed_everything(cell.seed)
-        model_class = registry.models.load(cell.model)
-        model: GenerativeModel = model_class(image_shape, cell.resolved, backend)
-        return model.to(self.device)
+        return build_model(cell, image_shape, self.device)
 
     def _train(self, model: GenerativeModel, images: Tensor, evaluator: Evaluator) -> None:
         best = BestEpochs(selection_scores(evaluator, self.metrics.values()))

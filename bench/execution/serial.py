@@ -30,7 +30,7 @@ def run_serially(
 
     ``results.parquet`` and ``results.csv`` are brought up to date after each cell.
     """
-    data = _DataCache(plan.datasets)
+    data = DataCache(plan.datasets)
     tables = []
     for index, cell in enumerate(plan.cells, 1):
         if cell.info is not None:
@@ -67,7 +67,7 @@ def summarise_status(rows: pd.DataFrame) -> str:
     return "ok"
 
 
-class _DataCache:
+class DataCache:
     """Keeps the images that were loaded last: cells of one dataset come one after the other."""
 
     def __init__(self, datasets: dict[str, Dataset]) -> None:
@@ -76,6 +76,7 @@ class _DataCache:
         self._images: ImageData | None = None
 
     def load(self, cell: Cell) -> ImageData:
+        """The cell's images."""
         key = (cell.dataset, *_preprocessing(cell.resolved))
         if self._images is None or key != self._key:
             self._images = self._datasets[cell.dataset].load(cell.resolved)

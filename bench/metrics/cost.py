@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from statistics import median
 
+from bench.devices import NO_PEAK_MEMORY
 from bench.metrics.base import Facts, Metric, Observation
 
 
@@ -83,7 +84,6 @@ class PeakMemory(Metric):
         """One observation."""
         peak = facts.training.peak_memory
         if peak is None:
-            reason = "this system does not let a process reset its peak memory (Linux's /proc does)"
-            yield Observation(None, split="train", status="not_applicable", reason=reason)
+            yield Observation(None, split="train", status="not_applicable", reason=NO_PEAK_MEMORY)
         else:
             yield Observation(peak, split="train")

@@ -10,7 +10,7 @@ import click
 import pandas as pd
 
 from bench.errors import BenchError, UnknownNameError
-from bench.report.markdown import escaped
+from bench.report.markdown import pipe_table
 from bench.report.numbers import number
 from bench.store import load_results
 
@@ -61,7 +61,7 @@ def print_rows(
     elif file_format == "json":
         click.echo(shown.to_json(orient="records", indent=2, double_precision=15))
     elif file_format == "md" and not shown.empty:
-        _print_markdown(_texts(shown))
+        click.echo(pipe_table(_texts(shown), NUMBERS))
     elif not shown.empty:
         if columns is None:
             _print_short(chosen, shown)
@@ -173,13 +173,6 @@ def _with_details_together(texts: pd.DataFrame) -> pd.DataFrame:
         marked["time_step"] = marked["time_step"].map(lambda t: t and f"t={t}")
     at = [" ".join(filter(None, row)) for row in marked.itertuples(index=False)]
     return texts.drop(columns=found).assign(at=at)
-
-
-def _print_markdown(texts: pd.DataFrame) -> None:
-    click.echo(f"| {' | '.join(map(escaped, texts.columns))} |")
-    click.echo(f"|{'|'.join('---:' if name in NUMBERS else '---' for name in texts)}|")
-    for row in texts.itertuples(index=False):
-        click.echo(f"| {' | '.join(map(escaped, row))} |")
 
 
 def _print_table(texts: pd.DataFrame) -> None:

@@ -1,0 +1,36 @@
+"""The model of a cell, as every command builds it."""
+
+import torch
+
+from bench import registry
+from bench.batches import seed_everything
+from bench.model import GenerativeModel, SpikingNeuron
+from bench.plan import NO_BACKEND, Cell
+
+
+def neuron_implementation(cell: Cell, device: torch.device) -> str | None:
+    """Which code computes the cell's neurons on ``device``; None without spiking neurons.
+
+    Raises:
+        RuntimeError: the backend cannot run there.
+    """
+    backend = _backend(cell)
+    return backend.implementation(device) if backend else None
+
+
+def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) -> GenerativeModel:
+    """The cell's model on ``device``, untrained, from the cell's seed.
+
+    Args:
+        cell: one that can run.
+        image_shape: of its images, ``(C, H, W)``.
+        device: where its parameters shall live.
+    """
+    seed_everything(cell.seed)
+    model_class = registry.models.load(cell.model)
+    model: GenerativeModel = model_class(image_shape, cell.resolved, _backend(cell))
+    return model.to(device)
+
+
+def _backend(cell: Cell) -> type[SpikingNeuron] | None:
+    return None if cell.backend == NO_BACKEND else registry.backends.load(cell.backend)

@@ -1,0 +1,130 @@
+"""Profiles of cells as a tidy table: one number a row."""
+
+import time
+from collections.abc import Iterator
+from operator import itemgetter
+from statistics import median
+
+import pandas as pd
+import torch
+
+from bench.batches import batch_count, to_unit_range
+from bench.devices import NO_PEAK_MEMORY, describe_device
+from bench.errors import one_line
+from bench.execution.build import build_model, neuron_implementation
+from bench.execution.serial import DataCache, summarise_status
+from bench.layer_times import Place
+from bench.model import Step
+from bench.plan import Cell, Plan
+from bench.profiling import ACTIVITIES, Measured, Profiler
+from bench.progress import Reporter
+from bench.store import Row
+
+COLUMNS = (
+    "model", "backend", "dataset", "device", "batch_size", "activity", "layer", "phase", "quantity",
+    "value", "low", "high", "unit", "status", "reason",
+)  # fmt: skip
+WHOLE = Place("", "")
+IMAGES_PER_SECOND, PEAK_MEMORY, SECONDS = "images_per_second", "peak_memory", "seconds"
+UNITS = {IMAGES_PER_SECOND: "images/s", PEAK_MEMORY: "bytes", SECONDS: "s"}
+
+
+def profile_cells(
+    plan: Plan, device: torch.device, repeats: int, reporter: Reporter
+) -> pd.DataFrame:
+    """Profile a plan's cells one after the other; see :func:`bench.profile` for the rows."""
+    data = DataCache(plan.datasets)
+    rows: list[Row] = []
+    for index, cell in enumerate(plan.cells, 1):
+        reporter.cell_started(index, len(plan.cells), cell.title)
+        started = time.perf_counter()
+        named = {
+            "model": cell.model,
+            "backend": cell.backend,
+            "dataset": cell.dataset,
+            "device": describe_device(device),
+            "batch_size": cell.resolved.batch_size,
+        }
+        found = [{**named, **row} for row in _cell_rows(cell, data, device, repeats)]
+        outcome = summarise_status(pd.DataFrame(found, columns=COLUMNS))
+        reporter.cell_ended(outcome, time.perf_counter() - started)
+        rows += found
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _cell_rows(cell: Cell, data: DataCache, device: torch.device, repeats: int) -> Iterator[Row]:
+    """The rows of a cell. A failure becomes rows with its reason."""
+    if cell.skipped:
+        for activity in ACTIVITIES:
+            yield from _without_number(activity, "skipped", cell.skipped)
+        return
+    try:
+        profiler = _profiler(cell, data, device, repeats)
+    except Exception as error:
+        for activity in ACTIVITIES:
+            yield from _without_number(activity, "failed", one_line(error))
+        return
+    for activity in ACTIVITIES:
+        lacks = profiler.lacks(activity)
+        if lacks:
+            yield from _without_number(activity, "not_applicable", lacks)
+            continue
+        try:
+            measured = profiler.measure(activity)
+        except Exception as error:
+            yield from _without_number(activity, "failed", one_line(error))
+        else:
+            yield from _measured_rows(activity, measured)
+
+
+def _profiler(cell: Cell, data: DataCache, device: torch.device, repeats: int) -> Profiler:
+    size = cell.resolved.batch_size
+    images = data.load(cell).train.images
+    batch = to_unit_range(torch.from_numpy(images[:size]).to(device))
+    neuron_implementation(cell, device)  # Raises where the backend cannot run.
+    model = build_model(cell, tuple(batch.shape[1:]), device)
+    return Profiler(model, batch, Step(0.0, batch_count(len(images), size)), cell.seed, repeats)
+
+
+def _measured_rows(activity: str, measured: Measured) -> Iterator[Row]:
+    rates = [measured.images / seconds for seconds in measured.seconds]
+    yield _row(
+        activity, WHOLE, IMAGES_PER_SECOND, measured.images / median(measured.seconds), rates
+    )
+    if measured.peak_memory is None:
+        yield _missing(activity, PEAK_MEMORY, "not_applicable", NO_PEAK_MEMORY)
+    else:
+        yield _row(activity, WHOLE, PEAK_MEMORY, measured.peak_memory)
+    calls = [{WHOLE: sum(call.values()), **call} for call in measured.layers]
+    # One call's, so that they add up; the fastest one's, in which the least came between.
+    fastest = min(calls, key=itemgetter(WHOLE))
+    for place, seconds in fastest.items():
+        spread = [call.get(place, 0.0) for call in calls]
+        yield _row(activity, place, SECONDS, seconds, spread)
+
+
+def _row(
+    activity: str, place: Place, quantity: str, value: float, spread: list[float] | None = None
+) -> Row:
+    return {
+        "activity": activity,
+        "layer": place.layer,
+        "phase": place.phase,
+        "quantity": quantity,
+        "value": value,
+        "low": min(spread) if spread else None,
+        "high": max(spread) if spread else None,
+        "unit": UNITS[quantity],
+        "status": "ok",
+        "reason": None,
+    }
+
+
+def _without_number(activity: str, status: str, reason: str) -> Iterator[Row]:
+    for quantity in (IMAGES_PER_SECOND, PEAK_MEMORY):
+        yield _missing(activity, quantity, status, reason)
+
+
+def _missing(activity: str, quantity: str, status: str, reason: str) -> Row:
+    nothing = _row(activity, WHOLE, quantity, float("nan"))
+    return {**nothing, "status": status, "reason": reason}
