@@ -8,15 +8,48 @@ Work is cut into a fixed number of pieces, each summed on its own, so that the n
 changes no result.
 """
 
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba
 import numpy as np
+import torch
 from numba import float32, types, uint32
+from numba.core import config
 from numba.core.extending import intrinsic, overload
 
 PIECES = 64
-_compiled = numba.njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+SMALL = 2**16
+
+
+class Kernel:
+    """A compiled function in two variants: on one thread, and on as many as PyTorch uses.
+
+    The first is for few values: where other processes keep the cores busy, threads that wait for
+    each other cost far more than such work is worth.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        assert isinstance(function, FunctionType)
+        self.__doc__ = function.__doc__
+        serial = FunctionType(function.__code__, function.__globals__)
+        # Numba finds by this name what it has cached.
+        serial.__qualname__ = f"{function.__qualname__}_serial"
+        self._serial = numba.njit(serial, nogil=True, cache=True, error_model="numpy")
+        self._parallel = numba.njit(
+            function, parallel=True, nogil=True, cache=True, error_model="numpy"
+        )
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run on arrays and numbers; the arrays are changed in place."""
+        available: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        threads = min(torch.get_num_threads(), available)
+        if threads == 1 or max(np.size(argument) for argument in arguments) < SMALL:
+            self._serial(*arguments)
+        else:
+            numba.set_num_threads(threads)
+            self._parallel(*arguments)
 
 
 @intrinsic
@@ -63,7 +96,7 @@ def _stored_overload(number, like):  # type: ignore[no-untyped-def]
     return to_nearest_even
 
 
-@_compiled
+@Kernel
 def fire(
     currents: Any, scale: Any, shift: Any, decay: Any, threshold: Any, membrane: Any, spikes: Any
 ) -> None:
@@ -99,7 +132,7 @@ def fire(
                     state[i] = rest if fires else potential
 
 
-@_compiled
+@Kernel
 def fire_backward(
     currents: Any,
     mean: Any,
@@ -172,7 +205,7 @@ def fire_backward(
                     written[i] = _stored(before + gradient, written[i])
 
 
-@_compiled
+@Kernel
 def combine(gradients: Any, currents: Any, a: Any, b: Any, c: Any) -> None:
     """``gradients = a * gradients + b * currents + c``, ``(T, L)`` and ``(W,)``, in place."""
     time_steps, neurons = gradients.shape
@@ -188,7 +221,7 @@ def combine(gradients: Any, currents: Any, a: Any, b: Any, c: Any) -> None:
                     gradient[i] = _stored(value, gradient[i])
 
 
-@_compiled
+@Kernel
 def deviations(currents: Any, origin: Any, sums: Any, squares: Any) -> None:
     """Sums of ``x - origin`` and of its square, by place in the tile, of ``(T, L)`` currents.
 

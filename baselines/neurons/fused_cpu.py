@@ -7,10 +7,8 @@ CPU, and what differs by channel is then read as fast as what does not.
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import torch
-from numba.core import config
 from torch import Tensor
 
 from baselines.neurons import compiled
@@ -42,7 +40,6 @@ class Normalisation:
 
 def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance by channel of ``(T, N, C, ...)``, each ``(C,)``."""
-    _use_threads()
     laid_out = _channels_last(currents.detach())
     channels = laid_out.shape[-1]
     # The first values are near enough to the mean for the sums to keep their digits.
@@ -95,7 +92,6 @@ class _Firing(torch.autograd.Function):
         time_steps: int,
         constants: LIFConstants,
     ) -> tuple[Tensor, Tensor]:
-        _use_threads()
         laid_out = _channels_last(currents)
         started = _channels_last(membrane, CHANNELS - 1)
         ctx.save_for_backward(laid_out, started, weight, bias, mean, inverse_deviation)
@@ -117,7 +113,6 @@ class _Firing(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        _use_threads()
         currents, started, *parameters = ctx.saved_tensors
         scale, shift, mean = _affine(started, *parameters)
         of_spikes = _channels_last(gradients[0].to(currents.dtype))
@@ -233,9 +228,3 @@ def _rows(tensor: Tensor) -> Any:
 def _computed(tensor: Tensor) -> torch.dtype:
     """The precision in which values of a tensor's precision are computed."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _use_threads() -> None:
-    """As many threads as PyTorch uses."""
-    available: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), available))

@@ -7,6 +7,7 @@ machine does meets all of them. A ratio is the median over the turns.
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from statistics import median
 
 import naive
@@ -185,10 +186,7 @@ def _convolution_seconds(precision, batch):
     for part in (model.encoder, model.decoder):
         for layer in part.modules():
             if isinstance(layer, (Downsampling, Upsampling)):
-                hook = lambda module, inputs, _output, part=part: calls.append(
-                    (part, module, inputs[0])
-                )
-                layer.register_forward_hook(hook)
+                layer.register_forward_hook(partial(_call, calls, part))
     with torch.no_grad():
         model.reconstruct(torch.rand((batch, *IMAGE_SHAPE)), torch.Generator())
     found = calls.copy()
@@ -199,6 +197,10 @@ def _convolution_seconds(precision, batch):
         forward[part] = forward.get(part, 0.0) + seconds
         both += trained
     return both, sum(forward.values()), forward[model.decoder]
+
+
+def _call(calls, part, layer, inputs, _output):
+    calls.append((part, layer, inputs[0]))
 
 
 def _forward_and_backward(layer, inputs):
