@@ -29,7 +29,7 @@ def test_all_means_every_registered_one(plan):
     assert {cell.dataset for cell in cells} == {
         "digits", "mnist", "fashion_mnist", "cifar10", "celeba",
     }  # fmt: skip
-    assert len(cells) == 5 * 7
+    assert len(cells) == 5 * 9
 
 
 def test_a_model_without_spikes_runs_once_whatever_the_backends(plan):

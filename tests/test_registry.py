@@ -9,7 +9,7 @@ from bench.errors import BenchError, UnknownNameError
 
 def test_built_in_names():
     assert registry.models.names() == ["ann_vae", "esvae", "fsvae"]
-    assert registry.backends.names() == ["reference", "snntorch", "spikingjelly"]
+    assert registry.backends.names() == ["fused", "reference", "snntorch", "spikingjelly"]
     assert registry.datasets.names() == ["celeba", "cifar10", "digits", "fashion_mnist", "mnist"]
 
 

@@ -50,7 +50,7 @@ def test_a_run_covers_every_model_on_every_backend_it_has(model_rows):
     spiking = {
         (model, backend)
         for model in ("fsvae", "esvae")
-        for backend in ("reference", "snntorch", "spikingjelly")
+        for backend in ("fused", "reference", "snntorch", "spikingjelly")
     }
     assert cells == {("ann_vae", "torch"), *spiking}
     assert rows["cell_key"].nunique() == 7

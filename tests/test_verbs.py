@@ -9,7 +9,7 @@ from bench.registry import datasets
     ("kind", "names"),
     [
         ("models", ["ann_vae", "esvae", "fsvae"]),
-        ("backends", ["reference", "snntorch", "spikingjelly"]),
+        ("backends", ["fused", "reference", "snntorch", "spikingjelly"]),
         ("datasets", ["celeba", "cifar10", "digits", "fashion_mnist", "mnist"]),
         ("metrics", ["firing_rate", "peak_memory", "reconstruction_loss"]),
         ("protocols", ["esvae_paper", "fsvae_paper", "quick", "smoke", "standard"]),

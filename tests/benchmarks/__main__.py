@@ -1,11 +1,13 @@
 """Runs the benchmarks and prints their table: ``python tests/benchmarks``."""
 
 import comparison
+import harness
 import metrics
 import pandas as pd
 import report
+import speed
 
-MODULES = (metrics, comparison, report)
+MODULES = (speed, harness, metrics, comparison, report)
 
 if __name__ == "__main__":
     benchmarks = [benchmark for module in MODULES for benchmark in module.BENCHMARKS]

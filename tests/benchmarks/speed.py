@@ -22,16 +22,17 @@ from bench.registry import backends, models
 
 IMAGE_SHAPE = (3, 32, 32)
 BATCHES = (32, 128)
-TURNS = 5
+TURNS = 3
 ACTIVITIES = ("training", "reconstruction", "sampling")
 MODELS = {
     "esvae": ("esvae", ()),
     "fsvae": ("fsvae", ("models.fsvae.posterior_statistics=running",)),
     "fsvae, prefix statistics": ("fsvae", ("models.fsvae.posterior_statistics=prefix",)),
 }
-# Name: backend, precision, whether freed memory is kept. The first is what the others are held to.
+NAIVE = "naive"
+# By name: backend, precision, whether freed memory is kept.
 KINDS = {
-    "naive": ("naive", "float32", False),
+    NAIVE: ("naive", "float32", False),
     "naive, freed memory kept": ("naive", "float32", True),
     "reference": ("reference", "float32", True),
     "snntorch": ("snntorch", "float32", True),
@@ -67,42 +68,33 @@ def convolutions_alone():
 
 
 def _compared(model, batch):
+    for kind in KINDS:
+        if kind != NAIVE:
+            yield from _against_naive(f"{model}, batch {batch}", model, kind, batch)
+
+
+def _against_naive(what, model, kind, batch):
     spawn = multiprocessing.get_context("spawn")
-    pools = {kind: ProcessPoolExecutor(1, mp_context=spawn) for kind in KINDS}
-    try:
-        for kind, pool in pools.items():
-            pool.submit(_prepare, model, kind, batch).result()
+    with ProcessPoolExecutor(1, spawn) as one, ProcessPoolExecutor(1, spawn) as other:
+        losses = [
+            pool.submit(_prepare, model, name, batch).result()
+            for pool, name in ((one, NAIVE), (other, kind))
+        ]
         for activity in ACTIVITIES:
-            turns = {kind: [] for kind in KINDS}
-            for _ in range(TURNS):
-                for kind, pool in pools.items():
-                    turns[kind].append(pool.submit(_timed, activity).result())
-            yield from _rows(f"{model}, batch {batch}, {activity}", batch, turns)
-        memory = {kind: pool.submit(_memory).result() for kind, pool in pools.items()}
-        for kind, peak in memory.items():
-            yield f"{model}, batch {batch}, peak memory: {kind}", "MiB", peak / 2**20
-            if kind != "naive":
-                yield (
-                    f"{model}, batch {batch}, peak memory: {kind} / naive",
-                    "1",
-                    peak / memory["naive"],
-                )
-        found = {kind: pool.submit(_results).result() for kind, pool in pools.items()}
-        for kind in ("fused", "fused, bfloat16"):
-            difference = abs(found[kind] / found["naive"] - 1)
-            yield f"{model}, batch {batch}, loss: {kind} against naive", "1", difference
-    finally:
-        for pool in pools.values():
-            pool.shutdown()
-
-
-def _rows(what, batch, turns):
-    for kind, seconds in turns.items():
-        yield f"{what}: {kind}", "images/s", batch / median(seconds)
-    for kind, seconds in turns.items():
-        if kind != "naive":
-            ratios = [slow / fast for slow, fast in zip(turns["naive"], seconds, strict=True)]
-            yield f"{what}: {kind} / naive", "1", median(ratios)
+            turns = [
+                [pool.submit(_timed, activity).result() for pool in (one, other)]
+                for _ in range(TURNS)
+            ]
+            slow, fast = (batch / median(seconds) for seconds in zip(*turns, strict=True))
+            yield f"{what}, {activity}: naive beside {kind}", "images/s", slow
+            yield f"{what}, {activity}: {kind}", "images/s", fast
+            yield f"{what}, {activity}: ratio", "1", median(slow / fast for slow, fast in turns)
+        peaks = [pool.submit(_memory).result() for pool in (one, other)]
+        for of, slow, fast in zip(("process", "tensors"), *peaks, strict=True):
+            yield f"{what}, peak memory of the {of}: naive", "MiB", slow / 2**20
+            yield f"{what}, peak memory of the {of}: {kind}", "MiB", fast / 2**20
+            yield f"{what}, peak memory of the {of}: ratio", "1", fast / slow
+        yield f"{what}, loss: {kind} against naive", "1", abs(losses[1] / losses[0] - 1)
 
 
 class _Subject:
@@ -126,14 +118,14 @@ class _Subject:
         )
         self.batch = batch
         self.images = torch.rand((batch, *IMAGE_SHAPE)) * 2 - 1
+        self._losses(self.images[:2]).backward()
         self.memory = PeakMemory(torch.device("cpu"))
         self.before = self.memory.bytes()
 
     def run(self, activity):
         self._switch(activity == "training")
         if activity == "training":
-            step = 0.5 if self.naive else Step(0.5, 10)
-            self.model.training_step(self.images, step)
+            self.model.training_step(self.images, self._step)
             return
         with torch.no_grad():
             generator = torch.Generator().manual_seed(0)
@@ -143,10 +135,16 @@ class _Subject:
                 self.model.reconstruct(self.images, generator)
 
     def loss(self):
+        return self._losses(self.images).item()
+
+    @property
+    def _step(self):
+        return 0.5 if self.naive else Step(0.5, 10)
+
+    def _losses(self, images):
         self._switch(True)
-        step = 0.5 if self.naive else Step(0.5, 10)
         torch.manual_seed(0)
-        return self.model.losses(self.images, step, None)["loss"].item()
+        return self.model.losses(images, self._step, None)["loss"]
 
     def _switch(self, training):
         if self.naive:
@@ -156,12 +154,13 @@ class _Subject:
 
 
 def _prepare(model, kind, batch):
-    """Build the process's subject; its loss before any training, to compare."""
-    global _subject, _loss
+    """Build the process's subject and warm it up; its loss before any training."""
+    global _subject
     _subject = _Subject(model, kind, batch)
-    _loss = _subject.loss()
+    loss = _subject.loss()
     for activity in ACTIVITIES:
         _subject.run(activity)
+    return loss
 
 
 def _timed(activity):
@@ -171,11 +170,12 @@ def _timed(activity):
 
 
 def _memory():
-    return _subject.memory.bytes() - _subject.before
+    """Bytes of the process at its peak, and above what it had after a pass on two images.
 
-
-def _results():
-    return _loss
+    The second leaves out libraries, compiled code and weights.
+    """
+    peak = _subject.memory.bytes()
+    return peak, peak - _subject.before
 
 
 def _convolution_seconds(precision, batch):
