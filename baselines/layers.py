@@ -4,6 +4,7 @@ Spike trains are ``(T, N, ...)``. Time is folded into the batch for everything b
 one 2-D convolution serves all time steps.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -118,7 +119,16 @@ class MembraneReadout(nn.Module):
     def forward(self, spikes: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [-1, 1] for spikes ``(T, N, C', H, W)``."""
         weights = readout_weights(len(spikes)).tolist()
-        summed = _WeightedSum.apply(weights, spikes, self.synapse.weight.dtype)
+        return self._image(_WeightedSum.apply(weights, spikes, self.synapse.weight.dtype), weights)
+
+    def prefixes(self, spikes: Tensor) -> Iterator[Tensor]:
+        """Images of the first t = 1..T steps of the spikes, without gradient."""
+        summed = torch.zeros_like(spikes[0], dtype=self.synapse.weight.dtype)
+        for t, spike in enumerate(spikes, start=1):
+            summed = READOUT_DECAY * summed + spike
+            yield self._image(summed, readout_weights(t).tolist())
+
+    def _image(self, summed: Tensor, weights: list[float]) -> Tensor:
         potential = self.synapse(summed).to(summed)
         assert self.synapse.bias is not None
         extra_bias = (sum(weights) - 1) * self.synapse.bias

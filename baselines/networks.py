@@ -1,7 +1,7 @@
 """Encoder and decoder shared by FSVAE and ESVAE (arXiv:2110.00375)."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
@@ -121,5 +121,11 @@ class SpikingDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Images."""
-        features = self.linear(latents).unflatten(2, self.smallest_map)
-        return self.readout(self.convolutions(features))
+        return self.readout(self._spikes(latents))
+
+    def prefixes(self, latents: Tensor) -> Iterator[Tensor]:
+        """Images of the first t = 1..T steps; in evaluation mode, where no step changes another."""
+        yield from self.readout.prefixes(self._spikes(latents))
+
+    def _spikes(self, latents: Tensor) -> Tensor:
+        return self.convolutions(self.linear(latents).unflatten(2, self.smallest_map))

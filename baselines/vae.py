@@ -1,6 +1,7 @@
 """What the three VAEs share: one optimiser, one loss, reconstruction by encoding and decoding."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -102,6 +103,12 @@ class SpikingVAE(VAE):
         """Images ``(N, C, H, W)`` of latent spikes ``(T, N, latent_size)``."""
         with self.autocast():
             return self.decoder(latents)
+
+    def decode_prefixes(self, latents: Tensor) -> Iterator[Tensor]:
+        """One pass: what comes later changes no earlier spike."""
+        with self.autocast():
+            images = list(self.decoder.prefixes(latents))
+        yield from images
 
     def encoded(self, images: Tensor) -> Tensor:
         """The encoder's latent spikes ``(T, N, latent_size)``."""

@@ -217,6 +217,14 @@ class GenerativeModel(nn.Module, ABC):
         """Images ``(N, C, H, W)`` in [-1, 1] of latents as :meth:`encode` gives (``decode``)."""
         raise NotImplementedError
 
+    def decode_prefixes(self, latents: Tensor) -> Iterator[Tensor]:
+        """:meth:`decode` of the first t = 1..T time steps of spike trains ``(T, N, D)``, in turn.
+
+        In evaluation mode. A model that can do better than T decodings says how.
+        """
+        for t in range(1, len(latents) + 1):
+            yield self.decode(latents[:t])
+
     def test_loss(self, images: Tensor, step: Step, generator: torch.Generator) -> Tensor:
         """The objective on a batch in evaluation mode, a scalar (``test_loss``)."""
         raise NotImplementedError

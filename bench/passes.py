@@ -195,8 +195,9 @@ class Passes:
         return images
 
     def _prefixes(self, latents: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[int, Tensor]]:
-        for t in range(1, len(latents) + 1):
-            yield t, self._decoded(latents[:t], shape)
+        for t, images in enumerate(self.model.decode_prefixes(latents), start=1):
+            check_images(images, shape, "decode_prefixes")
+            yield t, images
 
     def _under_input_noise(self, originals: Tensor, first: int) -> Iterator[Batch]:
         def reconstructed(images: Tensor) -> Tensor:

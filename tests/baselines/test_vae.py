@@ -201,3 +201,28 @@ def test_bfloat16_losses_and_gradients_are_near_those_of_float32(
     assert loss != expected_loss
     assert loss == pytest.approx(expected_loss, rel=0.05)
     assert torch.nn.functional.cosine_similarity(gradients, expected, 0) > 0.8
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_decoded_prefixes_are_decodings_of_prefixes(
+    build, perturb, random_images, seeded, backend_name, name
+):
+    if name == "ann_vae":
+        pytest.skip("its latent has no time steps")
+    model = perturb(build(name, SMALL, *SETTINGS, backend=backend_name)).eval()
+    with torch.no_grad():
+        latents = model.encode(random_images(4, SMALL), seeded())
+        found = list(model.decode_prefixes(latents))
+        expected = [model.decode(latents[: t + 1]) for t in range(len(latents))]
+    assert len(found) == len(latents)
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found[0], found[-1])
+
+
+def test_autocast_ends_before_decoded_prefixes_are_handed_out(build, random_images, seeded):
+    model = build("esvae", SMALL, *SETTINGS, "precision=bfloat16").eval()
+    with torch.no_grad():
+        latents = model.encode(random_images(2, SMALL), seeded())
+        for images in model.decode_prefixes(latents):
+            assert images.dtype == torch.float32
+            assert not torch.is_autocast_enabled("cpu")

@@ -19,6 +19,7 @@ from bench.registry import backends, models
 from bench.training import BestEpochs, train
 
 TURNS = 5
+IMAGES = 100
 SETTINGS = ("latent_size=32", "batch_size=32", "time_steps=8")
 SIZES = (1, 2, 4)
 
@@ -27,7 +28,8 @@ def training_loop():
     """Seconds of an epoch in the harness, by those of the bare training steps on ready batches."""
     keep_freed_memory()
     for name in ("ann_vae", "esvae"):
-        images = torch.randint(0, 256, (640, 1, 32, 32), dtype=torch.uint8)
+        images = torch.randint(0, 256, (1280, 1, 32, 32), dtype=torch.uint8)
+        _in_harness(name, images)
         ratios = [_in_harness(name, images) / _bare(name, images) for _ in range(TURNS)]
         yield f"{name}: an epoch in the harness / its training steps alone", "1", median(ratios)
 
@@ -39,12 +41,12 @@ def growth():
     yield from _growth("training, 640 images and twice, four times as many", _by_training_images)
     with tempfile.TemporaryDirectory() as folder:
         yield from _growth(
-            "evaluation, 500 images and twice, four times as many",
-            lambda times: _run(Path(folder) / f"images{times}", 500 * times, 1),
+            f"evaluation, {IMAGES} images and twice, four times as many",
+            lambda times: _run(Path(folder) / f"images{times}", IMAGES * times, 1),
         )
         yield from _growth(
             "a run of 1, 2 and 4 cells",
-            lambda times: _run(Path(folder) / f"cells{times}", 500, times),
+            lambda times: _run(Path(folder) / f"cells{times}", IMAGES, times),
         )
 
 
