@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench import registry
 from bench.allocator import keep_freed_memory
-from bench.devices import resolve_device
+from bench.devices import full_precision, resolve_device
 from bench.errors import BenchError, UnknownNameError
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import trained_extractors
@@ -195,9 +195,10 @@ def profile(
     if batch_size is not None:
         chosen = chosen.customised({"batch_size": batch_size})
     request = _request(models, datasets, backends, chosen, chosen.seeds[:1], data_root)
-    return profile_cells(
-        make_plan(request), resolve_device(device), repeats, reporter or Reporter()
-    )
+    plan = make_plan(request)
+    keep_freed_memory()
+    with full_precision():
+        return profile_cells(plan, resolve_device(device), repeats, reporter or Reporter())
 
 
 def _request(

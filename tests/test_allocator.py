@@ -1,0 +1,34 @@
+"""Freed memory that the process keeps, seen by its page faults."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource
+import torch
+from bench.allocator import keep_freed_memory
+if {kept}:
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    torch.ones(100 * 2**18)
+before = faults()
+for _ in range(5):
+    torch.ones(100 * 2**18)
+print(faults() - before)
+"""
+
+
+def page_faults(kept):
+    command = [sys.executable, "-c", FAULTS.format(kept=kept)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not its C library")
+def test_large_tensors_cost_page_faults_only_once():
+    assert page_faults(kept=False) > 10_000
+    assert page_faults(kept=True) < 1_000
