@@ -125,7 +125,8 @@ def neighbourhoods(generated: np.ndarray, reference: np.ndarray, k: int) -> Neig
         generated,
         reference,
         reduce_func=take,
-        metric="sqeuclidean",
+        metric="euclidean",
+        squared=True,
         working_memory=WORKING_MEBIBYTES,
     )
     return Neighbourhoods(np.concatenate(list(chunks)), reached, filled)
