@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from bench.allocator import release_freed_memory
 from bench.errors import BenchError
 
 NO_PEAK_MEMORY = "this system does not let a process reset its peak memory (Linux's /proc does)"
@@ -68,6 +69,7 @@ class PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
+        release_freed_memory()
         try:
             _CLEAR_REFS.write_text("5")
         except OSError:

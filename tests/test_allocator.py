@@ -32,3 +32,26 @@ def page_faults(kept):
 def test_large_tensors_soon_cost_no_more_page_faults():
     assert page_faults(kept=False) > 10_000
     assert page_faults(kept=True) < 1_000
+
+
+RELEASED = """
+import torch
+from bench.allocator import keep_freed_memory
+from bench.devices import PeakMemory
+assert keep_freed_memory()
+memory = PeakMemory(torch.device("cpu"))
+before = memory.bytes()
+torch.ones(300 * 2**18)
+during = memory.bytes()
+memory.reset()
+print(during - before, memory.bytes() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not its C library")
+def test_what_is_kept_is_not_counted_as_the_memory_of_what_comes_next():
+    command = [sys.executable, "-c", RELEASED]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    during, after = map(int, output.split())
+    assert during > 250 * 2**20
+    assert after < 50 * 2**20

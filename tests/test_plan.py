@@ -52,7 +52,7 @@ def test_seeds_are_the_protocols_unless_given(plan):
 def test_cells_keep_their_keys(plan):
     first, second = plan().cells, plan().cells
     assert [cell.key for cell in first] == [cell.key for cell in second]
-    assert len({cell.key for cell in first}) == 4
+    assert len({cell.key for cell in first}) == 5
 
 
 def test_anything_that_moves_a_number_makes_a_new_cell(plan, tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def array_file(folder: Path, pixel):
 def test_folder_names_are_readable_unique_and_safe(plan):
     protocol = load_protocol("smoke").model_copy(update={"name": "../a b/<c>"})
     folders = [cell.folder for cell in plan(protocol=protocol, seeds=(0, 1)).cells]
-    assert len(set(folders)) == 8
+    assert len(set(folders)) == 10
     for folder in folders:
         assert not set(folder) & set("/\\<> ")
         assert folder.startswith(("ann_vae-torch-digits-", "esvae-"))

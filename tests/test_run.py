@@ -53,7 +53,7 @@ def test_a_run_covers_every_model_on_every_backend_it_has(model_rows):
         for backend in ("fused", "reference", "snntorch", "spikingjelly")
     }
     assert cells == {("ann_vae", "torch"), *spiking}
-    assert rows["cell_key"].nunique() == 7
+    assert rows["cell_key"].nunique() == 9
 
 
 def test_every_cell_has_every_metric_and_none_failed(tiny_run, model_rows):
@@ -105,7 +105,7 @@ def test_parquet_csv_and_the_returned_table_agree(tiny_run):
 def test_every_cell_keeps_its_settings_history_weights_and_images(tiny_run):
     out, _ = tiny_run
     folders = model_folders(out)
-    assert len(folders) == 7
+    assert len(folders) == 9
     for folder in folders:
         cell = json.loads((folder / "cell.json").read_text())
         assert folder.name.endswith(cell["key"])
@@ -263,7 +263,7 @@ def test_dry_run_shows_cells_and_writes_nothing(bench_cli, tiny_flags, tmp_path)
     arguments = ["run", "--models", "fsvae,ann_vae", *tiny_flags, "--out", tmp_path / "run"]
     code, out, _ = bench_cli(*arguments, "--dry-run")
     assert code == 0
-    assert out.count("to do") == 5
+    assert out.count("to do") == 6
     assert not (tmp_path / "run").exists()
 
 
@@ -284,6 +284,7 @@ def test_dry_run_says_what_is_done(bench_cli, tiny_flags, tmp_path):
     assert "done" in first
     assert [("ann_vae" in line, "done" in line, "to do" in line) for line in lines] == [
         (True, True, False),
+        (False, False, True),
         (False, False, True),
         (False, False, True),
         (False, False, True),

@@ -264,7 +264,7 @@ def test_sparsity_where_all_activations_are_spikes_complements_the_firing_rate(t
         statistic(spiking, metric).set_index("cell_key")["value"]
         for metric in ("firing_rate", "activation_sparsity")
     )
-    assert len(rates) == 6
+    assert len(rates) == 8
     np.testing.assert_allclose(rates + sparsity, 1)
 
 
