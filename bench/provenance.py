@@ -14,6 +14,7 @@ LIBRARIES = (
     "torchvision",
     "snntorch",
     "spikingjelly",
+    "numba",
     "torch-fidelity",
     "clean-fid",
     "scikit-learn",
