@@ -45,8 +45,9 @@ def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
     # The first values are near enough to the mean for the sums to keep their digits.
     few = laid_out.reshape(-1, channels)[:TILE]
     origin = few.to(_computed(currents)).mean(0)
-    sums, squares = (_pieces(origin) for _ in range(2))
-    compiled.deviations(_rows(laid_out), _tiled(origin), sums, squares)
+    tile = _tiled(origin)
+    sums, squares = (_pieces(tile) for _ in range(2))
+    compiled.deviations(_rows(laid_out), tile, sums, squares)
     elements = laid_out.numel() / channels
     offset, square = (_by_channel(part, channels) / elements for part in (sums, squares))
     mean = origin.double() + offset
@@ -121,7 +122,7 @@ class _Firing(torch.autograd.Function):
         of_currents = (
             torch.empty_like(currents) if moves else torch.zeros_like(currents, dtype=started.dtype)
         )
-        sums, products = (np.zeros((compiled.PIECES, len(scale)), scale.dtype) for _ in range(2))
+        sums, products = (_pieces(scale) for _ in range(2))
         number = scale.dtype.type
         constants = ctx.constants
         compiled.fire_backward(
@@ -205,8 +206,8 @@ def _by_channel(sums: Any, channels: int) -> Tensor:
     return torch.from_numpy(sums).double().sum(0).view(-1, channels).sum(0)
 
 
-def _pieces(by_channel: Tensor) -> Any:
-    tile = _tiled(by_channel)
+def _pieces(tile: Any) -> Any:
+    """Zeros for the sums of each piece, ``(P, W)``."""
     return np.zeros((compiled.PIECES, len(tile)), tile.dtype)
 
 

@@ -92,6 +92,21 @@ class _Firing(torch.autograd.Function):
 
 
 @triton.jit
+def _at_start(
+    membrane: tl.tensor,
+    place: tl.tensor,
+    exists: tl.tensor,
+    number: tl.constexpr,
+    block: tl.constexpr,
+) -> tl.tensor:
+    """Where a block of neurons starts: at rest if there is no membrane."""
+    if membrane is None:
+        return tl.zeros((block,), number)
+    else:
+        return tl.load(membrane + place, exists)
+
+
+@triton.jit
 def _fire(
     currents: tl.tensor,
     current_stride: tl.tensor,
@@ -120,10 +135,7 @@ def _fire(
     """
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     exists = place < neurons
-    if membrane is None:
-        state = tl.zeros((block,), currents.dtype.element_ty)
-    else:
-        state = tl.load(membrane + place, exists)
+    state = _at_start(membrane, place, exists, currents.dtype.element_ty, block)
     for _ in range(time_steps):
         potential = decay * state + tl.load(currents + place, exists)
         fires = potential - threshold > 0
@@ -173,10 +185,7 @@ def _fire_backward(
     """
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     exists = place < neurons
-    if membrane is None:
-        state = tl.zeros((block,), currents.dtype.element_ty)
-    else:
-        state = tl.load(membrane + place, exists)
+    state = _at_start(membrane, place, exists, currents.dtype.element_ty, block)
     for _ in range(time_steps):
         potential = decay * state + tl.load(currents + place, exists)
         tl.store(of_currents + place, potential, exists)

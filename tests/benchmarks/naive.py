@@ -145,11 +145,8 @@ class ESVAE(Network):
 
     def prior_rate(self, n, generator):
         noise = torch.randn((n, self.protocol.latent_size), generator=generator)
-        return torch.sigmoid(F.linear(noise, self.weights["prior.0.weight"], self.bias))
-
-    @property
-    def bias(self):
-        return self.weights["prior.0.bias"]
+        weight, bias = self.weights["prior.0.weight"], self.weights["prior.0.bias"]
+        return torch.sigmoid(F.linear(noise, weight, bias))
 
     def draw(self, rate, generator):
         uniform = torch.rand((self.protocol.time_steps, *rate.shape), generator=generator)
