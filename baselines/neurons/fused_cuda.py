@@ -102,8 +102,7 @@ def _at_start(
     """Where a block of neurons starts: at rest if there is no membrane."""
     if membrane is None:
         return tl.zeros((block,), number)
-    else:
-        return tl.load(membrane + place, exists)
+    return tl.load(membrane + place, exists)
 
 
 @triton.jit
