@@ -48,7 +48,9 @@ class Upsampling(nn.ConvTranspose2d):
 
 
 def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
-    return input.device.type == "cpu" and weight.is_contiguous(memory_format=torch.channels_last)
+    """With one channel weights lie both ways: then PyTorch's own gradients do."""
+    last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    return last and input.device.type == "cpu"
 
 
 class _Convolution(torch.autograd.Function):

@@ -12,6 +12,7 @@ from bench.batches import (
     batch_count,
     preserved_randomness,
     seed_everything,
+    to_unit_range,
     training_batches,
 )
 from bench.devices import PeakMemory
@@ -96,6 +97,19 @@ class BestEpochs:
 
 def _better(score: Score, best: Score) -> bool:
     return score.value > best.value if score.higher_is_better else score.value < best.value
+
+
+def warm_up(model: GenerativeModel, images: Tensor, protocol: Protocol) -> None:
+    """Take a training step, for what happens once in a process: compiling, loading, planning.
+
+    Args:
+        model: thrown away afterwards.
+        images: uint8 ``(N, C, H, W)`` on its device.
+        protocol: resolved for the model and dataset.
+    """
+    model.train()
+    batch = to_unit_range(images[: protocol.batch_size])
+    model.training_step(batch, Step(0.0, batch_count(len(images), protocol.batch_size)))
 
 
 def train(

@@ -5,6 +5,8 @@ import pytest
 import bench
 
 SOURCE = '''
+import time
+
 import torch
 from bench import GenerativeModel
 from torch import nn
@@ -111,6 +113,18 @@ class Improving(Steady):
 
     def test_loss(self, images, step, generator):
         return (self.image - images).square().mean()
+
+
+class Compiled(Steady):
+    """Takes half a second for the first training step of the process."""
+
+    compiled = False
+
+    def training_step(self, images, step):
+        if not Compiled.compiled:
+            time.sleep(0.5)
+        Compiled.compiled = True
+        return super().training_step(images, step)
 '''
 
 
@@ -183,6 +197,12 @@ def test_a_failed_cell_is_tried_again(run, tmp_path, monkeypatch):
     rows = run("diverging")
     assert "failed" not in set(rows["status"])
     assert not list((tmp_path / "run" / "cells").glob("*/error.log"))
+
+
+def test_what_is_done_once_in_a_process_is_in_no_throughput(run):
+    rows = run("compiled")
+    throughput = rows[rows["metric"] == "training_throughput"]
+    assert throughput["value"].item() > throughput["n"].item() / 0.5
 
 
 def test_what_a_model_cannot_do_is_not_applicable(run):

@@ -22,7 +22,15 @@ from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel
 from bench.provenance import environment
 from bench.store import Row
-from bench.training import BEST_TEST_LOSS, LAST, BestEpochs, EpochRecord, TrainingRecord, train
+from bench.training import (
+    BEST_TEST_LOSS,
+    LAST,
+    BestEpochs,
+    EpochRecord,
+    TrainingRecord,
+    train,
+    warm_up,
+)
 
 TRAINING_FILE = "training.json"
 
@@ -116,6 +124,7 @@ class ModelRun(CellRun):
     def _train(self, model: GenerativeModel, images: Tensor, evaluator: Evaluator) -> None:
         best = BestEpochs(selection_scores(evaluator, self.metrics.values()))
         cell = self.cell
+        warm_up(build_model(cell, tuple(images.shape[1:]), self.device), images, cell.resolved)
         record = train(model, images, cell.resolved, cell.seed, best, self.reporter)
         for label, weights in best.weights.items():
             with atomic(self._weights_path(label)) as file:
