@@ -12,8 +12,8 @@ from statistics import median
 
 import naive
 import torch
+from torch import nn
 
-from baselines.convolutions import Downsampling, Upsampling
 from bench.allocator import keep_freed_memory
 from bench.devices import PeakMemory
 from bench.model import Step
@@ -29,6 +29,7 @@ MODELS = {
     "fsvae": ("fsvae", ("models.fsvae.posterior_statistics=running",)),
     "fsvae, prefix statistics": ("fsvae", ("models.fsvae.posterior_statistics=prefix",)),
 }
+SYNAPSES = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 NAIVE = "naive"
 # By name: backend, precision, whether freed memory is kept.
 KINDS = {
@@ -51,20 +52,15 @@ def speed_against_naive():
             yield from _compared(model, batch)
 
 
-def convolutions_alone():
-    """Images a second that the convolutions of ESVAE allow, forward and backward, and forward."""
+def synapses_alone():
+    """Images a second that convolutions and linear layers allow: the bound for dense ones."""
     keep_freed_memory()
-    for precision in ("float32", "bfloat16"):
-        for batch in BATCHES:
-            seconds = _convolution_seconds(precision, batch)
-            for what, value in zip(
-                ("training", "reconstruction", "sampling"), seconds, strict=True
-            ):
-                yield (
-                    f"convolutions alone, {precision}, batch {batch}: {what}",
-                    "images/s",
-                    batch / value,
-                )
+    for model in MODELS:
+        for precision in ("float32", "bfloat16"):
+            for batch in BATCHES:
+                for activity, rate in _synapse_rates(model, precision, batch).items():
+                    what = f"{model}, batch {batch}, {activity}: synapses alone, {precision}"
+                    yield what, "images/s", rate
 
 
 def _compared(model, batch):
@@ -178,47 +174,41 @@ def _memory():
     return peak, peak - _subject.before
 
 
-def _convolution_seconds(precision, batch):
-    """Seconds for a step of training, of reconstruction and of sampling, convolutions only."""
-    protocol = load_protocol("standard").resolve("esvae", "cifar10")
-    model = models.load("esvae")(IMAGE_SHAPE, protocol, backends.load("fused"))
+def _synapse_rates(model, precision, batch):
+    """Images a second, by activity, of a network that is nothing but its synapses."""
+    kind = "fused" if precision == "float32" else "fused, bfloat16"
+    subject = _Subject(model, kind, batch)
+    return {activity: batch / _synapse_seconds(subject, activity) for activity in ACTIVITIES}
+
+
+def _synapse_seconds(subject, activity):
+    """Seconds that the synapses of one call take: each called again by itself."""
     calls = []
-    for part in (model.encoder, model.decoder):
-        for layer in part.modules():
-            if isinstance(layer, (Downsampling, Upsampling)):
-                layer.register_forward_hook(partial(_call, calls, part))
-    with torch.no_grad():
-        model.reconstruct(torch.rand((batch, *IMAGE_SHAPE)), torch.Generator())
-    found = calls.copy()
-    forward, both = {}, 0.0
-    for part, layer, inputs in found:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            seconds, trained = _forward_and_backward(layer, inputs)
-        forward[part] = forward.get(part, 0.0) + seconds
-        both += trained
-    return both, sum(forward.values()), forward[model.decoder]
+    layers = [layer for layer in subject.model.modules() if isinstance(layer, SYNAPSES)]
+    hooks = [layer.register_forward_hook(partial(_note, calls)) for layer in layers]
+    subject.run(activity)
+    for hook in hooks:
+        hook.remove()
+    with subject.model.autocast():
+        return sum(median(_seconds(*call) for _ in range(TURNS)) for call in calls)
 
 
-def _call(calls, part, layer, inputs, _output):
-    calls.append((part, layer, inputs[0]))
+def _note(calls, layer, inputs, _output):
+    calls.append((layer, inputs[0].detach(), inputs[0].requires_grad, torch.is_grad_enabled()))
 
 
-def _forward_and_backward(layer, inputs):
-    inputs = inputs.clone().requires_grad_(inputs.shape[1] > 3)
-    forward, both = [], []
-    for _ in range(TURNS):
-        started = time.perf_counter()
-        with torch.no_grad():
-            layer(inputs)
-        forward.append(time.perf_counter() - started)
-        started = time.perf_counter()
+def _seconds(layer, inputs, propagates, trained):
+    inputs.requires_grad_(propagates)
+    started = time.perf_counter()
+    with torch.set_grad_enabled(trained):
         outputs = layer(inputs)
-        between = time.perf_counter()
+    seconds = time.perf_counter() - started
+    if trained:
         gradient = torch.ones_like(outputs)
-        again = time.perf_counter()
+        started = time.perf_counter()
         outputs.backward(gradient)
-        both.append(time.perf_counter() - again + between - started)
-    return median(forward), median(both)
+        seconds += time.perf_counter() - started
+    return seconds
 
 
-BENCHMARKS = (convolutions_alone, speed_against_naive)
+BENCHMARKS = (synapses_alone, speed_against_naive)
