@@ -1,31 +1,9 @@
 """Batches of images in [-1, 1] from uint8 images in memory."""
 
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every global generator, for models that draw from one."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def preserved_randomness() -> Iterator[None]:
-    """Put every global generator back afterwards to where it was."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def to_unit_range(images: Tensor) -> Tensor:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from bench.batches import batch_count, seed_everything
+from bench.batches import batch_count
 from bench.errors import SkippedError, one_line
 from bench.metrics.base import Batch, Facts, LatentBatch, Metric, Need, Observation, Status
 from bench.metrics.extractors.base import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.model import GenerativeModel, Step
 from bench.passes import Passes
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import Protocol
+from bench.randomness import seed_everything
 from bench.training import BEST_TEST_LOSS, Score, TrainingRecord
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
@@ -58,7 +59,7 @@ class Evaluator:
     protocol: Protocol
     seed: int
     extractors: Extractors
-    reporter: Reporter
+    reporter: WorkReporter
 
     def evaluate(
         self,

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.batches import evaluation_batches, seed_everything
+from bench.batches import evaluation_batches
 from bench.metrics.base import Batch, LatentBatch, SamplingTime
 from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel
@@ -21,8 +21,9 @@ from bench.noise import (
     derived_seed,
     shuffle,
 )
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import Protocol
+from bench.randomness import seed_everything
 from bench.spikes import recording
 
 RANGE_TOLERANCE = 1e-3
@@ -55,7 +56,7 @@ class Passes:
     protocol: Protocol
     seed: int
     extractors: Extractors | None
-    reporter: Reporter
+    reporter: WorkReporter
 
     def reconstructions(self) -> Iterator[Batch]:
         """Every test image once, reconstructed."""

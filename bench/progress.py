@@ -10,18 +10,17 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 
 SECONDS_BETWEEN_LINES = 5.0
+_WAITING = "waiting for another process: {} cells are left, which it works on"
 
 
-class Reporter:
-    """Is told what a run does; this one says nothing."""
-
-    def cell_started(self, index: int, total: int, cell: str) -> None:
-        """A cell, ``index`` from 1, begins."""
+class WorkReporter:
+    """Is told what is done for one cell; this one says nothing."""
 
     def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
         """A batch was learned; ``epoch`` and ``batch`` count from 0."""
@@ -29,8 +28,19 @@ class Reporter:
     def evaluated(self, stage: str, done: int, total: int) -> None:
         """``done`` of ``total`` images of a stage of the evaluation are through."""
 
-    def cell_ended(self, outcome: str, seconds: float) -> None:
+    def ended(self, outcome: str, seconds: float) -> None:
         """The cell ended: ``ok``, or what went wrong."""
+
+
+class Reporter:
+    """Is told which cells a run works on; this one says nothing."""
+
+    def started(self, index: int, total: int, cell: str) -> WorkReporter:
+        """A cell, ``index`` from 1, begins; what is given is told the rest."""
+        return WorkReporter()
+
+    def waiting(self, cells: int) -> None:
+        """All ``cells`` that are left are another process's."""
 
 
 class LineReporter(Reporter):
@@ -38,20 +48,32 @@ class LineReporter(Reporter):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._cell = ""
-        self._started = self._told = 0.0
+        self._waits = False
 
-    def cell_started(self, index: int, total: int, cell: str) -> None:
-        """Name the cell."""
-        self._cell = f"[{index}/{total}] {cell}"
+    def started(self, index: int, total: int, cell: str) -> WorkReporter:
+        """Name the cell in each of its lines."""
+        return _Lines(self._console, f"[{index}/{total}] {cell}")
+
+    def waiting(self, cells: int) -> None:
+        """Say so, once."""
+        if not self._waits:
+            self._waits = True
+            self._console.print(_WAITING.format(cells), markup=False, highlight=False)
+
+
+class _Lines(WorkReporter):
+    def __init__(self, console: Console, cell: str) -> None:
+        self._console = console
+        self._cell = cell
         self._started = time.monotonic()
+        self._batches = 0
         self._told = 0.0
 
     def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
-        """Tell epoch, batch, loss and time left."""
         done, total = epoch * batches + batch + 1, epochs * batches
+        self._batches += 1
         elapsed = time.monotonic() - self._started
-        left = _clock(elapsed / done * (total - done))
+        left = _clock(elapsed / self._batches * (total - done))
         self._tell(
             f"epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches} loss {loss:.4f} "
             f"{left} of training left",
@@ -59,11 +81,9 @@ class LineReporter(Reporter):
         )
 
     def evaluated(self, stage: str, done: int, total: int) -> None:
-        """Tell the images done."""
         self._tell(f"{stage} {done}/{total}", now=False)
 
-    def cell_ended(self, outcome: str, seconds: float) -> None:
-        """Tell the outcome and the time."""
+    def ended(self, outcome: str, seconds: float) -> None:
         self._tell(f"{outcome} in {_clock(seconds)}", now=True)
 
     def _tell(self, what: str, now: bool) -> None:
@@ -75,40 +95,50 @@ class LineReporter(Reporter):
 
 
 class BarReporter(Reporter):
-    """Two live bars: cells, and what the current one does."""
+    """Live bars: one of all cells, and one of each cell under way."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._cells = progress.add_task("cells", total=None, loss="")
-        self._work = progress.add_task("", total=None, loss="")
 
-    def cell_started(self, index: int, total: int, cell: str) -> None:
+    def started(self, index: int, total: int, cell: str) -> WorkReporter:
         """Start the cell's bar."""
-        self._progress.update(
-            self._cells, description=f"[{index}/{total}] {cell}", completed=index - 1, total=total
-        )
-        self._progress.reset(self._work, description="building", total=None)
+        self._progress.update(self._cells, total=total)
+        return _Bar(self._progress, self._cells, f"[{index}/{total}] {cell}")
+
+    def waiting(self, cells: int) -> None:
+        """Say so beside the bar."""
+        self._progress.update(self._cells, description=_WAITING.format(cells))
+
+
+class _Bar(WorkReporter):
+    def __init__(self, progress: Progress, cells: TaskID, cell: str) -> None:
+        self._progress = progress
+        self._cells = cells
+        self._cell = cell
+        self._work = progress.add_task(f"{cell}: starting", total=None, loss="")
 
     def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
-        """Move the cell's bar by a batch."""
         self._progress.update(
             self._work,
-            description=f"epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches}",
+            description=f"{self._cell}: epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches}",
             completed=epoch * batches + batch + 1,
             total=epochs * batches,
             loss=f"loss {loss:.4f}",
         )
 
     def evaluated(self, stage: str, done: int, total: int) -> None:
-        """Move the cell's bar by a batch of images."""
-        self._progress.update(self._work, description=stage, completed=done, total=total, loss="")
-
-    def cell_ended(self, outcome: str, seconds: float) -> None:
-        """Leave a line behind, and count the cell."""
-        description = self._progress.tasks[self._cells].description
-        self._progress.console.print(
-            f"{description}: {outcome} in {_clock(seconds)}", markup=False, highlight=False
+        description = f"{self._cell}: {stage}"
+        self._progress.update(
+            self._work, description=description, completed=done, total=total, loss=""
         )
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """Leave a line behind, and count the cell."""
+        self._progress.console.print(
+            f"{self._cell}: {outcome} in {_clock(seconds)}", markup=False, highlight=False
+        )
+        self._progress.remove_task(self._work)
         self._progress.advance(self._cells)
 
 

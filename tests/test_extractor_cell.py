@@ -7,21 +7,22 @@ from bench import registry
 from bench.api import prepare
 from bench.metrics.extractors.autoencoder import Autoencoder
 from bench.plan import ExtractorCell
-from bench.progress import Reporter
+from bench.progress import Reporter, WorkReporter
 from bench.protocol import Override, load_protocol
 
 FAD = ["fad", "fad_official", "fad_infinity"]
 
 
-class Told(Reporter):
+class Told(Reporter, WorkReporter):
     """Notes what it is told; stops in the middle of an epoch of the autoencoder."""
 
     def __init__(self, stop=None):
         self.stop = stop
         self.cells, self.stages = [], []
 
-    def cell_started(self, index, total, cell):
+    def started(self, index, total, cell):
         self.cells.append(cell.split()[0])
+        return self
 
     def evaluated(self, stage, done, total):
         self.stages.append(stage)

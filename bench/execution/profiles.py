@@ -12,7 +12,7 @@ from bench.batches import batch_count, to_unit_range
 from bench.devices import NO_PEAK_MEMORY, describe_device
 from bench.errors import one_line
 from bench.execution.build import build_model, neuron_implementation
-from bench.execution.serial import DataCache, summarise_status
+from bench.execution.work import DataCache, summarise_status
 from bench.layer_times import Place
 from bench.model import Step
 from bench.plan import Cell, Plan
@@ -36,7 +36,7 @@ def profile_cells(
     data = DataCache(plan.datasets)
     rows: list[Row] = []
     for index, cell in enumerate(plan.cells, 1):
-        reporter.cell_started(index, len(plan.cells), cell.title)
+        work = reporter.started(index, len(plan.cells), cell.title)
         started = time.perf_counter()
         named = {
             "model": cell.model,
@@ -47,7 +47,7 @@ def profile_cells(
         }
         found = [{**named, **row} for row in _cell_rows(cell, data, device, repeats)]
         outcome = summarise_status(pd.DataFrame(found, columns=COLUMNS))
-        reporter.cell_ended(outcome, time.perf_counter() - started)
+        work.ended(outcome, time.perf_counter() - started)
         rows += found
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -13,7 +13,7 @@ import torch
 import bench
 from bench.allocator import keep_freed_memory
 from bench.model import Step
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import load_protocol
 from bench.registry import backends, models
 from bench.training import BestEpochs, train
@@ -60,7 +60,7 @@ def start_up():
 def _in_harness(name, images):
     model, protocol = _built(name, 8)
     best = BestEpochs(lambda model: {})
-    return train(model, images, protocol, 0, best, Reporter()).epochs[0].seconds
+    return train(model, images, protocol, 0, best, WorkReporter()).epochs[0].seconds
 
 
 def _bare(name, images):

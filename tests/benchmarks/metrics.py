@@ -17,7 +17,7 @@ from bench.metrics.fad import FAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.neighbours import neighbourhoods
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import load_protocol
 from bench.roots import Resources
 from bench.training import TrainingRecord
@@ -74,7 +74,7 @@ def _peak_memory(images):
     with tempfile.TemporaryDirectory() as folder:
         cpu, resources = torch.device("cpu"), Resources(Path(folder), {}, Path(folder))
         extractors = Extractors(
-            Setting("noise", "none", protocol, 0, cpu, few, few, resources, Reporter())
+            Setting("noise", "none", protocol, 0, cpu, few, few, resources, WorkReporter())
         )
         metric = FAD(protocol)
         features = GeneratedFeatures(extractors)

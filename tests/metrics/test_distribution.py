@@ -15,7 +15,7 @@ from bench.metrics.frechet import frechet_distance
 from bench.metrics.neighbours import Coverage, Density, Precision, Recall
 from bench.metrics.scores import InceptionScore, OfficialInceptionScore, split_scores
 from bench.metrics.uncertainty import line, subset_sizes
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import load_protocol
 from bench.roots import Resources
 from bench.training import TrainingRecord
@@ -61,7 +61,7 @@ class KnownFeatures(Extractors):
         device, here = torch.device("cpu"), Path()
         resources = Resources(here, {}, here)
         super().__init__(
-            Setting("d", "f", protocol, 0, device, images, images, resources, Reporter())
+            Setting("d", "f", protocol, 0, device, images, images, resources, WorkReporter())
         )
         self._reference = reference
 

@@ -33,7 +33,7 @@ from bench.metrics.extractors.weights import weight_file
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import load_protocol
 from bench.roots import Resources
 from bench.training import TrainingRecord
@@ -53,7 +53,7 @@ def setting(tmp_path, images=None, **weights):
         images,
         images,
         Resources(tmp_path / "data", weights, tmp_path / "cache"),
-        Reporter(),
+        WorkReporter(),
     )
 
 

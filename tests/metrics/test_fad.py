@@ -23,13 +23,13 @@ from bench.metrics.extractors.base import Extractors, Setting
 from bench.metrics.fad import FAD, InfiniteFAD, OfficialFAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import load_protocol
 from bench.roots import Resources
 from bench.training import TrainingRecord
 
 
-class Interrupt(Reporter):
+class Interrupt(WorkReporter):
     """Stops the training of the autoencoder in the middle of an epoch, once."""
 
     def __init__(self, epoch):
@@ -60,7 +60,7 @@ def setting_of(dataset, cache, *settings, weights=None, data_root=None, **change
         train_images=torch.from_numpy(data.train.images),
         test_images=torch.from_numpy(data.test.images),
         resources=Resources(data_root or dataset.root, weights or {}, cache),
-        reporter=Reporter(),
+        reporter=WorkReporter(),
     )
     return dataclasses.replace(setting, **changes)
 
@@ -226,7 +226,9 @@ def test_the_autoencoder_is_shared_between_cells_and_leaves_random_state_alone(t
     assert first.sha256 == second.sha256 == official.sha256
     images = to_unit_range(setting.test_images)
     assert torch.equal(first(images).pool, second(images).pool)
-    assert sorted(file.name for file in entry(setting).iterdir()) == ["content.json", "weights.pt"]
+    assert {file.name for file in entry(setting).iterdir()} == {
+        "content.json", "weights.pt", ".lock",
+    }  # fmt: skip
     torch.load(entry(setting) / "weights.pt", weights_only=True)
 
 

@@ -20,7 +20,7 @@ from bench.metrics.latents import (
 )
 from bench.model import GenerativeModel
 from bench.passes import Passes
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import load_protocol
 from bench.training import TrainingRecord
 
@@ -278,7 +278,7 @@ def latents_of(model_class, *changes, n=60):
     images = torch.zeros(n, 1, 8, 8, dtype=torch.uint8)
     labels = torch.arange(n)
     model = model_class(protocol)
-    run = Passes(model, images, images, labels, labels, protocol, 0, None, Reporter())
+    run = Passes(model, images, images, labels, labels, protocol, 0, None, WorkReporter())
     return list(run.latents())
 
 

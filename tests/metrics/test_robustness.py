@@ -21,7 +21,7 @@ from bench.noise import (
     shuffle,
 )
 from bench.passes import Passes
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import load_protocol
 from bench.training import TrainingRecord
 
@@ -190,7 +190,7 @@ def passes(model_class, *changes, seed=0):
     protocol = load_protocol("smoke", [*levels, *changes]).resolve("m", "d")
     images = digits()
     model = model_class(protocol)
-    return Passes(model, images, images, None, None, protocol, seed, None, Reporter())
+    return Passes(model, images, images, None, None, protocol, seed, None, WorkReporter())
 
 
 @functools.cache

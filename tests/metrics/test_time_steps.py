@@ -14,7 +14,7 @@ from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.time_steps import FrechetDistanceByTimeStep, ReconstructionLossByTimeStep
 from bench.model import GenerativeModel
 from bench.passes import Passes
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import load_protocol
 from bench.roots import Resources
 from bench.training import TrainingRecord
@@ -97,11 +97,11 @@ def passes(tmp_path, monkeypatch):
                 shown,
                 shown,
                 resources,
-                Reporter(),
+                WorkReporter(),
             )
         )
         model = model_class(protocol)
-        return Passes(model, shown, shown, None, None, protocol, 0, extractors, Reporter())
+        return Passes(model, shown, shown, None, None, protocol, 0, extractors, WorkReporter())
 
     return build
 

@@ -12,7 +12,7 @@ from bench import registry
 from bench.batches import evaluation_batches
 from bench.errors import SkippedError
 from bench.metrics.extractors.cache import cached_features
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import Protocol
 from bench.roots import Resources
 
@@ -56,7 +56,7 @@ class Setting:
     train_images: Tensor
     test_images: Tensor
     resources: Resources
-    reporter: Reporter
+    reporter: WorkReporter
 
     @property
     def reference_images(self) -> Tensor:
