@@ -37,11 +37,30 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_devices(name: str) -> list[torch.device]:
+    """The devices that cells may share: with ``auto`` every GPU, else the one that is named.
+
+    Raises:
+        BenchError: no such device here.
+    """
+    if name == "auto" and torch.cuda.is_available():
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [resolve_device(name)]
+
+
 def describe_device(device: torch.device) -> str:
     """The device's name for rows: ``cpu``, or ``cuda`` and the card's name."""
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
     return device.type
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what a cell that failed has left, before the next one needs it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    release_freed_memory()
 
 
 @contextmanager
@@ -52,7 +71,7 @@ def full_precision() -> Iterator[None]:
 
 
 class PeakMemory:
-    """The largest memory in use since the last :meth:`reset`.
+    """The largest memory in use since the last :meth:`reset`, without the garbage before the first.
 
     On CUDA what PyTorch allocated on the device; on a CPU the process's resident set, whose
     high-water mark Linux lets a process reset.
@@ -61,11 +80,11 @@ class PeakMemory:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._resettable = True
+        gc.collect()
         self.reset()
 
     def reset(self) -> None:
-        """Start a new measurement, with the garbage of what ran before out of the way."""
-        gc.collect()
+        """Start a new measurement; what is freed by now does not count."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return

@@ -8,6 +8,10 @@ class BenchError(Exception):
     """A mistake in what was asked; the command line prints its one line and exits with 2."""
 
 
+class OutputError(BenchError):
+    """What a run writes cannot be written: the disk is full, say. The run stops."""
+
+
 class UnknownNameError(BenchError):
     """A name that no registry holds; the message suggests near ones and lists what exists."""
 

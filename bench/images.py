@@ -1,20 +1,19 @@
 """What a trained model shows: reconstructions, samples, noisy latents and spikes, as files."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
-from bench.batches import seed_everything, to_unit_range
+from bench.batches import to_unit_range
+from bench.checksums import SummedFolder
 from bench.evaluation import Evaluator
-from bench.files import atomic
 from bench.model import GenerativeModel
 from bench.noise import LATENT_SHUFFLE, Draws, flip, shuffle
+from bench.randomness import seed_everything
 
 GRIDS = ("inputs", "reconstructions", "samples")
 GRID_IMAGES = 32
@@ -65,18 +64,18 @@ def showcase(model: GenerativeModel, evaluator: Evaluator) -> Showcase:
     return Showcase(images, spikes)
 
 
-def save_showcase(found: Showcase, folder: Path) -> None:
+def save_showcase(found: Showcase, folder: SummedFolder) -> None:
     """Write it: ``images/*.png`` to look at, ``images.npz`` (uint8) and ``spikes.npz`` to plot."""
     for name in GRIDS:
         if name in found.images:
-            _save_grid(found.images[name], folder / "images" / f"{name}.png")
+            _save_grid(found.images[name], folder, f"images/{name}.png")
     arrays = {name: _pixels(images) for name, images in found.images.items()}
     if "latent_flip" in arrays:
         arrays["latent_flip_levels"] = np.array(FLIP_LEVELS)
-    _save_arrays(arrays, folder / "images.npz")
+    _save_arrays(arrays, folder, "images.npz")
     if found.spikes:
         spikes = {name: trains.cpu().numpy() for name, trains in found.spikes.items()}
-        _save_arrays(spikes, folder / "spikes.npz")
+        _save_arrays(spikes, folder, "spikes.npz")
 
 
 def _under_latent_noise(model: GenerativeModel, latents: Tensor, seed: int) -> dict[str, Tensor]:
@@ -93,15 +92,13 @@ def _pixels(images: Tensor) -> np.ndarray:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
 
 
-def _save_grid(images: Tensor, path: Path) -> None:
-    encoded = io.BytesIO()
-    save_image(
-        images, encoded, format="png", nrow=GRID_COLUMNS, normalize=True, value_range=(-1, 1)
-    )
-    with atomic(path) as file:
-        file.write(encoded.getvalue())
+def _save_grid(images: Tensor, folder: SummedFolder, name: str) -> None:
+    with folder.write(name) as file:
+        save_image(
+            images, file, format="png", nrow=GRID_COLUMNS, normalize=True, value_range=(-1, 1)
+        )
 
 
-def _save_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    with atomic(path) as file:
+def _save_arrays(arrays: Mapping[str, np.ndarray], folder: SummedFolder, name: str) -> None:
+    with folder.write(name) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)

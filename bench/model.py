@@ -4,10 +4,10 @@ This is all that a model, built in or anyone's own, sees of the harness.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -192,6 +192,25 @@ class GenerativeModel(nn.Module, ABC):
         Returns what it minimised, by name; ``"loss"`` is the one that is shown and guarded
         against NaN.
         """
+
+    def training_state(self) -> dict[str, Any]:
+        """What training changes beside parameters and buffers, for a checkpoint.
+
+        By default the ``state_dict`` of each attribute that has one and is no module: optimisers,
+        schedulers, gradient scalers. A model that keeps more, such as a counter of its own, or
+        optimisers in a list, adds it here and takes it back in :meth:`load_training_state`. It may
+        hold tensors, numbers, strings, lists, tuples and dicts.
+        """
+        return {
+            name: value.state_dict()
+            for name, value in vars(self).items()
+            if hasattr(value, "load_state_dict") and not isinstance(value, type)
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`training_state` gave, in a model that was built alike."""
+        for name, content in state.items():
+            getattr(self, name).load_state_dict(content)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """``n`` generated images ``(n, C, H, W)`` in [-1, 1] (capability ``sample``)."""

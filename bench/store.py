@@ -1,18 +1,22 @@
 """The run directory: atomic, content-addressed, self-describing."""
 
 import json
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import Timeout
 
 from bench.aggregation import across_seeds
-from bench.errors import BenchError, one_line
-from bench.files import atomic, write_json
+from bench.checksums import SUMS_FILE, DamagedFileError, SummedFolder, writing
+from bench.errors import BenchError, OutputError, one_line
+from bench.files import lock, remove_leftovers
 
 if TYPE_CHECKING:
     from bench.metrics.base import Metric
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 OLDEST_READABLE = 1
 RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+CELLS = "cells"
+CELL_LOCKS = ".locks"
 ROWS_FILE = "rows.parquet"
 TABLE = "results"
 # What a dataset_variant other than "complete" means.
@@ -71,21 +78,34 @@ SCHEMA = pa.schema(
     ]
 )
 
+_LOG = logging.getLogger(__name__)
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 Row = Mapping[str, Any]
 
 
-class CellFolder:
+class CellFolder(SummedFolder):
     """The files of one cell."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
     def rows(self) -> pd.DataFrame:
-        """The cell's rows; empty if it has none yet."""
-        path = self.path / ROWS_FILE
-        return _frame(pq.read_table(path, schema=SCHEMA)) if path.exists() else frame([])
+        """The cell's rows; empty if it has none yet.
+
+        Raises:
+            DamagedFileError: they are not what was written.
+        """
+        return _frame(self.table())
+
+    def table(self) -> pa.Table:
+        """The same as an Arrow table."""
+        if not self.exists(ROWS_FILE):
+            return SCHEMA.empty_table()
+        content = pa.BufferReader(self.read(ROWS_FILE))
+        try:
+            return pq.read_table(content, schema=SCHEMA)
+        except (OSError, pa.ArrowException) as error:
+            raise DamagedFileError(
+                f"{self.path / ROWS_FILE} cannot be read: {one_line(error)}"
+            ) from error
 
     def missing(self, metrics: Iterable[type["Metric"]]) -> list[type["Metric"]]:
         """Metrics that have no row yet, or only failed, skipped or another version's ones."""
@@ -99,15 +119,32 @@ class CellFolder:
         rows = self.rows()
         return set(rows.loc[rows["status"] == "skipped", "metric"])
 
+    def failed(self) -> bool:
+        """Whether any row tells of a failure."""
+        try:
+            return bool((self.rows()["status"] == "failed").any())
+        except DamagedFileError:
+            return False
+
     def write_rows(self, rows: pd.DataFrame) -> None:
         """Replace the cell's rows."""
-        with atomic(self.path / ROWS_FILE) as file:
+        with self.write(ROWS_FILE) as file:
             pq.write_table(pa.Table.from_pandas(rows, SCHEMA, preserve_index=False), file)
 
-    def remove(self) -> None:
-        """Delete the cell's rows, if there are any, and with them an otherwise empty folder."""
-        (self.path / ROWS_FILE).unlink(missing_ok=True)
-        if self.path.is_dir() and not any(self.path.iterdir()):
+    def damaged(self) -> list[str]:
+        """See the base class; rows that cannot be read count too, with or without a sum."""
+        found = set(super().damaged())
+        try:
+            self.table()
+        except DamagedFileError:
+            found.add(ROWS_FILE)
+        return sorted(found)
+
+    def discard(self) -> None:
+        """Delete the rows of a cell that has nothing else, and its folder."""
+        self.remove(ROWS_FILE)
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {SUMS_FILE}:
+            (self.path / SUMS_FILE).unlink(missing_ok=True)
             self.path.rmdir()
 
 
@@ -140,36 +177,71 @@ class RunDirectory:
         run: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "commands": []}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if (self.path / RUN_FILE).exists():
-                run = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
-            run["commands"].append(dict(command))
-            write_json(self.path / RUN_FILE, run)
-        except OSError as error:
+            files = SummedFolder(self.path)
+            with lock(self.path / LOCK_FILE):
+                if (self.path / RUN_FILE).exists():
+                    run = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+                run["commands"].append(dict(command))
+                with files.write(RUN_FILE) as file:
+                    file.write(json.dumps(run, indent=2).encode())
+        except (OSError, OutputError) as error:
+            cause = error.__cause__ if isinstance(error, OutputError) else error
+            assert isinstance(cause, OSError)
             raise BenchError(
-                f"The output directory {self.path} cannot be written: {error.strerror}. "
+                f"The output directory {self.path} cannot be written: {cause.strerror}. "
                 "Choose another with --out."
             ) from error
 
     def cell(self, cell: "Cell") -> CellFolder:
         """The folder of a cell, which may not exist yet."""
-        return CellFolder(self.path / "cells" / cell.folder)
+        return CellFolder(self.path / CELLS / cell.folder)
+
+    def cells(self) -> list[CellFolder]:
+        """The folders of all cells, in the order of their names."""
+        return [CellFolder(path) for path in sorted((self.path / CELLS).glob("*/"))]
+
+    @contextmanager
+    def claimed(self, key: str) -> Iterator[bool]:
+        """Keep the cell of a key from other processes; says whether one of them has it already.
+
+        Raises:
+            OutputError: the directory cannot be written.
+        """
+        path = self.path / CELL_LOCKS / f"{key}.lock"
+        with ExitStack() as held:
+            with writing(path):
+                try:
+                    held.enter_context(lock(path).acquire(timeout=0))
+                    mine = True
+                except Timeout:
+                    mine = False
+            yield mine
 
     def collect(self) -> pd.DataFrame:
         """Gather the rows of all cells into ``results.parquet`` and ``results.csv``.
 
-        What seeds say together goes into ``across_seeds.csv``.
+        What seeds say together goes into ``across_seeds.csv``. Damaged rows are left out, with a
+        warning.
         """
-        folders = sorted((self.path / "cells").glob(f"*/{ROWS_FILE}"))
-        tables = [pq.read_table(path, schema=SCHEMA) for path in folders]
-        table = pa.concat_tables([SCHEMA.empty_table(), *tables])
-        with atomic(self.path / f"{TABLE}.parquet") as file:
-            pq.write_table(table, file)
-        rows = _frame(table)
-        with atomic(self.path / f"{TABLE}.csv") as file:
-            rows.to_csv(file, index=False)
-        with atomic(self.path / "across_seeds.csv") as file:
-            across_seeds(rows).to_csv(file, index=False)
+        files = SummedFolder(self.path)
+        with lock(self.path / LOCK_FILE):
+            remove_leftovers(self.path, below=False)
+            table = pa.concat_tables([SCHEMA.empty_table(), *self._tables()])
+            rows = _frame(table)
+            with files.write(f"{TABLE}.parquet") as file:
+                pq.write_table(table, file)
+            with files.write(f"{TABLE}.csv") as file:
+                rows.to_csv(file, index=False)
+            with files.write("across_seeds.csv") as file:
+                across_seeds(rows).to_csv(file, index=False)
         return rows
+
+    def _tables(self) -> Iterator[pa.Table]:
+        for folder in self.cells():
+            try:
+                yield folder.table()
+            except DamagedFileError as error:
+                _LOG.warning("Left out: %s. See bench doctor %s.", error, self.path)
 
 
 def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -189,12 +261,12 @@ def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{folder} was written with schema version {version}, this release reads versions "
             f"{OLDEST_READABLE} to {SCHEMA_VERSION}: use the release that wrote it."
         )
-    table = folder / f"{TABLE}.parquet"
+    files, table = SummedFolder(folder), folder / f"{TABLE}.parquet"
     if not table.exists():
         return frame([])
     try:
-        return _frame(pq.read_table(table, schema=SCHEMA))
-    except (OSError, pa.ArrowException) as error:
+        return _frame(pq.read_table(pa.BufferReader(files.read(table.name)), schema=SCHEMA))
+    except (OSError, pa.ArrowException, DamagedFileError) as error:
         raise BenchError(
             f"{table} cannot be read ({one_line(error)}): delete it, and the command that wrote "
             "the run gathers it anew from its cells."
@@ -211,7 +283,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _version(path: Path) -> int | None:
-    """The schema version of a run directory; None for an empty folder.
+    """The schema version of a run directory; None for an empty folder, or one that lost it.
 
     Raises:
         BenchError: not a run directory.
@@ -220,7 +292,8 @@ def _version(path: Path) -> int | None:
     if not path.is_dir():
         raise BenchError(f"The output directory {path} is not a directory.")
     if not run_file.exists():
-        if any(path.iterdir()):
+        names = {found.name for found in path.iterdir() if not found.name.startswith(".")}
+        if names and CELLS not in names:
             raise BenchError(
                 f"The output directory {path} is not empty and not a run directory "
                 f"(it has no {RUN_FILE}): choose another with --out."
@@ -230,5 +303,8 @@ def _version(path: Path) -> int | None:
         run = json.loads(run_file.read_text(encoding="utf-8"))
         version, _ = int(run["schema_version"]), list(run["commands"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{run_file} cannot be read ({error}): choose another --out.") from error
+        raise BenchError(
+            f"{run_file} cannot be read ({error}): choose another --out, or move this file away; "
+            "the cells beside it are found without it."
+        ) from error
     return version

@@ -1,28 +1,35 @@
 """The training loop: epochs, their record, and which epoch's weights are kept."""
 
+import gc
+import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from bench.batches import (
-    batch_count,
-    preserved_randomness,
-    seed_everything,
-    to_unit_range,
-    training_batches,
-)
+from bench.batches import batch_count, to_unit_range, training_batches
+from bench.checkpoints import Checkpoints
 from bench.devices import PeakMemory
+from bench.interruption import Interrupted, StopRequest, postponed
 from bench.model import GenerativeModel, Step
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.protocol import Protocol
+from bench.randomness import (
+    preserved_randomness,
+    randomness,
+    restore_randomness,
+    seed_everything,
+)
 
 LAST = "last"
 BEST_TEST_LOSS = "best_test_loss"
 Weights = Mapping[str, Tensor]
+_LOG = logging.getLogger(__name__)
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -76,17 +83,35 @@ class BestEpochs:
     weights: dict[str, Weights] = field(default_factory=dict)
     _best: dict[str, Score] = field(default_factory=dict)
 
-    def epoch_ended(self, epoch: int, model: GenerativeModel) -> None:
-        """Score the model, and keep its weights wherever it is the best so far."""
-        for label, score in self.score(model).items():
+    def epoch_ended(self, epoch: int, model: GenerativeModel) -> bool:
+        """Score the model, and keep its weights wherever it is the best so far.
+
+        Returns whether there was anything to score.
+        """
+        scores = self.score(model)
+        for label, score in scores.items():
             best = self._best.get(label)
             if best is None or _better(score, best):
                 self._keep(label, epoch, model)
                 self._best[label] = score
+        return bool(scores)
 
     def training_ended(self, epoch: int, model: GenerativeModel) -> None:
         """Keep the last epoch's weights under the label ``last``."""
         self._keep(LAST, epoch, model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is kept, for a checkpoint."""
+        return {
+            "selected": self.selected,
+            "weights": {label: dict(weights) for label, weights in self.weights.items()},
+            "best": {label: asdict(score) for label, score in self._best.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        self.selected, self.weights = state["selected"], state["weights"]
+        self._best = {label: Score(**score) for label, score in state["best"].items()}
 
     def _keep(self, label: str, epoch: int, model: GenerativeModel) -> None:
         self.selected[label] = epoch
@@ -118,7 +143,8 @@ def train(
     protocol: Protocol,
     seed: int,
     best: BestEpochs,
-    reporter: Reporter,
+    reporter: WorkReporter,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingRecord:
     """Train ``model`` as a resolved protocol says, in place.
 
@@ -129,51 +155,174 @@ def train(
         seed: of the data order and of what the model draws.
         best: is told of each epoch, and holds the kept weights afterwards.
         reporter: is told of each batch.
+        checkpoints: where to go on from, if there is one, and where to write them; no interruption
+            is survived if None.
 
     Raises:
         TrainingDivergedError: a loss is NaN or infinite.
+        Interrupted: the run was told to stop; a checkpoint was written first.
     """
     seed_everything(seed)
-    order = torch.Generator().manual_seed(seed)
-    memory = PeakMemory(model.device)
-    epochs, peaks = [], []
-    for epoch in range(protocol.epochs):
-        memory.reset()
-        model.train()
-        epochs.append(_train_epoch(model, images, protocol, order, epoch, reporter))
-        peaks.append(memory.bytes())
-        model.eval()
-        with preserved_randomness():
-            best.epoch_ended(epoch + 1, model)
+    training = _Training(model, images, protocol, seed, best, reporter, checkpoints)
+    last = checkpoints.last() if checkpoints else None
+    if last is not None:
+        training.load_state_dict(last)
+        _LOG.info("going on from %s", training.place)
+    with postponed() as stop:
+        while training.epoch < protocol.epochs:
+            training.run_epoch(stop)
     best.training_ended(protocol.epochs, model)
-    known = [peak for peak in peaks if peak is not None]
-    return TrainingRecord(tuple(epochs), dict(best.selected), max(known, default=None))
+    return TrainingRecord(tuple(training.epochs), dict(best.selected), training.peak)
 
 
-def _train_epoch(
-    model: GenerativeModel,
-    images: Tensor,
-    protocol: Protocol,
-    order: torch.Generator,
-    epoch: int,
-    reporter: Reporter,
-) -> EpochRecord:
-    batches = batch_count(len(images), protocol.batch_size)
-    flip = protocol.horizontal_flip != "never"
-    sums: dict[str, float] = {}
-    started = time.perf_counter()
-    for i, batch in enumerate(training_batches(images, protocol.batch_size, order, flip)):
-        progress = (epoch + i / batches) / protocol.epochs
-        losses = model.training_step(batch, Step(progress, batches))
+class _Training:
+    """A training under way, and all that it takes to go on from where it stands.
+
+    Attributes:
+        epoch: the current one, from 0.
+        epochs: those that are over.
+        peak: memory in bytes, the largest so far; None where the system cannot tell.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        images: Tensor,
+        protocol: Protocol,
+        seed: int,
+        best: BestEpochs,
+        reporter: WorkReporter,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.epoch = 0
+        self.epochs: list[EpochRecord] = []
+        self.peak: int | None = None
+        self._model, self._images, self._protocol = model, images, protocol
+        self._best, self._reporter, self._checkpoints = best, reporter, checkpoints
+        self._batches = batch_count(len(images), protocol.batch_size)
+        self._memory = PeakMemory(model.device)
+        self._order = torch.Generator().manual_seed(seed)
+        self._order_of_epoch = self._order.get_state()
+        self._batch, self._seconds = 0, 0.0
+        self._sums: dict[str, float] = {}
+
+    @property
+    def place(self) -> str:
+        """Where it stands, in words."""
+        return (
+            f"epoch {self.epoch + 1} of {self._protocol.epochs}, "
+            f"batch {self._batch} of {self._batches}"
+        )
+
+    def run_epoch(self, stop: StopRequest) -> None:
+        """Run the rest of the current epoch.
+
+        Raises:
+            TrainingDivergedError: a loss is NaN or infinite.
+            Interrupted: it was told to stop; a checkpoint was written first.
+        """
+        self._train(stop)
+        self._score(stop)
+        means = {name: total / len(self._images) for name, total in self._sums.items()}
+        self.epochs.append(EpochRecord(means, len(self._images), self._seconds))
+        _LOG.info("epoch %d of %d: %s", self.epoch + 1, self._protocol.epochs, _in_words(means))
+        self.epoch += 1
+        self._order_of_epoch = self._order.get_state()
+        self._batch, self._seconds, self._sums = 0, 0.0, {}
+        if self._checkpoints and self._checkpoints.due(epoch_ended=True):
+            self._save(self._checkpoints)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that what comes next depends on."""
+        return {
+            "epoch": self.epoch,
+            "batch": self._batch,
+            "order": self._order_of_epoch,
+            "sums": self._sums,
+            "seconds": self._seconds,
+            "peak": self.peak,
+            "epochs": [asdict(record) for record in self.epochs],
+            "model": self._model.state_dict(),
+            "training": self._model.training_state(),
+            "best": self._best.state_dict(),
+            "randomness": randomness(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        self.epoch, self._batch = state["epoch"], state["batch"]
+        self._sums, self._seconds, self.peak = state["sums"], state["seconds"], state["peak"]
+        self.epochs = [EpochRecord(**record) for record in state["epochs"]]
+        self._order_of_epoch = state["order"]
+        self._order.set_state(state["order"])
+        self._model.load_state_dict(state["model"])
+        self._model.load_training_state(state["training"])
+        self._best.load_state_dict(state["best"])
+        restore_randomness(state["randomness"])
+
+    def _train(self, stop: StopRequest) -> None:
+        protocol = self._protocol
+        flip = protocol.horizontal_flip != "never"
+        batches = training_batches(self._images, protocol.batch_size, self._order, flip)
+        # Those that were learned before the checkpoint are drawn again: flips follow the order.
+        left = itertools.islice(batches, self._batch, None)
+        self._memory.reset()
+        self._model.train()
+        since = time.perf_counter()
+        for batch in left:
+            self._learn(batch)
+            if stop.number is not None:
+                self._stop_clock(since)
+                self._save_and_stop(stop.number)
+            if self._checkpoints and self._checkpoints.due(epoch_ended=False):
+                self._stop_clock(since)
+                self._save(self._checkpoints)
+                self._memory.reset()
+                since = time.perf_counter()
+        self._stop_clock(since)
+
+    def _score(self, stop: StopRequest) -> None:
+        self._model.eval()
+        try:
+            with stop.at_once(), preserved_randomness():
+                scored = self._best.epoch_ended(self.epoch + 1, self._model)
+        except Interrupted as error:
+            self._save_and_stop(error.number)
+        if scored:
+            # Or it would count in the next epoch's peak memory.
+            gc.collect()
+
+    def _learn(self, batch: Tensor) -> None:
+        i, batches, epochs = self._batch, self._batches, self._protocol.epochs
+        progress = (self.epoch + i / batches) / epochs
+        losses = self._model.training_step(batch, Step(progress, batches))
         if not math.isfinite(losses["loss"]):
             raise TrainingDivergedError(
-                f"the loss became {losses['loss']} in epoch {epoch + 1}, batch {i + 1}"
+                f"the loss became {losses['loss']} in epoch {self.epoch + 1}, batch {i + 1}"
             )
         for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + value * len(batch)
-        reporter.trained_batch(epoch, protocol.epochs, i, batches, losses["loss"])
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    seconds = time.perf_counter() - started
-    means = {name: total / len(images) for name, total in sums.items()}
-    return EpochRecord(means, len(images), seconds)
+            self._sums[name] = self._sums.get(name, 0.0) + value * len(batch)
+        self._batch += 1
+        self._reporter.trained_batch(self.epoch, epochs, i, batches, losses["loss"])
+
+    def _stop_clock(self, since: float) -> None:
+        """Count the time, and the memory, of the batches since then."""
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)
+        self._seconds += time.perf_counter() - since
+        peak = self._memory.bytes()
+        if peak is not None:
+            self.peak = max(peak, self.peak or 0)
+
+    def _save(self, checkpoints: Checkpoints) -> None:
+        checkpoints.save(self.state_dict())
+        _LOG.info("checkpoint at %s", self.place)
+
+    def _save_and_stop(self, number: int) -> NoReturn:
+        if self._checkpoints:
+            self._save(self._checkpoints)
+        raise Interrupted(number, self.place if self._checkpoints else "")
+
+
+def _in_words(losses: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in losses.items())

@@ -169,7 +169,7 @@ def test_a_model_that_raises_fails_its_own_cell(run, tmp_path, model, reason):
     failed = rows[rows["model"] == model]
     assert set(failed["status"]) == {"failed"}
     assert failed["reason"].str.contains(reason).all()
-    (log,) = (tmp_path / "run" / "cells").glob(f"{model}*/error.log")
+    (log,) = (tmp_path / "run" / "cells").glob(f"{model}*/cell.log")
     assert "Traceback" in log.read_text()
     assert "failed" not in set(rows[rows["model"] == "steady"]["status"])
 
@@ -196,7 +196,6 @@ def test_a_failed_cell_is_tried_again(run, tmp_path, monkeypatch):
     monkeypatch.setattr(plugin_faulty.Diverging, "loss", lambda self, step: 1.0)
     rows = run("diverging")
     assert "failed" not in set(rows["status"])
-    assert not list((tmp_path / "run" / "cells").glob("*/error.log"))
 
 
 def test_what_is_done_once_in_a_process_is_in_no_throughput(run):

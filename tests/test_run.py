@@ -14,6 +14,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 from rich.console import Console
+from rows import OBSERVATION_COLUMNS, reproducible
 from sklearn.svm import SVC
 
 import bench
@@ -21,18 +22,7 @@ from bench import registry
 from bench.cli.summary import print_summary
 from bench.store import SCHEMA
 
-OBSERVATION_COLUMNS = [
-    "cell_key", "metric", "epoch_selection", "split", "layer", "time_step", "noise_kind",
-    "noise_level",
-]  # fmt: skip
 AUTOENCODER = "fad_autoencoder"
-MACHINE_COLUMNS = ["run_id", "duration_s", "created_at"]
-MACHINE_METRICS = ["training_throughput", "sampling_throughput", "peak_memory"]
-
-
-def reproducible(rows):
-    rows = rows[~rows["metric"].isin(MACHINE_METRICS)].drop(columns=MACHINE_COLUMNS)
-    return rows.sort_values(OBSERVATION_COLUMNS, ignore_index=True)
 
 
 def of_models(rows):

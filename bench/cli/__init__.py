@@ -5,7 +5,8 @@ import sys
 
 import click
 
-from bench.errors import BenchError
+from bench.errors import BenchError, OutputError
+from bench.interruption import Interrupted
 
 VERBS = {
     "run": "Train and score a selection of models on datasets.",
@@ -16,11 +17,11 @@ VERBS = {
     "table": "Show a paper's table with ours beside each published number.",
     "compare": "Compare a run with a reference: is any metric worse?",
     "data": "Show or fetch datasets.",
-    "doctor": "Show versions, devices, neuron implementations, datasets and weights.",
+    "doctor": "Show what would run here, and on what; or check a run directory for damage.",
 }
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
+EXIT_SIGNAL = 128
 
 
 class _LazyGroup(click.Group):
@@ -63,12 +64,19 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         sys.exit(EXIT_USAGE)
+    except OutputError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(EXIT_FAILED)
     except BenchError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_USAGE)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        # Click wraps what it was interrupted by.
+        stop = error.__cause__ if isinstance(error.__cause__, Interrupted) else Interrupted()
+        saved = f" A checkpoint is at {stop.saved}." if stop.saved else ""
         click.echo(
-            "Interrupted. Finished cells are kept; the same command again does the rest.", err=True
+            f"Interrupted.{saved} Finished cells are kept; the same command again does the rest.",
+            err=True,
         )
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(EXIT_SIGNAL + stop.number)
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,7 +1,7 @@
 """One cell from start to end: what is missing, what comes of it, and what went wrong."""
 
+import logging
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 
 from bench import registry
+from bench.checkpoints import Interval
 from bench.datasets.base import ImageData
-from bench.devices import full_precision
-from bench.errors import one_line
+from bench.devices import describe_device, full_precision
+from bench.errors import OutputError, one_line
+from bench.execution.cell_log import cell_log
 from bench.execution.rows import CellRows
-from bench.files import atomic
+from bench.files import remove_leftovers
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Setting
 from bench.plan import Cell
-from bench.progress import Reporter
+from bench.progress import WorkReporter
 from bench.roots import Resources
 from bench.store import CellFolder, Row
 
-ERROR_FILE = "error.log"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,13 @@ class CellRun(ABC):
 
     Attributes:
         cell: what to run.
-        folder: where it is kept.
+        folder: where it is kept; nobody else may be working on it.
         metrics: classes of the metrics to observe, by name.
         device: where the model lives.
         run_id: of the command, for the rows.
         reporter: is told of the progress.
         resources: where the metrics find weights and keep what they compute once.
+        interval: how often a checkpoint is written.
     """
 
     cell: Cell
@@ -45,8 +48,9 @@ class CellRun(ABC):
     metrics: dict[str, type[Metric]]
     device: torch.device
     run_id: str
-    reporter: Reporter
+    reporter: WorkReporter
     resources: Resources
+    interval: Interval
 
     @property
     def rows(self) -> CellRows:
@@ -58,34 +62,69 @@ class CellRun(ABC):
 
         Args:
             load: gives the cell's images; called only if something is missing.
+
+        Raises:
+            DamagedFileError: the rows are damaged; see :meth:`tidy`.
+            OutputError: the cell's folder cannot be written.
         """
         missing = self.missing()
         if not missing:
             return self.folder.rows()
         if self.cell.skipped:
-            return self.rows.write(
-                missing, self.rows.everywhere(missing, "skipped", self.cell.skipped)
-            )
-        (self.folder.path / ERROR_FILE).unlink(missing_ok=True)
-        started = time.perf_counter()
-        try:
-            with full_precision():
-                rows = self._observe(missing, load())
-        except Exception as error:
-            rows = self.rows.everywhere(missing, "failed", one_line(error))
-            with atomic(self.folder.path / ERROR_FILE) as file:
-                file.write(traceback.format_exc().encode())
-        duration = time.perf_counter() - started
-        return self.rows.write(missing, [{**row, "duration_s": duration} for row in rows])
+            skipped = self.rows.everywhere(missing, "skipped", self.cell.skipped)
+            return self.rows.write(missing, skipped)
+        with cell_log(self.folder.path):
+            return self._run(missing, load)
 
     def missing(self) -> list[type[Metric]]:
-        """The metrics to observe: without those skipped before that cannot be had now either."""
+        """The metrics to observe: without those skipped before that cannot be had now either.
+
+        Raises:
+            DamagedFileError: the rows are damaged.
+        """
         skipped = self.folder.skipped()
         return [
             metric
             for metric in self.folder.missing(self.metrics.values())
             if metric.name not in skipped or not self._unavailable(metric)
         ]
+
+    def tidy(self) -> list[str]:
+        """Remove what a dead process left half written, and set damaged files aside.
+
+        Returns the names of the damaged ones; what they held is missing now.
+        """
+        remove_leftovers(self.folder.path)
+        damaged = self.folder.damaged()
+        if damaged:
+            with cell_log(self.folder.path):
+                for name in damaged:
+                    self.folder.set_aside(name)
+                    _LOG.warning("%s is damaged: set aside, and done again", name)
+        return damaged
+
+    def fail(self, reason: str) -> None:
+        """Put down a failure that this process did not see itself, in all that is missing."""
+        missing = self.missing()
+        with cell_log(self.folder.path):
+            _LOG.error("%s", reason)
+        self.rows.write(missing, self.rows.everywhere(missing, "failed", reason))
+
+    def _run(self, missing: list[type[Metric]], load: Callable[[], ImageData]) -> pd.DataFrame:
+        _LOG.info("%s on %s", self.cell.title, describe_device(self.device))
+        started = time.perf_counter()
+        try:
+            with full_precision():
+                rows = self._observe(missing, load())
+        except OutputError:
+            raise
+        except Exception as error:
+            _LOG.exception("failed")
+            rows = self.rows.everywhere(missing, "failed", one_line(error))
+        duration = time.perf_counter() - started
+        written = self.rows.write(missing, [{**row, "duration_s": duration} for row in rows])
+        _LOG.info("done in %.1f s", duration)
+        return written
 
     def _unavailable(self, metric: type[Metric]) -> bool:
         extractors = [registry.extractors.load(name) for name in metric.extractors]

@@ -1,7 +1,9 @@
 """The cell of a model: build, train, evaluate."""
 
 import dataclasses
+import io
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.checkpoints import Checkpoints
 from bench.datasets.base import ImageData, Split
 from bench.devices import describe_device
 from bench.evaluation import Evaluator, Selections, metric_scores, selection_scores
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.cell import CellRun
 from bench.execution.rows import Scored
-from bench.files import atomic, write_json
 from bench.images import save_showcase, showcase
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Extractors
@@ -33,24 +35,35 @@ from bench.training import (
 )
 
 TRAINING_FILE = "training.json"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelRun(CellRun):
     """Runs the cell of a model."""
 
+    def missing(self) -> list[type[Metric]]:
+        """See the base class; all metrics, if the weights that the rest were observed on are lost.
+
+        Raises:
+            DamagedFileError: the rows are damaged.
+        """
+        missing = super().missing()
+        return missing if not missing or self._trained() else list(self.metrics.values())
+
     def _observe(self, missing: list[type[Metric]], data: ImageData) -> list[Row]:
         train_images = torch.from_numpy(data.train.images).to(self.device)
         test_images = torch.from_numpy(data.test.images).to(self.device)
         evaluator = self._evaluator(train_images, test_images, data)
         model = self._build(tuple(train_images.shape[1:]))
-        if not (self.folder.path / TRAINING_FILE).exists():
+        if not self._trained():
             self._train(model, train_images, evaluator)
         training = self._training()
-        save_showcase(showcase(self._with_weights(model, LAST), evaluator), self.folder.path)
+        save_showcase(showcase(self._with_weights(model, LAST), evaluator), self.folder)
         selections = self._selections(missing, model, evaluator, training)
         rows: list[Row] = []
         for label, metrics in self._by_label(missing, training).items():
+            _LOG.info("evaluating the weights of epoch %d (%s)", training.selected[label], label)
             model = self._with_weights(model, label)
             instances = [metric(self.cell.resolved) for metric in metrics]
             observed = evaluator.evaluate(model, instances, training, selections)
@@ -103,8 +116,8 @@ class ModelRun(CellRun):
 
     def _build(self, image_shape: tuple[int, ...]) -> GenerativeModel:
         cell = self.cell
-        write_json(
-            self.folder.path / "cell.json",
+        self._write_json(
+            "cell.json",
             {
                 "key": cell.key,
                 "model": cell.model,
@@ -123,27 +136,40 @@ class ModelRun(CellRun):
 
     def _train(self, model: GenerativeModel, images: Tensor, evaluator: Evaluator) -> None:
         best = BestEpochs(selection_scores(evaluator, self.metrics.values()))
-        cell = self.cell
+        cell, checkpoints = self.cell, Checkpoints(self.folder, self.interval)
         warm_up(build_model(cell, tuple(images.shape[1:]), self.device), images, cell.resolved)
-        record = train(model, images, cell.resolved, cell.seed, best, self.reporter)
+        record = train(model, images, cell.resolved, cell.seed, best, self.reporter, checkpoints)
         for label, weights in best.weights.items():
-            with atomic(self._weights_path(label)) as file:
+            with self.folder.write(_weights_file(label)) as file:
                 torch.save(dict(weights), file)
         # Written last: where it stands, training is complete.
-        write_json(self.folder.path / TRAINING_FILE, dataclasses.asdict(record))
+        self._write_json(TRAINING_FILE, dataclasses.asdict(record))
+        checkpoints.remove()
+
+    def _trained(self) -> bool:
+        """Whether the record of the training is here, and all the weights that it tells of."""
+        return self.folder.exists(TRAINING_FILE) and all(
+            self.folder.exists(_weights_file(label)) for label in self._training().selected
+        )
 
     def _training(self) -> TrainingRecord:
-        content = json.loads((self.folder.path / TRAINING_FILE).read_text(encoding="utf-8"))
+        content = json.loads(self.folder.read(TRAINING_FILE))
         epochs = tuple(EpochRecord(**epoch) for epoch in content.pop("epochs"))
         return TrainingRecord(epochs=epochs, **content)
 
     def _with_weights(self, model: GenerativeModel, label: str) -> GenerativeModel:
-        weights = torch.load(self._weights_path(label), map_location=self.device, weights_only=True)
+        file = io.BytesIO(self.folder.read(_weights_file(label)))
+        weights = torch.load(file, map_location=self.device, weights_only=True)
         model.load_state_dict(weights)
         return model.eval()
 
-    def _weights_path(self, label: str) -> Any:
-        return self.folder.path / f"weights-{label}.pt"
+    def _write_json(self, name: str, content: Any) -> None:
+        with self.folder.write(name) as file:
+            file.write(json.dumps(content, indent=2).encode())
+
+
+def _weights_file(label: str) -> str:
+    return f"weights-{label}.pt"
 
 
 def _labels(split: Split) -> Tensor | None:

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.batches import preserved_randomness, training_batches
+from bench.batches import training_batches
 from bench.files import atomic, write_json
 from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
 from bench.metrics.extractors.base import Setting
-from bench.metrics.extractors.cache import entry_folder
+from bench.metrics.extractors.cache import alone, entry_folder
+from bench.randomness import preserved_randomness
 
 VERSION = "1"
 SEED = 0
@@ -36,14 +37,15 @@ def trained_autoencoder(setting: Setting, latent_size: int) -> AutoencoderNetwor
     content = _content(setting, latent_size)
     entry = entry_folder(setting.resources.cache / "autoencoders", content)
     network = _fresh_network(setting, latent_size)
-    weights = _read_weights(entry, setting.device)
-    if weights is not None:
-        network.load_state_dict(weights)
-        return network
-    _train(network, setting, entry / "checkpoint.pt")
-    with contextlib.suppress(OSError):
-        _write_weights(entry, content, network.state_dict())
-        (entry / "checkpoint.pt").unlink(missing_ok=True)
+    with alone(entry):
+        weights = _read_weights(entry, setting.device)
+        if weights is not None:
+            network.load_state_dict(weights)
+            return network
+        _train(network, setting, entry / "checkpoint.pt")
+        with contextlib.suppress(OSError):
+            _write_weights(entry, content, network.state_dict())
+            (entry / "checkpoint.pt").unlink(missing_ok=True)
     return network
 
 

@@ -3,13 +3,16 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from bench.files import atomic, file_sha256, write_json
+from bench.files import atomic, file_sha256, lock, write_json
+
+LOCK_FILE = ".lock"
 
 
 def cached_features(
@@ -21,13 +24,23 @@ def cached_features(
     that cannot be written costs the computation each time.
     """
     entry = entry_folder(folder, content)
-    stored = _read(entry)
-    if stored is not None:
-        return stored
-    arrays = {name: tensor.numpy() for name, tensor in compute().items()}
-    with contextlib.suppress(OSError):
-        _write(entry, content, arrays)
+    with alone(entry):
+        stored = _read(entry)
+        if stored is not None:
+            return stored
+        arrays = {name: tensor.numpy() for name, tensor in compute().items()}
+        with contextlib.suppress(OSError):
+            _write(entry, content, arrays)
     return arrays
+
+
+@contextmanager
+def alone(entry: Path) -> Iterator[None]:
+    """Let other processes wait that want the same entry, if its folder can be written."""
+    with ExitStack() as held:
+        with contextlib.suppress(OSError):
+            held.enter_context(lock(entry / LOCK_FILE))
+        yield
 
 
 def entry_folder(folder: Path, content: Mapping[str, object]) -> Path:

@@ -1,0 +1,37 @@
+"""The log of a cell: what happened in it, and when."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.checksums import writing
+
+LOG_FILE = "cell.log"
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def cell_log(folder: Path) -> Iterator[None]:
+    """Add to the folder's ``cell.log`` what the suite tells, and what anyone warns of."""
+    with writing(folder / LOG_FILE):
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = _Handler(folder / LOG_FILE, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    root, suite = logging.getLogger(), logging.getLogger("bench")
+    level = suite.level
+    root.addHandler(handler)
+    suite.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        suite.setLevel(level)
+        root.removeHandler(handler)
+        handler.close()
+
+
+class _Handler(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Leave it to the cell's other files to tell that nothing can be written."""

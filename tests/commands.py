@@ -1,0 +1,67 @@
+"""Real ``bench`` processes: started, interrupted, killed."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+# A shell's background job inherits that SIGINT is ignored.
+MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from bench.cli import main\n"
+    "if __name__ == '__main__': main()"
+)
+PATIENCE = 240
+
+
+@contextmanager
+def started(*arguments, threads=1, paths=(), metrics=None, told=subprocess.PIPE):
+    """A ``bench`` process in a session of its own, which is killed in the end.
+
+    With ``metrics`` it knows no others. ``told`` is where its output goes.
+    """
+    known = f"from bench import registry; registry.metrics.names = lambda: {metrics}\n"
+    code = MAIN if metrics is None else known + MAIN
+    python_path = os.pathsep.join([*map(str, paths), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=told,
+        stderr=told,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": python_path},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def run(*arguments, **how):
+    """Run ``bench`` to its end; gives (exit code, standard output, standard error)."""
+    with started(*arguments, **how) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+        return process.returncode, out, err
+
+
+def wait_for(condition, process, patience=PATIENCE):
+    """Wait until the condition holds; fails if the process ends before, or it takes too long."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if process.poll() is not None:
+            raise AssertionError(f"ended with {process.returncode}: {process.stderr.read()}")
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+
+
+def wait_for_lines(process, *patterns):
+    """Read the process's output until each pattern was found; fails if it ends before."""
+    left = set(patterns)
+    for line in process.stdout:
+        left -= {pattern for pattern in left if re.search(pattern, line)}
+        if not left:
+            return
+    raise AssertionError(f"never told of {left}: {process.stderr.read()}")

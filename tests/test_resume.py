@@ -1,0 +1,206 @@
+import os
+import random
+import re
+import signal
+import time
+
+import commands
+import pytest
+from rows import reproducible
+
+import bench
+from bench import BenchError
+
+SCHEDULED = '''
+import torch
+from bench import GenerativeModel
+from torch import nn
+
+
+class Scheduled(GenerativeModel):
+    """A linear map with momentum, a schedule, noise from the global generator, and a counter."""
+
+    version = "1"
+    capabilities = frozenset({"sample", "reconstruct"})
+
+    def __init__(self, image_shape, protocol, backend):
+        super().__init__(image_shape, protocol, backend)
+        self.image = nn.Parameter(torch.zeros(image_shape))
+        self.optimizer = torch.optim.SGD([self.image], lr=0.5, momentum=0.9)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 3)
+        self.seen = 0
+
+    def training_state(self):
+        return {**super().training_state(), "seen": self.seen}
+
+    def load_training_state(self, state):
+        state = dict(state)
+        self.seen = state.pop("seen")
+        super().load_training_state(state)
+
+    def training_step(self, images, step):
+        self.seen += 1
+        target = images.mean(0) + torch.randn_like(self.image) / (1 + self.seen)
+        loss = (torch.tanh(self.image) - target).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        return {"loss": loss.item()}
+
+    def reconstruct(self, images, generator):
+        return torch.tanh(self.image).expand_as(images)
+
+    def sample(self, n, generator):
+        return torch.tanh(self.image).expand(n, *self.image.shape)
+
+
+class Unwritable(Scheduled):
+    """Its training state is no data."""
+
+    def training_state(self):
+        return {"seen": object()}
+'''
+
+
+@pytest.fixture
+def scheduled(plugins, tmp_path):
+    models = {"scheduled": "plugin_resume:Scheduled", "unwritable": "plugin_resume:Unwritable"}
+    plugins("plugin_resume", SCHEDULED, models=models)
+    return tmp_path / "site"
+
+
+def rows_of(out):
+    return reproducible(bench.load_results(out))
+
+
+def flags_for(model, backend, tiny_flags, *settings):
+    options = [part for setting in settings for part in ("--set", setting)]
+    return ["run", "--models", model, "--backends", backend, *tiny_flags, *options]
+
+
+@pytest.mark.parametrize(
+    ("model", "backend", "settings"),
+    [
+        ("ann_vae", "reference", ["epochs=60", "horizontal_flip=train"]),
+        ("esvae", "fused", ["epochs=15", "epoch_selection=best_test_loss"]),
+        ("fsvae", "snntorch", ["epochs=10", "epoch_selection=best_per_metric"]),
+        ("scheduled", "reference", ["epochs=60"]),
+    ],
+)
+def test_a_killed_training_goes_on_to_the_same_rows(
+    model, backend, settings, scheduled, tiny_flags, tmp_path
+):
+    flags = flags_for(model, backend, tiny_flags, *settings)
+    how = {"paths": [scheduled]}
+    code, _, err = commands.run(*flags, "--out", tmp_path / "whole", **how)
+    assert code == 0, err
+    out = tmp_path / "killed"
+    again = [*flags, "--checkpoint-every", "0.05s", "--out", out]
+    with commands.started(*again, **how) as process:
+        commands.wait_for(lambda: list(out.glob(f"cells/{model}*/checkpoint.pt")), process)
+        time.sleep(random.random() / 5)
+        process.send_signal(signal.SIGKILL)
+    assert not list(out.glob(f"cells/{model}*/training.json")), "killed too late"
+    code, _, err = commands.run(*again, **how)
+    assert code == 0, err
+    (log,) = out.glob(f"cells/{model}*/cell.log")
+    assert re.search(r"going on from epoch \d+ of \d+, batch \d of 4", log.read_text())
+    assert not list(out.glob("cells/*/checkpoint.pt"))
+    assert rows_of(out).equals(rows_of(tmp_path / "whole"))
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_rows(tiny_flags, tmp_path):
+    flags = flags_for("esvae,ann_vae", "fused", tiny_flags, "epochs=3")
+    code, _, err = commands.run(*flags, "--out", tmp_path / "whole")
+    assert code == 0, err
+    out, draws = tmp_path / "killed", random.Random(0)
+    again = [*flags, "--checkpoint-every", "0.1s", "--out", out]
+    for _ in range(8):
+        with commands.started(*again) as process:
+            commands.wait_for(lambda: (out / "run.json").exists(), process)
+            time.sleep(2 + 6 * draws.random())
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGKILL)
+    code, _, err = commands.run(*again)
+    assert code == 0, err
+    assert rows_of(out).equals(rows_of(tmp_path / "whole"))
+    assert not [path for path in out.rglob(".*") if len(path.name) > 32]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_within_seconds_saves_and_says_how_to_go_on(
+    number, code, tiny_flags, tmp_path
+):
+    out = tmp_path / "run"
+    flags = flags_for("esvae", "fused", tiny_flags, "epochs=400")
+    with commands.started(*flags, "--out", out) as process:
+        commands.wait_for_lines(process, "esvae fused digits .* epoch 1/400")
+        asked = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 20
+    assert process.returncode == code
+    assert re.fullmatch(
+        r"Interrupted. A checkpoint is at epoch \d+ of 400, batch \d of 4. Finished cells are "
+        r"kept; the same command again does the rest.",
+        err.strip(),
+    )
+    (checkpoint,) = out.glob("cells/esvae*/checkpoint.pt")
+    assert checkpoint.stat().st_size > 0
+
+
+def test_checkpoints_by_epochs(tiny, tmp_path, monkeypatch):
+    written = []
+    from bench.checkpoints import Checkpoints
+
+    save = Checkpoints.save
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, state: (written.append(state["epoch"]), save(self, state))
+    )
+    settings = [*tiny, "epochs=5"]
+    bench.run("ann_vae", settings=settings, out=tmp_path / "run", checkpoint_every="2epochs")
+    assert written == [2, 4]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "ten minutes", "0s", "-1s", "1.5epochs", "0epochs", "nan s", "1e3s"]
+)
+def test_an_interval_that_makes_no_sense_is_refused(text, tmp_path):
+    with pytest.raises(BenchError, match=re.escape(f"Checkpoint interval {text!r}")):
+        bench.run("ann_vae", out=tmp_path / "run", checkpoint_every=text)
+
+
+def test_a_training_state_that_is_no_data_fails_at_the_first_checkpoint(scheduled, tiny, tmp_path):
+    rows = bench.run("unwritable", settings=tiny, out=tmp_path / "run", checkpoint_every="1epochs")
+    failed = rows[rows["model"] == "unwritable"]
+    assert set(failed["status"]) == {"failed"}
+    assert failed["reason"].str.contains("the training state cannot be a checkpoint").all()
+
+
+def test_a_cell_leaves_a_log(tiny, tmp_path):
+    bench.run("esvae", backends="fused", settings=[*tiny, "epochs=2"], out=tmp_path / "run")
+    (log,) = tmp_path.glob("run/cells/esvae*/cell.log")
+    lines = log.read_text()
+    assert re.search(r"INFO bench.execution.cell: esvae fused digits smoke.* seed 0 on cpu", lines)
+    assert re.search(r"INFO bench.training: epoch 2 of 2: loss \d\.\d+", lines)
+    assert re.search(r"done in \d+\.\d s", lines)
+
+
+def test_in_a_thread_a_run_works_too(tiny, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        rows = pool.submit(bench.run, "ann_vae", settings=tiny, out=tmp_path / "run").result()
+    assert "failed" not in set(rows["status"])
+
+
+def test_the_second_signal_does_not_wait():
+    from bench.interruption import Interrupted, postponed
+
+    with postponed() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.number == signal.SIGINT
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
