@@ -1,0 +1,157 @@
+import re
+import signal
+import time
+
+import commands
+import pytest
+from rows import reproducible
+
+import bench
+
+TRAINING = ("esvae fused .* epoch 1/5000", "esvae reference .* epoch 1/5000")
+KILLED = '''
+import os
+import signal
+
+import torch
+from bench import GenerativeModel
+from torch import nn
+
+
+class Steady(GenerativeModel):
+    """A model that ignores its input."""
+
+    version = "1"
+    capabilities = frozenset({"sample", "reconstruct"})
+
+    def __init__(self, image_shape, protocol, backend):
+        super().__init__(image_shape, protocol, backend)
+        self.image = nn.Parameter(torch.zeros(image_shape))
+
+    def training_step(self, images, step):
+        return {"loss": 1.0}
+
+    def reconstruct(self, images, generator):
+        return self.image.expand_as(images)
+
+    def sample(self, n, generator):
+        return self.image.expand(n, *self.image.shape)
+
+
+class Killed(Steady):
+    """Its process is killed in training, as for want of memory, unless the variable says no."""
+
+    def training_step(self, images, step):
+        if "SPARED" not in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().training_step(images, step)
+'''
+
+
+@pytest.fixture
+def site(plugins, tmp_path):
+    models = {"steady": "plugin_killed:Steady", "killed": "plugin_killed:Killed"}
+    plugins("plugin_killed", KILLED, models=models)
+    return tmp_path / "site"
+
+
+def rows_of(out):
+    return reproducible(bench.load_results(out))
+
+
+def test_worker_processes_give_the_rows_of_a_serial_run(tiny_flags, tmp_path):
+    flags = ["run", "--models", "ann_vae,esvae", "--backends", "fused,reference", *tiny_flags]
+    code, _, err = commands.run(*flags, "--out", tmp_path / "serial")
+    assert code == 0, err
+    code, out, err = commands.run(*flags, "--jobs", "2", "--out", tmp_path / "parallel", threads=2)
+    assert code == 0, err
+    assert rows_of(tmp_path / "parallel").equals(rows_of(tmp_path / "serial"))
+    ended = re.findall(r"^\[\d/4\] (\w+ \w+) digits .* seed 0: ok in", out, re.MULTILINE)
+    assert sorted(ended) == [
+        "ann_vae torch", "esvae fused", "esvae reference", "fad_autoencoder torch",
+    ]  # fmt: skip
+
+
+def test_a_killed_worker_fails_its_cell_alone_and_it_can_be_retried(
+    site, tiny_flags, tmp_path, monkeypatch
+):
+    flags = ["run", "--models", "killed,steady,ann_vae", *tiny_flags, "--jobs", "2",
+             "--out", tmp_path / "run"]  # fmt: skip
+    code, out, err = commands.run(*flags, paths=[site])
+    assert (code, err) == (1, "")
+    rows = bench.load_results(tmp_path / "run")
+    killed = rows["model"] == "killed"
+    assert set(rows[killed]["status"]) == {"failed"}
+    reason = "the worker process was killed by SIGKILL, as the system does when memory runs out"
+    assert set(rows[killed]["reason"]) == {reason}
+    assert "failed" not in set(rows[~killed]["status"])
+    assert set(rows["model"]) == {"killed", "steady", "ann_vae", "fad_autoencoder"}
+
+    monkeypatch.setenv("SPARED", "1")
+    code, out, err = commands.run(*flags, "--retry", "failed", paths=[site])
+    assert (code, err) == (0, "")
+    assert len(re.findall(r"ok in", out)) == 1
+    assert "failed" not in set(bench.load_results(tmp_path / "run")["status"])
+    code, out, _ = commands.run(*flags, "--retry", "failed", paths=[site])
+    assert (code, out) == (0, f"Nothing failed in {tmp_path / 'run'}.\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_has_every_worker_save(number, code, tiny_flags, tmp_path):
+    flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
+             "--set", "epochs=5000", "--jobs", "2"]  # fmt: skip
+    out = tmp_path / "run"
+    with commands.started(*flags, "--out", out) as process:
+        commands.wait_for_lines(process, *TRAINING)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert len(re.findall(r"esvae \w+ digits .*? seed 0: epoch \d+ of 5000, batch", err)) == 2
+    assert len(list(out.glob("cells/esvae*/checkpoint.pt"))) == 2
+
+
+def test_workers_save_and_end_when_the_command_is_killed(tiny_flags, tmp_path):
+    flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
+             "--set", "epochs=5000", "--jobs", "2"]  # fmt: skip
+    out = tmp_path / "run"
+    with commands.started(*flags, "--out", out) as process:
+        commands.wait_for_lines(process, *TRAINING)
+        process.kill()
+        deadline = time.monotonic() + 60
+        while len(list(out.glob("cells/esvae*/checkpoint.pt"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_two_commands_share_the_cells(tiny_flags, tmp_path):
+    out = tmp_path / "run"
+    flags = ["run", "--models", "ann_vae", "--seeds", "0,1,2,3,4,5", *tiny_flags, "--out", out]
+    with commands.started(*flags) as one, commands.started(*flags) as other:
+        outputs = [process.communicate(timeout=commands.PATIENCE) for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), outputs
+    done = [set(re.findall(r"(\w+ \w+ digits) .* (seed \d): ok in", text)) for text, _ in outputs]
+    assert not done[0] & done[1]
+    assert len(done[0] | done[1]) == 7
+    whole = tmp_path / "whole"
+    code, _, err = commands.run(*flags[:-2], "--out", whole)
+    assert code == 0, err
+    assert rows_of(out).equals(rows_of(whole))
+
+
+def test_a_lock_that_a_dead_process_left_stops_nobody(tiny_flags, tmp_path):
+    out = tmp_path / "run"
+    flags = ["run", "--models", "ann_vae", *tiny_flags, "--set", "epochs=3000", "--out", out]
+    with commands.started(*flags, "--checkpoint-every", "0.1s") as process:
+        commands.wait_for(lambda: list(out.glob("cells/ann_vae*/checkpoint.pt")), process)
+        process.kill()
+    assert list(out.glob(".locks/*.lock"))
+    with commands.started(*flags) as process:
+        (log,) = out.glob("cells/ann_vae*/cell.log")
+        commands.wait_for(lambda: "going on from" in log.read_text(), process, patience=60)
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "2"])
+def test_a_number_of_jobs_that_makes_no_sense_is_refused(jobs, tmp_path):
+    with pytest.raises(bench.BenchError, match="Jobs: expected a whole number from 1"):
+        bench.run("ann_vae", out=tmp_path / "run", jobs=jobs)
