@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,17 @@ import pandas as pd
 
 from bench import registry
 from bench.allocator import keep_freed_memory
-from bench.devices import full_precision, resolve_device
+from bench.checkpoints import Interval
+from bench.devices import full_precision, resolve_device, resolve_devices
 from bench.errors import BenchError, UnknownNameError
+from bench.execution.cluster import Cluster, run_on_cluster
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import trained_extractors
+from bench.execution.processes import run_in_processes
 from bench.execution.profiles import profile_cells
 from bench.execution.serial import run_serially
+from bench.execution.work import Work
+from bench.interruption import terminable
 from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
 from bench.progress import Reporter
@@ -27,6 +32,9 @@ from bench.roots import data_root as checked_data_root
 from bench.store import RunDirectory
 
 DEFAULT_OUT = Path("runs")
+CHECKPOINT_EVERY = "10min"
+FAILED = "failed"
+LOCAL, RAY = EXECUTORS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,9 @@ class Job:
         out: the run directory.
         device: as asked.
         resources: where metrics find weights and keep what they compute once.
+        interval: how often a checkpoint is written.
+        jobs: worker processes; with 1, all runs in this one.
+        cluster: where the cells run; None for this machine.
         asked: the request in words, for the record.
     """
 
@@ -47,6 +58,9 @@ class Job:
     out: Path
     device: str
     resources: Resources
+    interval: Interval
+    jobs: int
+    cluster: Cluster | None
     asked: dict[str, Any]
 
 
@@ -61,6 +75,13 @@ def prepare(
     data_root: str | Path | None = None,
     device: str = "auto",
     weights: Iterable[str] = (),
+    checkpoint_every: str = CHECKPOINT_EVERY,
+    retry: str | None = None,
+    jobs: int = 1,
+    executor: str = LOCAL,
+    address: str | None = None,
+    cpus_per_cell: int = 1,
+    gpus_per_cell: float | None = None,
     download: bool = True,
 ) -> Job:
     """Check a request whole, before anything is written; see :func:`run` for the arguments.
@@ -70,9 +91,13 @@ def prepare(
     """
     chosen = _protocol(protocol, list(settings))
     request = _request(models, datasets, backends, chosen, seeds, data_root)
-    resolve_device(device)
+    cluster = _cluster(executor, address, cpus_per_cell, gpus_per_cell, jobs)
+    if cluster is None:
+        resolve_device(device)
+    interval = Interval.parse(checkpoint_every)
+    _check_number("Jobs", jobs)
     folder = Path(out) if out is not None else DEFAULT_OUT / safe_name(chosen.name)
-    RunDirectory(folder)
+    directory = RunDirectory(folder)
     metrics = {name: registry.metrics.load(name) for name in registry.metrics.names()}
     plan = make_plan(request, download)
     asked = {
@@ -85,7 +110,9 @@ def prepare(
     }
     resources = Resources(request.data_root, _weights(weights), cache_folder())
     plan = plan.with_extractors(trained_extractors(metrics.values()))
-    return Job(plan, metrics, folder, device, resources, asked)
+    if retry is not None:
+        plan = _failed(plan, directory, retry)
+    return Job(plan, metrics, folder, device, resources, interval, jobs, cluster, asked)
 
 
 def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
@@ -106,10 +133,53 @@ def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
             },
         }
     )
-    device = resolve_device(job.device)
-    return run_serially(
-        job.plan, directory, job.metrics, device, run_id, reporter or Reporter(), job.resources
+    work = Work(directory, job.metrics, run_id, job.resources, job.interval)
+    with terminable():
+        _run_cells(job, work, reporter or Reporter())
+    return _selected(directory.collect(), job.plan)
+
+
+def _run_cells(job: Job, work: Work, reporter: Reporter) -> None:
+    if job.cluster is not None:
+        run_on_cluster(job.plan, work, job.device, reporter, job.cluster)
+    elif job.jobs == 1:
+        run_serially(job.plan, work, resolve_device(job.device), reporter)
+    else:
+        run_in_processes(job.plan, work, resolve_devices(job.device), reporter, job.jobs)
+
+
+def _selected(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """The rows of a plan's cells, in its order."""
+    places = {cell.key: place for place, cell in enumerate(plan.cells)}
+    rows = rows[rows["cell_key"].isin(places)]
+    return rows.sort_values(
+        "cell_key", key=lambda keys: keys.map(places), kind="stable", ignore_index=True
     )
+
+
+def _cluster(
+    executor: str, address: str | None, cpus: int, gpus: float | None, jobs: int
+) -> Cluster | None:
+    if executor not in EXECUTORS:
+        raise BenchError(f"Executor {executor!r}: expected {' or '.join(EXECUTORS)}.")
+    cluster = Cluster(address, cpus, gpus)
+    if executor == LOCAL:
+        if cluster != Cluster():
+            raise BenchError("An address, CPUs and GPUs per cell are for the executor ray.")
+        return None
+    if jobs != 1:
+        raise BenchError("Jobs are for the executor local: ray runs as many cells as fit.")
+    _check_number("CPUs per cell", cpus)
+    if gpus is not None and not gpus >= 0:
+        raise BenchError(f"GPUs per cell: expected a number from 0, got {gpus!r}.")
+    return cluster
+
+
+def _failed(plan: Plan, directory: RunDirectory, retry: str) -> Plan:
+    """The plan without the cells that did not fail before."""
+    if retry != FAILED:
+        raise BenchError(f"Retry {retry!r}: expected {FAILED!r}.")
+    return replace(plan, cells=tuple(c for c in plan.cells if directory.cell(c).failed()))
 
 
 def run(
@@ -123,6 +193,13 @@ def run(
     data_root: str | Path | None = None,
     device: str = "auto",
     weights: Iterable[str] = (),
+    checkpoint_every: str = CHECKPOINT_EVERY,
+    retry: str | None = None,
+    jobs: int = 1,
+    executor: str = LOCAL,
+    address: str | None = None,
+    cpus_per_cell: int = 1,
+    gpus_per_cell: float | None = None,
     reporter: Reporter | None = None,
 ) -> pd.DataFrame:
     """Train and score a selection of cells; what ``bench run`` does.
@@ -139,6 +216,15 @@ def run(
         data_root: where datasets are looked for and downloaded to.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         weights: files of network weights that metrics need, each ``"NAME=PATH"``.
+        checkpoint_every: how often a training is written down: ``"30s"``, ``"10min"``, ``"1h"``,
+            ``"2epochs"`` or ``"never"``. An interruption writes it down too.
+        retry: ``"failed"`` for the cells that failed before, and nothing else.
+        jobs: worker processes, which share the CPU's threads and take the GPUs in turn; a script
+            that asks for more than 1 needs the usual ``if __name__ == "__main__":``.
+        executor: ``local``, or ``ray`` for a Ray cluster.
+        address: of a running Ray cluster; one is started on this machine if None.
+        cpus_per_cell: of the cluster, and threads.
+        gpus_per_cell: of the cluster, a fraction too; None for one if the cluster has any.
         reporter: is told of the progress; nobody if None.
 
     Returns:
@@ -146,10 +232,13 @@ def run(
 
     Raises:
         BenchError: a mistake in what was asked; nothing is written then.
+        OutputError: the run directory can no longer be written; what was finished is kept.
+        Interrupted: by Ctrl-C or SIGTERM; what was under way is kept as a checkpoint.
     """
     job = prepare(
-        models, datasets, backends, protocol, settings, seeds, out, data_root, device, weights
-    )
+        models, datasets, backends, protocol, settings, seeds, out, data_root, device, weights,
+        checkpoint_every, retry, jobs, executor, address, cpus_per_cell, gpus_per_cell,
+    )  # fmt: skip
     return execute(job, reporter)
 
 
@@ -189,8 +278,7 @@ def profile(
     Raises:
         BenchError: a mistake in what was asked.
     """
-    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
-        raise BenchError(f"Repeats: expected a whole number from 1, got {repeats!r}.")
+    _check_number("Repeats", repeats)
     chosen = _protocol(protocol, list(settings))
     if batch_size is not None:
         chosen = chosen.customised({"batch_size": batch_size})
@@ -199,6 +287,11 @@ def profile(
     keep_freed_memory()
     with full_precision():
         return profile_cells(plan, resolve_device(device), repeats, reporter or Reporter())
+
+
+def _check_number(what: str, number: int) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise BenchError(f"{what}: expected a whole number from 1, got {number!r}.")
 
 
 def _request(

@@ -36,13 +36,45 @@ if TYPE_CHECKING:
     metavar="NAME=PATH",
     help="A file of weights that a metric needs, e.g. --weights inception=FILE; may be repeated.",
 )
+@click.option(
+    "--checkpoint-every",
+    default="10min",
+    show_default=True,
+    metavar="INTERVAL",
+    help="How often a training is written down: 30s, 10min, 1h, 2epochs, never.",
+)
+@click.option("--retry", type=click.Choice(["failed"]), help="Run the cells that failed only.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Cells at a time, in worker processes that share the threads and the GPUs.",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Run the cells on this machine, or on a Ray cluster.",
+)
+@click.option("--address", help="Of a running Ray cluster.  [default: one is started here]")
+@click.option(
+    "--cpus-per-cell", type=click.IntRange(min=1), default=1, show_default=True, help="With ray."
+)
+@click.option(
+    "--gpus-per-cell",
+    type=click.FloatRange(min=0),
+    help="With ray; a fraction lets cells share a GPU.  [default: 1 if the cluster has any]",
+)
 @click.option("--strict", is_flag=True, help="Exit with 1 if anything was skipped.")
 @click.option("--dry-run", is_flag=True, help="Print the cells and what is done; run nothing.")
 def command(seeds: str | None, strict: bool, dry_run: bool, **asked: Any) -> int:
     """Train and score models on datasets, and write a tidy table.
 
-    The same command again does only what is missing. Exit codes: 0 nothing failed, 1 a cell
-    failed, 2 a mistake in what was asked, 130 interrupted.
+    The same command again does only what is missing, and goes on with what was interrupted.
+    Exit codes: 0 nothing failed, 1 a cell failed or nothing can be written, 2 a mistake in what
+    was asked, 130 interrupted, 143 terminated.
     """
     from rich.console import Console
 
@@ -50,6 +82,9 @@ def command(seeds: str | None, strict: bool, dry_run: bool, **asked: Any) -> int
 
     job = prepare(seeds=_seeds(seeds), download=not dry_run, **asked)
     console = Console()
+    if not job.plan.cells:
+        click.echo(f"Nothing failed in {job.out}.")
+        return 0
     if dry_run:
         _print_plan(job, console)
         return 0
@@ -93,9 +128,16 @@ def _state(cell: "Cell", folder: "CellFolder", job: "Job") -> str:
     """What is done of a cell, in words."""
     if cell.skipped:
         return f"skipped: {cell.skipped}"
+    from bench.checkpoints import CHECKPOINT_FILE
+    from bench.checksums import DamagedFileError
     from bench.execution.dispatch import metrics_of
 
-    skipped = folder.skipped()
+    try:
+        skipped = folder.skipped()
+    except DamagedFileError:
+        return "its rows are damaged: to do again"
+    if folder.exists(CHECKPOINT_FILE):
+        return "interrupted: goes on from its checkpoint"
     metrics = metrics_of(cell, job.metrics)
     missing = [metric.name for metric in folder.missing(metrics.values())]
     left = [name for name in missing if name not in skipped]

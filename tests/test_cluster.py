@@ -1,0 +1,138 @@
+import os
+import signal
+import sys
+
+import commands
+import pytest
+from rows import reproducible
+from tiny import TINY
+
+import bench
+from bench import BenchError
+from bench.inspection import inspect
+
+ray = pytest.importorskip("ray")
+FLAGS = ["run", "--models", "ann_vae,esvae", "--backends", "fused,reference"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_DEDUP_LOGS", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    """The rows of the same cells in one process with one thread."""
+    flags = [part for setting in TINY for part in ("--set", setting)]
+    out = tmp_path_factory.mktemp("serial") / "run"
+    code, _, err = commands.run(*FLAGS, *flags, "--out", out)
+    assert code == 0, err
+    return rows_of(out)
+
+
+@pytest.fixture
+def cluster():
+    """A head that runs no cells, to which nodes are added."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    yield made
+    made.shutdown()
+
+
+def rows_of(out):
+    return reproducible(bench.load_results(out))
+
+
+def test_a_cluster_that_is_started_here_gives_the_rows_of_a_serial_run(
+    serial, tiny_flags, tmp_path
+):
+    code, out, err = commands.run(
+        *FLAGS, *tiny_flags, "--executor", "ray", "--out", tmp_path / "run"
+    )
+    assert (code, err) == (0, "")
+    assert rows_of(tmp_path / "run").equals(serial)
+    assert out.count("ok in") == 4
+    for cell in (tmp_path / "run" / "cells").iterdir():
+        assert "done in" in (cell / "cell.log").read_text()
+    assert inspect(tmp_path / "run") == []
+
+
+def test_cells_of_a_node_that_is_lost_go_on_elsewhere(cluster, tiny_flags, tmp_path):
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
+             "--set", "epochs=60"]  # fmt: skip
+    code, _, err = commands.run(*flags, "--out", tmp_path / "whole")
+    assert code == 0, err
+    out = tmp_path / "run"
+    again = [*flags, "--executor", "ray", "--address", cluster.address, "--out", out]
+    with commands.started(*again, "--checkpoint-every", "0.3s") as process:
+        commands.wait_for(lambda: len(list(out.glob("cells/esvae*/checkpoint.pt"))) == 2, process)
+        for node in nodes[:2]:
+            cluster.remove_node(node, allow_graceful=False)
+        _, err = process.communicate(timeout=commands.PATIENCE)
+    assert process.returncode == 0, err
+    assert rows_of(out).equals(rows_of(tmp_path / "whole"))
+    logs = "".join(path.read_text() for path in out.glob("cells/esvae*/cell.log"))
+    assert "going on from epoch" in logs
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_has_the_cells_save(number, code, cluster, tiny_flags, tmp_path):
+    cluster.add_node(num_cpus=2)
+    out = tmp_path / "run"
+    flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
+             "--set", "epochs=5000", "--executor", "ray", "--address", cluster.address,
+             "--out", out]  # fmt: skip
+    with commands.started(*flags) as process:
+        lines = ("esvae fused .* epoch 1/5000", "esvae reference .* epoch 1/5000")
+        commands.wait_for_lines(process, *lines)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert len(list(out.glob("cells/esvae*/checkpoint.pt"))) == 2, err
+    assert err.count("of 5000, batch") == 2
+
+
+def test_an_address_without_a_cluster_is_one_line(tmp_path):
+    code, _, err = commands.run(
+        "run", "--executor", "ray", "--address", "127.0.0.1:1", "--out", tmp_path / "run"
+    )
+    assert code == 2
+    assert err.startswith("Error: No Ray cluster answers at '127.0.0.1:1': ")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_cell_that_no_node_can_hold_is_refused(cluster, tmp_path):
+    cluster.add_node(num_cpus=1)
+    code, _, err = commands.run(
+        "run", "--executor", "ray", "--address", cluster.address, "--cpus-per-cell", "64",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 2
+    assert "A cell takes 64 CPUs and 0 GPUs, and no node of the cluster has them" in err
+
+
+def test_without_ray_the_error_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BenchError, match=r"pip install 'spikegen-bench\[cluster\]'"):
+        bench.run("ann_vae", executor="ray", out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"executor": "slurm"}, "Executor 'slurm': expected local or ray"),
+        ({"address": "auto"}, "are for the executor ray"),
+        ({"executor": "ray", "jobs": 2}, "Jobs are for the executor local"),
+        ({"executor": "ray", "cpus_per_cell": 0}, "CPUs per cell: expected a whole number from 1"),
+        ({"executor": "ray", "gpus_per_cell": -1}, "GPUs per cell: expected a number from 0"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments, words, tmp_path):
+    with pytest.raises(BenchError, match=words):
+        bench.run("ann_vae", out=tmp_path / "run", **arguments)
+    assert not os.path.exists(tmp_path / "run")
