@@ -1,4 +1,4 @@
-"""``bench doctor``: what would run here, and on what."""
+"""``bench doctor``: what would run here, and on what; or what is wrong with a run directory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,11 +6,42 @@ from urllib.parse import urlparse
 
 import click
 
+from bench.cli import EXIT_FAILED
+
 
 @click.command("doctor")
+@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where datasets are looked for.")
-def command(data_root: Path | None) -> None:
-    """Show versions, devices, neuron implementations, datasets and weights."""
+def command(directory: Path | None, data_root: Path | None) -> int:
+    """Show versions, devices, neuron implementations, datasets and weights.
+
+    With DIR, a run directory: check it for damage instead, and say what to do. Exit codes: 0 no
+    damage, 1 damage.
+    """
+    return _show_machine(data_root) if directory is None else _show_findings(directory)
+
+
+def _show_findings(directory: Path) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.inspection import inspect
+
+    findings = inspect(directory)
+    console = Console()
+    if not findings:
+        click.echo(f"{directory}: nothing is wrong.")
+        return 0
+    table = Table(title=str(directory), title_justify="left")
+    for heading in ("where", "what", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for found in findings:
+        table.add_row(found.where, found.what, found.remedy)
+    console.print(table, markup=False)
+    return EXIT_FAILED if any(found.damage for found in findings) else 0
+
+
+def _show_machine(data_root: Path | None) -> int:
     from rich.console import Console
     from rich.table import Table
 
@@ -32,6 +63,7 @@ def command(data_root: Path | None) -> None:
         for name, value in lines:
             table.add_row(name, value)
         console.print(table, markup=False)
+    return 0
 
 
 def _versions() -> Iterator[tuple[str, str]]:
