@@ -1,8 +1,9 @@
-"""Bounds on how long the network is waited for."""
+"""Bounds on how long the network is waited for, and on whom it is trusted to be."""
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 NETWORK_TIMEOUT_SECONDS = 20.0
 
@@ -16,3 +17,9 @@ def network_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def confidential(url: str) -> bool:
+    """Whether nobody between here and the server can read or alter what it sends."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in {"localhost", "127.0.0.1", "::1"}

@@ -49,11 +49,15 @@ def test_the_first_two_commands_are_install_and_run_then_test(blocks):
     assert commands[1].split("&&")[-1].strip() in ci
 
 
-def test_every_bench_option_and_name_in_the_readme_exists(blocks, bench_cli):
-    text = "\n".join(code for language, code in blocks if language == "sh")
-    _, help_text, _ = bench_cli("run", "--help")
-    for option in set(re.findall(r"bench run[^\n]*?(--[a-z-]+)", text.replace("\\\n", " "))):
-        assert option in help_text
+@pytest.mark.parametrize("page", [README, *sorted(README.parent.glob("docs/*.md"))])
+def test_every_bench_command_in_the_docs_has_the_options_it_is_given(page, bench_cli):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for verb, rest in re.findall(
+        r"bench (run|report|plot|table|compare|profile|doctor)\b([^\n`|#]*)", text
+    ):
+        _, help_text, _ = bench_cli(verb, "--help")
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in help_text, (verb, option)
 
 
 def test_the_docs_name_every_metric_setting_and_noise():
