@@ -3,7 +3,7 @@
 import io
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,10 @@ class Interval:
         )
 
 
+class CheckpointError(Exception):
+    """A checkpoint was written by other code than now reads it."""
+
+
 class Checkpoints:
     """The checkpoint of one training, in a cell's folder."""
 
@@ -78,15 +82,24 @@ class Checkpoints:
             self._prove(file)
         self._epochs, self._saved = 0, time.monotonic()
 
-    def last(self) -> dict[str, Any] | None:
-        """The state that was saved last, on the CPU; None if there is none.
+    def restore(self, load: Callable[[Mapping[str, Any]], None]) -> bool:
+        """Have ``load`` take in the state that was saved last, on the CPU, if there is one.
 
         Raises:
             DamagedFileError: it is not what was written.
+            CheckpointError: it cannot be taken in.
         """
         if not self._folder.exists(CHECKPOINT_FILE):
-            return None
-        return _loaded(io.BytesIO(self._folder.read(CHECKPOINT_FILE)))
+            return False
+        content = self._folder.read(CHECKPOINT_FILE)
+        try:
+            load(_loaded(io.BytesIO(content)))
+        except Exception as error:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model as it is now ({one_line(error)}): put the "
+                f"code back, or delete {self._folder.path / CHECKPOINT_FILE} to train anew"
+            ) from error
+        return True
 
     def remove(self) -> None:
         """Delete the checkpoint, if there is one."""

@@ -1,7 +1,6 @@
 """The training loop: epochs, their record, and which epoch's weights are kept."""
 
 import gc
-import itertools
 import logging
 import math
 import time
@@ -160,13 +159,12 @@ def train(
 
     Raises:
         TrainingDivergedError: a loss is NaN or infinite.
+        CheckpointError: the checkpoint does not fit the model.
         Interrupted: the run was told to stop; a checkpoint was written first.
     """
     seed_everything(seed)
     training = _Training(model, images, protocol, seed, best, reporter, checkpoints)
-    last = checkpoints.last() if checkpoints else None
-    if last is not None:
-        training.load_state_dict(last)
+    if checkpoints is not None and checkpoints.restore(training.load_state_dict):
         _LOG.info("going on from %s", training.place)
     with postponed() as stop:
         while training.epoch < protocol.epochs:
@@ -265,11 +263,12 @@ class _Training:
         flip = protocol.horizontal_flip != "never"
         batches = training_batches(self._images, protocol.batch_size, self._order, flip)
         # Those that were learned before the checkpoint are drawn again: flips follow the order.
-        left = itertools.islice(batches, self._batch, None)
+        for _ in range(self._batch):
+            next(batches)
         self._memory.reset()
         self._model.train()
         since = time.perf_counter()
-        for batch in left:
+        for batch in batches:
             self._learn(batch)
             if stop.number is not None:
                 self._stop_clock(since)

@@ -179,6 +179,29 @@ def test_a_training_state_that_is_no_data_fails_at_the_first_checkpoint(schedule
     assert failed["reason"].str.contains("the training state cannot be a checkpoint").all()
 
 
+def test_a_checkpoint_of_other_code_is_told_and_not_thrown_away(
+    scheduled, tiny_flags, tmp_path, tiny, monkeypatch
+):
+    out = tmp_path / "run"
+    flags = flags_for("scheduled", "reference", tiny_flags, "epochs=5000")
+    with commands.started(*flags, "--out", out, paths=[scheduled]) as process:
+        commands.wait_for_lines(process, "scheduled .* epoch 1/5000")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    import plugin_resume
+
+    monkeypatch.setattr(
+        plugin_resume.Scheduled, "load_training_state", lambda self, state: state["velocity"]
+    )
+    rows = bench.run("scheduled", settings=[*tiny, "epochs=5000"], out=out)
+    reasons = rows[rows["model"] == "scheduled"]["reason"]
+    (checkpoint,) = out.glob("cells/scheduled*/checkpoint.pt")
+    assert set(reasons) == {
+        "CheckpointError: the checkpoint does not fit the model as it is now (KeyError: "
+        f"'velocity'): put the code back, or delete {checkpoint} to train anew"
+    }
+
+
 def test_a_cell_leaves_a_log(tiny, tmp_path):
     bench.run("esvae", backends="fused", settings=[*tiny, "epochs=2"], out=tmp_path / "run")
     (log,) = tmp_path.glob("run/cells/esvae*/cell.log")

@@ -5,9 +5,10 @@ import harness
 import metrics
 import pandas as pd
 import report
+import scheduling
 import speed
 
-MODULES = (speed, harness, metrics, comparison, report)
+MODULES = (speed, harness, scheduling, metrics, comparison, report)
 
 if __name__ == "__main__":
     benchmarks = [benchmark for module in MODULES for benchmark in module.BENCHMARKS]

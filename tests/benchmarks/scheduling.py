@@ -1,0 +1,84 @@
+"""What handing out cells costs the command in time and memory."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+SIZES = (100, 200, 400)
+EXECUTORS = {
+    "serial": "",
+    "two workers": "jobs=2",
+    "Ray": "executor='ray'",
+}
+MODEL = '''
+import torch
+from bench import GenerativeModel
+
+
+class Trivial(GenerativeModel):
+    """Learns nothing."""
+
+    version = "1"
+    capabilities = frozenset()
+
+    def __init__(self, image_shape, protocol, backend):
+        super().__init__(image_shape, protocol, backend)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, images, step):
+        return {"loss": 1.0}
+'''
+RUN = """
+import resource
+import time
+
+import bench
+from bench import registry
+from tiny import TINY
+
+if __name__ == "__main__":
+    registry.metrics.names = lambda: ["parameter_count"]
+    started = time.perf_counter()
+    bench.run("trivial", settings=TINY, seeds=range({cells}), out={out!r}, {executor})
+    print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def handing_out():
+    """Seconds and peak memory of the command for three numbers of trivial cells."""
+    for name, executor in EXECUTORS.items():
+        for cells in SIZES:
+            seconds, memory = _run(executor, cells)
+            yield f"{cells} trivial cells, {name}: time", "s", seconds
+            yield f"{cells} trivial cells, {name}: peak memory of the command", "MiB", memory
+
+
+def _run(executor, cells):
+    with tempfile.TemporaryDirectory() as folder:
+        site, script = Path(folder) / "site", Path(folder) / "script.py"
+        _install(site)
+        out = str(Path(folder) / "run")
+        script.write_text(RUN.format(cells=cells, out=out, executor=executor))
+        ran = subprocess.run(
+            [sys.executable, str(script)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(TESTS)])},
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        seconds, memory = ran.stdout.split()[-2:]
+        return float(seconds), float(memory) / 2**10
+
+
+def _install(site):
+    metadata = site / "plugin_trivial-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (site / "plugin_trivial.py").write_text(MODEL)
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: plugin_trivial\nVersion: 1.0\n"
+    )
+    (metadata / "entry_points.txt").write_text("[bench.models]\ntrivial = plugin_trivial:Trivial\n")
+
+
+BENCHMARKS = (handing_out,)
