@@ -9,7 +9,7 @@ import pandas as pd
 from bench.checksums import SET_ASIDE, DamagedFileError, SummedFolder
 from bench.errors import BenchError
 from bench.files import leftovers
-from bench.store import RUN_FILE, TABLE, CellFolder, RunDirectory, load_results
+from bench.store import CELLS, RUN_FILE, TABLE, CellFolder, RunDirectory, load_results
 
 AGAIN = "the same bench run again does it anew"
 
@@ -39,6 +39,8 @@ def inspect(path: Path) -> list[Finding]:
     """
     if not path.is_dir():
         raise BenchError(f"{path} is not a directory.")
+    if not (path / RUN_FILE).exists() and not (path / CELLS).is_dir():
+        raise BenchError(f"{path} is not a run directory: it has no {RUN_FILE} and no {CELLS}.")
     return [*_top(path), *_cells(path)]
 
 

@@ -156,6 +156,14 @@ def test_doctor_has_nothing_to_say_of_a_sound_run(copy, bench_cli):
     assert (code, out) == (0, f"{copy}: nothing is wrong.\n")
 
 
+def test_doctor_of_what_is_no_run_directory(bench_cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file", tmp_path / "nothing"):
+        code, _, err = bench_cli("doctor", path)
+        assert code == 2
+        assert err.startswith(f"Error: {path} is not a ")
+
+
 @settings(deadline=None, max_examples=60)
 @given(position=st.integers(0, 10**6), bit=st.integers(0, 7), content=st.binary(min_size=1))
 def test_any_flipped_bit_is_found(tmp_path_factory, position, bit, content):
