@@ -70,11 +70,11 @@ def test_what_a_run_directory_holds_is_not_unpickled(name, tmp_path):
 
 def test_a_plugin_cannot_name_its_way_out_of_folders_and_pages(plugins, tmp_path):
     plugins("plugin_named", NAMED, models={EVIL: "plugin_named:Named"})
-    before = set(tmp_path.rglob("*"))
+    outside = set(tmp_path.rglob("*"))
     out = tmp_path / "deep" / "run"
     rows = bench.run([EVIL], settings=TINY, out=out)
     assert EVIL in set(rows["model"])
-    written = set(tmp_path.rglob("*")) - before
+    written = {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts} - outside
     assert {path for path in written if out not in path.parents} == {out, out.parent}
     page = write_html(out).read_text(encoding="utf-8")
     assert "<script>alert" not in page
