@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.checkpoints import CHECKPOINT_FILE
 from bench.checksums import SET_ASIDE, DamagedFileError, SummedFolder
 from bench.errors import BenchError
 from bench.files import leftovers
@@ -96,7 +97,7 @@ def _cell(folder: CellFolder, name: str) -> Iterator[Finding]:
     for left in leftovers(folder.path):
         where = f"{name}/{left.name}"
         yield Finding(where, "was left by a process that died", "the next bench run removes it")
-    if folder.exists("checkpoint.pt"):
+    if folder.exists(CHECKPOINT_FILE):
         yield Finding(name, "was interrupted in training", "the same bench run again goes on")
     try:
         rows = folder.rows()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 # A shell's background job inherits that SIGINT is ignored.
 MAIN = (
@@ -24,7 +25,8 @@ def started(*arguments, threads=1, paths=(), metrics=None, told=subprocess.PIPE)
     """
     known = f"from bench import registry; registry.metrics.names = lambda: {metrics}\n"
     code = MAIN if metrics is None else known + MAIN
-    python_path = os.pathsep.join([*map(str, paths), os.environ.get("PYTHONPATH", "")])
+    folders = [*paths, Path(__file__).parent]
+    python_path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=told,

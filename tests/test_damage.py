@@ -18,25 +18,14 @@ from bench.inspection import inspect
 
 MEMORY = '''
 import torch
-from bench import GenerativeModel
-from torch import nn
+from toys import Steady
 
 
-class Greedy(GenerativeModel):
+class Greedy(Steady):
     """Asks for more memory than there is."""
-
-    version = "1"
-    capabilities = frozenset({"sample"})
-
-    def __init__(self, image_shape, protocol, backend):
-        super().__init__(image_shape, protocol, backend)
-        self.image = nn.Parameter(torch.zeros(image_shape))
 
     def training_step(self, images, step):
         torch.empty(2**50)
-
-    def sample(self, n, generator):
-        return self.image.expand(n, *self.image.shape)
 '''
 
 

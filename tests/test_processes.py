@@ -7,35 +7,14 @@ import pytest
 from rows import reproducible
 
 import bench
+from bench.inspection import inspect
 
 TRAINING = ("esvae fused .* epoch 1/5000", "esvae reference .* epoch 1/5000")
 KILLED = '''
 import os
 import signal
 
-import torch
-from bench import GenerativeModel
-from torch import nn
-
-
-class Steady(GenerativeModel):
-    """A model that ignores its input."""
-
-    version = "1"
-    capabilities = frozenset({"sample", "reconstruct"})
-
-    def __init__(self, image_shape, protocol, backend):
-        super().__init__(image_shape, protocol, backend)
-        self.image = nn.Parameter(torch.zeros(image_shape))
-
-    def training_step(self, images, step):
-        return {"loss": 1.0}
-
-    def reconstruct(self, images, generator):
-        return self.image.expand_as(images)
-
-    def sample(self, n, generator):
-        return self.image.expand(n, *self.image.shape)
+from toys import Steady
 
 
 class Killed(Steady):
@@ -50,7 +29,7 @@ class Killed(Steady):
 
 @pytest.fixture
 def site(plugins, tmp_path):
-    models = {"steady": "plugin_killed:Steady", "killed": "plugin_killed:Killed"}
+    models = {"steady": "toys:Steady", "killed": "plugin_killed:Killed"}
     plugins("plugin_killed", KILLED, models=models)
     return tmp_path / "site"
 
@@ -119,9 +98,13 @@ def test_workers_save_and_end_when_the_command_is_killed(tiny_flags, tmp_path):
         commands.wait_for_lines(process, *TRAINING)
         process.kill()
         deadline = time.monotonic() + 60
-        while len(list(out.glob("cells/esvae*/checkpoint.pt"))) < 2:
+        while len(list(out.glob("cells/esvae*/checkpoint.pt"))) < 2 or worked_on(out):
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def worked_on(out):
+    return [found for found in inspect(out) if "is being worked on" in found.what]
 
 
 def test_two_commands_share_the_cells(tiny_flags, tmp_path):

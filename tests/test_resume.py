@@ -13,19 +13,14 @@ from bench import BenchError
 
 SCHEDULED = '''
 import torch
-from bench import GenerativeModel
-from torch import nn
+from toys import Steady
 
 
-class Scheduled(GenerativeModel):
+class Scheduled(Steady):
     """A linear map with momentum, a schedule, noise from the global generator, and a counter."""
-
-    version = "1"
-    capabilities = frozenset({"sample", "reconstruct"})
 
     def __init__(self, image_shape, protocol, backend):
         super().__init__(image_shape, protocol, backend)
-        self.image = nn.Parameter(torch.zeros(image_shape))
         self.optimizer = torch.optim.SGD([self.image], lr=0.5, momentum=0.9)
         self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 3)
         self.seen = 0
@@ -47,12 +42,6 @@ class Scheduled(GenerativeModel):
         self.optimizer.step()
         self.scheduler.step()
         return {"loss": loss.item()}
-
-    def reconstruct(self, images, generator):
-        return torch.tanh(self.image).expand_as(images)
-
-    def sample(self, n, generator):
-        return torch.tanh(self.image).expand(n, *self.image.shape)
 
 
 class Unwritable(Scheduled):

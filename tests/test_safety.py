@@ -16,28 +16,6 @@ from bench.network import confidential
 from bench.report.page import write_html
 
 EVIL = "../../<script>alert(1)</script>"
-NAMED = '''
-import torch
-from bench import GenerativeModel
-from torch import nn
-
-
-class Named(GenerativeModel):
-    """A model whose name is an attack."""
-
-    version = "1"
-    capabilities = frozenset({"reconstruct"})
-
-    def __init__(self, image_shape, protocol, backend):
-        super().__init__(image_shape, protocol, backend)
-        self.image = nn.Parameter(torch.zeros(image_shape))
-
-    def training_step(self, images, step):
-        return {"loss": 1.0}
-
-    def reconstruct(self, images, generator):
-        return self.image.expand_as(images)
-'''
 
 
 class Bomb:
@@ -69,7 +47,7 @@ def test_what_a_run_directory_holds_is_not_unpickled(name, tmp_path):
 
 
 def test_a_plugin_cannot_name_its_way_out_of_folders_and_pages(plugins, tmp_path):
-    plugins("plugin_named", NAMED, models={EVIL: "plugin_named:Named"})
+    plugins("plugin_named", "from toys import Steady", models={EVIL: "plugin_named:Steady"})
     outside = set(tmp_path.rglob("*"))
     out = tmp_path / "deep" / "run"
     rows = bench.run([EVIL], settings=TINY, out=out)

@@ -20,27 +20,16 @@ KILLS = 12
 METRICS = ["parameter_count", "reconstruction_loss"]
 SMALL = '''
 import torch
-from bench import GenerativeModel
-from torch import nn
+from toys import Steady
 
 
-class Small(GenerativeModel):
+class Small(Steady):
     """A picture that is pulled towards the images."""
-
-    version = "1"
-    capabilities = frozenset({"reconstruct"})
-
-    def __init__(self, image_shape, protocol, backend):
-        super().__init__(image_shape, protocol, backend)
-        self.image = nn.Parameter(torch.zeros(image_shape))
 
     def training_step(self, images, step):
         with torch.no_grad():
             self.image.lerp_(images.mean(0) + 0.1 * torch.randn_like(self.image), 0.5)
         return {"loss": 1.0}
-
-    def reconstruct(self, images, generator):
-        return self.image.clamp(-1, 1).expand_as(images)
 '''
 
 

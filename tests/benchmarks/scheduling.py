@@ -13,24 +13,7 @@ EXECUTORS = {
     "two workers": "jobs=2",
     "Ray": "executor='ray'",
 }
-MODEL = '''
-import torch
-from bench import GenerativeModel
-
-
-class Trivial(GenerativeModel):
-    """Learns nothing."""
-
-    version = "1"
-    capabilities = frozenset()
-
-    def __init__(self, image_shape, protocol, backend):
-        super().__init__(image_shape, protocol, backend)
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def training_step(self, images, step):
-        return {"loss": 1.0}
-'''
+MODEL = "from toys import Steady"
 RUN = """
 import resource
 import time
@@ -78,7 +61,7 @@ def _install(site):
     (metadata / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: plugin_trivial\nVersion: 1.0\n"
     )
-    (metadata / "entry_points.txt").write_text("[bench.models]\ntrivial = plugin_trivial:Trivial\n")
+    (metadata / "entry_points.txt").write_text("[bench.models]\ntrivial = plugin_trivial:Steady\n")
 
 
 BENCHMARKS = (handing_out,)
