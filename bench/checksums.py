@@ -3,15 +3,17 @@
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from bench.errors import OutputError
 from bench.files import atomic, file_sha256
 
 SUMS_FILE = "SHA256SUMS"
 SET_ASIDE = ".damaged"
+T = TypeVar("T")
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -44,9 +46,7 @@ class SummedFolder:
             DamagedFileError: it is not what was written.
             FileNotFoundError: there is no such file.
         """
-        content = (self.path / name).read_bytes()
-        self._check(name, hashlib.sha256(content).hexdigest())
-        return content
+        return self._undamaged(name, Path.read_bytes, _sha256)
 
     @contextmanager
     def write(self, name: str) -> Iterator[io.BytesIO]:
@@ -75,7 +75,7 @@ class SummedFolder:
         found = []
         for name in sorted(self.sums()):
             try:
-                self._check(name, file_sha256(self.path / name))
+                self._undamaged(name, file_sha256, str)
             except FileNotFoundError:
                 continue
             except DamagedFileError:
@@ -112,12 +112,21 @@ class SummedFolder:
         if before - {digest}:
             self._write_sums({**sums, name: {digest}})
 
-    def _check(self, name: str, digest: str) -> None:
-        allowed = self.sums().get(name)
-        if allowed is not None and digest not in allowed:
-            raise DamagedFileError(
-                f"{self.path / name} is damaged: its SHA-256 {digest} is not in {SUMS_FILE}"
-            )
+    def _undamaged(self, name: str, read: Callable[[Path], T], digest: Callable[[T], str]) -> T:
+        """What is read of a file, once its sum is one of those that the file may have.
+
+        Another process may replace the file after it was read and before its sums are: so it is
+        damaged only if it is still the same when it is read again.
+        """
+        path = self.path / name
+        content = read(path)
+        while (found := digest(content)) not in self.sums().get(name, {found}):
+            before, content = content, read(path)
+            if content == before:
+                raise DamagedFileError(
+                    f"{path} is damaged: its SHA-256 {found} is not in {SUMS_FILE}"
+                )
+        return content
 
     def _forget(self, name: str) -> None:
         sums = self.sums()
@@ -128,6 +137,10 @@ class SummedFolder:
         lines = [f"{digest}  {name}\n" for name in sorted(sums) for digest in sorted(sums[name])]
         with atomic(self.path / SUMS_FILE) as file:
             file.write("".join(lines).encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager

@@ -293,7 +293,8 @@ def _version(path: Path) -> int | None:
         raise BenchError(f"The output directory {path} is not a directory.")
     if not run_file.exists():
         names = {found.name for found in path.iterdir() if not found.name.startswith(".")}
-        if names and CELLS not in names:
+        # The sum of the first file comes before the file.
+        if names - {SUMS_FILE} and CELLS not in names:
             raise BenchError(
                 f"The output directory {path} is not empty and not a run directory "
                 f"(it has no {RUN_FILE}): choose another with --out."

@@ -2,6 +2,7 @@ import random
 import resource
 import shutil
 import subprocess
+import threading
 import time
 
 import commands
@@ -165,6 +166,31 @@ def test_any_flipped_bit_is_found(tmp_path_factory, position, bit, content):
     with pytest.raises(DamagedFileError):
         folder.read("file")
     assert folder.damaged() == ["file"]
+
+
+def test_a_death_before_the_first_record_leaves_a_directory_that_can_be_used(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "SHA256SUMS").write_text(f"{'0' * 64}  run.json\n")
+    assert "ok" in set(run(tmp_path / "run")["status"])
+
+
+def test_what_is_replaced_while_it_is_read_is_not_taken_for_damage(tmp_path):
+    folder, over, size = SummedFolder(tmp_path), threading.Event(), 10**7
+
+    def replace_again_and_again():
+        for number in range(60):
+            with folder.write("file") as file:
+                file.write(bytes([number % 256]) * size)
+        over.set()
+
+    with folder.write("file") as file:
+        file.write(b"first")
+    writer = threading.Thread(target=replace_again_and_again)
+    writer.start()
+    while not over.is_set():
+        folder.read("file")
+        assert folder.damaged() == []
+    writer.join()
 
 
 def test_sums_are_read_by_sha256sum(copy):
