@@ -21,6 +21,7 @@ from bench.execution.processes import run_in_processes
 from bench.execution.profiles import profile_cells
 from bench.execution.serial import run_serially
 from bench.execution.work import Work
+from bench.garbage import existing_objects_spared
 from bench.interruption import terminable
 from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
@@ -134,7 +135,7 @@ def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
         }
     )
     work = Work(directory, job.metrics, run_id, job.resources, job.interval)
-    with terminable():
+    with terminable(), existing_objects_spared():
         _run_cells(job, work, reporter or Reporter())
     return _selected(directory.collect(), job.plan)
 

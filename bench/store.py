@@ -30,6 +30,7 @@ CELLS = "cells"
 CELL_LOCKS = ".locks"
 ROWS_FILE = "rows.parquet"
 TABLE = "results"
+BLOCK = 100
 # What a dataset_variant other than "complete" means.
 INCOMPLETE = {
     "subset": "a subset of the dataset",
@@ -226,7 +227,7 @@ class RunDirectory:
         files = SummedFolder(self.path)
         with lock(self.path / LOCK_FILE):
             remove_leftovers(self.path, below=False)
-            table = pa.concat_tables([SCHEMA.empty_table(), *self._tables()])
+            table = self._gathered()
             rows = _frame(table)
             with files.write(f"{TABLE}.parquet") as file:
                 pq.write_table(table, file)
@@ -236,8 +237,19 @@ class RunDirectory:
                 across_seeds(rows).to_csv(file, index=False)
         return rows
 
-    def _tables(self) -> Iterator[pa.Table]:
-        for folder in self.cells():
+    def _gathered(self) -> pa.Table:
+        """The rows of all cells; copied together at times, as small tables cost far more memory."""
+        folders, nothing = self.cells(), SCHEMA.empty_table()
+        blocks = [
+            pa.concat_tables(
+                [nothing, *self._tables(folders[start : start + BLOCK])]
+            ).combine_chunks()
+            for start in range(0, len(folders), BLOCK)
+        ]
+        return pa.concat_tables([nothing, *blocks])
+
+    def _tables(self, folders: Iterable[CellFolder]) -> Iterator[pa.Table]:
+        for folder in folders:
             try:
                 yield folder.table()
             except DamagedFileError as error:

@@ -250,11 +250,11 @@ class _Driver:
 
         by_name = {attempt.name: attempt for attempt in self._attempts.values()}
         with contextlib.suppress(Empty):
-            name, *message = self._messages.get(timeout=seconds)
-            while True:
+            first = self._messages.get(timeout=seconds)
+            others = self._messages.get_nowait_batch(self._messages.qsize())
+            for name, *message in (first, *others):
                 if name in by_name:
                     self._hear(by_name[name], *message)
-                name, *message = self._messages.get_nowait()
 
     def _hear(self, attempt: _Attempt, kind: str, *content: Any) -> None:
         folder = self._work.directory.cell(attempt.cell)

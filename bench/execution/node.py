@@ -17,6 +17,7 @@ from bench.execution.cell_log import LOG_FILE
 from bench.execution.messages import MessageReporter
 from bench.execution.work import DataCache, Work
 from bench.files import atomic, lock
+from bench.garbage import spare_existing_objects
 from bench.interruption import Interrupted
 from bench.plan import Cell, ExtractorCell
 from bench.progress import WorkReporter
@@ -51,6 +52,7 @@ class Parcel:
     def run(self, send: Send) -> None:
         """Run what is missing of the cell; what is written and told goes through ``send``."""
         keep_freed_memory()
+        spare_existing_objects()
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
             directory = _SentDirectory(Path(scratch) / "run", self.cell.key, send)
             folder = directory.cell(self.cell)

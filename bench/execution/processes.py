@@ -23,6 +23,7 @@ from bench.execution.messages import MessageReporter
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
 from bench.execution.table import Table
 from bench.execution.work import DataCache, Work
+from bench.garbage import existing_objects_spared
 from bench.interruption import Interrupted, postponed, terminable
 from bench.plan import Cell, Plan
 from bench.progress import Reporter, WorkReporter
@@ -238,7 +239,7 @@ def _serve(
     keep_freed_memory()
     data = DataCache(plan.datasets)
     try:
-        with terminable():
+        with terminable(), existing_objects_spared():
             while True:
                 cell = plan.cells[connection.recv()]
                 had = work.run(cell, device, data.load, partial(_reporter, connection))
