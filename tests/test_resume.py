@@ -71,10 +71,10 @@ def flags_for(model, backend, tiny_flags, *settings):
 @pytest.mark.parametrize(
     ("model", "backend", "settings"),
     [
-        ("ann_vae", "reference", ["epochs=60", "horizontal_flip=train"]),
+        ("ann_vae", "reference", ["epochs=120", "horizontal_flip=train"]),
         ("esvae", "fused", ["epochs=15", "epoch_selection=best_test_loss"]),
         ("fsvae", "snntorch", ["epochs=10", "epoch_selection=best_per_metric"]),
-        ("scheduled", "reference", ["epochs=60"]),
+        ("scheduled", "reference", ["epochs=1200"]),
     ],
 )
 def test_a_killed_training_goes_on_to_the_same_rows(

@@ -1,17 +1,25 @@
-"""Runs the benchmarks and prints their table: ``python tests/benchmarks``."""
+"""Runs benchmarks and prints their table as it grows: ``python tests/benchmarks [PART ...]``."""
+
+import argparse
 
 import comparison
 import harness
 import metrics
-import pandas as pd
 import report
 import scheduling
 import speed
 
-MODULES = (speed, harness, scheduling, metrics, comparison, report)
+PARTS = {
+    module.__name__: module for module in (speed, harness, scheduling, metrics, comparison, report)
+}
 
 if __name__ == "__main__":
-    benchmarks = [benchmark for module in MODULES for benchmark in module.BENCHMARKS]
-    rows = [row for benchmark in benchmarks for row in benchmark()]
-    table = pd.DataFrame(rows, columns=["what", "unit", "value"])
-    print(table.to_string(index=False, float_format="{:.4g}".format))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parts = parser.parse_args().parts or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    for part in parts:
+        for benchmark in PARTS[part].BENCHMARKS:
+            for what, unit, value in benchmark():
+                print(f"{value:>10,.4g} {unit:<8} {what}", flush=True)

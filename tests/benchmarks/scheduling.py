@@ -7,9 +7,8 @@ import tempfile
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-SIZES = (100, 200, 400)
+SIZES = (100, 1_000, 10_000)
 EXECUTORS = {
-    "serial": "",
     "two workers": "jobs=2",
     "Ray": "executor='ray'",
 }
@@ -35,8 +34,8 @@ def handing_out():
     for name, executor in EXECUTORS.items():
         for cells in SIZES:
             seconds, memory = _run(executor, cells)
-            yield f"{cells} trivial cells, {name}: time", "s", seconds
-            yield f"{cells} trivial cells, {name}: peak memory of the command", "MiB", memory
+            yield f"{cells:,} trivial cells, {name}: time", "s", seconds
+            yield f"{cells:,} trivial cells, {name}: peak memory of the command", "MiB", memory
 
 
 def _run(executor, cells):
