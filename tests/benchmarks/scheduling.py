@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
+PATHS = [str(folder) for folder in Path(__file__).parents[:2]]
 SIZES = (100, 1_000, 10_000)
 EXECUTORS = {
     "two workers": "jobs=2",
@@ -14,18 +14,18 @@ EXECUTORS = {
 }
 MODEL = "from toys import Steady"
 RUN = """
-import resource
 import time
 
 import bench
 from bench import registry
+from peak import own_peak
 from tiny import TINY
 
 if __name__ == "__main__":
     registry.metrics.names = lambda: ["parameter_count"]
     started = time.perf_counter()
     bench.run("trivial", settings=TINY, seeds=range({cells}), out={out!r}, {executor})
-    print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(time.perf_counter() - started, own_peak())
 """
 
 
@@ -46,11 +46,11 @@ def _run(executor, cells):
         script.write_text(RUN.format(cells=cells, out=out, executor=executor))
         ran = subprocess.run(
             [sys.executable, str(script)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(TESTS)])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *PATHS])},
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         seconds, memory = ran.stdout.split()[-2:]
-        return float(seconds), float(memory) / 2**10
+        return float(seconds), float(memory)
 
 
 def _install(site):

@@ -1,19 +1,16 @@
 """What the dataset tests share."""
 
 import gzip
-import hashlib
-import http.server
 import pickle
 import shutil
 import tarfile
-import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torchvision
+from drawn import idx, md5
 
 from bench.datasets.torchvision import CIFAR10, MNIST
 from bench.protocol import Protocol
@@ -39,27 +36,9 @@ def protocol() -> MakeProtocol:
     return make
 
 
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data beside the repository, where there is one."""
-    folder = Path(__file__).parents[3] / "shared" / "data"
-    if not (folder / "MNIST").is_dir():
-        pytest.skip("no folder ../shared/data with real MNIST beside the repository")
-    return folder
-
-
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
-
-
-def md5(content):
-    return hashlib.md5(content).hexdigest()
-
-
-def idx(array):
-    shape = np.array(array.shape, ">u4").tobytes()
-    return bytes([0, 0, 8, array.ndim]) + shape + array.tobytes()
 
 
 @pytest.fixture
@@ -127,25 +106,6 @@ def pack_cifar(cifar, monkeypatch):
         return archive
 
     return pack
-
-
-@pytest.fixture
-def served(tmp_path):
-    """A folder, and the address under which a local server serves it."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(Handler, directory=str(folder))
-    )
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

@@ -1,0 +1,38 @@
+"""``bench`` on drawn images, under protocols of seconds, with few metrics and two backends.
+
+What imports this gets MNIST and Fashion-MNIST from the server that ``BENCH_TESTS_SERVER`` names, by
+``resources.json`` there; the real ones are out of reach of a test.
+"""
+
+import json
+import os
+from urllib.request import urlopen
+
+import torchvision
+from tiny import TINY
+
+from bench import protocol, registry
+
+METRICS = ("reconstruction_loss", "fad", "firing_rate", "energy", "training_throughput")
+BACKENDS = ("fused", "reference")
+# The docs name batches of 250.
+SETTINGS = (*TINY, "train_images=256")
+SERVER = os.environ["BENCH_TESTS_SERVER"]
+load = protocol.load_protocol
+
+
+def load_short(name_or_path, settings=()):
+    full = load(name_or_path)
+    short = full.customised(protocol.parse_settings(SETTINGS))
+    short = short.model_copy(update={"name": full.name})
+    return short.customised(protocol.parse_settings(settings))
+
+
+protocol.load_protocol = load_short
+registry.metrics.names = lambda: list(METRICS)
+registry.backends.names = lambda: list(BACKENDS)
+with urlopen(f"{SERVER}resources.json") as listed:
+    resources = json.load(listed)
+for theirs in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
+    theirs.mirrors, theirs.resources = [SERVER], resources
+torchvision.datasets.CIFAR10.url = f"{SERVER}nothing"

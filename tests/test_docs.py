@@ -1,0 +1,249 @@
+"""Every command, and every piece of code, of README and docs is run as it stands there.
+
+Datasets are drawn, protocols take seconds and metrics are few (``short.py``); else all is real.
+What is marked ``bash`` cannot be run here, and only its options are checked.
+"""
+
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn import idx, md5
+from tiny import TINY
+
+import bench
+from bench.comparison.reference import update_reference
+from bench.datasets.torchvision import MNIST
+from bench.protocol import Protocol
+from bench.store import SCHEMA
+
+ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("results/*/*/README.md")),
+]
+BENCH = """#!{python}
+import short
+from bench.cli import main
+
+if __name__ == "__main__":
+    main()
+"""
+# Installing is what CI does before it comes here.
+PREPARED = "pip() { test $1 = install; }\n"
+RAY_ADDRESSES = ("auto", "10.0.0.1:6379")
+
+
+def blocks(page, *languages):
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"^( *)```(\w+)\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return [code for _, language, code in found if language in languages]
+
+
+def commands(page):
+    """Scripts: blocks of ``sh``, and the steps of a workflow; the README's first two are CI's."""
+    for block in blocks(page, "sh"):
+        if "-m venv" not in block:
+            yield block
+    for workflow in blocks(page, "yaml"):
+        yield "\n".join(re.findall(r"run: (.*)", workflow))
+
+
+@pytest.fixture
+def server(served):
+    """Where drawn images are, as MNIST's files."""
+    folder, address = served
+    draws, resources = np.random.default_rng(0), []
+    for name in MNIST.files:
+        count = 256 if name.startswith("train") else 24
+        images = draws.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        array = images if "images" in name else np.arange(count, dtype=np.uint8) % 10
+        content = gzip.compress(idx(array))
+        (folder / f"{name}.gz").write_bytes(content)
+        resources.append((f"{name}.gz", md5(content)))
+    (folder / "resources.json").write_text(json.dumps(resources))
+    return address
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A run with every metric."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    bench.run("ann_vae,esvae", backends="fused", settings=TINY, out=out)
+    return out
+
+
+@pytest.fixture
+def shell(server, finished, tmp_path, monkeypatch):
+    """Runs a script in a folder with a run and its reference, and with ``bench`` on the path."""
+    program = tmp_path / "bin" / "bench"
+    program.parent.mkdir()
+    program.write_text(BENCH.format(python=sys.executable))
+    program.chmod(0o755)
+    (tmp_path / "data").mkdir()
+    here = tmp_path / "here"
+    for copy in ("runs/smoke", "DIR"):
+        shutil.copytree(finished, here / copy)
+    update_reference(here / "runs/smoke", here / "results/reference/smoke")
+    monkeypatch.setenv("BENCH_TESTS_SERVER", server)
+    monkeypatch.setenv("BENCH_DATA_ROOT", str(tmp_path / "data"))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(program.parent), os.environ["PATH"]]))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+
+    def run(*command):
+        ran = subprocess.run(command, cwd=here, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{command[-1]}\n{ran.stdout}\n{ran.stderr}"
+
+    return run
+
+
+@pytest.fixture
+def cluster(request):
+    """The address of a Ray cluster with a GPU in name."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 1})
+    yield made.address
+    made.shutdown()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_runs(page, shell, request, tmp_path):
+    for protocol in (code for code in blocks(page, "toml") if "time_steps" in code):
+        (tmp_path / "here" / "mine.toml").write_text(protocol)
+    for script in commands(page):
+        if "--models mine" in script:
+            continue  # by test_a_model_from_a_package_outside_installs_and_runs
+        if "--address" in script:
+            address = request.getfixturevalue("cluster")
+            for named in RAY_ADDRESSES:
+                script = script.replace(f"--address {named}", f"--address {address}")
+        if not torch.cuda.is_available():
+            script = script.replace("--device cuda", "--device cpu")
+        shell("bash", "-euo", "pipefail", "-c", PREPARED + script)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if blocks(page, "python")],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_every_piece_of_python_runs(page, shell):
+    for code in blocks(page, "python"):
+        shell(sys.executable, "-c", f"import short\n{code}")
+
+
+def test_a_model_from_a_package_outside_installs_and_runs(tiny_flags, tmp_path):
+    """What the README says of your own model, typed as it stands there."""
+    package = tmp_path / "mine"
+    package.mkdir()
+    (source,) = (code for code in blocks(ROOT / "README.md", "python") if "class Mine" in code)
+    (project,) = (code for code in blocks(ROOT / "README.md", "toml") if 'name = "mine"' in code)
+    lines = [line for line in (source + project).splitlines() if line]
+    assert len(lines) <= 30
+    (package / "mine.py").write_text(source)
+    (package / "pyproject.toml").write_text(project)
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", site, package], check=True, capture_output=True)
+    command = [sys.executable, "-c", "from bench.cli import main; main()"]
+    command += ["run", "--models", "mine", *tiny_flags, "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    subprocess.run(command, check=True, capture_output=True, env=environment, cwd=tmp_path)
+    rows = bench.load_results(tmp_path / "run")
+    assert set(rows["model"]) == {"fad_autoencoder", "mine"}
+    status = rows[rows["model"] == "mine"].groupby("metric")["status"].first()
+    assert status["reconstruction_loss"] == status["sampling_throughput"] == "ok"
+    assert status["firing_rate"] == "not_applicable"
+
+
+def test_the_metric_and_the_dataset_of_the_docs_plug_in(plugins, tmp_path):
+    before = bench.run("ann_vae", settings=TINY, out=tmp_path / "run")
+    assert "mean_absolute_error" not in set(before["metric"])
+    plugins(
+        "plugin_docs",
+        "\n\n".join(blocks(ROOT / "docs" / "plugins.md", "python")),
+        metrics={"mean_absolute_error": "plugin_docs:MeanAbsoluteError"},
+        datasets={"stripes": "plugin_docs:Stripes"},
+    )
+    rows = bench.run("ann_vae", ["digits", "stripes"], settings=TINY, out=tmp_path / "run")
+    added = rows[rows["metric"] == "mean_absolute_error"].set_index("dataset")
+    assert set(added.index) == {"digits", "stripes"}
+    assert set(added["status"]) == {"ok"}
+    assert list(added["n"]) == [24, 24]
+    known = rows[rows["dataset"] == "digits"].merge(before, on=["cell_key", "metric"])
+    assert known["run_id_x"].equals(known["run_id_y"])
+
+
+def test_the_first_two_commands_are_install_and_run_then_test():
+    install, test = (block for block in blocks(ROOT / "README.md", "sh") if "-m venv" in block)
+    assert install.strip().endswith("bench run")
+    assert test.strip().endswith("tox")
+    assert test.split("&&")[-1].strip() in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_option_in_the_text_exists(page, bench_cli):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for verb, rest in re.findall(
+        r"bench (run|report|plot|table|compare|profile|doctor)\b([^\n`|#]*)", text
+    ):
+        _, help_text, _ = bench_cli(verb, "--help")
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in help_text, (verb, option)
+
+
+def test_every_extra_that_is_named_exists():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known = set(project["optional-dependencies"])
+    for page in PAGES:
+        named = re.findall(r"(?:spikegen-bench|\.)\[(\w+)\]", page.read_text(encoding="utf-8"))
+        assert set(named) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_column_and_every_setting_is_described():
+    rows, protocols = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("rows", "protocols"))
+    assert [name for name in SCHEMA.names if f"`{name}`" not in rows] == []
+    assert [name for name in Protocol.model_fields if f"`{name}`" not in protocols] == []
+
+
+def test_the_docs_name_every_metric_and_noise():
+    from bench.noise import INPUT_NOISE, LATENT_NOISE
+    from bench.registry import metrics
+
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name in [*metrics.names(), *INPUT_NOISE, *LATENT_NOISE]:
+        assert f"`{name}`" in text
+
+
+def test_the_docs_name_every_weights_file():
+    from bench.metrics.extractors import inception
+    from bench.registry import extractors
+
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    known = {name for e in extractors.names() for name in extractors.load(e).weight_names}
+    assert set(re.findall(r"`--weights (\w+)=", text)) < known
+    assert all(name in text for name in known)
+    variables = {inception.VARIABLE, inception.TORCHVISION_VARIABLE}
+    assert set(re.findall(r"BENCH_INCEPTION\w+", text)) == variables
