@@ -112,7 +112,7 @@ def shell(server, finished, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cluster(request):
+def cluster():
     """The address of a Ray cluster with a GPU in name."""
     from ray.cluster_utils import Cluster
 
