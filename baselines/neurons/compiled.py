@@ -175,18 +175,19 @@ def fire_backward(
     rest = scale[0] * 0
     half = window / 2
     for piece in numba.prange(PIECES):
-        potentials = np.empty((time_steps, width), scale.dtype)
+        potentials, state = np.empty((time_steps, width), scale.dtype), np.empty_like(scale)
         total, product = sums[piece], products[piece]
         for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
             first, last = tile * width, min((tile + 1) * width, neurons)
+            state[: last - first] = membrane[first:last]
             for t in range(time_steps):
                 current = currents[t if moves else 0, first:last]
-                state = potentials[t - 1] if t > 0 else membrane[first:last]
                 potential = potentials[t]
                 for i in range(last - first):
-                    kept = rest if t > 0 and state[i] - threshold > 0 else state[i]
                     normalised = scale[i] * _number(current[i]) + shift[i]
-                    potential[i] = decay * kept + normalised
+                    reached = decay * state[i] + normalised
+                    potential[i] = reached
+                    state[i] = rest if reached - threshold > 0 else reached
             of_state = of_membrane[first:last]
             for t in range(time_steps - 1, -1, -1):
                 current = currents[t if moves else 0, first:last]

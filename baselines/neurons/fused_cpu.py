@@ -198,7 +198,7 @@ def _affine(
 
 
 def _tiled(by_channel: Tensor) -> Any:
-    return by_channel.detach().repeat(max(1, TILE // len(by_channel))).numpy()
+    return np.tile(by_channel.detach().numpy(), max(1, TILE // len(by_channel)))
 
 
 def _by_channel(sums: Any, channels: int) -> Tensor:
