@@ -198,6 +198,18 @@ def test_metrics_without_weights_are_skipped_and_the_cell_counts_as_done(
     assert code == 1
 
 
+def test_a_reason_does_not_tell_whose_home_it_was(bench_cli, tiny_flags, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("BENCH_INCEPTION_WEIGHTS", str(home / "weights" / "none.pth"))
+    flags = [*tiny_flags, "--set", "inception_minimum_images=2", "--out", tmp_path / "run"]
+    code, _, _ = bench_cli("run", "--models", "ann_vae", *flags)
+    assert code == 0
+    reasons = bench.load_results(tmp_path / "run")["reason"].dropna()
+    assert reasons.str.contains("names ~/weights/none.pth: no such file", regex=False).any()
+    assert not reasons.str.contains(str(home), regex=False).any()
+
+
 def test_a_new_seed_or_protocol_makes_new_cells_beside_the_old(tiny, tmp_path):
     out = tmp_path / "run"
     bench.run(models="ann_vae", settings=tiny, out=out)

@@ -1,6 +1,7 @@
 """Observations of a cell to its rows, and its rows to its folder."""
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,6 +48,7 @@ class CellRows:
         cell, info = self.cell, self.cell.info
         return {
             **dataclasses.asdict(observation),
+            "reason": _without_home(observation.reason),
             "epoch_selection": observation.epoch_selection or scored.epoch_selection,
             "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
@@ -89,6 +91,12 @@ class CellRows:
         )
         self.folder.write_rows(merged)
         return merged
+
+
+def _without_home(reason: str | None) -> str | None:
+    """The reason with the user's home as ``~``: rows are published, and it names a person."""
+    home = os.path.join(os.path.expanduser("~"), "")
+    return reason.replace(home, "~/") if reason and home != os.sep else reason
 
 
 def _variant(cell: Cell) -> str | None:
