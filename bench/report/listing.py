@@ -1,17 +1,14 @@
 """Rows of a run, filtered and sorted, in the terminal."""
 
-import fnmatch
-import functools
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import pandas as pd
 
-from bench.errors import BenchError, UnknownNameError
 from bench.report.markdown import pipe_table
 from bench.report.numbers import number
+from bench.report.selection import check_column, none_met, select
 from bench.store import load_results
 
 COLUMNS = ("model", "backend", "dataset", "seed", "metric", "split", "value", "n")
@@ -19,7 +16,6 @@ COLUMNS = ("model", "backend", "dataset", "seed", "metric", "split", "value", "n
 DETAILS = ("layer", "time_step", "noise_kind", "noise_level", "unit")
 NAMES = ("model", "backend", "dataset", "seed", "metric", "split", "unit")
 NUMBERS = {"seed", "value", "n", "time_step", "noise_level", "ci_low", "ci_high", "epoch"}
-STATUSES = ("ok", "failed", "skipped", "not_applicable")
 READABLE = 12
 STATUS_WORDS = {"not_applicable": "n/a"}
 ALL = "all"
@@ -51,10 +47,10 @@ def print_rows(
     chosen = select(rows, conditions)
     if sort is not None:
         name = sort.removeprefix("-")
-        _known(name, rows)
+        check_column(name, rows)
         chosen = chosen.sort_values(name, ascending=not sort.startswith("-"), kind="stable")
     if chosen.empty:
-        click.echo(f"None of the {len(rows):,} rows has {' and '.join(conditions)}.", err=True)
+        click.echo(none_met(rows, conditions), err=True)
     shown = chosen[_columns(columns, chosen)]
     if file_format == "csv":
         click.echo(shown.to_csv(index=False), nl=False)
@@ -70,60 +66,13 @@ def print_rows(
         click.echo(f"{len(shown):,} of {len(rows):,} rows.")
 
 
-def select(rows: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
-    """Rows that meet every condition.
-
-    Args:
-        rows: as :func:`bench.load_results` gives them.
-        conditions: each ``COLUMN=VALUE,...``, met by rows that have one of the values in the
-            column; words may hold ``*`` and ``?``, and no value at all is met by missing ones.
-
-    Raises:
-        BenchError: a condition without ``=``, an unknown column, or a value that no row has.
-    """
-    met = pd.Series(True, index=rows.index)
-    for condition in conditions:
-        column, equals, wanted = condition.partition("=")
-        if not equals:
-            raise BenchError(f"--where takes COLUMN=VALUE,..., not {condition!r}.")
-        _known(column, rows)
-        met &= functools.reduce(
-            operator.or_, (_met(rows[column], column, value) for value in wanted.split(","))
-        )
-    return rows[met]
-
-
-def _met(values: pd.Series, column: str, wanted: str) -> "pd.Series[bool]":
-    if wanted == "":
-        return values.isna()
-    if pd.api.types.is_bool_dtype(values):
-        if wanted.lower() not in {"true", "false"}:
-            raise UnknownNameError(column, wanted, ["true", "false"])
-        return (values == (wanted.lower() == "true")).fillna(False).astype(bool)
-    if pd.api.types.is_numeric_dtype(values):
-        try:
-            return (values == float(wanted)).fillna(False).astype(bool)
-        except ValueError as error:
-            raise BenchError(f"{column} is a number, not {wanted!r}.") from error
-    known = STATUSES if column == "status" else values.dropna().unique()
-    matching = [name for name in known if name == wanted or fnmatch.fnmatchcase(name, wanted)]
-    if not matching:
-        raise UnknownNameError(column, wanted, known)
-    return values.isin(matching)
-
-
-def _known(column: str, rows: pd.DataFrame) -> None:
-    if column not in rows:
-        raise UnknownNameError("column", column, rows.columns)
-
-
 def _columns(asked: str | None, rows: pd.DataFrame) -> list[str]:
     if asked == ALL:
         return list(rows.columns)
     if asked is not None:
         names = [name.strip() for name in asked.split(",")]
         for name in names:
-            _known(name, rows)
+            check_column(name, rows)
         return names
     filled = [name for name in DETAILS if rows[name].notna().any()]
     if "unit" in filled and (rows["unit"] == "1").all():
