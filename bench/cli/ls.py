@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from bench.cli import options
+
 KINDS = ("models", "backends", "datasets", "metrics", "protocols")
 RESULTS = "results"
 FORMATS = ("table", "csv", "md", "json")
@@ -13,14 +15,7 @@ FORMATS = ("table", "csv", "md", "json")
 @click.command("ls")
 @click.argument("kind", type=click.Choice([*KINDS, RESULTS]))
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--where",
-    "conditions",
-    multiple=True,
-    metavar="COLUMN=VALUE,...",
-    help="Only rows that have one of the values, and all conditions if given several times; "
-    "'layer=' are those without one. Words may have * and ?.",
-)
+@options.where
 @click.option("--sort", metavar="COLUMN", help="Sort by a column; -COLUMN sorts downwards.")
 @click.option("--columns", metavar="NAME,...", help="Show these columns, or all.")
 @click.option("--format", "file_format", type=click.Choice(FORMATS), help="How rows are printed.")

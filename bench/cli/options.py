@@ -41,3 +41,11 @@ data_root = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+where = click.option(
+    "--where",
+    "conditions",
+    multiple=True,
+    metavar="COLUMN=VALUE,...",
+    help="Only rows that have one of the values, and all conditions if given several times; "
+    "'layer=' are those without one. Words may have * and ?.",
+)

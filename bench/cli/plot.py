@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli import options
 from bench.errors import BenchError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -19,23 +20,30 @@ EXIT_NOTHING = 1
 @click.command("plot")
 @click.argument("run_directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("names", metavar="[NAME]...", nargs=-1)
+@options.where
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to. [DIR/plots]")
 @click.option(
     "--format", "formats", type=click.Choice(FORMATS), multiple=True, default=FORMATS,
     show_default=True, help="May be given twice; the CSV is always written.",
 )  # fmt: skip
 def command(
-    run_directory: Path, names: tuple[str, ...], out: Path | None, formats: tuple[str, ...]
+    run_directory: Path,
+    names: tuple[str, ...],
+    conditions: tuple[str, ...],
+    out: Path | None,
+    formats: tuple[str, ...],
 ) -> int:
     """Draw the plots of the run in DIR, all or those NAMED.
 
     Each becomes NAME.png, NAME.svg and NAME.csv, the data behind it. A plot that cannot be drawn is
     told with its reason; the exit code is 1 if none could be.
+
+    bench plot DIR samples --where backend=fused,torch --where dataset=mnist
     """
     from bench.report.plots import PLOTS
     from bench.report.run import Run
 
-    run = Run(run_directory)
+    run = Run(run_directory, conditions)
     known = {plot.name: plot for plot in PLOTS}
     for name in names:
         if name not in known:

@@ -4,7 +4,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.errors import BenchError
+from bench.report.selection import none_met, select
 from bench.store import load_results
 
 TRAINING_FILE = "training.json"
@@ -43,19 +45,31 @@ class Run:
         unreadable: why a file could not be read, by its path; filled while files are read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the run directory; :attr:`rows` raises BenchError where it is none."""
+    def __init__(self, path: str | os.PathLike[str], where: Sequence[str] = ()) -> None:
+        """Name the run directory, and which of its rows are meant; :attr:`rows` checks both.
+
+        Args:
+            path: the run directory.
+            where: conditions as :func:`bench.report.selection.select` takes them; cells without a
+                row that meets them are left out.
+        """
         self.path = Path(path)
+        self._where = where
         self.unreadable: dict[Path, str] = {}
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """Its rows, as :func:`bench.load_results` gives them.
+        """The rows that are meant, as :func:`bench.load_results` gives them.
 
         Raises:
-            BenchError: not a run directory, or one of another schema version.
+            BenchError: not a run directory, one of another schema version, or conditions that no
+                row meets.
         """
-        return load_results(self.path)
+        rows = load_results(self.path)
+        chosen = select(rows, self._where)
+        if chosen.empty and self._where:
+            raise BenchError(none_met(rows, self._where))
+        return chosen
 
     @cached_property
     def cells(self) -> pd.DataFrame:

@@ -86,6 +86,37 @@ def test_only_the_plots_and_formats_asked_for(bench_cli, whole_run, tmp_path):
     ]  # fmt: skip
 
 
+def test_only_the_cells_asked_for(bench_cli, whole_run, tmp_path):
+    conditions = ["--where", "model=esvae,ann_vae", "--where", "backend=fused,torch"]
+    plots = ["samples", "firing_rate_by_layer", "training_curves", "latent_rasters"]
+    code, *_ = bench_cli("plot", whole_run, *plots, *conditions, "--out", tmp_path)
+    assert code == 0
+    drawn = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in plots}
+    cells = {
+        name: set(zip(data["model"], data["backend"], strict=True)) for name, data in drawn.items()
+    }
+    both = {("ann_vae", "torch"), ("esvae", "fused")}
+    assert cells["samples"] == cells["training_curves"] == both
+    assert cells["firing_rate_by_layer"] == cells["latent_rasters"] == {("esvae", "fused")}
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        (["--where", "model=esvea"], "Did you mean: esvae"),
+        (["--where", "modle=esvae"], "Did you mean: model"),
+        (["--where", "esvae"], "--where takes COLUMN=VALUE"),
+        (["--where", "model=ann_vae", "--where", "backend=fused"], "rows has model=ann_vae and"),
+    ],
+)
+def test_cells_that_are_not_there_are_a_mistake(bench_cli, whole_run, tmp_path, condition, told):
+    code, _, err = bench_cli("plot", whole_run, *condition, "--out", tmp_path / "plots")
+    assert code == 2
+    assert told in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "plots").exists()
+
+
 def test_an_unknown_plot_suggests_near_ones(bench_cli, whole_run):
     code, _, err = bench_cli("plot", whole_run, "metric_by_modl")
     assert code == 2
