@@ -76,7 +76,8 @@ def _listed(values: pd.Series) -> str:
 
 def _tally(statuses: pd.Series) -> str:
     counts = statuses.value_counts()
-    order = [name for name in ("ok", "failed", "skipped", "not_applicable") if name in counts]
+    ends = ("ok", "incomplete", "failed", "skipped", "not_applicable")
+    order = [name for name in ends if name in counts]
     return ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in order)
 
 

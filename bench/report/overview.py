@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.aggregation import across_seeds, whole_models
@@ -21,6 +22,14 @@ VARIATION = {
     "device": "device",
 }
 SETTING = ["model", "backend", "dataset", *VARIATION]
+# Two models, or two datasets, may differ in these and still be told apart by name.
+OF = {
+    "model_version": "model",
+    "dataset_variant": "dataset",
+    "dataset_fingerprint": "dataset",
+    "train_images": "dataset",
+}
+HASHES = {"protocol_hash", "dataset_fingerprint"}
 STATUSES = ("failed", "skipped", "not_applicable")
 STATUS_WORDS = {"failed": "failed", "skipped": "skipped", "not_applicable": "n/a"}
 DIRECTIONS = {True: "higher is better", False: "lower is better"}
@@ -70,7 +79,7 @@ def headline(rows: pd.DataFrame) -> Table | None:
         mean = means.get(setting, together.iloc[:0])
         body.append(
             (
-                *(word(group[name].iloc[0]) for name in names),
+                *(_named(name, group[name].iloc[0]) for name in names),
                 Entry(str(len(seeds)), len(seeds), f"seeds {', '.join(map(str, seeds))}"),
                 *(_mean(mean, group, column) for column in columns),
             )
@@ -124,7 +133,7 @@ def cells(rows: pd.DataFrame) -> Table | None:
     headings = [
         *(Column(name) for name in ("model", "backend", "dataset")),
         Column("seed", numeric=True),
-        Column("status", "failed or skipped if any of its metrics is"),
+        Column("status", "failed if any of its metrics is, incomplete if any was skipped"),
         Column("epoch", "the epoch whose weights were scored", True),
         *(_metric_column(shown, column) for column in columns),
         *(Column(name) for name in ("protocol", "protocol hash", "device", "cell")),
@@ -153,10 +162,17 @@ def cells(rows: pd.DataFrame) -> Table | None:
 
 
 def cell_statuses(rows: pd.DataFrame) -> "pd.Series[str]":
-    """By cell key: ``failed`` if any of its rows is, else ``skipped`` if any, else ``ok``."""
-    ranks = rows["status"].map({"failed": 2, "skipped": 1}).fillna(0)
-    worst = ranks.groupby(rows["cell_key"], sort=False).max()
-    return worst.map({2: "failed", 1: "skipped", 0: "ok"})
+    """How each cell ended, by its key.
+
+    ``failed`` if any of its rows is; ``skipped`` if it has no number because of rows that were;
+    ``incomplete`` if it has numbers and skipped rows; else ``ok``.
+    """
+    has = {
+        status: (rows["status"] == status).groupby(rows["cell_key"], sort=False).any()
+        for status in ("failed", "skipped", "ok")
+    }
+    lacking = has["ok"].map({True: "incomplete", False: "skipped"})
+    return lacking.where(has["skipped"], "ok").mask(has["failed"], "failed")
 
 
 def _measurements(rows: pd.DataFrame) -> pd.DataFrame:
@@ -175,7 +191,7 @@ def _measurement(row: Mapping[Any, Any], names: Iterable[str]) -> tuple[Entry, .
     return (
         word(row["metric"]),
         word(row["split"]),
-        *(word(row[name]) for name in names),
+        *(_named(name, row[name]) for name in names),
         measured(row["value"]),
         measured(row["ci_low"]),
         measured(row["ci_high"]),
@@ -190,8 +206,16 @@ def _measurement(row: Mapping[Any, Any], names: Iterable[str]) -> tuple[Entry, .
 
 def _names(rows: pd.DataFrame) -> list[str]:
     """The columns that name a setting: those of its variation only where they vary."""
-    varies = [name for name in VARIATION if rows[name].nunique(dropna=False) > 1]
-    return ["model", "backend", "dataset", *varies]
+    return ["model", "backend", "dataset", *(name for name in VARIATION if _varies(name, rows))]
+
+
+def _varies(name: str, rows: pd.DataFrame) -> bool:
+    among = rows.groupby(OF[name], observed=True)[name] if name in OF else rows[name]
+    return bool(np.max(among.nunique(dropna=False)) > 1)
+
+
+def _named(name: str, value: object) -> Entry:
+    return word(str(value)[:12] if name in HASHES else value)
 
 
 def _measured(rows: pd.DataFrame, column: Headline) -> bool:

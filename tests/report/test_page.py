@@ -121,6 +121,17 @@ def test_headline_of_one_seed_has_no_interval(markdown, tmp_path):
     assert "| vae | torch | digits | 1 | 0.5 |" in markdown(write_run(tmp_path / "run", [row()]))
 
 
+def test_headline_tells_datasets_apart_by_name_alone_where_that_is_enough(markdown, tmp_path):
+    other = {"dataset": "mnist", "dataset_fingerprint": "e" * 64, "dataset_variant": "subset"}
+    of_two = [row(), row(**other, train_images=7), row("gan", model_version="2")]
+    assert "fingerprint | seeds" not in markdown(write_run(tmp_path / "two", of_two))
+    text = markdown(
+        write_run(tmp_path / "three", [*of_two, row(seed=1, dataset_fingerprint="d" * 64)])
+    )
+    assert "| model | backend | dataset | fingerprint | seeds |" in text
+    assert f"| {'d' * 12} |" in text
+
+
 def test_headline_separates_protocols(markdown, tmp_path):
     rows = [row(), row(value=0.7, protocol="quick", protocol_hash="b" * 64)]
     text = markdown(write_run(tmp_path / "run", rows))
@@ -170,7 +181,14 @@ def test_failed_and_skipped_cells_are_there_with_their_reasons(report, tmp_path)
     assert "ValueError: no such thing" in page.text
     assert "gan/torch/digits seed 0" in page.text
     assert "no weights: give --weights" in page.text
-    assert "4: 2 ok, 1 failed, 1 skipped" in page.text
+    assert "4: 2 ok, 1 incomplete, 1 failed" in page.text
+
+
+def test_a_cell_that_lacks_some_numbers_is_not_called_skipped(report, tmp_path):
+    lacking = failed("no weights: give --weights", metric="fid", status="skipped")
+    without = failed("no such dataset here", model="gan", metric="fid", status="skipped")
+    page, _ = report(write_run(tmp_path / "run", [*seeds(), lacking, without]))
+    assert "4: 2 ok, 1 incomplete, 1 skipped" in page.text
 
 
 def test_cells_that_were_asked_for_and_are_absent_are_counted(report, tmp_path):
