@@ -31,6 +31,7 @@ TESTS = ROOT / "tests"
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "reports" / "README.md",
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("results/*/*/README.md")),
 ]
@@ -94,6 +95,13 @@ def shell(server, finished, tmp_path, monkeypatch):
     program.chmod(0o755)
     (tmp_path / "data").mkdir()
     here = tmp_path / "here"
+    draws = np.random.default_rng(0)
+    images = {
+        f"{split}_images": draws.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        for split, count in (("train", 256), ("test", 24))
+    }
+    (here / "data").mkdir(parents=True)
+    np.savez(here / "data" / "cifar10_subset.npz", **images)
     for copy in ("runs/smoke", "DIR"):
         shutil.copytree(finished, here / copy)
     update_reference(here / "runs/smoke", here / "results/reference/smoke")
@@ -139,7 +147,7 @@ def test_every_command_runs(page, shell, request, tmp_path):
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if blocks(page, "python")],
+    [page for page in PAGES if page.parent.name != "reports" and blocks(page, "python")],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_every_piece_of_python_runs(page, shell):
@@ -187,6 +195,24 @@ def test_the_metric_and_the_dataset_of_the_docs_plug_in(plugins, tmp_path):
     assert list(added["n"]) == [24, 24]
     known = rows[rows["dataset"] == "digits"].merge(before, on=["cell_key", "metric"])
     assert known["run_id_x"].equals(known["run_id_y"])
+
+
+def test_the_table_of_the_readme_is_that_of_the_reference(bench_cli, tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (?:ann|fsvae|esvae).*\|$", readme, re.MULTILINE)
+    page = tmp_path / "quick.md"
+    bench_cli("report", ROOT / "results/reference/quick", "--format", "md", "--out", page)
+    summary = page.read_text(encoding="utf-8").replace("\\_", "_").splitlines()
+    assert len(table) == 9
+    assert [line for line in table if line not in summary] == []
+
+
+def test_the_figures_of_the_reading_are_what_its_code_prints():
+    page = ROOT / "reports" / "README.md"
+    code = "\n".join(blocks(page, "python"))
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "".join(blocks(page, "text"))
 
 
 def test_the_first_two_commands_are_install_and_run_then_test():

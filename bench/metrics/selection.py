@@ -29,9 +29,10 @@ class _SelectionGain(Metric):
         if "last" not in values or not others:
             yield Observation(None, status="not_applicable", reason=self._reason())
             return
-        sign = 1 if facts.higher_is_better[self.of] else -1
+        last = values["last"]
         for selection, value in others.items():
-            yield Observation(sign * (value - values["last"]), epoch_selection=selection)
+            gain = value - last if facts.higher_is_better[self.of] else last - value
+            yield Observation(gain, epoch_selection=selection)
 
     def _reason(self) -> str:
         if self.protocol.epoch_selection == "last":
