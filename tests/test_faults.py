@@ -248,6 +248,12 @@ def test_what_the_selection_of_an_epoch_is_worth(run):
     assert "keeps the last epoch only" in gain.reason
 
 
+def test_a_selection_that_takes_the_last_epoch_is_worth_nothing(run):
+    rows = run("improving", "epoch_selection=best_per_metric", "epochs=1")
+    gains = rows[rows["metric"] == "reconstruction_loss_selection_gain"]["value"]
+    assert [str(gain) for gain in gains] == ["0.0", "0.0"]
+
+
 def test_best_test_loss_needs_a_model_that_has_one(run):
     rows = run("steady", "epoch_selection=best_test_loss")
     rows = rows[rows["model"] == "steady"]
