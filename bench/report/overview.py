@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bench.aggregation import across_seeds, whole_models
@@ -210,8 +209,9 @@ def _names(rows: pd.DataFrame) -> list[str]:
 
 
 def _varies(name: str, rows: pd.DataFrame) -> bool:
-    among = rows.groupby(OF[name], observed=True)[name] if name in OF else rows[name]
-    return bool(np.max(among.nunique(dropna=False)) > 1)
+    if name not in OF:
+        return rows[name].nunique(dropna=False) > 1
+    return bool(rows.groupby(OF[name])[name].nunique(dropna=False).gt(1).any())
 
 
 def _named(name: str, value: object) -> Entry:
