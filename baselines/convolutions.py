@@ -1,7 +1,8 @@
-"""The papers' convolutions, with gradients that are also fast where the channels lie last.
+"""The papers' synapses, fast on a CPU where the channels lie last.
 
-PyTorch's own weight and bias gradients of a channels-last transposed convolution take about three
-times as long on a CPU. The values are the same.
+Currents of spikes are sums of weights, which are looked up where that pays. PyTorch's own weight
+and bias gradients of a channels-last transposed convolution take about three times as long as those
+of the convolution that it transposes. The values are the same, up to the order of sums.
 """
 
 from typing import Any
@@ -11,6 +12,27 @@ from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 
 _STRIDE, _PADDING, _DILATION, _NONE = [2, 2], [1, 1], [1, 1], [0, 0]
+# A table of weights costs more than it saves for fewer pixels, or fewer rows of a linear layer.
+PIXELS_WORTH_A_TABLE = 512
+ROWS_WORTH_A_TABLE = 1024
+# Weights that no core's cache holds: of few rows it is then faster to read those that count.
+MANY_WEIGHTS = 2**20
+
+
+class SpikeLinear(nn.Linear):
+    """A fully connected layer, whose inputs may also be spikes in bytes ``(R, C)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(R, C)`` to ``(R, C')``."""
+        if input.dtype != torch.uint8:
+            return super().forward(input)
+        from baselines.neurons import lookup
+
+        if len(input) >= ROWS_WORTH_A_TABLE:
+            return lookup.connect(input, self.weight, self.bias)
+        if self.weight.numel() >= MANY_WEIGHTS:
+            return lookup.add_firing(input, self.weight, self.bias)
+        return super().forward(input.to(self.weight.dtype))
 
 
 class Downsampling(nn.Conv2d):
@@ -19,7 +41,8 @@ class Downsampling(nn.Conv2d):
     Args:
         inputs: channels.
         outputs: channels.
-        of_spikes: whether all inputs are 0 or 1; then a byte of each is kept for the gradient.
+        of_spikes: whether all inputs are 0 or 1. They may then come in bytes, where no gradient
+            flows; else a byte of each is kept for the gradient.
     """
 
     def __init__(self, inputs: int, outputs: int, of_spikes: bool = False) -> None:
@@ -28,6 +51,8 @@ class Downsampling(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C', H / 2, W / 2)``."""
+        if input.dtype == torch.uint8:
+            return _of_bytes(input, self.weight, self.bias, False)
         if not _channels_last_on_cpu(input, self.weight):
             return super().forward(input)
         return _Convolution.apply(input, self.weight, self.bias, False, self.of_spikes)
@@ -42,6 +67,8 @@ class Upsampling(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C', 2 H, 2 W)``."""
+        if input.dtype == torch.uint8:
+            return _of_bytes(input, self.weight, self.bias, True)
         if output_size is not None or not _channels_last_on_cpu(input, self.weight):
             return super().forward(input, output_size)
         return _Convolution.apply(input, self.weight, self.bias, True, self.of_spikes)
@@ -53,6 +80,22 @@ def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
     return last and input.device.type == "cpu"
 
 
+def _of_bytes(spikes: Tensor, weight: Tensor, bias: Any, transposed: bool) -> Tensor:
+    """The currents, perhaps not computed yet; see :class:`baselines.neurons.lookup.Currents`."""
+    if spikes.numel() // spikes.shape[1] < PIXELS_WORTH_A_TABLE:
+        return _dense(spikes.to(weight.dtype), weight, bias, transposed)
+    from baselines.neurons import lookup
+
+    return lookup.convolve(spikes, weight, bias, transposed)
+
+
+def _dense(input: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
+    added = [1, 1] if transposed else _NONE
+    return torch.convolution(
+        input, weight, bias, _STRIDE, _PADDING, _DILATION, transposed, added, 1
+    )
+
+
 class _Convolution(torch.autograd.Function):
     """Input, weight and bias gradients one by one, each in its fastest form."""
 
@@ -62,12 +105,17 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, transposed: bool, of_spikes: bool
     ) -> Tensor:
         input = input.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(input.bool() if of_spikes else input, weight)
         ctx.transposed = transposed
-        added = [1, 1] if transposed else _NONE
-        return torch.convolution(
-            input, weight, bias, _STRIDE, _PADDING, _DILATION, transposed, added, 1
-        )
+        if not of_spikes:
+            ctx.save_for_backward(input, weight)
+            return _dense(input, weight, bias, transposed)
+        spikes = input.to(torch.uint8)
+        ctx.save_for_backward(spikes, weight)
+        if weight.dtype == torch.bfloat16:
+            return _dense(input, weight, bias, transposed)
+        from baselines.neurons import lookup
+
+        return lookup.computed(_of_bytes(spikes, weight, bias, transposed))
 
     @staticmethod
     @custom_bwd(device_type="cpu")

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.model import SpikingNeuron
+
 EPSILON = 1e-5
 MOMENTUM = 0.1
 READOUT_DECAY = 0.8
@@ -72,11 +74,14 @@ class TimeDependentBatchNorm(nn.Module):
 class SpikingLayer(nn.Module):
     """Synapses, tdBN and LIF neurons: ``(T, N, ...)`` spikes in, ``(T, N, ...)`` spikes out."""
 
-    def __init__(self, synapse: nn.Module, norm: TimeDependentBatchNorm, neuron: nn.Module) -> None:
+    def __init__(
+        self, synapse: nn.Module, norm: TimeDependentBatchNorm, neuron: SpikingNeuron
+    ) -> None:
         super().__init__()
         self.synapse = synapse
         self.norm = norm
         self.neuron = neuron
+        neuron.bytes_taken = True
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Spikes of the layer for the spikes of the one before."""
@@ -94,7 +99,7 @@ class DirectCodingLayer(SpikingLayer):
         self,
         synapse: nn.Module,
         norm: TimeDependentBatchNorm,
-        neuron: nn.Module,
+        neuron: SpikingNeuron,
         time_steps: int,
     ) -> None:
         super().__init__(synapse, norm, neuron)
@@ -141,6 +146,10 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: list[float], spikes: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.weights, ctx.dtype = weights, spikes.dtype
+        if spikes.dtype == torch.uint8:
+            from baselines.neurons import fused_cpu
+
+            return fused_cpu.weighted_sum(spikes, torch.tensor(weights, dtype=dtype))
         total = torch.zeros_like(spikes[0], dtype=dtype)
         for weight, spike in zip(weights, spikes, strict=True):
             total.add_(spike, alpha=weight)

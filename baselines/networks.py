@@ -3,9 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor, nn
 
-from baselines.convolutions import Downsampling, Upsampling
+from baselines.convolutions import Downsampling, SpikeLinear, Upsampling
 from baselines.layers import (
     DirectCodingLayer,
     MembraneReadout,
@@ -61,7 +62,10 @@ class SpikingLayers:
 
     def linear(self, inputs: int, outputs: int, alpha: float = 1.0) -> SpikingLayer:
         """A fully connected spiking layer."""
-        return SpikingLayer(nn.Linear(inputs, outputs), self.norm(outputs, alpha), self.neuron())
+        synapse = SpikeLinear(inputs, outputs)
+        if self.backend.memory_format == torch.channels_last:
+            synapse.weight.data = synapse.weight.data.mT.contiguous().mT
+        return SpikingLayer(synapse, self.norm(outputs, alpha), self.neuron())
 
     def convolution(
         self, build: Callable[[int, int, bool], nn.Module], inputs: int, outputs: int

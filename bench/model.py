@@ -65,9 +65,12 @@ class SpikingNeuron(nn.Module, ABC):
 
     Attributes:
         memory_format: how the images that the currents are computed from lie best in memory.
+        bytes_taken: set by whoever can take the spikes in bytes (uint8). Where no gradient flows a
+            backend may then give them so.
     """
 
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    bytes_taken: bool = False
 
     def __init__(self, decay: float, threshold: float, surrogate: SurrogateWindow) -> None:
         super().__init__()

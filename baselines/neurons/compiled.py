@@ -2,7 +2,7 @@
 
 Arrays are ``(T, L)``: time steps, and the neurons of all images as they lie in memory. What differs
 by channel is given for one *tile* of W neurons, which repeats along L. Values are float32, float64,
-or bfloat16 as the bits of ``uint16``; bfloat16 is computed in float32.
+or bfloat16 as the bits of ``uint16``, which is computed in float32; spikes may also be ``uint8``.
 
 Work is cut into a fixed number of pieces, each summed on its own, so that the number of threads
 changes no result.
@@ -21,6 +21,7 @@ from numba.core.extending import intrinsic, overload
 
 PIECES = 64
 SMALL = 2**16
+SUMMED = 2**11
 
 
 class Kernel:
@@ -85,6 +86,8 @@ def _number_overload(stored):  # type: ignore[no-untyped-def]
 
 @overload(_stored, inline="always")
 def _stored_overload(number, like):  # type: ignore[no-untyped-def]
+    if like == types.uint8:
+        return lambda number, like: np.uint8(number)
     if like != types.uint16:
         return lambda number, like: number
 
@@ -245,3 +248,19 @@ def deviations(currents: Any, origin: Any, sums: Any, squares: Any) -> None:
                     deviation = _number(current[i]) - origin[i]
                     total[i] += deviation
                     square[i] += deviation * deviation
+
+
+@Kernel
+def weighted_sum(spikes: Any, weights: Any, total: Any) -> None:
+    """``total = sum_t weights_t * spikes_t``, spikes ``(T, L)`` uint8, total ``(L,)``."""
+    time_steps, neurons = spikes.shape
+    tiles = (neurons + SUMMED - 1) // SUMMED
+    for piece in numba.prange(PIECES):
+        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
+            first, last = tile * SUMMED, min((tile + 1) * SUMMED, neurons)
+            sums = total[first:last]
+            sums[:] = 0
+            for t in range(time_steps):
+                weight, spike = weights[t], spikes[t, first:last]
+                for i in range(last - first):
+                    sums[i] += weight * spike[i]

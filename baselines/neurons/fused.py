@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.layers import EPSILON, TimeDependentBatchNorm
-from baselines.neurons import fused_cpu
+from baselines.neurons import fused_cpu, lookup
 from baselines.neurons.constants import LIFConstants
 from bench.model import SpikingNeuron, SurrogateWindow
 
@@ -31,12 +31,15 @@ class FusedLIF(SpikingNeuron):
             from baselines.neurons import fused_cuda
 
             return fused_cuda.fire(currents, membrane, self._constants)
-        return fused_cpu.fire(currents, membrane, len(currents), self._constants, None)
+        return self._fire(currents, membrane, len(currents), None)
 
     def integrate_normalised(
         self, currents: Tensor, norm: nn.Module, repeats: int, membrane: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """On a CPU in one kernel, if the norm is tdBN; see the base class."""
+        """On a CPU in one kernel, if the norm is tdBN; see the base class.
+
+        Where the statistics are known, currents that are to be looked up are, in that kernel.
+        """
         values = repeats * currents.numel() // currents.shape[2]
         if (
             currents.device.type != "cpu"
@@ -46,6 +49,7 @@ class FusedLIF(SpikingNeuron):
             return super().integrate_normalised(currents, norm, repeats, membrane)
         mean, variance = norm.running_mean, norm.running_var
         if norm.training:
+            currents = lookup.computed(currents)
             mean, variance = fused_cpu.moments(currents)
             norm.track(mean, variance * (values / (values - 1)))
         deviation = torch.sqrt(variance + EPSILON)
@@ -53,8 +57,22 @@ class FusedLIF(SpikingNeuron):
         normalisation = fused_cpu.Normalisation(
             weight, norm.bias, mean, 1 / deviation, norm.training
         )
-        steps = repeats * len(currents)
-        return fused_cpu.fire(currents, membrane, steps, self._constants, normalisation)
+        if isinstance(currents, lookup.Currents):
+            return currents.fire(membrane, *normalisation.affine, self._constants)
+        return self._fire(currents, membrane, repeats * len(currents), normalisation)
+
+    def _fire(
+        self,
+        currents: Tensor,
+        membrane: Tensor | None,
+        time_steps: int,
+        norm: fused_cpu.Normalisation | None,
+    ) -> tuple[Tensor, Tensor]:
+        currents = lookup.computed(currents)
+        narrow = self.bytes_taken and not torch.is_grad_enabled()
+        precise = currents.dtype in {torch.float32, torch.float64}
+        dtype = torch.uint8 if narrow and precise else currents.dtype
+        return fused_cpu.fire(currents, membrane, time_steps, self._constants, norm, dtype)
 
     @classmethod
     def implementation(cls, device: torch.device) -> str:

@@ -37,6 +37,12 @@ class Normalisation:
     inverse_deviation: Tensor
     of_batch: bool
 
+    @property
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """What multiplies and what is then added."""
+        scale = self.weight * self.inverse_deviation
+        return scale, self.bias - self.mean * scale
+
 
 def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance by channel of ``(T, N, C, ...)``, each ``(C,)``."""
@@ -60,6 +66,7 @@ def fire(
     time_steps: int,
     constants: LIFConstants,
     norm: Normalisation | None,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Spikes ``(T, N, ...)`` and the last potential ``(N, ...)`` after its reset.
 
@@ -69,6 +76,7 @@ def fire(
         time_steps: T.
         constants: of the neurons.
         norm: applied to the currents first.
+        dtype: of the spikes: that of the currents, or uint8, through which no gradient flows.
     """
     if membrane is None:
         membrane = torch.zeros(currents.shape[1:], dtype=_computed(currents))
@@ -76,7 +84,15 @@ def fire(
         (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.mean, norm.inverse_deviation)
     )
     of_batch = norm is not None and norm.of_batch
-    return _Firing.apply(currents, membrane, *parameters, of_batch, time_steps, constants)
+    return _Firing.apply(currents, membrane, *parameters, of_batch, time_steps, constants, dtype)
+
+
+def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
+    """``sum_t w_t * s_t`` of spikes in bytes ``(T, N, C, ...)`` and weights ``(T,)``."""
+    laid_out = _channels_last(spikes)
+    total = torch.empty(laid_out.shape[1:], dtype=weights.dtype)
+    compiled.weighted_sum(_rows(laid_out), weights.numpy(), _rows(total[None])[0])
+    return _restored(total, CHANNELS - 1)
 
 
 class _Firing(torch.autograd.Function):
@@ -92,12 +108,13 @@ class _Firing(torch.autograd.Function):
         of_batch: bool,
         time_steps: int,
         constants: LIFConstants,
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         laid_out = _channels_last(currents)
         started = _channels_last(membrane, CHANNELS - 1)
         ctx.save_for_backward(laid_out, started, weight, bias, mean, inverse_deviation)
         ctx.of_batch, ctx.constants = of_batch, constants
-        spikes = laid_out.new_empty((time_steps, *laid_out.shape[1:]))
+        spikes = laid_out.new_empty((time_steps, *laid_out.shape[1:]), dtype=dtype)
         ended = started.clone()
         scale, shift, _ = _affine(started, weight, bias, mean, inverse_deviation)
         number = scale.dtype.type
@@ -149,7 +166,7 @@ class _Firing(torch.autograd.Function):
             _restored(of_membrane, CHANNELS - 1),
             of_weight,
             of_bias,
-            *(None,) * 5,
+            *(None,) * 6,
         )
 
 
@@ -193,8 +210,8 @@ def _affine(
     if weight is None or bias is None or mean is None or inverse_deviation is None:
         one, zero = like.new_ones(1), like.new_zeros(1)
         return _tiled(one), _tiled(zero), _tiled(zero)
-    scale = weight * inverse_deviation
-    return _tiled(scale), _tiled(bias - mean * scale), _tiled(mean)
+    scale, shift = Normalisation(weight, bias, mean, inverse_deviation, False).affine
+    return _tiled(scale), _tiled(shift), _tiled(mean)
 
 
 def _tiled(by_channel: Tensor) -> Any:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.convolutions import Downsampling, Upsampling
+from baselines.convolutions import Downsampling, SpikeLinear, Upsampling
 from baselines.layers import DirectCodingLayer, SpikingLayer, TimeDependentBatchNorm
 from bench.model import SurrogateWindow, carrying_state
 from bench.registry import backends
@@ -15,8 +15,9 @@ WINDOW = SurrogateWindow(centre=0.0, width=1.0)
 LAYERS = {
     "convolution": (lambda: Downsampling(6, 10), (6, 8, 8), 10),
     "transposed convolution": (lambda: Upsampling(6, 10), (6, 4, 4), 10),
-    "linear": (lambda: nn.Linear(37, 23), (37,), 23),
-    "wide linear": (lambda: nn.Linear(37, 1500), (37,), 1500),
+    "linear": (lambda: SpikeLinear(37, 23), (37,), 23),
+    "wide linear": (lambda: SpikeLinear(37, 1500), (37,), 1500),
+    "large linear": (lambda: SpikeLinear(1030, 1050), (1030,), 1050),
 }
 
 
@@ -111,13 +112,45 @@ def test_bfloat16_gradients_are_the_float32_ones_up_to_their_rounding(name):
     layer = layers_of(build, features)[1].train()
     inputs = spike_trains(5, 16, shape).requires_grad_()
     with torch.no_grad():
-        weights = torch.rand_like(layer(inputs))
+        weights = torch.rand(layer(inputs).shape)
     expected = gradients(layer, inputs, weights)
     with torch.autocast("cpu", torch.bfloat16):
         found = gradients(layer, inputs, weights)
     for gradient, wanted in zip(found, expected, strict=True):
         if wanted.abs().max() > 1e-3:
             assert nn.functional.cosine_similarity(gradient.flatten(), wanted.flatten(), 0) > 0.99
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("images", [1, 3, 300])
+def test_float32_spikes_of_bytes_are_the_reference_ones_up_to_rounding(name, training, images):
+    """Few images and many take different ways; no gradient flows through bytes."""
+    build, shape, features = LAYERS[name]
+    reference, fused = layers_of(build, features)
+    inputs = spike_trains(5, images, shape)
+    with torch.no_grad():
+        expected = reference.train(training)(inputs)
+        spikes = fused.train(training)(inputs.to(torch.uint8))
+    assert 0.02 < expected.mean() < 0.98
+    assert spikes.dtype == torch.uint8
+    assert (spikes != expected).float().mean() < 2e-5
+    for buffer, other in zip(fused.buffers(), reference.buffers(), strict=True):
+        torch.testing.assert_close(buffer, other)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("images", [7, 300])
+def test_float64_spikes_of_bytes_are_the_reference_ones_step_by_step_too(name, images):
+    build, shape, features = LAYERS[name]
+    reference, fused = (layer.eval() for layer in layers_of(build, features))
+    inputs = spike_trains(5, images, shape)
+    spikes = inputs.to(torch.uint8)
+    with torch.no_grad(), carrying_state(fused):
+        expected = reference(inputs)
+        parts = torch.cat([fused(spikes[:1]), fused(spikes[1:3]), fused(spikes[3:])])
+    assert torch.equal(parts, expected.to(torch.uint8))
 
 
 @pytest.mark.parametrize("name", LAYERS)

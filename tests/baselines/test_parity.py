@@ -58,7 +58,9 @@ def rates(model):
     found = {}
     for name, layer in model.spiking_layers().items():
         layer.register_forward_hook(
-            lambda _module, _inputs, output, name=name: found.update({name: output.mean().item()})
+            lambda _module, _inputs, output, name=name: found.update(
+                {name: output.double().mean().item()}
+            )
         )
     return found
 

@@ -1,0 +1,122 @@
+"""Currents by table look-up against PyTorch's dense layers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baselines.neurons import lookup
+
+DTYPES = {torch.float64: 1e-13, torch.float32: 1e-5}
+
+
+def draws(seed, dtype, *shapes):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+
+
+def bytes_of(seed, rate, *shape):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(shape, generator=generator) < rate).to(torch.uint8)
+
+
+def assert_equal_up_to_rounding(found, expected):
+    tolerance = DTYPES[expected.dtype] * max(1, expected.abs().max().item())
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+settled = settings(max_examples=40, deadline=None)
+
+
+@settled
+@given(
+    seed=st.integers(0, 2**31),
+    images=st.integers(1, 40),
+    channels=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    size=st.tuples(st.sampled_from([2, 4, 6]), st.sampled_from([2, 4, 8])),
+    rate=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    transposed=st.booleans(),
+    dtype=st.sampled_from(list(DTYPES)),
+)
+def test_convolutions_are_the_dense_ones(seed, images, channels, size, rate, transposed, dtype):
+    inputs, outputs = channels
+    shape = (inputs, outputs, 3, 3) if transposed else (outputs, inputs, 3, 3)
+    weight, bias = draws(seed, dtype, shape, (outputs,))
+    spikes = bytes_of(seed, rate, images, inputs, *size)
+    numbers = spikes.to(dtype)
+    if transposed:
+        expected = F.conv_transpose2d(numbers, weight, bias, 2, 1, output_padding=1)
+    else:
+        expected = F.conv2d(numbers, weight, bias, 2, 1)
+    currents = lookup.convolve(spikes, weight, bias, transposed)
+    assert currents.shape == expected.shape
+    assert_equal_up_to_rounding(currents.computed(), expected)
+
+
+@settled
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 50),
+    inputs=st.integers(1, 90),
+    outputs=st.integers(1, 90),
+    rate=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    dtype=st.sampled_from(list(DTYPES)),
+)
+def test_linear_layers_are_the_dense_ones(seed, rows, inputs, outputs, rate, dtype):
+    weight, bias = draws(seed, dtype, (outputs, inputs), (outputs,))
+    spikes = bytes_of(seed, rate, rows, inputs)
+    expected = F.linear(spikes.to(dtype), weight, bias)
+    assert_equal_up_to_rounding(lookup.connect(spikes, weight, bias).computed(), expected)
+    assert_equal_up_to_rounding(lookup.add_firing(spikes, weight, bias), expected)
+
+
+@pytest.fixture
+def currents():
+    """Currents (6, 5, 8, 4) that are not computed yet, and the same as numbers."""
+    weight, bias = draws(0, torch.float32, (3, 5, 3, 3), (5,))
+    spikes = bytes_of(1, 0.3, 6, 3, 4, 2)
+    expected = F.conv_transpose2d(spikes.float(), weight, bias, 2, 1, output_padding=1)
+    return lookup.convolve(spikes, weight, bias, True), expected
+
+
+def test_time_steps_are_parted_without_computing(currents):
+    found, expected = currents
+    parted = found.unflatten(0, (2, 3))
+    assert isinstance(parted, lookup.Currents)
+    assert parted.shape == (2, 3, 5, 8, 4)
+    assert_equal_up_to_rounding(parted.computed(), expected.unflatten(0, (2, 3)))
+    assert_equal_up_to_rounding(parted.flatten(0, 1).computed(), expected)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x: x + 1,
+        lambda x: x.mean((0, 2, 3)),
+        lambda x: x.flatten(1),
+        lambda x: x.contiguous(),
+        lambda x: torch.stack([x, x]),
+        lambda x: x[2:, :, 1],
+        lambda x: F.batch_norm(x, torch.zeros(5), torch.ones(5)),
+    ],
+)
+def test_whatever_else_is_done_to_them_is_done_to_the_numbers(currents, use):
+    found, expected = currents
+    result = use(found)
+    assert not isinstance(result, lookup.Currents)
+    assert_equal_up_to_rounding(result, use(expected))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_do_not_depend_on_the_number_of_threads(threads):
+    weight, bias = draws(0, torch.float32, (32, 64, 3, 3), (64,))
+    spikes = bytes_of(1, 0.3, 80, 32, 8, 8)
+    expected = lookup.convolve(spikes, weight, bias, True).computed()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = lookup.convolve(spikes, weight, bias, True).computed()
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, expected)
