@@ -455,7 +455,8 @@ def test_what_is_no_run_directory_is_a_mistake_of_one_line(
 
 def test_mistakes_in_the_options(gate, tmp_path):
     (tmp_path / "file").write_text("")
-    for options in (["--format", "pdf"], ["--allow-failed"], ["--out", tmp_path / "file" / "x"]):
+    file = tmp_path / "file" / "x"
+    for options in (["--format", "pdf"], ["--allow-failed"], ["--keep"], ["--out", file]):
         code, _, err = gate([row(1.0)], [row(1.0)], *options)
         assert (code, err.count("\n")) == (2, 1), options
 
@@ -498,6 +499,31 @@ def test_update_writes_a_reference_that_the_run_is_the_same_as(bench_cli, tiny_r
     after = {path.name: path.read_bytes() for path in reference.iterdir()}
     assert after == {**before, "README.md": b"how it was made"}
     assert not [path for path in reference.parent.iterdir() if path != reference]
+
+
+def test_a_reference_is_made_in_several_runs(bench_cli, run_directory, tmp_path):
+    """What the newer run has replaces what the reference had; its other cells stay."""
+    reference = tmp_path / "reference"
+    first = run_directory("first", [row(1.0), row(2.0, seed=1), row(3.0, metric="fad", seed=1)])
+    second = run_directory(
+        "second",
+        [row(20.0, seed=1), row(30.0, seed=2), row(4.0, model="b")],
+        {"loss": {"tolerance": 0.5}},
+    )
+    bench_cli("compare", "--update", "--keep", first, reference)
+    assert bench_cli("compare", "--update", "--keep", second, reference)[0] == 0
+    rows = bench.load_results(reference)[["model", "seed", "metric", "value"]]
+    assert sorted(rows.itertuples(index=False, name=None)) == [
+        ("b", 0, "loss", 4.0),
+        ("m", 0, "loss", 1.0),
+        ("m", 1, "loss", 20.0),
+        ("m", 2, "loss", 30.0),
+    ]
+    before = (reference / "run.json").read_bytes()
+    made = [command["metrics"] for command in json.loads(before)["commands"]]
+    assert made == [{}, {"loss": {"tolerance": 0.5}}]
+    bench_cli("compare", "--update", "--keep", second, reference)
+    assert (reference / "run.json").read_bytes() == before
 
 
 def test_an_interrupted_update_leaves_the_old_reference(

@@ -44,6 +44,7 @@ PLAIN_WIDTH = 160
 @click.option("--machine", is_flag=True, help="Throughput and memory count too.")
 @click.option("--update", is_flag=True, help="Write DIR into REFERENCE instead of comparing.")
 @click.option("--allow-failed", is_flag=True, help="With --update: take failed rows along.")
+@click.option("--keep", is_flag=True, help="With --update: keep cells of REFERENCE that DIR lacks.")
 def command(
     run: Path,
     reference: Path,
@@ -54,16 +55,18 @@ def command(
     machine: bool,
     update: bool,
     allow_failed: bool,
+    keep: bool,
 ) -> int:
     """Compare a run with a reference: is any metric worse?
 
     Exit codes: 0 no regression, 1 a regression, 3 nothing comparable, or cells or observations of
     the reference missing, 2 a mistake in what was asked.
     """
-    if allow_failed and not update:
-        raise BenchError("--allow-failed goes with --update only.")
+    for option, given in {"--allow-failed": allow_failed, "--keep": keep}.items():
+        if given and not update:
+            raise BenchError(f"{option} goes with --update only.")
     if update:
-        return _update(run, reference, allow_failed)
+        return _update(run, reference, allow_failed, keep)
     from rich.console import Console
 
     from bench.comparison import Policy, compare
@@ -83,10 +86,10 @@ def command(
     return comparison.exit_code
 
 
-def _update(run: Path, reference: Path, allow_failed: bool) -> int:
+def _update(run: Path, reference: Path, allow_failed: bool, keep: bool) -> int:
     from bench.comparison.reference import update_reference
 
-    for path in update_reference(run, reference, allow_failed):
+    for path in update_reference(run, reference, allow_failed, keep):
         click.echo(f"Written: {path} ({path.stat().st_size / 1024:,.0f} KiB)")
     return 0
 

@@ -4,14 +4,16 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.comparison.compare import OBSERVATION
-from bench.comparison.pairing import newest_cells
+from bench.comparison.pairing import CELL, newest_cells
 from bench.errors import BenchError
 from bench.store import RUN_FILE, SCHEMA, TABLE, load_results
 
@@ -22,7 +24,9 @@ READ = ["model", "backend", "dataset", "protocol", "seed", "metric", "split", "n
 VOLATILE = ("run_id", "duration_s", "version", "git_commit", "created_at")
 
 
-def update_reference(run: Path, reference: Path, allow_failed: bool = False) -> list[Path]:
+def update_reference(
+    run: Path, reference: Path, allow_failed: bool = False, keep: bool = False
+) -> list[Path]:
     """Make ``reference`` say what ``run`` says.
 
     It gets ``run.json``, ``results.parquet`` and, to be read in a diff, ``values.csv``, which has
@@ -34,6 +38,8 @@ def update_reference(run: Path, reference: Path, allow_failed: bool = False) -> 
         run: a run directory.
         reference: a folder that is a reference, is empty, or does not exist.
         allow_failed: whether failed rows may become part of the reference.
+        keep: whether the reference's cells that ``run`` lacks stay: one that is made in several
+            runs, on several machines, say.
 
     Returns:
         The files written.
@@ -43,8 +49,14 @@ def update_reference(run: Path, reference: Path, allow_failed: bool = False) -> 
             is another kind of folder or cannot be written.
     """
     rows = _rows(run, allow_failed)
+    content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
     target = reference.resolve()
     _check_target(run, target)
+    if keep and (target / RUN_FILE).exists():
+        rows = _joined(rows, load_results(target))
+        before = json.loads((target / RUN_FILE).read_text(encoding="utf-8"))
+        commands = before["commands"]
+        content["commands"] = commands + [c for c in content["commands"] if c not in commands]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -57,7 +69,7 @@ def update_reference(run: Path, reference: Path, allow_failed: bool = False) -> 
         if target.exists():
             shutil.copytree(target, new)
         new.mkdir(exist_ok=True)
-        written = _write(rows, run, new)
+        written = _write(rows, content, new)
         _swap(new, target, staged / "old")
     except OSError as error:
         raise BenchError(
@@ -81,8 +93,14 @@ def _rows(run: Path, allow_failed: bool) -> pd.DataFrame:
             "reference with --allow-failed."
         )
     rows[list(VOLATILE)] = None
-    order = [*OBSERVATION, "protocol_hash", "seed", "cell_key"]
-    return rows.sort_values(order, kind="stable", ignore_index=True)
+    return rows
+
+
+def _joined(rows: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """Rows, and those of cells that they lack."""
+    names = [*CELL, "protocol_hash", "seed"]
+    replaced = pd.MultiIndex.from_frame(before[names]).isin(pd.MultiIndex.from_frame(rows[names]))
+    return pd.concat([before[~replaced], rows])
 
 
 def _check_target(run: Path, target: Path) -> None:
@@ -104,8 +122,9 @@ def _check_target(run: Path, target: Path) -> None:
         )
 
 
-def _write(rows: pd.DataFrame, run: Path, folder: Path) -> list[str]:
-    content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+def _write(rows: pd.DataFrame, content: Mapping[str, Any], folder: Path) -> list[str]:
+    order = [*OBSERVATION, "protocol_hash", "seed", "cell_key"]
+    rows = rows.sort_values(order, kind="stable", ignore_index=True)
     (folder / RUN_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     table = pa.Table.from_pandas(rows, SCHEMA, preserve_index=False)
     pq.write_table(table, folder / f"{TABLE}.parquet", compression="zstd")
