@@ -28,9 +28,10 @@ class SpikeLinear(nn.Linear):
             return super().forward(input)
         from baselines.neurons import lookup
 
+        rounded = torch.is_autocast_enabled("cpu")
         if len(input) >= ROWS_WORTH_A_TABLE:
-            return lookup.connect(input, self.weight, self.bias)
-        if self.weight.numel() >= MANY_WEIGHTS:
+            return lookup.connect(input, self.weight, self.bias, rounded)
+        if self.weight.numel() >= MANY_WEIGHTS and not rounded:
             return lookup.add_firing(input, self.weight, self.bias)
         return super().forward(input.to(self.weight.dtype))
 
@@ -82,14 +83,22 @@ def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
 
 def _of_bytes(spikes: Tensor, weight: Tensor, bias: Any, transposed: bool) -> Tensor:
     """The currents, perhaps not computed yet; see :class:`baselines.neurons.lookup.Currents`."""
-    if spikes.numel() // spikes.shape[1] < PIXELS_WORTH_A_TABLE:
-        return _dense(spikes.to(weight.dtype), weight, bias, transposed)
+    rounded = torch.is_autocast_enabled("cpu")
+    if not _worth_a_table(spikes):
+        dtype = torch.bfloat16 if rounded else weight.dtype
+        return _dense(spikes.to(dtype), weight.to(dtype), bias.to(dtype), transposed)
     from baselines.neurons import lookup
 
-    return lookup.convolve(spikes, weight, bias, transposed)
+    return lookup.convolve(spikes, weight, bias, transposed, rounded)
 
 
-def _dense(input: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
+def _worth_a_table(images: Tensor) -> bool:
+    """Whether they are spikes in bytes, and enough of them."""
+    pixels = images.numel() // images.shape[1]
+    return images.dtype == torch.uint8 and pixels >= PIXELS_WORTH_A_TABLE
+
+
+def _dense(input: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
     added = [1, 1] if transposed else _NONE
     return torch.convolution(
         input, weight, bias, _STRIDE, _PADDING, _DILATION, transposed, added, 1
@@ -121,23 +130,24 @@ class _Convolution(torch.autograd.Function):
     @custom_bwd(device_type="cpu")
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         input, weight = ctx.saved_tensors
-        input = input.to(weight.dtype)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_input = None
         if ctx.needs_input_grad[0]:
-            added = [1, 1] if ctx.transposed else _NONE
-            of_input = _gradient(gradient, input, weight, ctx.transposed, added, 0)
-        # A transposed convolution's weight gradient is that of the convolution which it transposes.
-        first, second = (input, gradient) if ctx.transposed else (gradient, input)
-        of_weight = _gradient(first, second, weight, False, _NONE, 1)
+            of_input = _dense(gradient, weight, None, not ctx.transposed)
+        if _worth_a_table(input) and weight.dtype != torch.bfloat16 and len(input) % 4 == 0:
+            from baselines.neurons import lookup
+
+            of_weight = lookup.weight_gradient(input, gradient, ctx.transposed)
+        else:
+            # A transposed convolution's weight gradient is that of the one which it transposes.
+            input = input.to(weight.dtype)
+            first, second = (input, gradient) if ctx.transposed else (gradient, input)
+            of_weight = _weight_gradient(first, second, weight)
         return of_input, of_weight, gradient.sum((0, 2, 3)), None, None
 
 
-def _gradient(
-    gradient: Tensor, input: Tensor, weight: Tensor, transposed: bool, added: list[int], which: int
-) -> Tensor:
-    """The gradient of the input (``which`` 0) or of the weight (1)."""
-    mask = [which == 0, which == 1, False]
+def _weight_gradient(gradient: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    mask = [False, True, False]
     return torch.ops.aten.convolution_backward(
-        gradient, input, weight, None, _STRIDE, _PADDING, _DILATION, transposed, added, 1, mask
-    )[which]
+        gradient, input, weight, None, _STRIDE, _PADDING, _DILATION, False, _NONE, 1, mask
+    )[1]

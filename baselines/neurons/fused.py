@@ -70,8 +70,7 @@ class FusedLIF(SpikingNeuron):
     ) -> tuple[Tensor, Tensor]:
         currents = lookup.computed(currents)
         narrow = self.bytes_taken and not torch.is_grad_enabled()
-        precise = currents.dtype in {torch.float32, torch.float64}
-        dtype = torch.uint8 if narrow and precise else currents.dtype
+        dtype = torch.uint8 if narrow else currents.dtype
         return fused_cpu.fire(currents, membrane, time_steps, self._constants, norm, dtype)
 
     @classmethod

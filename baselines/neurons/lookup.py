@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from baselines.neurons import lookup_kernels
+from baselines.neurons.compiled import PIECES
 from baselines.neurons.constants import LIFConstants
-from baselines.neurons.lookup_kernels import GROUP, LANES, TOGETHER
+from baselines.neurons.lookup_kernels import GROUP, LANES, TABLES, TOGETHER
 
 aten = torch.ops.aten
 # Images whose currents are summed side by side.
 STEPS = 16
+CACHE_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,10 @@ class Connections:
     """Which output pixel is connected to which input pixels, as the kernels take it.
 
     Attributes:
-        inputs: number of input pixels.
         taps: of the kernel.
         arrays: places, firsts, sources and taps, see :mod:`lookup_kernels`.
     """
 
-    inputs: int
     taps: int
     arrays: tuple[Any, Any, Any, Any]
 
@@ -65,19 +65,22 @@ def connections(height: int, width: int, transposed: bool) -> Connections:
     rank = np.argsort(places)
     order = np.lexsort((taps, rank[outputs]))
     firsts = np.concatenate([[0], np.cumsum(used[places].sum(1))])
-    inputs = height * width * (1 if transposed else 4)
-    return Connections(inputs, 9, (places, firsts, sources[order], taps[order]))
+    return Connections(9, (places, firsts, sources[order], taps[order]))
 
 
 @lru_cache
 def one_to_one() -> Connections:
     """That of a linear layer: one pixel, one tap."""
     only = np.array([0])
-    return Connections(1, 1, (only, np.array([0, 1]), only, only))
+    return Connections(1, (only, np.array([0, 1]), only, only))
 
 
 class Currents(Tensor):
-    """Currents ``(R, O, ...)``, or ``(T, N, O, ...)``, that are computed once they are needed."""
+    """Currents ``(R, O, ...)``, or ``(T, N, O, ...)``, that are computed once they are needed.
+
+    They are a function's result on the way to its neurons, not to be kept: spikes and weights must
+    not change before they are computed.
+    """
 
     _source: "_Source"
 
@@ -87,7 +90,7 @@ class Currents(Tensor):
         shape = torch.empty((*images, *source.pixels, len(source.bias)), device="meta")
         shape = shape.movedim(-1, len(images))
         currents: Currents = Tensor._make_wrapper_subclass(
-            cls, shape.shape, shape.stride(), dtype=source.weights.dtype
+            cls, shape.shape, shape.stride(), dtype=source.dtype
         )
         currents._source = source
         return currents
@@ -139,6 +142,7 @@ class _Source:
         bias: ``(O,)``.
         connections: of the pixels.
         pixels: ``(H, W)`` of the output; empty if it has none.
+        rounded: whether the currents are rounded to bfloat16, as the weights are.
     """
 
     spikes: Tensor
@@ -146,6 +150,12 @@ class _Source:
     bias: Tensor
     connections: Connections
     pixels: tuple[int, ...]
+    rounded: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the currents."""
+        return torch.bfloat16 if self.rounded else self.weights.dtype
 
     @cached_property
     def currents(self) -> Tensor:
@@ -153,8 +163,8 @@ class _Source:
         size = (len(self.spikes), self._outputs, self._channels)
         currents = self.weights.new_empty(size)
         time_steps = math.gcd(len(self.spikes), STEPS)
-        lookup_kernels.add_up(*self._arguments(), time_steps, currents.view(-1).numpy())
-        return self._restored(currents)
+        lookup_kernels.add_up(*self._arguments(time_steps), currents.view(-1).numpy())
+        return self._restored(currents.to(self.dtype))
 
     def fire(
         self,
@@ -174,8 +184,8 @@ class _Source:
         spikes = torch.empty((shape[0], *size), dtype=torch.uint8)
         number = ended.numpy().dtype.type
         lookup_kernels.fire(
-            *self._arguments(),
-            shape[0],
+            *self._arguments(shape[0]),
+            self.rounded,
             _padded(scale, LANES).numpy(),
             _padded(shift, LANES).numpy(),
             number(constants.decay),
@@ -185,12 +195,16 @@ class _Source:
         )
         return self._restored(spikes.flatten(0, 1)).view(shape), self._restored(ended)
 
-    def _arguments(self) -> tuple[Any, ...]:
+    def _arguments(self, time_steps: int) -> tuple[Any, ...]:
         """What both kernels take first."""
         spikes = _padded(self.spikes, GROUP * TOGETHER)
         groups = spikes.shape[-1] // GROUP
-        patterns = np.empty(spikes.numel() // GROUP, np.uint8)
-        lookup_kernels.pack(spikes.view(-1).numpy().view(np.uint32), patterns)
+        images = len(spikes) // time_steps
+        words = spikes.view(time_steps, images, -1).numpy().view(np.uint32)
+        image_stride = words.shape[-1] + CACHE_LINE
+        step_stride = images * image_stride + CACHE_LINE
+        patterns = np.empty(time_steps * step_stride, np.uint8)
+        lookup_kernels.pack(words, patterns, step_stride, image_stride)
         taps = self.connections.taps
         weights = _padded(_padded(self.weights.mT, GROUP * TOGETHER).mT, LANES)
         weights = weights.view(taps * groups, GROUP, -1, LANES)
@@ -202,9 +216,11 @@ class _Source:
             tables.view(-1).numpy(),
             *self.connections.arrays,
             _padded(self.bias, LANES).numpy(),
-            self.connections.inputs,
+            step_stride,
+            image_stride,
             groups,
             taps,
+            time_steps,
         )
 
     @property
@@ -236,7 +252,9 @@ def computed(currents: Tensor) -> Tensor:
     return currents.computed() if isinstance(currents, Currents) else currents
 
 
-def convolve(spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Currents:
+def convolve(
+    spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rounded: bool = False
+) -> Currents:
     """Currents of one of the papers' convolutions: 3x3, stride 2, padding 1 (output padding 1).
 
     Args:
@@ -244,6 +262,7 @@ def convolve(spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> 
         weight: as PyTorch lays it out, ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
         bias: ``(O,)``.
         transposed: whether height and width are doubled and not halved.
+        rounded: whether weights, bias and currents are rounded to bfloat16; sums are not.
     """
     height, width = spikes.shape[2:]
     if not transposed:
@@ -251,25 +270,69 @@ def convolve(spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> 
     axes = (2, 3, 0, 1) if transposed else (2, 3, 1, 0)
     source = _Source(
         spikes.flatten(2).mT.contiguous(),
-        weight.detach().permute(axes).flatten(0, 1),
-        bias.detach(),
+        _in_precision(weight, rounded).permute(axes).flatten(0, 1),
+        _in_precision(bias, rounded),
         connections(height, width, transposed),
         (2 * height, 2 * width) if transposed else (height, width),
+        rounded,
     )
     return Currents(source, (len(spikes),))
 
 
-def connect(spikes: Tensor, weight: Tensor, bias: Tensor) -> Currents:
+def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False) -> Currents:
     """Currents ``(R, O)`` of a linear layer.
 
     Args:
         spikes: 0 or 1, in bytes, ``(R, C)``.
         weight: ``(O, C)``.
         bias: ``(O,)``.
+        rounded: see :func:`convolve`.
     """
-    rows = spikes.contiguous()[:, None]
-    source = _Source(rows, weight.detach().mT[None], bias.detach(), one_to_one(), ())
+    source = _Source(
+        spikes.contiguous()[:, None],
+        _in_precision(weight, rounded).mT[None],
+        _in_precision(bias, rounded),
+        one_to_one(),
+        (),
+        rounded,
+    )
     return Currents(source, (len(spikes),))
+
+
+def weight_gradient(spikes: Tensor, gradient: Tensor, transposed: bool) -> Tensor:
+    """Gradient of the weight of :func:`convolve`, laid out as PyTorch does.
+
+    Args:
+        spikes: 0 or 1, in bytes, ``(R, C, H, W)``, R a multiple of four.
+        gradient: of the currents, ``(R, O, H', W')``.
+        transposed: as there.
+    """
+    height, width = (spikes if transposed else gradient).shape[2:]
+    joined = connections(height, width, transposed)
+    one, two, three, four = spikes.flatten(2).mT.flatten(1).unflatten(0, (-1, GROUP)).unbind(1)
+    size = one.shape[1]
+    patterns = torch.empty((len(one), size + CACHE_LINE), dtype=torch.uint8)
+    patterns[:, :size] = one | two << 1 | three << 2 | four << 3
+    rows = _padded(gradient.flatten(2).mT, LANES)
+    channels, blocks = spikes.shape[1], rows.shape[-1] // LANES
+    splits = max(1, min(PIECES // blocks, len(one) // TABLES))
+    sums = rows.new_zeros((splits, blocks, joined.taps * channels * LANES))
+    lookup_kernels.add_gradients(
+        patterns.view(-1).numpy(),
+        patterns.shape[1],
+        *joined.arrays,
+        rows.view(-1).numpy(),
+        channels,
+        joined.taps,
+        sums.numpy(),
+    )
+    found = sums.sum(0).view(blocks, 3, 3, channels, LANES).permute(3, 0, 4, 1, 2).flatten(1, 2)
+    found = found[:, : gradient.shape[1]]
+    return found if transposed else found.transpose(0, 1)
+
+
+def _in_precision(weight: Tensor, rounded: bool) -> Tensor:
+    return weight.detach().bfloat16().float() if rounded else weight.detach()
 
 
 def add_firing(spikes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -4,9 +4,10 @@ Four inputs that are 0 or 1 have 16 *patterns*. A table holds, for every four in
 their weights under each pattern; summing over all inputs then takes one addition for every four,
 however many of them fire (Arlazarov et al., 1970: the method of the four Russians).
 
-Arrays are flat. Patterns are ``(R, P, G)``: R images (at each time step), P input pixels, G groups
-of four channels. Tables are ``(B, K, G, 16, LANES)``: B blocks of output channels, K taps of the
-kernel. The connections of output pixel ``places[i]`` are the entries from ``firsts[i]`` to
+Arrays are flat. Patterns are ``(T, N, P, G)``: T time steps, N images, P input pixels, G groups of
+four channels. Steps and images begin at multiples of strides that keep them off the same few places
+in the processor's cache. Tables are ``(B, K, G, 16, LANES)``: B blocks of output channels, K taps
+of the kernel. The connections of output pixel ``places[i]`` are the entries from ``firsts[i]`` to
 ``firsts[i + 1]`` of ``sources``, an input pixel each, and of ``taps``.
 """
 
@@ -29,7 +30,10 @@ PATTERNS = 2**GROUP
 # Groups that are added to each other before they are added to a total: their tables take 16 KiB in
 # float32.
 TOGETHER = 8
+# Images whose totals are summed side by side, of which each takes as much of a table as it needs.
 IMAGES = 4
+# Tables of gradients that are used side by side: 16 KiB in float32.
+TABLES = 8
 
 
 class Lanes(types.Type):
@@ -142,19 +146,51 @@ def _zero_where(context: Any, ones: Any, lanes: Any) -> Any:
     return lanes(ones, lanes), generate
 
 
+def _bfloat16(lanes):  # type: ignore[no-untyped-def]
+    raise NotImplementedError("only within compiled code")
+
+
+@intrinsic
+def _rounded(context: Any, lanes: Any) -> Any:
+    """Float32 lanes, to the nearest bfloat16, ties to even."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(32), LANES)
+        half, sixteen, one, upper = (
+            ir.Constant(integers, [number] * LANES) for number in (0x7FFF, 16, 1, 0xFFFF0000)
+        )
+        bits = builder.bitcast(arguments[0], integers)
+        odd = builder.and_(builder.lshr(bits, sixteen), one)
+        bits = builder.and_(builder.add(bits, builder.add(half, odd)), upper)
+        return builder.bitcast(bits, arguments[0].type)
+
+    return lanes(lanes), generate
+
+
+@extending.overload(_bfloat16, inline="always")
+def _bfloat16_overload(lanes):  # type: ignore[no-untyped-def]
+    if lanes.number == types.float32:
+        return lambda lanes: _rounded(lanes)
+    return lambda lanes: lanes
+
+
 @Kernel
-def pack(spikes: Any, patterns: Any) -> None:
+def pack(spikes: Any, patterns: Any, step_stride: Any, image_stride: Any) -> None:
     """Patterns of spikes.
 
     Args:
-        spikes: ``(L,)`` uint32, each four bytes that are 0 or 1, the first the lowest.
-        patterns: ``(L,)`` uint8, written.
+        spikes: ``(T, N, P * G)`` uint32, each four bytes that are 0 or 1, the first the lowest.
+        patterns: uint8, written, see the module.
+        step_stride: of the patterns.
+        image_stride: alike.
     """
-    length = len(spikes)
-    for piece in numba.prange(PIECES):
-        for i in range(piece * length // PIECES, (piece + 1) * length // PIECES):
-            four = spikes[i]
-            patterns[i] = (four | four >> 7 | four >> 14 | four >> 21) & 15
+    steps, images, length = spikes.shape
+    for row in numba.prange(steps * images):
+        step, image = row // images, row % images
+        start = step * step_stride + image * image_stride
+        written, four = patterns[start : start + length], spikes[step, image]
+        for i in range(length):
+            written[i] = (four[i] | four[i] >> 7 | four[i] >> 14 | four[i] >> 21) & 15
 
 
 @Kernel
@@ -192,7 +228,8 @@ def _add(patterns: Any, row: Any, tables: Any, table: Any, total: Any) -> Any:
 def _sum(
     patterns: Any,
     row: Any,
-    stride: Any,
+    steps: Any,
+    step_stride: Any,
     images: Any,
     image_stride: Any,
     tables: Any,
@@ -202,7 +239,6 @@ def _sum(
     first: Any,
     last: Any,
     groups: Any,
-    steps: Any,
     totals: Any,
 ) -> None:
     """Add to each of ``totals`` all connections of a pixel.
@@ -211,8 +247,11 @@ def _sum(
 
     Args:
         patterns: see the module.
-        row: where those of the first total's image begin.
-        stride: from there to the next total's.
+        row: where those of the first image's first step begin.
+        steps: of each image.
+        step_stride: of the patterns.
+        images: whose totals are summed.
+        image_stride: of the patterns.
         tables: see the module.
         table: where that of the first tap begins.
         sources: see the module.
@@ -220,7 +259,7 @@ def _sum(
         first: of the pixel's connections.
         last: one behind its last.
         groups: G.
-        totals: ``(T * LANES,)``.
+        totals: ``(steps * images * LANES,)``, the steps outermost.
     """
     for connection in range(first, last):
         source = row + _item(sources, connection) * groups
@@ -229,7 +268,7 @@ def _sum(
             entries = tap + group * PATTERNS * LANES
             place = 0
             for step in range(steps):
-                pattern = source + step * stride + group
+                pattern = source + step * step_stride + group
                 for _ in range(images):
                     total = _add(patterns, pattern, tables, entries, _load(totals, place))
                     _store(totals, place, total)
@@ -246,7 +285,8 @@ def add_up(
     sources: Any,
     taps: Any,
     bias: Any,
-    pixels: Any,
+    step_stride: Any,
+    image_stride: Any,
     groups: Any,
     kernel: Any,
     time_steps: Any,
@@ -262,11 +302,12 @@ def add_up(
         sources: see the module.
         taps: see the module.
         bias: ``(B * LANES,)``.
-        pixels: P.
+        step_stride: of the patterns.
+        image_stride: alike.
         groups: G, a multiple of TOGETHER.
         kernel: K.
-        time_steps: T; the R images are N at each of them, the steps outermost.
-        currents: ``(R * Q * B * LANES,)`` for Q output pixels, written.
+        time_steps: T.
+        currents: ``(T * N * Q * B * LANES,)`` for Q output pixels, written.
     """
     outputs, channels = len(places), len(bias)
     neurons = len(currents) // time_steps
@@ -283,10 +324,11 @@ def add_up(
                 _store(totals, k * LANES, _load(bias, channel))
             _sum(
                 patterns,
-                image * pixels * groups,
-                images * pixels * groups,
+                image * image_stride,
+                time_steps,
+                step_stride,
                 some,
-                pixels * groups,
+                image_stride,
                 tables,
                 block * kernel * groups * PATTERNS * LANES,
                 sources,
@@ -294,14 +336,13 @@ def add_up(
                 _item(firsts, i),
                 _item(firsts, i + 1),
                 groups,
-                time_steps,
                 totals,
             )
             place = (image * outputs + _item(places, i)) * channels + channel
             for t in range(time_steps):
                 for k in range(some):
-                    total_ = _load(totals, (t * some + k) * LANES)
-                    _store(currents, t * neurons + place + k * outputs * channels, total_)
+                    current = _load(totals, (t * some + k) * LANES)
+                    _store(currents, t * neurons + place + k * outputs * channels, current)
 
 
 @Kernel
@@ -313,10 +354,12 @@ def fire(
     sources: Any,
     taps: Any,
     bias: Any,
-    pixels: Any,
+    step_stride: Any,
+    image_stride: Any,
     groups: Any,
     kernel: Any,
     time_steps: Any,
+    rounded: Any,
     scale: Any,
     shift: Any,
     decay: Any,
@@ -336,10 +379,12 @@ def fire(
         sources: as there.
         taps: as there.
         bias: as there.
-        pixels: as there.
+        step_stride: as there.
+        image_stride: as there.
         groups: as there.
         kernel: as there.
         time_steps: as there.
+        rounded: whether currents are rounded to bfloat16.
         scale: ``(B * LANES,)``.
         shift: alike.
         decay: of the potential.
@@ -363,10 +408,11 @@ def fire(
                 _store(totals, k * LANES, _load(bias, channel))
             _sum(
                 patterns,
-                image * pixels * groups,
-                images * pixels * groups,
+                image * image_stride,
+                time_steps,
+                step_stride,
                 some,
-                pixels * groups,
+                image_stride,
                 tables,
                 block * kernel * groups * PATTERNS * LANES,
                 sources,
@@ -374,7 +420,6 @@ def fire(
                 _item(firsts, i),
                 _item(firsts, i + 1),
                 groups,
-                time_steps,
                 totals,
             )
             for k in range(some):
@@ -382,6 +427,8 @@ def fire(
                 state = _load(membrane, place)
                 for t in range(time_steps):
                     current = _load(totals, (t * some + k) * LANES)
+                    if rounded:
+                        current = _bfloat16(current)
                     current = _plus(_times(_load(scale, channel), current), _load(shift, channel))
                     potential = _plus(_times(decays, state), current)
                     fires = _positive(_minus(potential, thresholds))
@@ -411,3 +458,92 @@ def add_firing(firsts: Any, firing: Any, weights: Any, bias: Any, currents: Any)
             for i in range(_item(firsts, row), _item(firsts, row + 1)):
                 current = _plus(current, _load(weights, _item(firing, i) * channels + channel))
             _store(currents, row * channels + channel, current)
+
+
+@numba.njit(inline="always")
+def _tabulate_images(gradients: Any, first: Any, stride: Any, table: Any, start: Any) -> None:
+    """A table of sums over the gradients of four images, the first at ``first``."""
+    one, two = _load(gradients, first), _load(gradients, first + stride)
+    three, four = _load(gradients, first + 2 * stride), _load(gradients, first + 3 * stride)
+    _store(table, start, _minus(one, one))
+    _store(table, start + LANES, one)
+    _store(table, start + 2 * LANES, two)
+    _store(table, start + 3 * LANES, _plus(one, two))
+    for bit, added in ((4, three), (8, four)):
+        for pattern in range(bit):
+            total = _plus(_load(table, start + pattern * LANES), added)
+            _store(table, start + (pattern + bit) * LANES, total)
+
+
+@numba.njit(inline="always")
+def _add_images(
+    patterns: Any, row: Any, stride: Any, count: Any, table: Any, start: Any, total: Any
+) -> Any:
+    """A total, and what ``count`` tables say of a channel's patterns."""
+    for i in range(count):
+        pattern = _item(patterns, row + i * stride)
+        total = _plus(total, _load(table, start + (i * PATTERNS + pattern) * LANES))
+    return total
+
+
+@Kernel
+def add_gradients(
+    patterns: Any,
+    stride: Any,
+    places: Any,
+    firsts: Any,
+    sources: Any,
+    taps: Any,
+    gradients: Any,
+    channels: Any,
+    kernel: Any,
+    sums: Any,
+) -> None:
+    """Gradients of weights: sums of the currents' gradients over the spikes that took part.
+
+    Here the patterns are of four images, and the tables of their gradients.
+
+    Args:
+        patterns: ``(F, P, C)`` uint8, each of a channel in four images.
+        stride: from the patterns of four images to the next.
+        places: see the module.
+        firsts: see the module.
+        sources: see the module.
+        taps: see the module.
+        gradients: of the currents, ``(4 * F * Q * B * LANES,)``.
+        channels: C.
+        kernel: K.
+        sums: ``(S, B, K * C * LANES)`` of zeros, for S parts of the images; written.
+    """
+    splits, blocks = sums.shape[:2]
+    outputs = len(places)
+    image = outputs * blocks * LANES
+    fours = len(gradients) // (GROUP * image)
+    flat, size = sums.reshape(-1), PATTERNS * LANES
+    for piece in numba.prange(PIECES):
+        table = np.empty(TABLES * size, sums.dtype)
+        for at in range(piece * splits * blocks // PIECES, (piece + 1) * splits * blocks // PIECES):
+            split, block = at // blocks, at % blocks
+            end = (split + 1) * fours // splits
+            for four in range(split * fours // splits, end, TABLES):
+                some = min(TABLES, end - four)
+                for i in range(outputs):
+                    place = _item(places, i) * blocks * LANES + block * LANES
+                    for k in range(some):
+                        first = (four + k) * GROUP * image + place
+                        _tabulate_images(gradients, first, image, table, k * size)
+                    for connection in range(_item(firsts, i), _item(firsts, i + 1)):
+                        row = four * stride + _item(sources, connection) * channels
+                        into = (at * kernel + _item(taps, connection)) * channels * LANES
+                        for channel in range(channels):
+                            total = _load(flat, into)
+                            if some == TABLES:
+                                total = _add_images(
+                                    patterns, row + channel, stride, TABLES, table, 0, total
+                                )
+                            else:
+                                total = _add_images(
+                                    patterns, row + channel, stride, some, table, 0, total
+                                )
+                            _store(flat, into, total)
+                            into += LANES

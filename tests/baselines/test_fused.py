@@ -107,6 +107,24 @@ def test_bfloat16_is_rounded_at_the_synapses_only(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("images", [3, 300])
+def test_bfloat16_spikes_of_bytes_are_rounded_where_those_of_numbers_are(name, images):
+    build, shape, features = LAYERS[name]
+    layer = layers_of(build, features)[1].eval()
+    inputs = spike_trains(5, images, shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = layer(inputs)
+        with torch.no_grad():
+            spikes = layer(inputs.to(torch.uint8))
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            precise = layer(inputs.to(torch.uint8))
+    assert spikes.dtype == torch.uint8
+    assert (spikes != expected).float().mean() < 2e-4
+    if images == 300:
+        assert (spikes != precise).any()
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_bfloat16_gradients_are_the_float32_ones_up_to_their_rounding(name):
     build, shape, features = LAYERS[name]
     layer = layers_of(build, features)[1].train()

@@ -23,7 +23,7 @@ def bytes_of(seed, rate, *shape):
 
 def assert_equal_up_to_rounding(found, expected):
     tolerance = DTYPES[expected.dtype] * max(1, expected.abs().max().item())
-    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    torch.testing.assert_close(found, expected.detach(), rtol=0, atol=tolerance)
 
 
 settled = settings(max_examples=40, deadline=None)
@@ -43,6 +43,7 @@ def test_convolutions_are_the_dense_ones(seed, images, channels, size, rate, tra
     inputs, outputs = channels
     shape = (inputs, outputs, 3, 3) if transposed else (outputs, inputs, 3, 3)
     weight, bias = draws(seed, dtype, shape, (outputs,))
+    weight.requires_grad_()
     spikes = bytes_of(seed, rate, images, inputs, *size)
     numbers = spikes.to(dtype)
     if transposed:
@@ -52,6 +53,10 @@ def test_convolutions_are_the_dense_ones(seed, images, channels, size, rate, tra
     currents = lookup.convolve(spikes, weight, bias, transposed)
     assert currents.shape == expected.shape
     assert_equal_up_to_rounding(currents.computed(), expected)
+    if images % 4 == 0:
+        gradient = draws(seed + 1, dtype, expected.shape)[0]
+        (wanted,) = torch.autograd.grad(expected, weight, gradient)
+        assert_equal_up_to_rounding(lookup.weight_gradient(spikes, gradient, transposed), wanted)
 
 
 @settled
