@@ -69,10 +69,12 @@ def test_float32_spikes_are_the_reference_ones_up_to_rounding(name, training, im
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("training", [True, False])
-def test_float64_spikes_and_gradients_are_the_reference_ones(name, training):
+@pytest.mark.parametrize("images", [7, 60])
+def test_float64_spikes_and_gradients_are_the_reference_ones(name, training, images):
+    """Few images and many take different ways."""
     build, shape, features = LAYERS[name]
     reference, fused = layers_of(build, features)
-    inputs = spike_trains(5, 7, shape).requires_grad_()
+    inputs = spike_trains(5, images, shape).requires_grad_()
     weights = torch.randn_like(reference.train(training)(inputs))
     assert torch.equal(fused.train(training)(inputs), reference(inputs))
     expected = gradients(reference, inputs, weights)
