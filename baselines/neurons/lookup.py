@@ -206,7 +206,7 @@ class _Source:
         patterns = np.empty(time_steps * step_stride, np.uint8)
         lookup_kernels.pack(words, patterns, step_stride, image_stride)
         taps = self.connections.taps
-        weights = _padded(_padded(self.weights.mT, GROUP * TOGETHER).mT, LANES)
+        weights = _padded(self.weights, GROUP * TOGETHER, LANES)
         weights = weights.view(taps * groups, GROUP, -1, LANES)
         # Allocated by PyTorch, whose memory starts where the processor's widest loads do best.
         tables = weights.new_empty((weights.shape[2], taps * groups, 2**GROUP, LANES))
@@ -241,10 +241,13 @@ class _Source:
         return rows.unflatten(1, self.pixels).movedim(-1, 1)
 
 
-def _padded(tensor: Tensor, multiple: int) -> Tensor:
-    """Contiguous, with zeros behind the last axis up to a multiple."""
-    missing = -tensor.shape[-1] % multiple
-    return F.pad(tensor, (0, missing)) if missing else tensor.contiguous()
+def _padded(tensor: Tensor, *multiples: int) -> Tensor:
+    """Contiguous, with zeros behind the last axes, up to a multiple of each."""
+    sizes = tensor.shape[-len(multiples) :]
+    missing = [-size % multiple for size, multiple in zip(sizes, multiples, strict=True)]
+    if any(missing):
+        tensor = F.pad(tensor, [number for m in reversed(missing) for number in (0, m)])
+    return tensor.contiguous()
 
 
 def computed(currents: Tensor) -> Tensor:
