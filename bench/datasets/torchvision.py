@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import shutil
 import tempfile
 from pathlib import Path
 from typing import ClassVar
@@ -160,14 +161,13 @@ class CIFAR10(TorchvisionDataset, InMemoryDataset):
 
     def read(self) -> tuple[Split, Split]:
         """Both splits: images ``(N, 32, 32, 3)`` uint8, labels 0..9."""
-        from torchvision.datasets.utils import extract_archive
-
         require_here(self)
         if self._is_unpacked():
             return self._read_batches(self.root)
         self.verify(self.root / self.archive, self.torchvision().tgz_md5)
         with tempfile.TemporaryDirectory() as folder:
-            extract_archive(self.root / self.archive, folder)
+            # Not torchvision's: before 0.29.2 that lets an archive write outside the folder.
+            shutil.unpack_archive(self.root / self.archive, folder, filter="data")
             return self._read_batches(Path(folder))
 
     def _read_batches(self, root: Path) -> tuple[Split, Split]:
