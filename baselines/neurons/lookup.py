@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from baselines.neurons import lookup_kernels
-from baselines.neurons.compiled import PIECES
 from baselines.neurons.constants import LIFConstants
 from baselines.neurons.lookup_kernels import GROUP, LANES, TABLES, TOGETHER
 
@@ -26,6 +25,8 @@ aten = torch.ops.aten
 # Images whose currents are summed side by side.
 STEPS = 16
 CACHE_LINE = 64
+# Of the work of a weight gradient, each with sums of its own.
+PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -318,7 +319,7 @@ def weight_gradient(spikes: Tensor, gradient: Tensor, transposed: bool) -> Tenso
     patterns[:, :size] = one | two << 1 | three << 2 | four << 3
     rows = _padded(gradient.flatten(2).mT, LANES)
     channels, blocks = spikes.shape[1], rows.shape[-1] // LANES
-    splits = max(1, min(PIECES // blocks, len(one) // TABLES))
+    splits = max(1, min(PARTS // blocks, len(one) // TABLES))
     sums = rows.new_zeros((splits, blocks, joined.taps * channels * LANES))
     lookup_kernels.add_gradients(
         patterns.view(-1).numpy(),
