@@ -1,12 +1,14 @@
 """How the C library's allocator treats the memory that tensors free."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER = 2**31 - 1
+_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 
 def keep_freed_memory() -> bool:
@@ -15,7 +17,11 @@ def keep_freed_memory() -> bool:
     By default it hands blocks above 32 MB back to the kernel when they are freed, and each new one
     costs page faults: about a third of a training step. Returns whether the C library is glibc
     and took the setting; with any other nothing changes.
+
+    PyTorch is asked for huge pages as well, which it heeds if it has allocated no tensor of 2 MB
+    yet: whoever goes through tensors of tens of megabytes waits less for addresses.
     """
+    os.environ.setdefault(_HUGE_PAGES, "1")
     mallopt = _of_c_library("mallopt")
     if mallopt is None:
         return False

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,24 @@ def test_what_is_kept_is_not_counted_as_the_memory_of_what_comes_next():
     during, after = map(int, output.split())
     assert during > 250 * 2**20
     assert after < 50 * 2**20
+
+
+HUGE = """
+import re
+import torch
+from bench.allocator import keep_freed_memory
+assert keep_freed_memory()
+tensor = torch.ones(300 * 2**18)
+with open("/proc/self/smaps_rollup") as rollup:
+    print(re.search(r"AnonHugePages: *([0-9]+)", rollup.read())[1])
+"""
+ON_REQUEST = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not ON_REQUEST.exists() or "[never]" in ON_REQUEST.read_text(), reason="no huge pages here"
+)
+def test_large_tensors_lie_in_huge_pages():
+    command = [sys.executable, "-c", HUGE]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert int(output) > 200 * 2**10
