@@ -8,13 +8,18 @@ of the convolution that it transposes. The values are the same, up to the order 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
+
+from baselines.neurons.deferred import Spikes, bytes_of
 
 _STRIDE, _PADDING, _DILATION, _NONE = [2, 2], [1, 1], [1, 1], [0, 0]
 # A table of weights costs more than it saves for fewer pixels, or fewer rows of a linear layer.
 PIXELS_WORTH_A_TABLE = 512
 ROWS_WORTH_A_TABLE = 1024
+# The tables of its gradients cost less.
+ROWS_WORTH_LOOKING_BACK = 128
 # Weights that no core's cache holds: of few rows it is then faster to read those that count.
 MANY_WEIGHTS = 2**20
 
@@ -24,11 +29,13 @@ class SpikeLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(R, C)`` to ``(R, C')``."""
+        rounded = torch.is_autocast_enabled("cpu")
+        if isinstance(input, Spikes) and not rounded:
+            return _Connection.apply(input, self.weight, self.bias)
         if input.dtype != torch.uint8:
             return super().forward(input)
         from baselines.neurons import lookup
 
-        rounded = torch.is_autocast_enabled("cpu")
         if len(input) >= ROWS_WORTH_A_TABLE:
             return lookup.connect(input, self.weight, self.bias, rounded)
         if self.weight.numel() >= MANY_WEIGHTS and not rounded:
@@ -113,18 +120,13 @@ class _Convolution(torch.autograd.Function):
     def forward(
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, transposed: bool, of_spikes: bool
     ) -> Tensor:
+        input = bytes_of(input) if of_spikes else input
         input = input.contiguous(memory_format=torch.channels_last)
         ctx.transposed = transposed
-        if not of_spikes:
-            ctx.save_for_backward(input, weight)
-            return _dense(input, weight, bias, transposed)
-        spikes = input.to(torch.uint8)
-        ctx.save_for_backward(spikes, weight)
-        if weight.dtype == torch.bfloat16:
-            return _dense(input, weight, bias, transposed)
-        from baselines.neurons import lookup
-
-        return lookup.computed(_of_bytes(spikes, weight, bias, transposed))
+        ctx.save_for_backward(input, weight)
+        if of_spikes and weight.dtype != torch.bfloat16:
+            return _of_bytes(input, weight, bias, transposed)
+        return _dense(input.to(weight.dtype), weight, bias, transposed)
 
     @staticmethod
     @custom_bwd(device_type="cpu")
@@ -137,13 +139,14 @@ class _Convolution(torch.autograd.Function):
         if _worth_a_table(input) and weight.dtype != torch.bfloat16 and len(input) % 4 == 0:
             from baselines.neurons import lookup
 
-            of_weight = lookup.weight_gradient(input, gradient, ctx.transposed)
+            of_weight, of_bias = lookup.convolution_gradients(input, gradient, ctx.transposed)
         else:
             # A transposed convolution's weight gradient is that of the one which it transposes.
             input = input.to(weight.dtype)
             first, second = (input, gradient) if ctx.transposed else (gradient, input)
             of_weight = _weight_gradient(first, second, weight)
-        return of_input, of_weight, gradient.sum((0, 2, 3)), None, None
+            of_bias = gradient.sum((0, 2, 3))
+        return of_input, of_weight, of_bias, None, None
 
 
 def _weight_gradient(gradient: Tensor, input: Tensor, weight: Tensor) -> Tensor:
@@ -151,3 +154,26 @@ def _weight_gradient(gradient: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.aten.convolution_backward(
         gradient, input, weight, None, _STRIDE, _PADDING, _DILATION, False, _NONE, 1, mask
     )[1]
+
+
+class _Connection(torch.autograd.Function):
+    """A linear layer of spikes in bytes."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Spikes, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(input.fired, weight)
+        if len(input) >= ROWS_WORTH_A_TABLE:
+            from baselines.neurons import lookup
+
+            return lookup.connect(input.fired, weight, bias)
+        return F.linear(input.computed(), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        spikes, weight = ctx.saved_tensors
+        of_input = gradient @ weight if ctx.needs_input_grad[0] else None
+        if len(spikes) < ROWS_WORTH_LOOKING_BACK or len(spikes) % 4:
+            return of_input, gradient.T @ spikes.to(gradient.dtype), gradient.sum(0)
+        from baselines.neurons import lookup
+
+        return of_input, *lookup.linear_gradients(spikes, gradient)

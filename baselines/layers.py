@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.neurons.deferred import Spikes, Weighted, bytes_of
 from bench.model import SpikingNeuron
 
 EPSILON = 1e-5
@@ -146,10 +147,11 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: list[float], spikes: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.weights, ctx.dtype = weights, spikes.dtype
-        if spikes.dtype == torch.uint8:
+        ctx.in_bytes = isinstance(spikes, Spikes) or spikes.dtype == torch.uint8
+        if ctx.in_bytes:
             from baselines.neurons import fused_cpu
 
-            return fused_cpu.weighted_sum(spikes, torch.tensor(weights, dtype=dtype))
+            return fused_cpu.weighted_sum(bytes_of(spikes), torch.tensor(weights, dtype=dtype))
         total = torch.zeros_like(spikes[0], dtype=dtype)
         for weight, spike in zip(weights, spikes, strict=True):
             total.add_(spike, alpha=weight)
@@ -158,7 +160,8 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         weights = torch.tensor(ctx.weights, dtype=ctx.dtype, device=gradient.device)
-        return None, gradient.to(ctx.dtype) * weights.view(-1, *[1] * gradient.dim()), None
+        of_spikes = Weighted(weights, gradient.to(ctx.dtype))
+        return None, of_spikes if ctx.in_bytes else of_spikes.computed(), None
 
 
 def readout_weights(time_steps: int) -> Tensor:

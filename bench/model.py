@@ -66,7 +66,7 @@ class SpikingNeuron(nn.Module, ABC):
     Attributes:
         memory_format: how the images that the currents are computed from lie best in memory.
         bytes_taken: set by whoever can take the spikes in bytes (uint8). Where no gradient flows a
-            backend may then give them so.
+            backend may then give them so, and elsewhere as numbers of which it keeps the bytes.
     """
 
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format

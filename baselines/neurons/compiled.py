@@ -118,7 +118,7 @@ def fire(
     width = scale.shape[0]
     tiles = (neurons + width - 1) // width
     moves = currents.shape[0] > 1
-    rest = scale[0] * 0
+    rest = scale.dtype.type(0)
     none, one = _stored(rest, spikes[0, 0]), _stored(rest + 1, spikes[0, 0])
     for piece in numba.prange(PIECES):
         for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
@@ -146,6 +146,7 @@ def fire_backward(
     centre: Any,
     window: Any,
     membrane: Any,
+    factors: Any,
     of_spikes: Any,
     of_membrane: Any,
     of_normalised: Any,
@@ -164,21 +165,23 @@ def fire_backward(
         centre: of the surrogate gradient's window, less the threshold.
         window: its width, and one over its height.
         membrane: ``(L,)``, where the neurons started.
-        of_spikes: gradients of the spikes, ``(T, L)``.
+        factors: ``(T,)``, multiply the gradients of the spikes.
+        of_spikes: those gradients, ``(T, L)``, or ``(1, L)`` for the same at each step.
         of_membrane: of the last membrane, ``(L,)``; becomes that of the first.
         of_normalised: of ``scale * x + shift``, ``(T, L)`` or ``(1, L)``, written; in the latter
             case added to.
         sums: ``(PIECES, W)``, to which the gradients are added.
         products: alike, times the currents less their mean.
     """
-    time_steps, neurons = of_spikes.shape
+    time_steps, neurons = len(factors), of_spikes.shape[1]
     width = scale.shape[0]
     tiles = (neurons + width - 1) // width
-    moves = currents.shape[0] > 1
-    rest = scale[0] * 0
-    half = window / 2
+    moves, differ = currents.shape[0] > 1, of_spikes.shape[0] > 1
+    rest = scale.dtype.type(0)
+    half = window * scale.dtype.type(0.5)
     for piece in numba.prange(PIECES):
-        potentials, state = np.empty((time_steps, width), scale.dtype), np.empty_like(scale)
+        potentials = np.empty((time_steps, width), scale.dtype)
+        state, gradients = np.empty_like(scale), np.empty_like(scale)
         total, product = sums[piece], products[piece]
         for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
             first, last = tile * width, min((tile + 1) * width, neurons)
@@ -195,18 +198,24 @@ def fire_backward(
             for t in range(time_steps - 1, -1, -1):
                 current = currents[t if moves else 0, first:last]
                 potential = potentials[t]
-                of_spike = of_spikes[t, first:last]
+                factor, of_spike = factors[t], of_spikes[t if differ else 0, first:last]
                 written = of_normalised[t if moves else 0, first:last]
+                # One loop of all would use more arrays than LLVM checks for overlaps, and so
+                # no vectors.
                 for i in range(last - first):
                     excess = potential[i] - threshold
-                    of_firing = (_number(of_spike[i]) - of_state[i] * potential[i]) / window
+                    of_spiking = factor * _number(of_spike[i])
+                    of_firing = (of_spiking - of_state[i] * potential[i]) / window
                     gradient = of_firing if abs(excess - centre) < half else rest
                     gradient += rest if excess > 0 else of_state[i]
                     of_state[i] = decay * gradient
-                    total[i] += gradient
-                    product[i] += gradient * (_number(current[i]) - mean[i])
+                    gradients[i] = gradient
+                for i in range(last - first):
+                    total[i] += gradients[i]
+                    product[i] += gradients[i] * (_number(current[i]) - mean[i])
+                for i in range(last - first):
                     before = rest if moves else _number(written[i])
-                    written[i] = _stored(before + gradient, written[i])
+                    written[i] = _stored(before + gradients[i], written[i])
 
 
 @Kernel

@@ -49,15 +49,19 @@ class FusedLIF(SpikingNeuron):
             return super().integrate_normalised(currents, norm, repeats, membrane)
         mean, variance = norm.running_mean, norm.running_var
         if norm.training:
-            currents = lookup.computed(currents)
-            mean, variance = fused_cpu.moments(currents)
+            mean, variance = (
+                currents.moments
+                if isinstance(currents, lookup.Currents)
+                else fused_cpu.moments(currents)
+            )
             norm.track(mean, variance * (values / (values - 1)))
         deviation = torch.sqrt(variance + EPSILON)
         weight = norm.weight * norm.scale
         normalisation = fused_cpu.Normalisation(
             weight, norm.bias, mean, 1 / deviation, norm.training
         )
-        if isinstance(currents, lookup.Currents):
+        known = not (norm.training or torch.is_grad_enabled())
+        if known and isinstance(currents, lookup.Currents):
             return currents.fire(membrane, *normalisation.affine, self._constants)
         return self._fire(currents, membrane, repeats * len(currents), normalisation)
 
@@ -68,10 +72,9 @@ class FusedLIF(SpikingNeuron):
         time_steps: int,
         norm: fused_cpu.Normalisation | None,
     ) -> tuple[Tensor, Tensor]:
-        currents = lookup.computed(currents)
-        narrow = self.bytes_taken and not torch.is_grad_enabled()
-        dtype = torch.uint8 if narrow else currents.dtype
-        return fused_cpu.fire(currents, membrane, time_steps, self._constants, norm, dtype)
+        return fused_cpu.fire(
+            currents, membrane, time_steps, self._constants, norm, self.bytes_taken
+        )
 
     @classmethod
     def implementation(cls, device: torch.device) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from baselines.neurons import compiled
 from baselines.neurons.constants import LIFConstants
+from baselines.neurons.deferred import Spikes, Weighted, computed
 
 CHANNELS = 2
 TILE = 1024
@@ -66,7 +67,7 @@ def fire(
     time_steps: int,
     constants: LIFConstants,
     norm: Normalisation | None,
-    dtype: torch.dtype,
+    in_bytes: bool,
 ) -> tuple[Tensor, Tensor]:
     """Spikes ``(T, N, ...)`` and the last potential ``(N, ...)`` after its reset.
 
@@ -76,7 +77,8 @@ def fire(
         time_steps: T.
         constants: of the neurons.
         norm: applied to the currents first.
-        dtype: of the spikes: that of the currents, or uint8, through which no gradient flows.
+        in_bytes: whether the spikes are kept in bytes. Where a gradient may flow they are
+            :class:`Spikes` then, else uint8.
     """
     if membrane is None:
         membrane = torch.zeros(currents.shape[1:], dtype=_computed(currents))
@@ -84,7 +86,11 @@ def fire(
         (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.mean, norm.inverse_deviation)
     )
     of_batch = norm is not None and norm.of_batch
-    return _Firing.apply(currents, membrane, *parameters, of_batch, time_steps, constants, dtype)
+    dtype = torch.uint8 if in_bytes else currents.dtype
+    wrapped = in_bytes and torch.is_grad_enabled()
+    return _Firing.apply(
+        currents, membrane, *parameters, of_batch, time_steps, constants, dtype, wrapped
+    )
 
 
 def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
@@ -109,8 +115,9 @@ class _Firing(torch.autograd.Function):
         time_steps: int,
         constants: LIFConstants,
         dtype: torch.dtype,
+        wrapped: bool,
     ) -> tuple[Tensor, Tensor]:
-        laid_out = _channels_last(currents)
+        laid_out = _channels_last(computed(currents))
         started = _channels_last(membrane, CHANNELS - 1)
         ctx.save_for_backward(laid_out, started, weight, bias, mean, inverse_deviation)
         ctx.of_batch, ctx.constants = of_batch, constants
@@ -127,13 +134,15 @@ class _Firing(torch.autograd.Function):
             _rows(ended[None])[0],
             _rows(spikes),
         )
-        return _restored(spikes), _restored(ended, CHANNELS - 1)
+        spikes = _restored(spikes)
+        spikes = Spikes(spikes, currents.dtype) if wrapped else spikes
+        return spikes, _restored(ended, CHANNELS - 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         currents, started, *parameters = ctx.saved_tensors
         scale, shift, mean = _affine(started, *parameters)
-        of_spikes = _channels_last(gradients[0].to(currents.dtype))
+        factors, of_spikes = _factors(gradients[0].to(currents.dtype))
         of_membrane = _channels_last(gradients[1], CHANNELS - 1).clone()
         moves = len(currents) > 1
         of_currents = (
@@ -152,7 +161,8 @@ class _Firing(torch.autograd.Function):
             number(constants.centre),
             number(constants.width),
             _rows(started[None])[0],
-            _rows(of_spikes),
+            factors.to(started.dtype).numpy(),
+            _rows(_channels_last(of_spikes)),
             _rows(of_membrane[None])[0],
             _rows(of_currents),
             sums,
@@ -166,8 +176,15 @@ class _Firing(torch.autograd.Function):
             _restored(of_membrane, CHANNELS - 1),
             of_weight,
             of_bias,
-            *(None,) * 6,
+            *(None,) * 7,
         )
+
+
+def _factors(of_spikes: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of spikes: factors ``(T,)``, of what is ``(T, N, ...)`` or ``(1, N, ...)``."""
+    if isinstance(of_spikes, Weighted):
+        return of_spikes.weights, of_spikes.step[None]
+    return of_spikes.new_ones(len(of_spikes)), of_spikes
 
 
 def _through_norm(

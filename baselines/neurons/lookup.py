@@ -1,12 +1,12 @@
 """Currents of spikes by table look-up on the CPU: tensors in, :mod:`lookup_kernels` within.
 
 Sums of weights over spikes need no multiplications, and the sums over any four inputs can be kept
-in a table. What :func:`look_up` gives is a tensor of currents that are not computed yet: neurons
+in a table. What :func:`convolve` gives is a tensor of currents that are not computed yet: neurons
 that know it compute them as they go, and for anyone else they are computed once they are used.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -15,10 +15,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from baselines.neurons import lookup_kernels
+from baselines.neurons.compiled import PIECES
 from baselines.neurons.constants import LIFConstants
+from baselines.neurons.deferred import Deferred
 from baselines.neurons.lookup_kernels import GROUP, LANES, TABLES, TOGETHER
 
 aten = torch.ops.aten
@@ -76,14 +77,11 @@ def one_to_one() -> Connections:
     return Connections(1, (only, np.array([0, 1]), only, only))
 
 
-class Currents(Tensor):
-    """Currents ``(R, O, ...)``, or ``(T, N, O, ...)``, that are computed once they are needed.
-
-    They are a function's result on the way to its neurons, not to be kept: spikes and weights must
-    not change before they are computed.
-    """
+class Currents(Deferred):
+    """Currents ``(R, O, ...)``, or ``(T, N, O, ...)``, that are computed once they are needed."""
 
     _source: "_Source"
+    _images: Sequence[int]
 
     @staticmethod
     def __new__(cls, source: "_Source", images: Sequence[int]) -> "Currents":
@@ -93,28 +91,31 @@ class Currents(Tensor):
         currents: Currents = Tensor._make_wrapper_subclass(
             cls, shape.shape, shape.stride(), dtype=source.dtype
         )
-        currents._source = source
+        currents._source, currents._images = source, images
         return currents
 
     def __init__(self, source: "_Source", images: Sequence[int]) -> None:
         super().__init__()
 
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, function: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Images may be put on other axes; what else is done to it is done to the numbers."""
+    def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
+        """Images may be put on other axes."""
+        if function is aten.detach.default:
+            return Currents(self._source, self._images)
+        of_image = [len(self._source.bias), *self._source.pixels]
         if function is aten.view.default:
-            source, shape = args[0]._source, args[1]
-            of_image = [len(source.bias), *source.pixels]
+            shape = list(args[0])
             if shape[-len(of_image) :] == of_image and -1 not in shape:
-                return cls(source, shape[: -len(of_image)])
-        args, kwargs = tree_map_only(cls, cls.computed, (args, dict(kwargs or {})))
-        return function(*args, **kwargs)
+                return Currents(self._source, shape[: -len(of_image)])
+        return None
 
     def computed(self) -> Tensor:
         """The numbers, with the channels last in memory."""
         return self._source.currents.view(self.shape)
+
+    @property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance by channel, each ``(O,)``."""
+        return self._source.moments
 
     def fire(
         self, membrane: Tensor | None, scale: Tensor, shift: Tensor, constants: LIFConstants
@@ -158,14 +159,38 @@ class _Source:
         """Precision of the currents."""
         return torch.bfloat16 if self.rounded else self.weights.dtype
 
-    @cached_property
+    @property
     def currents(self) -> Tensor:
         """``(R, O, H, W)`` or ``(R, O)``."""
+        return self._summed[0]
+
+    @property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance by channel, of the currents before they are rounded."""
+        origins, sums, squares, counts = self._summed[1]
+        counts = counts.repeat_interleave(LANES, 1)
+        mean = (counts * origins + sums).sum(0) / counts.sum(0)
+        apart = origins - mean
+        variance = (squares + 2 * apart * sums + counts * apart.square()).sum(0) / counts.sum(0)
+        mean, variance = torch.stack([mean, variance.clamp_min(0)]).to(self.weights)
+        return mean[: len(self.bias)], variance[: len(self.bias)]
+
+    @cached_property
+    def _summed(self) -> tuple[Tensor, list[Tensor]]:
+        """Currents, and of each piece of the work what :meth:`moments` is made of, in float64."""
         size = (len(self.spikes), self._outputs, self._channels)
         currents = self.weights.new_empty(size)
         time_steps = math.gcd(len(self.spikes), STEPS)
-        lookup_kernels.add_up(*self._arguments(time_steps), currents.view(-1).numpy())
-        return self._restored(currents.to(self.dtype))
+        pieces = [self.weights.new_zeros((PIECES, self._channels)) for _ in range(3)]
+        counts = torch.zeros((PIECES, self._channels // LANES), dtype=torch.int64)
+        lookup_kernels.add_up(
+            *self._arguments(time_steps),
+            currents.view(-1).numpy(),
+            *(piece.view(-1).numpy() for piece in pieces),
+            counts.numpy(),
+        )
+        of_pieces = [piece.double() for piece in (*pieces, counts)]
+        return self._restored(currents.to(self.dtype)), of_pieces
 
     def fire(
         self,
@@ -251,11 +276,6 @@ def _padded(tensor: Tensor, *multiples: int) -> Tensor:
     return tensor.contiguous()
 
 
-def computed(currents: Tensor) -> Tensor:
-    """The numbers of currents of any kind."""
-    return currents.computed() if isinstance(currents, Currents) else currents
-
-
 def convolve(
     spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rounded: bool = False
 ) -> Currents:
@@ -303,8 +323,10 @@ def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False)
     return Currents(source, (len(spikes),))
 
 
-def weight_gradient(spikes: Tensor, gradient: Tensor, transposed: bool) -> Tensor:
-    """Gradient of the weight of :func:`convolve`, laid out as PyTorch does.
+def convolution_gradients(
+    spikes: Tensor, gradient: Tensor, transposed: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias of :func:`convolve`, laid out as PyTorch does.
 
     Args:
         spikes: 0 or 1, in bytes, ``(R, C, H, W)``, R a multiple of four.
@@ -313,14 +335,32 @@ def weight_gradient(spikes: Tensor, gradient: Tensor, transposed: bool) -> Tenso
     """
     height, width = (spikes if transposed else gradient).shape[2:]
     joined = connections(height, width, transposed)
-    one, two, three, four = spikes.flatten(2).mT.flatten(1).unflatten(0, (-1, GROUP)).unbind(1)
-    size = one.shape[1]
-    patterns = torch.empty((len(one), size + CACHE_LINE), dtype=torch.uint8)
-    patterns[:, :size] = one | two << 1 | three << 2 | four << 3
-    rows = _padded(gradient.flatten(2).mT, LANES)
-    channels, blocks = spikes.shape[1], rows.shape[-1] // LANES
-    splits = max(1, min(PARTS // blocks, len(one) // TABLES))
+    of_weight, of_bias = _gradients(spikes.flatten(2).mT, gradient.flatten(2).mT, joined)
+    of_weight = of_weight.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
+    return of_weight if transposed else of_weight.transpose(0, 1), of_bias
+
+
+def linear_gradients(spikes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias of :func:`connect`, those of the weight with the outputs last.
+
+    Args:
+        spikes: 0 or 1, in bytes, ``(R, C)``, R a multiple of four.
+        gradient: of the currents, ``(R, O)``.
+    """
+    of_weight, of_bias = _gradients(spikes[:, None], gradient[:, None], one_to_one())
+    return of_weight[0].mT, of_bias
+
+
+def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[Tensor, Tensor]:
+    """Those of weights ``(K, C, O)`` and bias, for spikes ``(R, P, C)`` and ``(R, Q, O)``."""
+    by_four = spikes.flatten(1).unflatten(0, (-1, GROUP)).contiguous()
+    patterns = torch.empty((len(by_four), by_four.shape[2] + CACHE_LINE), dtype=torch.uint8)
+    lookup_kernels.pack_images(by_four.numpy(), patterns.numpy())
+    rows = _padded(gradient, LANES)
+    channels, blocks = spikes.shape[2], rows.shape[2] // LANES
+    splits = max(1, min(PARTS // blocks, len(patterns) // TABLES))
     sums = rows.new_zeros((splits, blocks, joined.taps * channels * LANES))
+    totals = rows.new_zeros((splits, blocks * LANES))
     lookup_kernels.add_gradients(
         patterns.view(-1).numpy(),
         patterns.shape[1],
@@ -329,10 +369,11 @@ def weight_gradient(spikes: Tensor, gradient: Tensor, transposed: bool) -> Tenso
         channels,
         joined.taps,
         sums.numpy(),
+        totals.view(-1).numpy(),
     )
-    found = sums.sum(0).view(blocks, 3, 3, channels, LANES).permute(3, 0, 4, 1, 2).flatten(1, 2)
-    found = found[:, : gradient.shape[1]]
-    return found if transposed else found.transpose(0, 1)
+    found = sums.sum(0).view(blocks, joined.taps, channels, LANES).movedim(0, 2).flatten(2)
+    outputs = gradient.shape[2]
+    return found[..., :outputs], totals.sum(0)[:outputs]
 
 
 def _in_precision(weight: Tensor, rounded: bool) -> Tensor:

@@ -15,16 +15,22 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import extending
 
 from baselines.neurons.compiled import PIECES, Kernel
+from baselines.neurons.lanes import (
+    LANES,
+    bfloat16,
+    item,
+    load,
+    minus,
+    plus,
+    positive,
+    spread,
+    store,
+    times,
+    zero_where,
+)
 
-# What it is called with is not what it is declared with, so types cannot be checked.
-intrinsic: Any = extending.intrinsic
-
-LANES = 32
 GROUP = 4
 PATTERNS = 2**GROUP
 # Groups that are added to each other before they are added to a total: their tables take 16 KiB in
@@ -34,144 +40,6 @@ TOGETHER = 8
 IMAGES = 4
 # Tables of gradients that are used side by side: 16 KiB in float32.
 TABLES = 8
-
-
-class Lanes(types.Type):
-    """A vector of LANES numbers; the compiler cuts it to what the processor has."""
-
-    def __init__(self, number: types.Type) -> None:
-        self.number = number
-        super().__init__(f"Lanes({number})")
-
-
-@extending.register_model(Lanes)
-class _LanesModel(extending.models.PrimitiveModel):
-    def __init__(self, manager: Any, lanes: Lanes) -> None:
-        number = manager.lookup(lanes.number).get_value_type()
-        super().__init__(manager, lanes, ir.VectorType(number, LANES))
-
-
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
-
-
-@intrinsic
-def _item(context: Any, array: Any, at: Any) -> Any:
-    """``array[at]``, of which at must not be negative."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_pointer(target, builder, signature.args[0], *arguments))
-
-    return array.dtype(array, types.int64), generate
-
-
-@intrinsic
-def _load(context: Any, array: Any, at: Any) -> Any:
-    """``array[at : at + LANES]``."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        place = _pointer(target, builder, kind, *arguments)
-        lanes = target.get_value_type(signature.return_type).as_pointer()
-        return builder.load(builder.bitcast(place, lanes), align=kind.dtype.bitwidth // 8)
-
-    return Lanes(array.dtype)(array, types.int64), generate
-
-
-@intrinsic
-def _store(context: Any, array: Any, at: Any, lanes: Any) -> Any:
-    """``array[at : at + LANES] = lanes``."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        place = _pointer(target, builder, kind, *arguments[:2])
-        value = arguments[2]
-        place = builder.bitcast(place, value.type.as_pointer())
-        builder.store(value, place, align=kind.dtype.bitwidth // 8)
-        return target.get_dummy_value()
-
-    return types.void(array, types.int64, lanes), generate
-
-
-def _operation(name: str) -> Any:
-    """An operation of two :class:`Lanes`, by its name in LLVM."""
-
-    @intrinsic
-    def operation(context: Any, one: Any, other: Any) -> Any:
-        def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return getattr(builder, name)(*arguments)
-
-        return one(one, other), generate
-
-    return operation
-
-
-_plus, _minus, _times = (_operation(name) for name in ("fadd", "fsub", "fmul"))
-
-
-@intrinsic
-def _spread(context: Any, number: Any) -> Any:
-    """A number in every lane."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = target.get_value_type(signature.return_type)
-        anything = ir.Constant(lanes, ir.Undefined)
-        first = builder.insert_element(anything, arguments[0], ir.Constant(ir.IntType(32), 0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.shuffle_vector(first, anything, everywhere)
-
-    return Lanes(number)(number), generate
-
-
-@intrinsic
-def _positive(context: Any, lanes: Any) -> Any:
-    """1 where a lane is above 0, else 0, in bytes."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        above = builder.fcmp_ordered(">", arguments[0], ir.Constant(arguments[0].type, None))
-        return builder.zext(above, target.get_value_type(signature.return_type))
-
-    return Lanes(types.uint8)(lanes), generate
-
-
-@intrinsic
-def _zero_where(context: Any, ones: Any, lanes: Any) -> Any:
-    """The lanes, 0 where the bytes ``ones`` are not 0."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        chosen, value = arguments
-        chosen = builder.icmp_unsigned("!=", chosen, ir.Constant(chosen.type, None))
-        return builder.select(chosen, ir.Constant(value.type, None), value)
-
-    return lanes(ones, lanes), generate
-
-
-def _bfloat16(lanes):  # type: ignore[no-untyped-def]
-    raise NotImplementedError("only within compiled code")
-
-
-@intrinsic
-def _rounded(context: Any, lanes: Any) -> Any:
-    """Float32 lanes, to the nearest bfloat16, ties to even."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        integers = ir.VectorType(ir.IntType(32), LANES)
-        half, sixteen, one, upper = (
-            ir.Constant(integers, [number] * LANES) for number in (0x7FFF, 16, 1, 0xFFFF0000)
-        )
-        bits = builder.bitcast(arguments[0], integers)
-        odd = builder.and_(builder.lshr(bits, sixteen), one)
-        bits = builder.and_(builder.add(bits, builder.add(half, odd)), upper)
-        return builder.bitcast(bits, arguments[0].type)
-
-    return lanes(lanes), generate
-
-
-@extending.overload(_bfloat16, inline="always")
-def _bfloat16_overload(lanes):  # type: ignore[no-untyped-def]
-    if lanes.number == types.float32:
-        return lambda lanes: _rounded(lanes)
-    return lambda lanes: lanes
 
 
 @Kernel
@@ -191,6 +59,22 @@ def pack(spikes: Any, patterns: Any, step_stride: Any, image_stride: Any) -> Non
         written, four = patterns[start : start + length], spikes[step, image]
         for i in range(length):
             written[i] = (four[i] | four[i] >> 7 | four[i] >> 14 | four[i] >> 21) & 15
+
+
+@Kernel
+def pack_images(spikes: Any, patterns: Any) -> None:
+    """Patterns of spikes in four images.
+
+    Args:
+        spikes: ``(F, GROUP, P * C)`` uint8, 0 or 1, of four images at a time.
+        patterns: ``(F, S)`` uint8, of which S may be more; written.
+    """
+    fours, _, length = spikes.shape
+    for four in numba.prange(fours):
+        written, images = patterns[four], spikes[four]
+        one, two, three, last = images[0], images[1], images[2], images[3]
+        for i in range(length):
+            written[i] = one[i] | two[i] << 1 | three[i] << 2 | last[i] << 3
 
 
 @Kernel
@@ -217,11 +101,11 @@ def tabulate(weights: Any, tables: Any) -> None:
 @numba.njit(inline="always")
 def _add(patterns: Any, row: Any, tables: Any, table: Any, total: Any) -> Any:
     """A total, and what the table says of TOGETHER patterns from ``row``."""
-    added = _load(tables, table + _item(patterns, row) * LANES)
+    added = load(tables, table + item(patterns, row) * LANES)
     for group in range(1, TOGETHER):
         table += PATTERNS * LANES
-        added = _plus(added, _load(tables, table + _item(patterns, row + group) * LANES))
-    return _plus(total, added)
+        added = plus(added, load(tables, table + item(patterns, row + group) * LANES))
+    return plus(total, added)
 
 
 @numba.njit(inline="always")
@@ -233,15 +117,17 @@ def _sum(
     images: Any,
     image_stride: Any,
     tables: Any,
-    table: Any,
     sources: Any,
     taps: Any,
     first: Any,
     last: Any,
     groups: Any,
+    kernel: Any,
+    bias: Any,
+    channel: Any,
     totals: Any,
 ) -> None:
-    """Add to each of ``totals`` all connections of a pixel.
+    """The currents of a pixel: bias and all connections, for LANES channels of a few images.
 
     A few groups at a time for all of the totals: what these need of the table is then at hand.
 
@@ -253,25 +139,30 @@ def _sum(
         images: whose totals are summed.
         image_stride: of the patterns.
         tables: see the module.
-        table: where that of the first tap begins.
         sources: see the module.
         taps: see the module.
         first: of the pixel's connections.
         last: one behind its last.
         groups: G.
-        totals: ``(steps * images * LANES,)``, the steps outermost.
+        kernel: K.
+        bias: ``(B * LANES,)``.
+        channel: the first of the channels.
+        totals: ``(steps * images * LANES,)``, the steps outermost, written.
     """
+    for k in range(steps * images):
+        store(totals, k * LANES, load(bias, channel))
+    table = channel * kernel * groups * PATTERNS
     for connection in range(first, last):
-        source = row + _item(sources, connection) * groups
-        tap = table + _item(taps, connection) * groups * PATTERNS * LANES
+        source = row + item(sources, connection) * groups
+        tap = table + item(taps, connection) * groups * PATTERNS * LANES
         for group in range(0, groups, TOGETHER):
             entries = tap + group * PATTERNS * LANES
             place = 0
             for step in range(steps):
                 pattern = source + step * step_stride + group
                 for _ in range(images):
-                    total = _add(patterns, pattern, tables, entries, _load(totals, place))
-                    _store(totals, place, total)
+                    total = _add(patterns, pattern, tables, entries, load(totals, place))
+                    store(totals, place, total)
                     pattern += image_stride
                     place += LANES
 
@@ -291,8 +182,12 @@ def add_up(
     kernel: Any,
     time_steps: Any,
     currents: Any,
+    origins: Any,
+    sums: Any,
+    squares: Any,
+    counts: Any,
 ) -> None:
-    """Currents of all output pixels: bias, and the weights of the spikes.
+    """Currents of all output pixels: bias, and the weights of the spikes. And their moments.
 
     Args:
         patterns: see the module.
@@ -308,20 +203,22 @@ def add_up(
         kernel: K.
         time_steps: T.
         currents: ``(T * N * Q * B * LANES,)`` for Q output pixels, written.
+        origins: ``(PIECES * B * LANES,)``, written: of each piece and channel the first current.
+        sums: alike, of zeros: those of the currents less their origin.
+        squares: alike, of the squares of the same.
+        counts: ``(PIECES, B)`` of zeros: how many currents of each channel were summed.
     """
     outputs, channels = len(places), len(bias)
     neurons = len(currents) // time_steps
     images, blocks = neurons // (outputs * channels), channels // LANES
     tiles = (images + IMAGES - 1) // IMAGES
-    total = blocks * tiles * outputs
+    work = blocks * tiles * outputs
     for piece in numba.prange(PIECES):
         totals = np.empty(time_steps * IMAGES * LANES, currents.dtype)
-        for at in range(piece * total // PIECES, (piece + 1) * total // PIECES):
+        for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
             block, image, i = at // (tiles * outputs), at // outputs % tiles * IMAGES, at % outputs
             some = min(IMAGES, images - image)
             channel = block * LANES
-            for k in range(time_steps * some):
-                _store(totals, k * LANES, _load(bias, channel))
             _sum(
                 patterns,
                 image * image_stride,
@@ -330,19 +227,32 @@ def add_up(
                 some,
                 image_stride,
                 tables,
-                block * kernel * groups * PATTERNS * LANES,
                 sources,
                 taps,
-                _item(firsts, i),
-                _item(firsts, i + 1),
+                item(firsts, i),
+                item(firsts, i + 1),
                 groups,
+                kernel,
+                bias,
+                channel,
                 totals,
             )
-            place = (image * outputs + _item(places, i)) * channels + channel
+            place = (image * outputs + item(places, i)) * channels + channel
+            moment = piece * channels + channel
+            if counts[piece, block] == 0:
+                store(origins, moment, load(totals, 0))
+            counts[piece, block] += time_steps * some
+            origin = load(origins, moment)
+            total, square = load(sums, moment), load(squares, moment)
             for t in range(time_steps):
                 for k in range(some):
-                    current = _load(totals, (t * some + k) * LANES)
-                    _store(currents, t * neurons + place + k * outputs * channels, current)
+                    current = load(totals, (t * some + k) * LANES)
+                    store(currents, t * neurons + place + k * outputs * channels, current)
+                    deviation = minus(current, origin)
+                    total = plus(total, deviation)
+                    square = plus(square, times(deviation, deviation))
+            store(sums, moment, total)
+            store(squares, moment, square)
 
 
 @Kernel
@@ -398,14 +308,12 @@ def fire(
     tiles = (images + IMAGES - 1) // IMAGES
     total = blocks * tiles * outputs
     for piece in numba.prange(PIECES):
-        decays, thresholds = _spread(decay), _spread(threshold)
+        decays, thresholds = spread(decay), spread(threshold)
         totals = np.empty(time_steps * IMAGES * LANES, membrane.dtype)
         for at in range(piece * total // PIECES, (piece + 1) * total // PIECES):
             block, image, i = at // (tiles * outputs), at // outputs % tiles * IMAGES, at % outputs
             some = min(IMAGES, images - image)
             channel = block * LANES
-            for k in range(time_steps * some):
-                _store(totals, k * LANES, _load(bias, channel))
             _sum(
                 patterns,
                 image * image_stride,
@@ -414,27 +322,29 @@ def fire(
                 some,
                 image_stride,
                 tables,
-                block * kernel * groups * PATTERNS * LANES,
                 sources,
                 taps,
-                _item(firsts, i),
-                _item(firsts, i + 1),
+                item(firsts, i),
+                item(firsts, i + 1),
                 groups,
+                kernel,
+                bias,
+                channel,
                 totals,
             )
             for k in range(some):
-                place = ((image + k) * outputs + _item(places, i)) * channels + channel
-                state = _load(membrane, place)
+                place = ((image + k) * outputs + item(places, i)) * channels + channel
+                state = load(membrane, place)
                 for t in range(time_steps):
-                    current = _load(totals, (t * some + k) * LANES)
+                    current = load(totals, (t * some + k) * LANES)
                     if rounded:
-                        current = _bfloat16(current)
-                    current = _plus(_times(_load(scale, channel), current), _load(shift, channel))
-                    potential = _plus(_times(decays, state), current)
-                    fires = _positive(_minus(potential, thresholds))
-                    _store(spikes, t * neurons + place, fires)
-                    state = _zero_where(fires, potential)
-                _store(membrane, place, state)
+                        current = bfloat16(current)
+                    current = plus(times(load(scale, channel), current), load(shift, channel))
+                    potential = plus(times(decays, state), current)
+                    fires = positive(minus(potential, thresholds))
+                    store(spikes, t * neurons + place, fires)
+                    state = zero_where(fires, potential)
+                store(membrane, place, state)
 
 
 @Kernel
@@ -454,25 +364,25 @@ def add_firing(firsts: Any, firing: Any, weights: Any, bias: Any, currents: Any)
     for piece in numba.prange(PIECES):
         for at in range(piece * total // PIECES, (piece + 1) * total // PIECES):
             channel, row = at // rows * LANES, at % rows
-            current = _load(bias, channel)
-            for i in range(_item(firsts, row), _item(firsts, row + 1)):
-                current = _plus(current, _load(weights, _item(firing, i) * channels + channel))
-            _store(currents, row * channels + channel, current)
+            current = load(bias, channel)
+            for i in range(item(firsts, row), item(firsts, row + 1)):
+                current = plus(current, load(weights, item(firing, i) * channels + channel))
+            store(currents, row * channels + channel, current)
 
 
 @numba.njit(inline="always")
 def _tabulate_images(gradients: Any, first: Any, stride: Any, table: Any, start: Any) -> None:
     """A table of sums over the gradients of four images, the first at ``first``."""
-    one, two = _load(gradients, first), _load(gradients, first + stride)
-    three, four = _load(gradients, first + 2 * stride), _load(gradients, first + 3 * stride)
-    _store(table, start, _minus(one, one))
-    _store(table, start + LANES, one)
-    _store(table, start + 2 * LANES, two)
-    _store(table, start + 3 * LANES, _plus(one, two))
+    one, two = load(gradients, first), load(gradients, first + stride)
+    three, four = load(gradients, first + 2 * stride), load(gradients, first + 3 * stride)
+    store(table, start, minus(one, one))
+    store(table, start + LANES, one)
+    store(table, start + 2 * LANES, two)
+    store(table, start + 3 * LANES, plus(one, two))
     for bit, added in ((4, three), (8, four)):
         for pattern in range(bit):
-            total = _plus(_load(table, start + pattern * LANES), added)
-            _store(table, start + (pattern + bit) * LANES, total)
+            total = plus(load(table, start + pattern * LANES), added)
+            store(table, start + (pattern + bit) * LANES, total)
 
 
 @numba.njit(inline="always")
@@ -481,8 +391,8 @@ def _add_images(
 ) -> Any:
     """A total, and what ``count`` tables say of a channel's patterns."""
     for i in range(count):
-        pattern = _item(patterns, row + i * stride)
-        total = _plus(total, _load(table, start + (i * PATTERNS + pattern) * LANES))
+        pattern = item(patterns, row + i * stride)
+        total = plus(total, load(table, start + (i * PATTERNS + pattern) * LANES))
     return total
 
 
@@ -498,6 +408,7 @@ def add_gradients(
     channels: Any,
     kernel: Any,
     sums: Any,
+    totals: Any,
 ) -> None:
     """Gradients of weights: sums of the currents' gradients over the spikes that took part.
 
@@ -514,6 +425,7 @@ def add_gradients(
         channels: C.
         kernel: K.
         sums: ``(S, B, K * C * LANES)`` of zeros, for S parts of the images; written.
+        totals: ``(S * B * LANES,)`` of zeros: sums of the currents' gradients, those of the bias.
     """
     splits, blocks = sums.shape[:2]
     outputs = len(places)
@@ -528,15 +440,17 @@ def add_gradients(
             for four in range(split * fours // splits, end, TABLES):
                 some = min(TABLES, end - four)
                 for i in range(outputs):
-                    place = _item(places, i) * blocks * LANES + block * LANES
+                    place = item(places, i) * blocks * LANES + block * LANES
                     for k in range(some):
                         first = (four + k) * GROUP * image + place
                         _tabulate_images(gradients, first, image, table, k * size)
-                    for connection in range(_item(firsts, i), _item(firsts, i + 1)):
-                        row = four * stride + _item(sources, connection) * channels
-                        into = (at * kernel + _item(taps, connection)) * channels * LANES
+                        of_all = load(table, (k + 1) * size - LANES)
+                        store(totals, at * LANES, plus(load(totals, at * LANES), of_all))
+                    for connection in range(item(firsts, i), item(firsts, i + 1)):
+                        row = four * stride + item(sources, connection) * channels
+                        into = (at * kernel + item(taps, connection)) * channels * LANES
                         for channel in range(channels):
-                            total = _load(flat, into)
+                            total = load(flat, into)
                             if some == TABLES:
                                 total = _add_images(
                                     patterns, row + channel, stride, TABLES, table, 0, total
@@ -545,5 +459,5 @@ def add_gradients(
                                 total = _add_images(
                                     patterns, row + channel, stride, some, table, 0, total
                                 )
-                            _store(flat, into, total)
+                            store(flat, into, total)
                             into += LANES

@@ -8,6 +8,7 @@ from torch import nn
 
 from baselines.convolutions import Downsampling, SpikeLinear, Upsampling
 from baselines.layers import DirectCodingLayer, SpikingLayer, TimeDependentBatchNorm
+from baselines.neurons.deferred import Spikes
 from bench.model import SurrogateWindow, carrying_state
 from bench.registry import backends
 
@@ -69,16 +70,20 @@ def test_float32_spikes_are_the_reference_ones_up_to_rounding(name, training, im
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("images", [7, 60])
-def test_float64_spikes_and_gradients_are_the_reference_ones(name, training, images):
-    """Few images and many take different ways."""
+@pytest.mark.parametrize("images", [7, 60, 240])
+@pytest.mark.parametrize("in_bytes", [True, False])
+def test_float64_spikes_and_gradients_are_the_reference_ones(name, training, images, in_bytes):
+    """Few images and many take different ways, and so do spikes that are kept in bytes."""
     build, shape, features = LAYERS[name]
     reference, fused = layers_of(build, features)
     inputs = spike_trains(5, images, shape).requires_grad_()
+    given = inputs
+    if in_bytes:
+        given = Spikes(inputs.detach().to(torch.uint8), inputs.dtype).requires_grad_()
     weights = torch.randn_like(reference.train(training)(inputs))
-    assert torch.equal(fused.train(training)(inputs), reference(inputs))
+    assert torch.equal(fused.train(training)(given).clone(), reference(inputs))
     expected = gradients(reference, inputs, weights)
-    torch.testing.assert_close(gradients(fused, inputs, weights), expected)
+    torch.testing.assert_close(gradients(fused, given, weights), expected)
 
 
 @pytest.mark.usefixtures("double_precision")

@@ -26,6 +26,13 @@ def assert_equal_up_to_rounding(found, expected):
     torch.testing.assert_close(found, expected.detach(), rtol=0, atol=tolerance)
 
 
+def assert_moments_are_of(currents, moments):
+    """Of numbers (R, O, ...)."""
+    numbers = currents.detach().transpose(0, 1).flatten(1)
+    for found, wanted in zip(moments, (numbers.mean(1), numbers.var(1, False)), strict=True):
+        assert_equal_up_to_rounding(found, wanted)
+
+
 settled = settings(max_examples=40, deadline=None)
 
 
@@ -42,21 +49,23 @@ settled = settings(max_examples=40, deadline=None)
 def test_convolutions_are_the_dense_ones(seed, images, channels, size, rate, transposed, dtype):
     inputs, outputs = channels
     shape = (inputs, outputs, 3, 3) if transposed else (outputs, inputs, 3, 3)
-    weight, bias = draws(seed, dtype, shape, (outputs,))
-    weight.requires_grad_()
+    weight, bias = (draw.requires_grad_() for draw in draws(seed, dtype, shape, (outputs,)))
     spikes = bytes_of(seed, rate, images, inputs, *size)
     numbers = spikes.to(dtype)
     if transposed:
         expected = F.conv_transpose2d(numbers, weight, bias, 2, 1, output_padding=1)
     else:
         expected = F.conv2d(numbers, weight, bias, 2, 1)
-    currents = lookup.convolve(spikes, weight, bias, transposed)
+    currents = lookup.convolve(spikes, weight, bias.detach(), transposed)
     assert currents.shape == expected.shape
     assert_equal_up_to_rounding(currents.computed(), expected)
+    assert_moments_are_of(expected, currents.moments)
     if images % 4 == 0:
         gradient = draws(seed + 1, dtype, expected.shape)[0]
-        (wanted,) = torch.autograd.grad(expected, weight, gradient)
-        assert_equal_up_to_rounding(lookup.weight_gradient(spikes, gradient, transposed), wanted)
+        wanted = torch.autograd.grad(expected, (weight, bias), gradient)
+        found = lookup.convolution_gradients(spikes, gradient, transposed)
+        for one, other in zip(found, wanted, strict=True):
+            assert_equal_up_to_rounding(one, other)
 
 
 @settled
@@ -69,11 +78,28 @@ def test_convolutions_are_the_dense_ones(seed, images, channels, size, rate, tra
     dtype=st.sampled_from(list(DTYPES)),
 )
 def test_linear_layers_are_the_dense_ones(seed, rows, inputs, outputs, rate, dtype):
-    weight, bias = draws(seed, dtype, (outputs, inputs), (outputs,))
+    draw = draws(seed, dtype, (outputs, inputs), (outputs,))
+    weight, bias = (parameter.requires_grad_() for parameter in draw)
     spikes = bytes_of(seed, rate, rows, inputs)
     expected = F.linear(spikes.to(dtype), weight, bias)
-    assert_equal_up_to_rounding(lookup.connect(spikes, weight, bias).computed(), expected)
+    currents = lookup.connect(spikes, weight, bias)
+    assert_equal_up_to_rounding(currents.computed(), expected)
+    assert_moments_are_of(expected, currents.moments)
     assert_equal_up_to_rounding(lookup.add_firing(spikes, weight, bias), expected)
+    if rows % 4 == 0:
+        gradient = draws(seed + 1, dtype, expected.shape)[0]
+        wanted = torch.autograd.grad(expected, (weight, bias), gradient)
+        for one, other in zip(lookup.linear_gradients(spikes, gradient), wanted, strict=True):
+            assert_equal_up_to_rounding(one, other)
+
+
+def test_moments_keep_their_digits_far_from_zero():
+    weight, bias = draws(0, torch.float32, (3, 5, 3, 3), (5,))
+    spikes = bytes_of(1, 0.3, 64, 3, 4, 4)
+    near = lookup.convolve(spikes, weight, bias, True)
+    far = lookup.convolve(spikes, weight, bias + 1000, True)
+    torch.testing.assert_close(far.moments[0], near.moments[0] + 1000)
+    torch.testing.assert_close(far.moments[1], near.moments[1], rtol=1e-3, atol=0)
 
 
 @pytest.fixture

@@ -1,0 +1,155 @@
+"""Vectors of numbers in compiled code: a type of Numba's, and what kernels do with them.
+
+Numba leaves it to LLVM to find loops that vectors can take. Where it does not find them, these say
+so; LLVM cuts the vectors to what the processor has.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import extending
+
+# What it is called with is not what it is declared with, so types cannot be checked.
+intrinsic: Any = extending.intrinsic
+
+LANES = 32
+
+
+class Lanes(types.Type):
+    """A vector of LANES numbers; the compiler cuts it to what the processor has."""
+
+    def __init__(self, number: types.Type) -> None:
+        self.number = number
+        super().__init__(f"Lanes({number})")
+
+
+@extending.register_model(Lanes)
+class _LanesModel(extending.models.PrimitiveModel):
+    def __init__(self, manager: Any, lanes: Lanes) -> None:
+        number = manager.lookup(lanes.number).get_value_type()
+        super().__init__(manager, lanes, ir.VectorType(number, LANES))
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
+
+
+@intrinsic
+def item(context: Any, array: Any, at: Any) -> Any:
+    """``array[at]``, of which at must not be negative."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_pointer(target, builder, signature.args[0], *arguments))
+
+    return array.dtype(array, types.int64), generate
+
+
+@intrinsic
+def load(context: Any, array: Any, at: Any) -> Any:
+    """``array[at : at + LANES]``."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        place = _pointer(target, builder, kind, *arguments)
+        lanes = target.get_value_type(signature.return_type).as_pointer()
+        return builder.load(builder.bitcast(place, lanes), align=kind.dtype.bitwidth // 8)
+
+    return Lanes(array.dtype)(array, types.int64), generate
+
+
+@intrinsic
+def store(context: Any, array: Any, at: Any, lanes: Any) -> Any:
+    """``array[at : at + LANES] = lanes``."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        place = _pointer(target, builder, kind, *arguments[:2])
+        value = arguments[2]
+        place = builder.bitcast(place, value.type.as_pointer())
+        builder.store(value, place, align=kind.dtype.bitwidth // 8)
+        return target.get_dummy_value()
+
+    return types.void(array, types.int64, lanes), generate
+
+
+def _operation(name: str) -> Any:
+    """An operation of two :class:`Lanes`, by its name in LLVM."""
+
+    @intrinsic
+    def operation(context: Any, one: Any, other: Any) -> Any:
+        def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return getattr(builder, name)(*arguments)
+
+        return one(one, other), generate
+
+    return operation
+
+
+plus, minus, times = (_operation(name) for name in ("fadd", "fsub", "fmul"))
+
+
+@intrinsic
+def spread(context: Any, number: Any) -> Any:
+    """A number in every lane."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = target.get_value_type(signature.return_type)
+        anything = ir.Constant(lanes, ir.Undefined)
+        first = builder.insert_element(anything, arguments[0], ir.Constant(ir.IntType(32), 0))
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        return builder.shuffle_vector(first, anything, everywhere)
+
+    return Lanes(number)(number), generate
+
+
+@intrinsic
+def positive(context: Any, lanes: Any) -> Any:
+    """1 where a lane is above 0, else 0, in bytes."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        above = builder.fcmp_ordered(">", arguments[0], ir.Constant(arguments[0].type, None))
+        return builder.zext(above, target.get_value_type(signature.return_type))
+
+    return Lanes(types.uint8)(lanes), generate
+
+
+@intrinsic
+def zero_where(context: Any, ones: Any, lanes: Any) -> Any:
+    """The lanes, 0 where the bytes ``ones`` are not 0."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        chosen, value = arguments
+        chosen = builder.icmp_unsigned("!=", chosen, ir.Constant(chosen.type, None))
+        return builder.select(chosen, ir.Constant(value.type, None), value)
+
+    return lanes(ones, lanes), generate
+
+
+def bfloat16(lanes):  # type: ignore[no-untyped-def]
+    """Float32 lanes rounded to bfloat16; those of float64 as they are."""
+    raise NotImplementedError("only within compiled code")
+
+
+@intrinsic
+def _rounded(context: Any, lanes: Any) -> Any:
+    """Float32 lanes, to the nearest bfloat16, ties to even."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(32), LANES)
+        half, sixteen, one, upper = (
+            ir.Constant(integers, [number] * LANES) for number in (0x7FFF, 16, 1, 0xFFFF0000)
+        )
+        bits = builder.bitcast(arguments[0], integers)
+        odd = builder.and_(builder.lshr(bits, sixteen), one)
+        bits = builder.and_(builder.add(bits, builder.add(half, odd)), upper)
+        return builder.bitcast(bits, arguments[0].type)
+
+    return lanes(lanes), generate
+
+
+@extending.overload(bfloat16, inline="always")
+def _bfloat16_overload(lanes):  # type: ignore[no-untyped-def]
+    if lanes.number == types.float32:
+        return lambda lanes: _rounded(lanes)
+    return lambda lanes: lanes
