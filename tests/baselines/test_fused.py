@@ -188,6 +188,20 @@ def test_steps_with_carried_state_are_one_pass(name):
     assert (steps != layer(inputs)).float().mean() < 2e-5
 
 
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("counted", [slice(3, 6), slice(0, 3), slice(0, 6)])
+def test_gradients_flow_through_carried_state(counted):
+    """Also to spikes that nothing else depends on, and from a potential that nothing reads."""
+    build, shape, features = LAYERS["linear"]
+    inputs = spike_trains(6, 5, shape).requires_grad_()
+    found = []
+    for layer in layers_of(build, features):
+        with carrying_state(layer.eval()):
+            spikes = torch.cat([layer(inputs[:3]), layer(inputs[3:])])
+        found.append(torch.autograd.grad(spikes[counted].sum(), [inputs, *layer.parameters()]))
+    torch.testing.assert_close(found[1], found[0])
+
+
 @pytest.mark.parametrize("kind", [Downsampling, Upsampling])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_channels_last_convolutions_have_pytorch_s_values_and_gradients(kind, dtype):
