@@ -8,7 +8,8 @@ from collections.abc import Callable
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER = 2**31 - 1
-_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+# The environment variable by which PyTorch takes them; processes that are started inherit it.
+HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 
 def keep_freed_memory() -> bool:
@@ -21,7 +22,7 @@ def keep_freed_memory() -> bool:
     PyTorch is asked for huge pages as well, which it heeds if it has allocated no tensor of 2 MB
     yet: whoever goes through tensors of tens of megabytes waits less for addresses.
     """
-    os.environ.setdefault(_HUGE_PAGES, "1")
+    os.environ.setdefault(HUGE_PAGES, "1")
     mallopt = _of_c_library("mallopt")
     if mallopt is None:
         return False

@@ -1,11 +1,14 @@
 """Freed memory that the process keeps, seen by its page faults."""
 
+import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from bench.allocator import HUGE_PAGES
 
 FAULTS = """
 import resource
@@ -24,9 +27,17 @@ print(faults() - before)
 """
 
 
+def output_of(code):
+    """Of a process that inherits nothing of what other tests have set."""
+    environment = {name: value for name, value in os.environ.items() if name != HUGE_PAGES}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment
+    ).stdout
+
+
 def page_faults(kept):
-    command = [sys.executable, "-c", FAULTS.format(kept=kept)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return int(output_of(FAULTS.format(kept=kept)))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not its C library")
@@ -51,9 +62,7 @@ print(during - before, memory.bytes() - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not its C library")
 def test_what_is_kept_is_not_counted_as_the_memory_of_what_comes_next():
-    command = [sys.executable, "-c", RELEASED]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    during, after = map(int, output.split())
+    during, after = map(int, output_of(RELEASED).split())
     assert during > 250 * 2**20
     assert after < 50 * 2**20
 
@@ -74,6 +83,4 @@ ON_REQUEST = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     not ON_REQUEST.exists() or "[never]" in ON_REQUEST.read_text(), reason="no huge pages here"
 )
 def test_large_tensors_lie_in_huge_pages():
-    command = [sys.executable, "-c", HUGE]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert int(output) > 200 * 2**10
+    assert int(output_of(HUGE)) > 200 * 2**10

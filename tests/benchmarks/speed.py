@@ -6,6 +6,7 @@ the caches as the other process left them. A ratio is the median over the turns.
 """
 
 import multiprocessing
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -15,7 +16,7 @@ import naive
 import torch
 from torch import nn
 
-from bench.allocator import keep_freed_memory
+from bench.allocator import HUGE_PAGES, keep_freed_memory
 from bench.devices import PeakMemory
 from bench.model import Step
 from bench.protocol import load_protocol
@@ -102,6 +103,8 @@ class _Subject:
 
     def __init__(self, model, kind, batch):
         backend, precision, kept = KINDS[kind]
+        # Before its first tensor, whatever the process has inherited.
+        os.environ[HUGE_PAGES] = "1" if kept else "0"
         if kept:
             keep_freed_memory()
         name, settings = MODELS[model]
