@@ -43,6 +43,10 @@ class Deferred(Tensor):
         """What a function makes of it, if that needs no numbers."""
         return None
 
+    def __repr__(self) -> str:  # type: ignore[override]
+        """Its name and its numbers."""
+        return f"{type(self).__name__}({computed(self.detach())})"
+
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, function: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None

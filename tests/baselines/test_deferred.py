@@ -73,6 +73,12 @@ def test_gradients_flow_through_spikes(fired):
     torch.testing.assert_close(*gradients)
 
 
+def test_they_can_be_printed(fired):
+    spikes = Spikes(fired[0, 0, 0], torch.float32).requires_grad_()
+    assert repr(spikes) == f"Spikes({fired[0, 0, 0].float()})"
+    assert repr(Weighted(torch.ones(2), torch.ones(1))) == f"Weighted({torch.ones(2, 1)})"
+
+
 @pytest.mark.parametrize("write", [lambda x: x.mul_(2), lambda x: x.zero_()])
 def test_spikes_cannot_be_written_to(fired, write):
     with pytest.raises(TypeError, match="writes to Spikes"):
