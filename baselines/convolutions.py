@@ -124,9 +124,11 @@ class _Convolution(torch.autograd.Function):
         input = input.contiguous(memory_format=torch.channels_last)
         ctx.transposed = transposed
         ctx.save_for_backward(input, weight)
-        if of_spikes and weight.dtype != torch.bfloat16:
-            return _of_bytes(input, weight, bias, transposed)
-        return _dense(input.to(weight.dtype), weight, bias, transposed)
+        if not of_spikes:
+            return _dense(input, weight, bias, transposed)
+        if weight.dtype == torch.bfloat16:
+            return _dense(input.to(weight.dtype), weight, bias, transposed)
+        return _of_bytes(input, weight, bias, transposed)
 
     @staticmethod
     @custom_bwd(device_type="cpu")

@@ -1,4 +1,4 @@
-"""Freed memory that the process keeps, seen by its page faults."""
+"""Freed memory that the process keeps, seen by its page faults, and huge pages."""
 
 import os
 import platform

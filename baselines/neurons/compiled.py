@@ -180,8 +180,7 @@ def fire_backward(
     rest = scale.dtype.type(0)
     half = window * scale.dtype.type(0.5)
     for piece in numba.prange(PIECES):
-        potentials = np.empty((time_steps, width), scale.dtype)
-        state, gradients = np.empty_like(scale), np.empty_like(scale)
+        potentials, state = np.empty((time_steps, width), scale.dtype), np.empty_like(scale)
         total, product = sums[piece], products[piece]
         for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
             first, last = tile * width, min((tile + 1) * width, neurons)
@@ -200,8 +199,6 @@ def fire_backward(
                 potential = potentials[t]
                 factor, of_spike = factors[t], of_spikes[t if differ else 0, first:last]
                 written = of_normalised[t if moves else 0, first:last]
-                # One loop of all would use more arrays than LLVM checks for overlaps, and so
-                # no vectors.
                 for i in range(last - first):
                     excess = potential[i] - threshold
                     of_spiking = factor * _number(of_spike[i])
@@ -209,13 +206,10 @@ def fire_backward(
                     gradient = of_firing if abs(excess - centre) < half else rest
                     gradient += rest if excess > 0 else of_state[i]
                     of_state[i] = decay * gradient
-                    gradients[i] = gradient
-                for i in range(last - first):
-                    total[i] += gradients[i]
-                    product[i] += gradients[i] * (_number(current[i]) - mean[i])
-                for i in range(last - first):
+                    total[i] += gradient
+                    product[i] += gradient * (_number(current[i]) - mean[i])
                     before = rest if moves else _number(written[i])
-                    written[i] = _stored(before + gradients[i], written[i])
+                    written[i] = _stored(before + gradient, written[i])
 
 
 @Kernel

@@ -61,8 +61,8 @@ class Deferred(Tensor):
             found = args[0].rearranged(function, *args[1:], **kwargs)
             if found is not None:
                 return found
-            if function._schema.is_mutable:
-                raise TypeError(f"{function} writes to {type(args[0]).__name__}, which is computed")
+        if written := _written(function, args, kwargs):
+            raise TypeError(f"{function} writes to {type(written[0]).__name__}, which are computed")
         args, kwargs = tree_map_only(Deferred, computed, (args, kwargs))
         return function(*args, **kwargs)
 
@@ -120,6 +120,16 @@ class Weighted(Deferred):
     def computed(self) -> Tensor:
         """The products."""
         return self.weights.view(-1, *[1] * self.step.dim()) * self.step
+
+
+def _written(function: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Deferred]:
+    """The arguments that a function writes to and that cannot be."""
+    if not function._schema.is_mutable:
+        return []
+    named = {a.name: value for a, value in zip(function._schema.arguments, args, strict=False)}
+    given = {**named, **kwargs}
+    found = [given.get(a.name) for a in function._schema.arguments if a.is_write]
+    return [value for value in found if isinstance(value, Deferred)]
 
 
 def computed(tensor: Tensor) -> Tensor:

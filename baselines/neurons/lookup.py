@@ -1,4 +1,6 @@
-"""Currents of spikes by table look-up on the CPU: tensors in, :mod:`lookup_kernels` within.
+"""Currents of spikes, and gradients of weights, by table look-up on the CPU.
+
+Tensors in, :mod:`lookup_kernels` and :mod:`gradient_kernels` within.
 
 Sums of weights over spikes need no multiplications, and the sums over any four inputs can be kept
 in a table. What :func:`convolve` gives is a tensor of currents that are not computed yet: neurons
@@ -16,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.neurons import lookup_kernels
+from baselines.neurons import gradient_kernels, lookup_kernels
 from baselines.neurons.compiled import PIECES
 from baselines.neurons.constants import LIFConstants
 from baselines.neurons.deferred import Deferred
-from baselines.neurons.lookup_kernels import GROUP, LANES, TABLES, TOGETHER
+from baselines.neurons.gradient_kernels import TABLES
+from baselines.neurons.lanes import LANES
+from baselines.neurons.lookup_kernels import GROUP, TOGETHER
 
 aten = torch.ops.aten
 # Images whose currents are summed side by side.
@@ -166,7 +170,7 @@ class _Source:
 
     @property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance by channel, of the currents before they are rounded."""
+        """Mean and biased variance by channel."""
         origins, sums, squares, counts = self._summed[1]
         counts = counts.repeat_interleave(LANES, 1)
         mean = (counts * origins + sums).sum(0) / counts.sum(0)
@@ -211,7 +215,6 @@ class _Source:
         number = ended.numpy().dtype.type
         lookup_kernels.fire(
             *self._arguments(shape[0]),
-            self.rounded,
             _padded(scale, LANES).numpy(),
             _padded(shift, LANES).numpy(),
             number(constants.decay),
@@ -247,6 +250,7 @@ class _Source:
             groups,
             taps,
             time_steps,
+            self.rounded,
         )
 
     @property
@@ -355,13 +359,13 @@ def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[T
     """Those of weights ``(K, C, O)`` and bias, for spikes ``(R, P, C)`` and ``(R, Q, O)``."""
     by_four = spikes.flatten(1).unflatten(0, (-1, GROUP)).contiguous()
     patterns = torch.empty((len(by_four), by_four.shape[2] + CACHE_LINE), dtype=torch.uint8)
-    lookup_kernels.pack_images(by_four.numpy(), patterns.numpy())
+    gradient_kernels.pack_images(by_four.numpy(), patterns.numpy())
     rows = _padded(gradient, LANES)
     channels, blocks = spikes.shape[2], rows.shape[2] // LANES
     splits = max(1, min(PARTS // blocks, len(patterns) // TABLES))
     sums = rows.new_zeros((splits, blocks, joined.taps * channels * LANES))
     totals = rows.new_zeros((splits, blocks * LANES))
-    lookup_kernels.add_gradients(
+    gradient_kernels.add_gradients(
         patterns.view(-1).numpy(),
         patterns.shape[1],
         *joined.arrays,

@@ -79,7 +79,15 @@ def test_they_can_be_printed(fired):
     assert repr(Weighted(torch.ones(2), torch.ones(1))) == f"Weighted({torch.ones(2, 1)})"
 
 
-@pytest.mark.parametrize("write", [lambda x: x.mul_(2), lambda x: x.zero_()])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x.mul_(2),
+        lambda x: x.zero_(),
+        lambda x: torch.add(torch.ones(x.shape), 1, out=x),
+        lambda x: x.flatten(0, 1).zero_(),
+    ],
+)
 def test_spikes_cannot_be_written_to(fired, write):
     with pytest.raises(TypeError, match="writes to Spikes"):
         write(Spikes(fired, torch.float32))

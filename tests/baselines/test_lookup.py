@@ -93,6 +93,19 @@ def test_linear_layers_are_the_dense_ones(seed, rows, inputs, outputs, rate, dty
             assert_equal_up_to_rounding(one, other)
 
 
+@pytest.mark.parametrize("transposed", [True, False])
+def test_moments_of_rounded_currents_are_those_of_what_is_given(transposed):
+    weight, bias = draws(0, torch.float32, (8, 8, 3, 3), (8,))
+    spikes = bytes_of(1, 0.3, 64, 8, 4, 4)
+    # Far from zero rounding moves them all the same way.
+    currents = lookup.convolve(spikes, weight / 100, bias + 1000, transposed, rounded=True)
+    numbers = currents.computed().float()
+    assert len(numbers[:, 0].unique()) < 20
+    torch.testing.assert_close(currents.moments[0], numbers.mean((0, 2, 3)))
+    variance = numbers.var((0, 2, 3), False)
+    torch.testing.assert_close(currents.moments[1], variance, rtol=1e-3, atol=1e-6)
+
+
 def test_moments_keep_their_digits_far_from_zero():
     weight, bias = draws(0, torch.float32, (3, 5, 3, 3), (5,))
     spikes = bytes_of(1, 0.3, 64, 3, 4, 4)
