@@ -221,7 +221,7 @@ def test_channels_last_convolutions_have_pytorch_s_values_and_gradients(kind, dt
 @pytest.mark.parametrize("kind", [Downsampling, Upsampling])
 def test_channels_last_convolutions_refuse_another_precision_as_pytorch_does(kind):
     layer = kind(5, 8).to(memory_format=torch.channels_last)
-    with pytest.raises(RuntimeError, match="(?i)double"):
+    with pytest.raises(RuntimeError, match=r"(?i)double"):
         layer(torch.randn((6, 5, 8, 8), dtype=torch.float64))
 
 
