@@ -61,7 +61,7 @@ def test_a_cluster_that_is_started_here_gives_the_rows_of_a_serial_run(
     assert inspect(tmp_path / "run") == []
 
 
-def test_cells_of_a_node_that_is_lost_go_on_elsewhere(cluster, tiny_flags, tmp_path):
+def test_cells_of_nodes_that_are_lost_go_on_elsewhere(cluster, tiny_flags, tmp_path):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
              "--set", "epochs=60"]  # fmt: skip
@@ -71,8 +71,9 @@ def test_cells_of_a_node_that_is_lost_go_on_elsewhere(cluster, tiny_flags, tmp_p
     again = [*flags, "--executor", "ray", "--address", cluster.address, "--out", out]
     with commands.started(*again, "--checkpoint-every", "0.3s") as process:
         commands.wait_for(lambda: len(list(out.glob("cells/esvae*/checkpoint.pt"))) == 2, process)
-        for node in nodes[:2]:
+        for node in nodes:
             cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
         _, err = process.communicate(timeout=commands.PATIENCE)
     assert process.returncode == 0, err
     assert rows_of(out).equals(rows_of(tmp_path / "whole"))

@@ -346,9 +346,9 @@ class _Driver:
 
 
 def _queue(ray: Any) -> Any:
-    """Where messages wait for this process, on its own node."""
+    """Where messages wait for this process: on its own node, as the others may be lost."""
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Queue(QUEUE_SIZE, {"num_cpus": 0, "scheduling_strategy": here})
