@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from baselines.neurons.compiled import PIECES, Kernel
-from baselines.neurons.lanes import LANES, item, load, minus, plus, store
+from baselines.neurons.lanes import LANES, item, load, minus, plus, prefetch, store
 from baselines.neurons.lookup_kernels import GROUP, PATTERNS
 
 # Tables that are used side by side: 16 KiB in float32.
@@ -49,14 +49,21 @@ def _tabulate_images(gradients: Any, first: Any, stride: Any, table: Any, start:
 
 
 @numba.njit(inline="always")
-def _add_images(
-    patterns: Any, row: Any, stride: Any, count: Any, table: Any, start: Any, total: Any
-) -> Any:
+def _add_images(patterns: Any, rows: Any, channel: Any, count: Any, table: Any, total: Any) -> Any:
     """A total, and what ``count`` tables say of a channel's patterns."""
-    for i in range(count):
-        pattern = item(patterns, row + i * stride)
-        total = plus(total, load(table, start + (i * PATTERNS + pattern) * LANES))
+    for k in range(count):
+        pattern = item(patterns, item(rows, k) + channel)
+        total = plus(total, load(table, (k * PATTERNS + pattern) * LANES))
     return total
+
+
+@numba.njit(inline="always")
+def _row(
+    pair: Any, start: Any, pixels: Any, begin: Any, places: Any, blocks: Any, block: Any
+) -> Any:
+    """Where in memory LANES gradients begin, those of a pixel in the first of four images."""
+    four, place = begin + pair // pixels, item(places, start + pair % pixels)
+    return (four * GROUP * len(places) + place) * blocks * LANES + block * LANES
 
 
 @Kernel
@@ -67,6 +74,7 @@ def add_gradients(
     firsts: Any,
     sources: Any,
     taps: Any,
+    alike: Any,
     gradients: Any,
     channels: Any,
     kernel: Any,
@@ -75,6 +83,9 @@ def add_gradients(
 ) -> None:
     """Gradients of weights, and of biases.
 
+    Pixels that use the same taps are taken one after the other, in four images, in the next four
+    and so on: gradients are then read as they lie in memory, if there are many pixels.
+
     Args:
         patterns: ``(F, P, C)`` uint8, each of a channel in four images.
         stride: from the patterns of four images to the next.
@@ -82,6 +93,7 @@ def add_gradients(
         firsts: see :mod:`lookup_kernels`.
         sources: see :mod:`lookup_kernels`.
         taps: see :mod:`lookup_kernels`.
+        alike: pixels ``places[alike[c]]`` to ``places[alike[c + 1] - 1]`` use the same taps.
         gradients: of the currents, ``(4 * F * Q * B * LANES,)``.
         channels: C.
         kernel: K.
@@ -89,36 +101,44 @@ def add_gradients(
         totals: ``(S * B * LANES,)`` of zeros: sums of the currents' gradients, those of the bias.
     """
     splits, blocks = sums.shape[:2]
-    outputs = len(places)
-    image = outputs * blocks * LANES
+    image = len(places) * blocks * LANES
     fours = len(gradients) // (GROUP * image)
     flat, size = sums.reshape(-1), PATTERNS * LANES
     for piece in numba.prange(PIECES):
         table = np.empty(TABLES * size, sums.dtype)
+        begins, connections = np.empty(TABLES, np.int64), np.empty(TABLES, np.int64)
+        rows = np.empty(TABLES, np.int64)
         for at in range(piece * splits * blocks // PIECES, (piece + 1) * splits * blocks // PIECES):
             split, block = at // blocks, at % blocks
-            end = (split + 1) * fours // splits
-            for four in range(split * fours // splits, end, TABLES):
-                some = min(TABLES, end - four)
-                for i in range(outputs):
-                    place = item(places, i) * blocks * LANES + block * LANES
+            begin, end = split * fours // splits, (split + 1) * fours // splits
+            for few in range(len(alike) - 1):
+                start, pixels = alike[few], alike[few + 1] - alike[few]
+                count = pixels * (end - begin)
+                for pair in range(0, count, TABLES):
+                    some = min(TABLES, count - pair)
                     for k in range(some):
-                        first = (four + k) * GROUP * image + place
+                        first = _row(pair + k, start, pixels, begin, places, blocks, block)
                         _tabulate_images(gradients, first, image, table, k * size)
                         of_all = load(table, (k + 1) * size - LANES)
                         store(totals, at * LANES, plus(load(totals, at * LANES), of_all))
-                    for connection in range(item(firsts, i), item(firsts, i + 1)):
-                        row = four * stride + item(sources, connection) * channels
-                        into = (at * kernel + item(taps, connection)) * channels * LANES
+                        begins[k] = (begin + (pair + k) // pixels) * stride
+                        connections[k] = item(firsts, start + (pair + k) % pixels)
+                        if pair + TABLES + k < count:
+                            ahead = pair + TABLES + k
+                            first = _row(ahead, start, pixels, begin, places, blocks, block)
+                            for number in range(GROUP):
+                                prefetch(gradients, first + number * image)
+                    for connection in range(item(firsts, start + 1) - item(firsts, start)):
+                        for k in range(some):
+                            source = item(sources, connections[k] + connection)
+                            rows[k] = begins[k] + source * channels
+                        tap = item(taps, connections[0] + connection)
+                        into = (at * kernel + tap) * channels * LANES
                         for channel in range(channels):
                             total = load(flat, into)
                             if some == TABLES:
-                                total = _add_images(
-                                    patterns, row + channel, stride, TABLES, table, 0, total
-                                )
+                                total = _add_images(patterns, rows, channel, TABLES, table, total)
                             else:
-                                total = _add_images(
-                                    patterns, row + channel, stride, some, table, 0, total
-                                )
+                                total = _add_images(patterns, rows, channel, some, table, total)
                             store(flat, into, total)
                             into += LANES

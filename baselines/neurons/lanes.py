@@ -14,6 +14,7 @@ from numba.core import extending
 intrinsic: Any = extending.intrinsic
 
 LANES = 32
+CACHE_LINE = 64
 
 
 class Lanes(types.Type):
@@ -71,6 +72,57 @@ def store(context: Any, array: Any, at: Any, lanes: Any) -> Any:
         return target.get_dummy_value()
 
     return types.void(array, types.int64, lanes), generate
+
+
+@intrinsic
+def prefetch(context: Any, array: Any, at: Any) -> Any:
+    """Have ``array[at : at + LANES]`` brought to the caches, each line of it."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        ahead = builder.module.declare_intrinsic(
+            "llvm.prefetch", (byte,), ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        )
+        place = builder.bitcast(_pointer(target, builder, kind, *arguments), byte)
+        for line in range(0, LANES * kind.dtype.bitwidth // 8, CACHE_LINE):
+            # To read it, into all levels, as data.
+            how = [ir.Constant(number, value) for value in (0, 3, 1)]
+            builder.call(ahead, [builder.gep(place, [ir.Constant(ir.IntType(64), line)]), *how])
+        return target.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@intrinsic
+def stream(context: Any, array: Any, at: Any, lanes: Any) -> Any:
+    """:func:`store` past the caches, where the place is a multiple of a cache line.
+
+    For what is not read soon. See :func:`streamed`.
+    """
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _pointer(target, builder, signature.args[0], *arguments[:2])
+        value = arguments[2]
+        stored = builder.store(
+            value, builder.bitcast(place, value.type.as_pointer()), align=CACHE_LINE
+        )
+        once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        stored.set_metadata("nontemporal", once)
+        return target.get_dummy_value()
+
+    return types.void(array, types.int64, lanes), generate
+
+
+@intrinsic
+def streamed(context: Any) -> Any:
+    """Make what was streamed seen by other threads."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return target.get_dummy_value()
+
+    return types.void(), generate
 
 
 def _operation(name: str) -> Any:

@@ -23,13 +23,12 @@ from baselines.neurons.compiled import PIECES
 from baselines.neurons.constants import LIFConstants
 from baselines.neurons.deferred import Deferred
 from baselines.neurons.gradient_kernels import TABLES
-from baselines.neurons.lanes import LANES
+from baselines.neurons.lanes import CACHE_LINE, LANES
 from baselines.neurons.lookup_kernels import GROUP, TOGETHER
 
 aten = torch.ops.aten
 # Images whose currents are summed side by side.
 STEPS = 16
-CACHE_LINE = 64
 # Of the work of a weight gradient, each with sums of its own.
 PARTS = 16
 
@@ -41,10 +40,12 @@ class Connections:
     Attributes:
         taps: of the kernel.
         arrays: places, firsts, sources and taps, see :mod:`lookup_kernels`.
+        alike: where in the places those begin that use the same taps, and their end.
     """
 
     taps: int
     arrays: tuple[Any, Any, Any, Any]
+    alike: Any
 
 
 @lru_cache
@@ -71,14 +72,17 @@ def connections(height: int, width: int, transposed: bool) -> Connections:
     rank = np.argsort(places)
     order = np.lexsort((taps, rank[outputs]))
     firsts = np.concatenate([[0], np.cumsum(used[places].sum(1))])
-    return Connections(9, (places, firsts, sources[order], taps[order]))
+    changes = np.flatnonzero(np.diff(used[places], axis=0).any(axis=1)) + 1
+    alike = np.concatenate([[0], changes, [len(places)]])
+    return Connections(9, (places, firsts, sources[order], taps[order]), alike)
 
 
 @lru_cache
 def one_to_one() -> Connections:
     """That of a linear layer: one pixel, one tap."""
     only = np.array([0])
-    return Connections(1, (only, np.array([0, 1]), only, only))
+    ends = np.array([0, 1])
+    return Connections(1, (only, ends, only, only), ends)
 
 
 class Currents(Deferred):
@@ -369,6 +373,7 @@ def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[T
         patterns.view(-1).numpy(),
         patterns.shape[1],
         *joined.arrays,
+        joined.alike,
         rows.view(-1).numpy(),
         channels,
         joined.taps,

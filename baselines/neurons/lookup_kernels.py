@@ -27,6 +27,8 @@ from baselines.neurons.lanes import (
     positive,
     spread,
     store,
+    stream,
+    streamed,
     times,
     zero_where,
 )
@@ -233,12 +235,13 @@ def add_up(
                     current = load(totals, (t * some + k) * LANES)
                     if rounded:
                         current = bfloat16(current)
-                    store(currents, t * neurons + place + k * outputs * channels, current)
+                    stream(currents, t * neurons + place + k * outputs * channels, current)
                     deviation = minus(current, origin)
                     total = plus(total, deviation)
                     square = plus(square, times(deviation, deviation))
             store(sums, moment, total)
             store(squares, moment, square)
+        streamed()
 
 
 @Kernel
