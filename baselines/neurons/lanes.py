@@ -96,9 +96,9 @@ def prefetch(context: Any, array: Any, at: Any) -> Any:
 
 @intrinsic
 def stream(context: Any, array: Any, at: Any, lanes: Any) -> Any:
-    """:func:`store` past the caches, where the place is a multiple of a cache line.
+    """:func:`store` past the caches, for what is not read soon; see :func:`streamed`.
 
-    For what is not read soon. See :func:`streamed`.
+    The place must be a multiple of CACHE_LINE in memory.
     """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -188,7 +188,8 @@ def add_up(
         kernel: K.
         time_steps: T.
         rounded: whether currents are rounded to bfloat16.
-        currents: ``(T * N * Q * B * LANES,)`` for Q output pixels, written.
+        currents: ``(T * N * Q * B * LANES,)`` for Q output pixels, written past the caches; they
+            must begin at a multiple of CACHE_LINE, as PyTorch's memory does.
         origins: ``(PIECES * B * LANES,)``, written: of each piece and channel the first current.
         sums: alike, of zeros: those of the currents less their origin.
         squares: alike, of the squares of the same.
