@@ -58,12 +58,24 @@ def _add_images(patterns: Any, rows: Any, channel: Any, count: Any, table: Any, 
 
 
 @numba.njit(inline="always")
-def _row(
-    pair: Any, start: Any, pixels: Any, begin: Any, places: Any, blocks: Any, block: Any
-) -> Any:
+def _add_channels(
+    patterns: Any, rows: Any, count: Any, table: Any, channels: Any, sums: Any, into: Any
+) -> None:
+    """Add to the sums of all channels, from ``into``, what ``count`` tables say."""
+    for channel in range(channels):
+        total = load(sums, into)
+        if count == TABLES:
+            total = _add_images(patterns, rows, channel, TABLES, table, total)
+        else:
+            total = _add_images(patterns, rows, channel, count, table, total)
+        store(sums, into, total)
+        into += LANES
+
+
+@numba.njit(inline="always")
+def _row(four: Any, pixel: Any, pixels: Any, blocks: Any, block: Any) -> Any:
     """Where in memory LANES gradients begin, those of a pixel in the first of four images."""
-    four, place = begin + pair // pixels, item(places, start + pair % pixels)
-    return (four * GROUP * len(places) + place) * blocks * LANES + block * LANES
+    return ((four * GROUP * pixels + pixel) * blocks + block) * LANES
 
 
 @Kernel
@@ -111,21 +123,22 @@ def add_gradients(
         for at in range(piece * splits * blocks // PIECES, (piece + 1) * splits * blocks // PIECES):
             split, block = at // blocks, at % blocks
             begin, end = split * fours // splits, (split + 1) * fours // splits
-            for few in range(len(alike) - 1):
-                start, pixels = alike[few], alike[few + 1] - alike[few]
+            for kind in range(len(alike) - 1):
+                start, pixels = alike[kind], alike[kind + 1] - alike[kind]
                 count = pixels * (end - begin)
                 for pair in range(0, count, TABLES):
                     some = min(TABLES, count - pair)
                     for k in range(some):
-                        first = _row(pair + k, start, pixels, begin, places, blocks, block)
+                        four, i = begin + (pair + k) // pixels, start + (pair + k) % pixels
+                        first = _row(four, item(places, i), len(places), blocks, block)
                         _tabulate_images(gradients, first, image, table, k * size)
                         of_all = load(table, (k + 1) * size - LANES)
                         store(totals, at * LANES, plus(load(totals, at * LANES), of_all))
-                        begins[k] = (begin + (pair + k) // pixels) * stride
-                        connections[k] = item(firsts, start + (pair + k) % pixels)
-                        if pair + TABLES + k < count:
-                            ahead = pair + TABLES + k
-                            first = _row(ahead, start, pixels, begin, places, blocks, block)
+                        begins[k], connections[k] = four * stride, item(firsts, i)
+                        ahead = pair + TABLES + k
+                        if ahead < count:
+                            four, i = begin + ahead // pixels, start + ahead % pixels
+                            first = _row(four, item(places, i), len(places), blocks, block)
                             for number in range(GROUP):
                                 prefetch(gradients, first + number * image)
                     for connection in range(item(firsts, start + 1) - item(firsts, start)):
@@ -134,11 +147,4 @@ def add_gradients(
                             rows[k] = begins[k] + source * channels
                         tap = item(taps, connections[0] + connection)
                         into = (at * kernel + tap) * channels * LANES
-                        for channel in range(channels):
-                            total = load(flat, into)
-                            if some == TABLES:
-                                total = _add_images(patterns, rows, channel, TABLES, table, total)
-                            else:
-                                total = _add_images(patterns, rows, channel, some, table, total)
-                            store(flat, into, total)
-                            into += LANES
+                        _add_channels(patterns, rows, some, table, channels, flat, into)
