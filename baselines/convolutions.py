@@ -8,20 +8,15 @@ of the convolution that it transposes. The values are the same, up to the order 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 
 from baselines.neurons.deferred import Spikes, bytes_of
 
 _STRIDE, _PADDING, _DILATION, _NONE = [2, 2], [1, 1], [1, 1], [0, 0]
-# A table of weights costs more than it saves for fewer pixels, or fewer rows of a linear layer.
+# A table costs more than it saves for fewer pixels, or for gradients of fewer rows.
 PIXELS_WORTH_A_TABLE = 512
-ROWS_WORTH_A_TABLE = 1024
-# The tables of its gradients cost less.
 ROWS_WORTH_LOOKING_BACK = 128
-# Weights that no core's cache holds: of few rows it is then faster to read those that count.
-MANY_WEIGHTS = 2**20
 
 
 class SpikeLinear(nn.Linear):
@@ -36,11 +31,7 @@ class SpikeLinear(nn.Linear):
             return super().forward(input)
         from baselines.neurons import lookup
 
-        if len(input) >= ROWS_WORTH_A_TABLE:
-            return lookup.connect(input, self.weight, self.bias, rounded)
-        if self.weight.numel() >= MANY_WEIGHTS and not rounded:
-            return lookup.add_firing(input, self.weight, self.bias)
-        return super().forward(input.to(self.weight.dtype))
+        return lookup.connect(input, self.weight, self.bias, rounded)
 
 
 class Downsampling(nn.Conv2d):
@@ -163,12 +154,10 @@ class _Connection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: Spikes, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(input.fired, weight)
-        if len(input) >= ROWS_WORTH_A_TABLE:
-            from baselines.neurons import lookup
+        from baselines.neurons import lookup
 
-            return lookup.connect(input.fired, weight, bias)
-        return F.linear(input.computed(), weight, bias)
+        ctx.save_for_backward(input.fired, weight)
+        return lookup.connect(input.fired, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:

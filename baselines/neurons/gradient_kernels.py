@@ -10,8 +10,8 @@ import numba
 import numpy as np
 
 from baselines.neurons.compiled import PIECES, Kernel
-from baselines.neurons.lanes import LANES, item, load, minus, plus, prefetch, store
-from baselines.neurons.lookup_kernels import GROUP, PATTERNS
+from baselines.neurons.lanes import LANES, item, load, plus, prefetch, store
+from baselines.neurons.lookup_kernels import GROUP, PATTERNS, tabulate_four
 
 # Tables that are used side by side: 16 KiB in float32.
 TABLES = 8
@@ -31,21 +31,6 @@ def pack_images(spikes: Any, patterns: Any) -> None:
         one, two, three, last = images[0], images[1], images[2], images[3]
         for i in range(length):
             written[i] = one[i] | two[i] << 1 | three[i] << 2 | last[i] << 3
-
-
-@numba.njit(inline="always")
-def _tabulate_images(gradients: Any, first: Any, stride: Any, table: Any, start: Any) -> None:
-    """A table of sums over the gradients of four images, the first at ``first``."""
-    one, two = load(gradients, first), load(gradients, first + stride)
-    three, four = load(gradients, first + 2 * stride), load(gradients, first + 3 * stride)
-    store(table, start, minus(one, one))
-    store(table, start + LANES, one)
-    store(table, start + 2 * LANES, two)
-    store(table, start + 3 * LANES, plus(one, two))
-    for bit, added in ((4, three), (8, four)):
-        for pattern in range(bit):
-            total = plus(load(table, start + pattern * LANES), added)
-            store(table, start + (pattern + bit) * LANES, total)
 
 
 @numba.njit(inline="always")
@@ -131,7 +116,14 @@ def add_gradients(
                     for k in range(some):
                         four, i = begin + (pair + k) // pixels, start + (pair + k) % pixels
                         first = _row(four, item(places, i), len(places), blocks, block)
-                        _tabulate_images(gradients, first, image, table, k * size)
+                        tabulate_four(
+                            load(gradients, first),
+                            load(gradients, first + image),
+                            load(gradients, first + 2 * image),
+                            load(gradients, first + 3 * image),
+                            table,
+                            k * size,
+                        )
                         of_all = load(table, (k + 1) * size - LANES)
                         store(totals, at * LANES, plus(load(totals, at * LANES), of_all))
                         begins[k], connections[k] = four * stride, item(firsts, i)

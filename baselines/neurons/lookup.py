@@ -1,6 +1,6 @@
 """Currents of spikes, and gradients of weights, by table look-up on the CPU.
 
-Tensors in, :mod:`lookup_kernels` and :mod:`gradient_kernels` within.
+Tensors in, :mod:`lookup_kernels`, :mod:`linear_kernels` and :mod:`gradient_kernels` within.
 
 Sums of weights over spikes need no multiplications, and the sums over any four inputs can be kept
 in a table. What :func:`convolve` gives is a tensor of currents that are not computed yet: neurons
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.neurons import gradient_kernels, lookup_kernels
+from baselines.neurons import gradient_kernels, linear_kernels, lookup_kernels
 from baselines.neurons.compiled import PIECES
 from baselines.neurons.constants import LIFConstants
 from baselines.neurons.deferred import Deferred
@@ -151,7 +151,7 @@ class _Source:
         weights: ``(K, C, O)``.
         bias: ``(O,)``.
         connections: of the pixels.
-        pixels: ``(H, W)`` of the output; empty if it has none.
+        pixels: ``(H, W)`` of the output.
         rounded: whether the currents are rounded to bfloat16, as the weights are.
     """
 
@@ -159,7 +159,7 @@ class _Source:
     weights: Tensor
     bias: Tensor
     connections: Connections
-    pixels: tuple[int, ...]
+    pixels: tuple[int, int]
     rounded: bool
 
     @property
@@ -169,7 +169,7 @@ class _Source:
 
     @property
     def currents(self) -> Tensor:
-        """``(R, O, H, W)`` or ``(R, O)``."""
+        """``(R, O, H, W)``."""
         return self._summed[0]
 
     @property
@@ -213,8 +213,8 @@ class _Source:
         if membrane is None:
             ended = self.weights.new_zeros(size)
         else:
-            laid_out = membrane.flatten(2).mT if self.pixels else membrane[:, None]
-            ended = _padded(laid_out.clone(memory_format=torch.contiguous_format), LANES)
+            laid_out = membrane.flatten(2).mT.clone(memory_format=torch.contiguous_format)
+            ended = _padded(laid_out, LANES)
         spikes = torch.empty((shape[0], *size), dtype=torch.uint8)
         number = ended.numpy().dtype.type
         lookup_kernels.fire(
@@ -232,12 +232,7 @@ class _Source:
         """What both kernels take first."""
         spikes = _padded(self.spikes, GROUP * TOGETHER)
         groups = spikes.shape[-1] // GROUP
-        images = len(spikes) // time_steps
-        words = spikes.view(time_steps, images, -1).numpy().view(np.uint32)
-        image_stride = words.shape[-1] + CACHE_LINE
-        step_stride = images * image_stride + CACHE_LINE
-        patterns = np.empty(time_steps * step_stride, np.uint8)
-        lookup_kernels.pack(words, patterns, step_stride, image_stride)
+        patterns, step_stride, image_stride = _patterns(spikes.unflatten(0, (time_steps, -1)))
         taps = self.connections.taps
         weights = _padded(self.weights, GROUP * TOGETHER, LANES)
         weights = weights.view(taps * groups, GROUP, -1, LANES)
@@ -268,11 +263,20 @@ class _Source:
         return len(self.bias) + -len(self.bias) % LANES
 
     def _restored(self, rows: Tensor) -> Tensor:
-        """``(R, Q, O + padding)`` as ``(R, O, H, W)`` or ``(R, O)``."""
+        """``(R, Q, O + padding)`` as ``(R, O, H, W)``."""
         rows = rows[..., : len(self.bias)].contiguous()
-        if not self.pixels:
-            return rows[:, 0]
         return rows.unflatten(1, self.pixels).movedim(-1, 1)
+
+
+def _patterns(spikes: Tensor) -> tuple[Any, int, int]:
+    """Patterns of spikes ``(T, N, ...)``, and the strides of steps and images."""
+    words = spikes.flatten(2).numpy().view(np.uint32)
+    steps, images, length = words.shape
+    image_stride = length + CACHE_LINE
+    step_stride = images * image_stride + CACHE_LINE
+    patterns = np.empty(steps * step_stride, np.uint8)
+    lookup_kernels.pack(words, patterns, step_stride, image_stride)
+    return patterns, step_stride, image_stride
 
 
 def _padded(tensor: Tensor, *multiples: int) -> Tensor:
@@ -311,24 +315,28 @@ def convolve(
     return Currents(source, (len(spikes),))
 
 
-def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False) -> Currents:
+def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False) -> Tensor:
     """Currents ``(R, O)`` of a linear layer.
 
     Args:
         spikes: 0 or 1, in bytes, ``(R, C)``.
-        weight: ``(O, C)``.
+        weight: ``(O, C)``, best with the outputs last in memory.
         bias: ``(O,)``.
         rounded: see :func:`convolve`.
     """
-    source = _Source(
-        spikes.contiguous()[:, None],
-        _in_precision(weight, rounded).mT[None],
-        _in_precision(bias, rounded),
-        one_to_one(),
-        (),
+    patterns, _, stride = _patterns(_padded(spikes, GROUP * TOGETHER)[None])
+    bias = _padded(bias.detach(), LANES)
+    currents = bias.new_empty((len(spikes), len(bias)))
+    linear_kernels.connect(
+        patterns,
+        stride,
+        _padded(weight.detach().mT, GROUP * TOGETHER, LANES).numpy(),
+        bias.numpy(),
         rounded,
+        currents.view(-1).numpy(),
     )
-    return Currents(source, (len(spikes),))
+    currents = currents[:, : len(weight)]
+    return currents.bfloat16() if rounded else currents
 
 
 def convolution_gradients(
@@ -387,27 +395,3 @@ def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[T
 
 def _in_precision(weight: Tensor, rounded: bool) -> Tensor:
     return weight.detach().bfloat16().float() if rounded else weight.detach()
-
-
-def add_firing(spikes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Currents ``(R, O)`` of a linear layer, one addition for each input that fires.
-
-    For few rows, of which a table would cost more than it saves.
-
-    Args:
-        spikes: 0 or 1, in bytes, ``(R, C)``.
-        weight: ``(O, C)``, best with the outputs last in memory.
-        bias: ``(O,)``.
-    """
-    firsts = np.zeros(len(spikes) + 1, np.int64)
-    firsts[1:] = spikes.sum(1).cumsum(0).numpy()
-    bias = _padded(bias.detach(), LANES)
-    currents = bias.new_empty((len(spikes), len(bias)))
-    lookup_kernels.add_firing(
-        firsts,
-        spikes.nonzero()[:, 1].numpy(),
-        _padded(weight.detach().mT, LANES).view(-1).numpy(),
-        bias.numpy(),
-        currents.view(-1).numpy(),
-    )
-    return currents[:, : len(weight)]

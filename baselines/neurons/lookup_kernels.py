@@ -83,7 +83,20 @@ def tabulate(weights: Any, tables: Any) -> None:
 
 
 @numba.njit(inline="always")
-def _add(patterns: Any, row: Any, tables: Any, table: Any, total: Any) -> Any:
+def tabulate_four(one: Any, two: Any, three: Any, four: Any, table: Any, start: Any) -> None:
+    """The table of four, from ``start``: their sums under each pattern."""
+    store(table, start, minus(one, one))
+    store(table, start + LANES, one)
+    store(table, start + 2 * LANES, two)
+    store(table, start + 3 * LANES, plus(one, two))
+    for bit, added in ((4, three), (8, four)):
+        for pattern in range(bit):
+            total = plus(load(table, start + pattern * LANES), added)
+            store(table, start + (pattern + bit) * LANES, total)
+
+
+@numba.njit(inline="always")
+def add_together(patterns: Any, row: Any, tables: Any, table: Any, total: Any) -> Any:
     """A total, and what the table says of TOGETHER patterns from ``row``."""
     added = load(tables, table + item(patterns, row) * LANES)
     for group in range(1, TOGETHER):
@@ -145,7 +158,7 @@ def _sum(
             for step in range(steps):
                 pattern = source + step * step_stride + group
                 for _ in range(images):
-                    total = _add(patterns, pattern, tables, entries, load(totals, place))
+                    total = add_together(patterns, pattern, tables, entries, load(totals, place))
                     store(totals, place, total)
                     pattern += image_stride
                     place += LANES
@@ -335,26 +348,3 @@ def fire(
                     store(spikes, t * neurons + place, fires)
                     state = zero_where(fires, potential)
                 store(membrane, place, state)
-
-
-@Kernel
-def add_firing(firsts: Any, firing: Any, weights: Any, bias: Any, currents: Any) -> None:
-    """Currents of a linear layer: bias, and the weights of the inputs that fire, one by one.
-
-    Args:
-        firsts: those of row i begin at ``firsts[i]`` in ``firing`` and end at ``firsts[i + 1]``.
-        firing: inputs, ascending.
-        weights: ``(C * B * LANES,)``.
-        bias: ``(B * LANES,)``.
-        currents: ``(R * B * LANES,)``, written.
-    """
-    channels = len(bias)
-    rows, blocks = len(firsts) - 1, channels // LANES
-    total = blocks * rows
-    for piece in numba.prange(PIECES):
-        for at in range(piece * total // PIECES, (piece + 1) * total // PIECES):
-            channel, row = at // rows * LANES, at % rows
-            current = load(bias, channel)
-            for i in range(item(firsts, row), item(firsts, row + 1)):
-                current = plus(current, load(weights, item(firing, i) * channels + channel))
-            store(currents, row * channels + channel, current)

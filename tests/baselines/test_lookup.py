@@ -71,7 +71,7 @@ def test_convolutions_are_the_dense_ones(seed, images, channels, size, rate, tra
 @settled
 @given(
     seed=st.integers(0, 2**31),
-    rows=st.integers(1, 50),
+    rows=st.integers(1, 50) | st.integers(250, 600),
     inputs=st.integers(1, 90),
     outputs=st.integers(1, 90),
     rate=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
@@ -82,15 +82,28 @@ def test_linear_layers_are_the_dense_ones(seed, rows, inputs, outputs, rate, dty
     weight, bias = (parameter.requires_grad_() for parameter in draw)
     spikes = bytes_of(seed, rate, rows, inputs)
     expected = F.linear(spikes.to(dtype), weight, bias)
-    currents = lookup.connect(spikes, weight, bias)
-    assert_equal_up_to_rounding(currents.computed(), expected)
-    assert_moments_are_of(expected, currents.moments)
-    assert_equal_up_to_rounding(lookup.add_firing(spikes, weight, bias), expected)
+    assert_equal_up_to_rounding(lookup.connect(spikes, weight, bias), expected)
     if rows % 4 == 0:
         gradient = draws(seed + 1, dtype, expected.shape)[0]
         wanted = torch.autograd.grad(expected, (weight, bias), gradient)
         for one, other in zip(lookup.linear_gradients(spikes, gradient), wanted, strict=True):
             assert_equal_up_to_rounding(one, other)
+
+
+def test_rounded_currents_of_a_linear_layer_are_sums_of_rounded_weights():
+    weight, bias = draws(0, torch.float32, (70, 40), (70,))
+    spikes = bytes_of(1, 0.3, 9, 40)
+    found = lookup.connect(spikes, weight, bias, rounded=True)
+    expected = F.linear(spikes.double(), weight.bfloat16().double(), bias.bfloat16().double())
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected.bfloat16())
+
+
+def test_currents_of_a_linear_layer_do_not_depend_on_the_other_rows():
+    weight, bias = draws(0, torch.float32, (64, 96), (64,))
+    spikes = bytes_of(1, 0.3, 600, 96)
+    alone = [lookup.connect(row, weight, bias) for row in spikes[::100].split(1)]
+    assert torch.equal(lookup.connect(spikes, weight, bias)[::100], torch.cat(alone))
 
 
 @pytest.mark.parametrize("transposed", [True, False])
