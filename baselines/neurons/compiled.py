@@ -46,11 +46,16 @@ class Kernel:
         """Run on arrays and numbers; the arrays are changed in place."""
         available: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         threads = min(torch.get_num_threads(), available)
-        if threads == 1 or max(np.size(argument) for argument in arguments) < SMALL:
+        if threads == 1 or _largest(arguments) < SMALL:
             self._serial(*arguments)
         else:
             numba.set_num_threads(threads)
             self._parallel(*arguments)
+
+
+def _largest(arguments: tuple[Any, ...]) -> int:
+    """The size of the largest array among them."""
+    return max([each.size for each in arguments if isinstance(each, np.ndarray)])
 
 
 @intrinsic

@@ -55,10 +55,10 @@ class FusedLIF(SpikingNeuron):
                 else fused_cpu.moments(currents)
             )
             norm.track(mean, variance * (values / (values - 1)))
-        deviation = torch.sqrt(variance + EPSILON)
+        inverse_deviation = torch.sqrt(variance + EPSILON).reciprocal()
         weight = norm.weight * norm.scale
         normalisation = fused_cpu.Normalisation(
-            weight, norm.bias, mean, 1 / deviation, norm.training
+            weight, norm.bias, mean, inverse_deviation, norm.training
         )
         known = not (norm.training or torch.is_grad_enabled())
         if known and isinstance(currents, lookup.Currents):

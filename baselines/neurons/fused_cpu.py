@@ -80,17 +80,17 @@ def fire(
         in_bytes: whether the spikes are kept in bytes. Where a gradient may flow they are
             :class:`Spikes` then, else uint8.
     """
-    if membrane is None:
-        membrane = torch.zeros(currents.shape[1:], dtype=_computed(currents))
     parameters = (
         (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.mean, norm.inverse_deviation)
     )
     of_batch = norm is not None and norm.of_batch
     dtype = torch.uint8 if in_bytes else currents.dtype
-    wrapped = in_bytes and torch.is_grad_enabled()
-    return _Firing.apply(
-        currents, membrane, *parameters, of_batch, time_steps, constants, dtype, wrapped
-    )
+    if torch.is_grad_enabled():
+        return _Firing.apply(
+            currents, membrane, *parameters, of_batch, time_steps, constants, dtype, in_bytes
+        )
+    currents = _channels_last(computed(currents))
+    return _fired(currents, membrane, parameters, time_steps, constants, dtype)
 
 
 def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class _Firing(torch.autograd.Function):
     def forward(
         ctx: Any,
         currents: Tensor,
-        membrane: Tensor,
+        membrane: Tensor | None,
         weight: Tensor | None,
         bias: Tensor | None,
         mean: Tensor | None,
@@ -118,32 +118,22 @@ class _Firing(torch.autograd.Function):
         wrapped: bool,
     ) -> tuple[Tensor, Tensor]:
         laid_out = _channels_last(computed(currents))
-        started = _channels_last(membrane, CHANNELS - 1)
-        ctx.save_for_backward(laid_out, started, weight, bias, mean, inverse_deviation)
-        ctx.of_batch, ctx.constants = of_batch, constants
-        spikes = laid_out.new_empty((time_steps, *laid_out.shape[1:]), dtype=dtype)
-        ended = started.clone()
-        scale, shift, _ = _affine(started, weight, bias, mean, inverse_deviation)
-        number = scale.dtype.type
-        compiled.fire(
-            _rows(laid_out),
-            scale,
-            shift,
-            number(constants.decay),
-            number(constants.threshold),
-            _rows(ended[None])[0],
-            _rows(spikes),
-        )
-        spikes = _restored(spikes)
-        spikes = Spikes(spikes, currents.dtype) if wrapped else spikes
-        return spikes, _restored(ended, CHANNELS - 1)
+        parameters = (weight, bias, mean, inverse_deviation)
+        ctx.save_for_backward(laid_out, membrane, *parameters)
+        ctx.of_batch, ctx.time_steps, ctx.constants = of_batch, time_steps, constants
+        ctx.set_materialize_grads(False)
+        spikes, ended = _fired(laid_out, membrane, parameters, time_steps, constants, dtype)
+        return Spikes(spikes, currents.dtype) if wrapped else spikes, ended
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, of_spikes: Tensor | None, of_ended: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         currents, started, *parameters = ctx.saved_tensors
-        scale, shift, mean = _affine(started, *parameters)
-        factors, of_spikes = _factors(gradients[0].to(currents.dtype))
-        of_membrane = _channels_last(gradients[1], CHANNELS - 1).clone()
+        started, of_membrane = (_state(each, currents) for each in (started, of_ended))
+        scale, shift = _affine(started, *parameters)
+        mean = _tiled(started.new_zeros(1) if parameters[2] is None else parameters[2])
+        factors, of_spikes = _factors(of_spikes, currents, ctx.time_steps)
         moves = len(currents) > 1
         of_currents = (
             torch.empty_like(currents) if moves else torch.zeros_like(currents, dtype=started.dtype)
@@ -173,18 +163,57 @@ class _Firing(torch.autograd.Function):
         )
         return (
             _restored(of_currents.to(currents.dtype)),
-            _restored(of_membrane, CHANNELS - 1),
+            _restored(of_membrane, CHANNELS - 1) if ctx.needs_input_grad[1] else None,
             of_weight,
             of_bias,
             *(None,) * 7,
         )
 
 
-def _factors(of_spikes: Tensor) -> tuple[Tensor, Tensor]:
+def _fired(
+    currents: Tensor,
+    membrane: Tensor | None,
+    parameters: tuple[Tensor | None, ...],
+    time_steps: int,
+    constants: LIFConstants,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Spikes and the last potential for currents ``(T, N, ..., C)``, see :func:`fire`."""
+    spikes = currents.new_empty((time_steps, *currents.shape[1:]), dtype=dtype)
+    ended = _state(membrane, currents)
+    scale, shift = _affine(ended, *parameters)
+    number = scale.dtype.type
+    compiled.fire(
+        _rows(currents),
+        scale,
+        shift,
+        number(constants.decay),
+        number(constants.threshold),
+        _rows(ended[None])[0],
+        _rows(spikes),
+    )
+    return _restored(spikes), _restored(ended, CHANNELS - 1)
+
+
+def _state(potential: Tensor | None, currents: Tensor) -> Tensor:
+    """A copy of ``(N, C, ...)`` with the channels last; zeros if there is none.
+
+    Args:
+        potential: of the neurons, or its gradient.
+        currents: theirs, channels last.
+    """
+    if potential is None:
+        return torch.zeros(currents.shape[1:], dtype=_computed(currents))
+    return _channels_last(potential, CHANNELS - 1).clone()
+
+
+def _factors(of_spikes: Tensor | None, currents: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
     """Gradients of spikes: factors ``(T,)``, of what is ``(T, N, ...)`` or ``(1, N, ...)``."""
+    if of_spikes is None:
+        return currents.new_zeros(time_steps), _restored(torch.zeros_like(currents[:1]))
     if isinstance(of_spikes, Weighted):
-        return of_spikes.weights, of_spikes.step[None]
-    return of_spikes.new_ones(len(of_spikes)), of_spikes
+        return of_spikes.weights, of_spikes.step[None].to(currents.dtype)
+    return of_spikes.new_ones(time_steps), of_spikes.to(currents.dtype)
 
 
 def _through_norm(
@@ -222,17 +251,17 @@ def _affine(
     bias: Tensor | None,
     mean: Tensor | None,
     inverse_deviation: Tensor | None,
-) -> tuple[Any, Any, Any]:
-    """Scale, shift and mean of a tile."""
+) -> tuple[Any, Any]:
+    """Scale and shift of a tile."""
     if weight is None or bias is None or mean is None or inverse_deviation is None:
-        one, zero = like.new_ones(1), like.new_zeros(1)
-        return _tiled(one), _tiled(zero), _tiled(zero)
+        return _tiled(like.new_ones(1)), _tiled(like.new_zeros(1))
     scale, shift = Normalisation(weight, bias, mean, inverse_deviation, False).affine
-    return _tiled(scale), _tiled(shift), _tiled(mean)
+    return _tiled(scale), _tiled(shift)
 
 
 def _tiled(by_channel: Tensor) -> Any:
-    return np.tile(by_channel.detach().numpy(), max(1, TILE // len(by_channel)))
+    # Faster than what NumPy has for it.
+    return np.concatenate([by_channel.numpy()] * max(1, TILE // len(by_channel)))
 
 
 def _by_channel(sums: Any, channels: int) -> Tensor:

@@ -87,6 +87,22 @@ def test_membrane_after_the_last_step_is_the_naive_one_after_its_reset(backend, 
     torch.testing.assert_close(membrane, potential, rtol=0, atol=2e-7)
 
 
+def test_gradients_flow_through_the_membrane_alone(backend, window, double_precision):
+    currents = random_currents((5, 4000), seed=8).requires_grad_()
+    started = random_currents((4000,), seed=9).clamp(max=0.2).requires_grad_()
+    weights = random_currents((4000,), seed=10)
+    constants = naive.Neuron(window.centre, window.width)
+    potential, fired = started, 0.0
+    for current in currents:
+        potential = 0.25 * potential * (1 - fired) + current
+        fired = naive.step_function(potential, constants)
+    expected = torch.autograd.grad((potential * (1 - fired) * weights).sum(), (currents, started))
+    _, membrane = neuron_of(backend, window).integrate(currents, started)
+    found = torch.autograd.grad((membrane * weights).sum(), (currents, started))
+    assert all(gradient.abs().sum() > 0 for gradient in expected)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_spikes_differ_only_where_the_potential_is_at_the_threshold_up_to_rounding(backend):
     # The first neuron's last potential is the threshold in float32, but not for SpikingJelly.
     close = [0.18662549555301666, 0.22393850982189178, 0.08938844501972198, 0.17765289545059204]
