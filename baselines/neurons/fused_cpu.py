@@ -87,7 +87,7 @@ def fire(
     dtype = torch.uint8 if in_bytes else currents.dtype
     if torch.is_grad_enabled():
         return _Firing.apply(
-            currents, membrane, *parameters, of_batch, time_steps, constants, dtype, in_bytes
+            currents, membrane, *parameters, of_batch, time_steps, constants, dtype
         )
     currents = _channels_last(computed(currents))
     return _fired(currents, membrane, parameters, time_steps, constants, dtype)
@@ -115,7 +115,6 @@ class _Firing(torch.autograd.Function):
         time_steps: int,
         constants: LIFConstants,
         dtype: torch.dtype,
-        wrapped: bool,
     ) -> tuple[Tensor, Tensor]:
         laid_out = _channels_last(computed(currents))
         parameters = (weight, bias, mean, inverse_deviation)
@@ -123,7 +122,7 @@ class _Firing(torch.autograd.Function):
         ctx.of_batch, ctx.time_steps, ctx.constants = of_batch, time_steps, constants
         ctx.set_materialize_grads(False)
         spikes, ended = _fired(laid_out, membrane, parameters, time_steps, constants, dtype)
-        return Spikes(spikes, currents.dtype) if wrapped else spikes, ended
+        return spikes if dtype == currents.dtype else Spikes(spikes, currents.dtype), ended
 
     @staticmethod
     def backward(
@@ -166,7 +165,7 @@ class _Firing(torch.autograd.Function):
             _restored(of_membrane, CHANNELS - 1) if ctx.needs_input_grad[1] else None,
             of_weight,
             of_bias,
-            *(None,) * 7,
+            *(None,) * 6,
         )
 
 

@@ -61,27 +61,6 @@ def pack(spikes: Any, patterns: Any, step_stride: Any, image_stride: Any) -> Non
             written[i] = (four[i] | four[i] >> 7 | four[i] >> 14 | four[i] >> 21) & 15
 
 
-@Kernel
-def tabulate(weights: Any, tables: Any) -> None:
-    """Tables of weights.
-
-    Args:
-        weights: ``(K * G, GROUP, B, LANES)``.
-        tables: ``(B, K * G, PATTERNS, LANES)``, written.
-    """
-    blocks, groups = tables.shape[:2]
-    for piece in numba.prange(PIECES):
-        for at in range(piece * blocks * groups // PIECES, (piece + 1) * blocks * groups // PIECES):
-            block, group = at // groups, at % groups
-            table = tables[block, group]
-            table[0] = 0
-            for bit in range(GROUP):
-                added = weights[group, bit, block]
-                for pattern in range(1 << bit):
-                    for i in range(LANES):
-                        table[pattern + (1 << bit), i] = table[pattern, i] + added[i]
-
-
 @numba.njit(inline="always")
 def tabulate_four(one: Any, two: Any, three: Any, four: Any, table: Any, start: Any) -> None:
     """The table of four, from ``start``: their sums under each pattern."""
@@ -93,6 +72,29 @@ def tabulate_four(one: Any, two: Any, three: Any, four: Any, table: Any, start: 
         for pattern in range(bit):
             total = plus(load(table, start + pattern * LANES), added)
             store(table, start + (pattern + bit) * LANES, total)
+
+
+@Kernel
+def tabulate(weights: Any, tables: Any) -> None:
+    """Tables of weights.
+
+    Args:
+        weights: ``(K * G, GROUP, B, LANES)``.
+        tables: ``(B, K * G, PATTERNS, LANES)``, written.
+    """
+    blocks, groups = tables.shape[:2]
+    numbers, written, stride = weights.reshape(-1), tables.reshape(-1), blocks * LANES
+    for piece in numba.prange(PIECES):
+        for at in range(piece * blocks * groups // PIECES, (piece + 1) * blocks * groups // PIECES):
+            first = (at % groups * GROUP * blocks + at // groups) * LANES
+            tabulate_four(
+                load(numbers, first),
+                load(numbers, first + stride),
+                load(numbers, first + 2 * stride),
+                load(numbers, first + 3 * stride),
+                written,
+                at * PATTERNS * LANES,
+            )
 
 
 @numba.njit(inline="always")
