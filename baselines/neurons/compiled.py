@@ -106,7 +106,14 @@ def _stored_overload(number, like):  # type: ignore[no-untyped-def]
 
 @Kernel
 def fire(
-    currents: Any, scale: Any, shift: Any, decay: Any, threshold: Any, membrane: Any, spikes: Any
+    currents: Any,
+    scale: Any,
+    shift: Any,
+    decay: Any,
+    threshold: Any,
+    rests: Any,
+    membrane: Any,
+    spikes: Any,
 ) -> None:
     """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
@@ -116,6 +123,7 @@ def fire(
         shift: ``(W,)``.
         decay: of the potential.
         threshold: which it must exceed.
+        rests: whether the neurons start at rest, whatever ``membrane`` says.
         membrane: ``(L,)``, the potential after the reset; goes on to that of the last step.
         spikes: ``(T, L)``, written.
     """
@@ -129,6 +137,8 @@ def fire(
         for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
             first, last = tile * width, min((tile + 1) * width, neurons)
             state = membrane[first:last]
+            if rests:
+                state[:] = rest
             for t in range(time_steps):
                 current = currents[t if moves else 0, first:last]
                 spike = spikes[t, first:last]
@@ -149,10 +159,13 @@ def fire_backward(
     decay: Any,
     threshold: Any,
     centre: Any,
-    window: Any,
+    half: Any,
+    height: Any,
+    rests: Any,
     membrane: Any,
     factors: Any,
     of_spikes: Any,
+    leaves: Any,
     of_membrane: Any,
     of_normalised: Any,
     sums: Any,
@@ -168,11 +181,14 @@ def fire_backward(
         decay: as there.
         threshold: as there.
         centre: of the surrogate gradient's window, less the threshold.
-        window: its width, and one over its height.
-        membrane: ``(L,)``, where the neurons started.
+        half: of its width.
+        height: of the window.
+        rests: as there.
+        membrane: ``(L,)``, where the neurons started unless they were at rest.
         factors: ``(T,)``, multiply the gradients of the spikes.
         of_spikes: those gradients, ``(T, L)``, or ``(1, L)`` for the same at each step.
-        of_membrane: of the last membrane, ``(L,)``; becomes that of the first.
+        leaves: whether the last membrane had no gradient, whatever ``of_membrane`` says.
+        of_membrane: that gradient, ``(L,)``; becomes that of the first membrane.
         of_normalised: of ``scale * x + shift``, ``(T, L)`` or ``(1, L)``, written; in the latter
             case added to.
         sums: ``(PIECES, W)``, to which the gradients are added.
@@ -183,13 +199,15 @@ def fire_backward(
     tiles = (neurons + width - 1) // width
     moves, differ = currents.shape[0] > 1, of_spikes.shape[0] > 1
     rest = scale.dtype.type(0)
-    half = window * scale.dtype.type(0.5)
     for piece in numba.prange(PIECES):
         potentials, state = np.empty((time_steps, width), scale.dtype), np.empty_like(scale)
         total, product = sums[piece], products[piece]
         for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
             first, last = tile * width, min((tile + 1) * width, neurons)
-            state[: last - first] = membrane[first:last]
+            if rests:
+                state[:] = rest
+            else:
+                state[: last - first] = membrane[first:last]
             for t in range(time_steps):
                 current = currents[t if moves else 0, first:last]
                 potential = potentials[t]
@@ -199,6 +217,8 @@ def fire_backward(
                     potential[i] = reached
                     state[i] = rest if reached - threshold > 0 else reached
             of_state = of_membrane[first:last]
+            if leaves:
+                of_state[:] = rest
             for t in range(time_steps - 1, -1, -1):
                 current = currents[t if moves else 0, first:last]
                 potential = potentials[t]
@@ -207,7 +227,7 @@ def fire_backward(
                 for i in range(last - first):
                     excess = potential[i] - threshold
                     of_spiking = factor * _number(of_spike[i])
-                    of_firing = (of_spiking - of_state[i] * potential[i]) / window
+                    of_firing = (of_spiking - of_state[i] * potential[i]) * height
                     gradient = of_firing if abs(excess - centre) < half else rest
                     gradient += rest if excess > 0 else of_state[i]
                     of_state[i] = decay * gradient

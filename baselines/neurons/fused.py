@@ -55,7 +55,7 @@ class FusedLIF(SpikingNeuron):
                 else fused_cpu.moments(currents)
             )
             norm.track(mean, variance * (values / (values - 1)))
-        inverse_deviation = torch.sqrt(variance + EPSILON).reciprocal()
+        inverse_deviation = torch.rsqrt(variance + EPSILON)
         weight = norm.weight * norm.scale
         normalisation = fused_cpu.Normalisation(
             weight, norm.bias, mean, inverse_deviation, norm.training

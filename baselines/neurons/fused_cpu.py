@@ -17,6 +17,7 @@ from baselines.neurons.deferred import Spikes, Weighted, computed
 
 CHANNELS = 2
 TILE = 1024
+FEW = 64
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
     laid_out = _channels_last(currents.detach())
     channels = laid_out.shape[-1]
     # The first values are near enough to the mean for the sums to keep their digits.
-    few = laid_out.reshape(-1, channels)[:TILE]
+    few = laid_out.reshape(-1, channels)[:FEW]
     origin = few.to(_computed(currents)).mean(0)
     tile = _tiled(origin)
     sums, squares = (_pieces(tile) for _ in range(2))
@@ -128,8 +129,8 @@ class _Firing(torch.autograd.Function):
     def backward(
         ctx: Any, of_spikes: Tensor | None, of_ended: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        currents, started, *parameters = ctx.saved_tensors
-        started, of_membrane = (_state(each, currents) for each in (started, of_ended))
+        currents, membrane, *parameters = ctx.saved_tensors
+        started, of_membrane = (_state(each, currents) for each in (membrane, of_ended))
         scale, shift = _affine(started, *parameters)
         mean = _tiled(started.new_zeros(1) if parameters[2] is None else parameters[2])
         factors, of_spikes = _factors(of_spikes, currents, ctx.time_steps)
@@ -148,10 +149,13 @@ class _Firing(torch.autograd.Function):
             number(constants.decay),
             number(constants.threshold),
             number(constants.centre),
-            number(constants.width),
+            number(constants.width / 2),
+            number(1 / constants.width),
+            membrane is None,
             _rows(started[None])[0],
             factors.to(started.dtype).numpy(),
             _rows(_channels_last(of_spikes)),
+            of_ended is None,
             _rows(of_membrane[None])[0],
             _rows(of_currents),
             sums,
@@ -188,6 +192,7 @@ def _fired(
         shift,
         number(constants.decay),
         number(constants.threshold),
+        membrane is None,
         _rows(ended[None])[0],
         _rows(spikes),
     )
@@ -195,14 +200,14 @@ def _fired(
 
 
 def _state(potential: Tensor | None, currents: Tensor) -> Tensor:
-    """A copy of ``(N, C, ...)`` with the channels last; zeros if there is none.
+    """A copy of ``(N, C, ...)`` with the channels last; any numbers if there is none.
 
     Args:
         potential: of the neurons, or its gradient.
         currents: theirs, channels last.
     """
     if potential is None:
-        return torch.zeros(currents.shape[1:], dtype=_computed(currents))
+        return torch.empty(currents.shape[1:], dtype=_computed(currents))
     return _channels_last(potential, CHANNELS - 1).clone()
 
 
@@ -264,8 +269,12 @@ def _tiled(by_channel: Tensor) -> Any:
 
 
 def _by_channel(sums: Any, channels: int) -> Tensor:
-    """Sums of pieces and places, ``(P, W)``, by channel, in float64."""
-    return torch.from_numpy(sums).double().sum(0).view(-1, channels).sum(0)
+    """Sums of pieces and places, ``(P, W)``, by channel, in float64.
+
+    By NumPy: so few numbers are not worth waking PyTorch's threads beside Numba's.
+    """
+    of_places = sums.sum(0, dtype=np.float64)
+    return torch.from_numpy(of_places.reshape(-1, channels).sum(0))
 
 
 def _pieces(tile: Any) -> Any:

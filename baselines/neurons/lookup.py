@@ -211,7 +211,7 @@ class _Source:
         """See :meth:`Currents.fire`."""
         size = (shape[1], self._outputs, self._channels)
         if membrane is None:
-            ended = self.weights.new_zeros(size)
+            ended = self.weights.new_empty(size)
         else:
             laid_out = membrane.flatten(2).mT.clone(memory_format=torch.contiguous_format)
             ended = _padded(laid_out, LANES)
@@ -223,6 +223,7 @@ class _Source:
             _padded(shift, LANES).numpy(),
             number(constants.decay),
             number(constants.threshold),
+            membrane is None,
             ended.view(-1).numpy(),
             spikes.view(-1).numpy(),
         )
@@ -388,7 +389,9 @@ def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[T
         sums.numpy(),
         totals.view(-1).numpy(),
     )
-    found = sums.sum(0).view(blocks, joined.taps, channels, LANES).movedim(0, 2).flatten(2)
+    # PyTorch copies what has one summand.
+    found = sums.sum(0) if splits > 1 else sums[0]
+    found = found.view(blocks, joined.taps, channels, LANES).movedim(0, 2).flatten(2)
     outputs = gradient.shape[2]
     return found[..., :outputs], totals.sum(0)[:outputs]
 

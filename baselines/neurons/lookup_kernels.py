@@ -279,6 +279,7 @@ def fire(
     shift: Any,
     decay: Any,
     threshold: Any,
+    rests: Any,
     membrane: Any,
     spikes: Any,
 ) -> None:
@@ -304,6 +305,7 @@ def fire(
         shift: alike.
         decay: of the potential.
         threshold: which it must exceed.
+        rests: whether the neurons start at rest, whatever ``membrane`` says.
         membrane: ``(N * Q * B * LANES,)``, the potential after the reset; goes on to that of the
             last step.
         spikes: ``(T * N * Q * B * LANES,)`` uint8, written.
@@ -313,7 +315,7 @@ def fire(
     tiles = (images + IMAGES - 1) // IMAGES
     total = blocks * tiles * outputs
     for piece in numba.prange(PIECES):
-        decays, thresholds = spread(decay), spread(threshold)
+        decays, thresholds, rest = spread(decay), spread(threshold), spread(decay - decay)
         totals = np.empty(time_steps * IMAGES * LANES, membrane.dtype)
         for at in range(piece * total // PIECES, (piece + 1) * total // PIECES):
             block, image, i = at // (tiles * outputs), at // outputs % tiles * IMAGES, at % outputs
@@ -339,7 +341,7 @@ def fire(
             )
             for k in range(some):
                 place = ((image + k) * outputs + item(places, i)) * channels + channel
-                state = load(membrane, place)
+                state = rest if rests else load(membrane, place)
                 for t in range(time_steps):
                     current = load(totals, (t * some + k) * LANES)
                     if rounded:
