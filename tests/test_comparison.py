@@ -501,6 +501,15 @@ def test_update_writes_a_reference_that_the_run_is_the_same_as(bench_cli, tiny_r
     assert not [path for path in reference.parent.iterdir() if path != reference]
 
 
+def test_a_reference_may_be_described_before_it_is_made(bench_cli, run_directory, tmp_path):
+    run, reference = run_directory("run", [row(1.0)]), tmp_path / "reference"
+    reference.mkdir()
+    (reference / "README.md").write_text("how it is made")
+    assert bench_cli("compare", "--update", run, reference)[0] == 0
+    assert (reference / "README.md").read_text() == "how it is made"
+    assert list(bench.load_results(reference)["value"]) == [1.0]
+
+
 def test_a_reference_is_made_in_several_runs(bench_cli, run_directory, tmp_path):
     """What the newer run has replaces what the reference had; its other cells stay."""
     reference = tmp_path / "reference"

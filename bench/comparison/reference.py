@@ -36,7 +36,7 @@ def update_reference(
 
     Args:
         run: a run directory.
-        reference: a folder that is a reference, is empty, or does not exist.
+        reference: a folder that is a reference, has nothing but a README, or does not exist.
         allow_failed: whether failed rows may become part of the reference.
         keep: whether the reference's cells that ``run`` lacks stay: one that is made in several
             runs, on several machines, say.
@@ -110,10 +110,11 @@ def _check_target(run: Path, target: Path) -> None:
         return
     if not target.is_dir():
         raise BenchError(f"The reference {target} is not a folder.")
-    if any(target.iterdir()) and not (target / RUN_FILE).is_file():
+    others = [path for path in target.iterdir() if not path.name.startswith("README")]
+    if others and not (target / RUN_FILE).is_file():
         raise BenchError(
-            f"The folder {target} is not empty and not a reference (it has no {RUN_FILE}): it is "
-            "left alone. Name another."
+            f"The folder {target} has {others[0].name} and is not a reference (it has no "
+            f"{RUN_FILE}): it is left alone. Name another."
         )
     if (target / "cells").exists():
         raise BenchError(
