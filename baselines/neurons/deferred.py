@@ -43,6 +43,18 @@ class Deferred(Tensor):
         """What a function makes of it, if that needs no numbers."""
         return None
 
+    def numpy(self, *, force: bool = False) -> Any:
+        """The numbers as an array; see :meth:`torch.Tensor.numpy`."""
+        return self._plain().numpy(force=force)
+
+    def tolist(self) -> Any:
+        """The numbers as lists; see :meth:`torch.Tensor.tolist`."""
+        return self._plain().tolist()
+
+    def _plain(self) -> Tensor:
+        """The numbers, which require a gradient if it does."""
+        return computed(self.detach()).requires_grad_(self.requires_grad)
+
     def __repr__(self) -> str:  # type: ignore[override]
         """Its name and its numbers."""
         return f"{type(self).__name__}({computed(self.detach())})"

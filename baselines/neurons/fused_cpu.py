@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from baselines.neurons import compiled
+from baselines.neurons.bits import Bits
 from baselines.neurons.constants import LIFConstants
 from baselines.neurons.deferred import Spikes, Weighted, computed
 
@@ -95,7 +96,9 @@ def fire(
 
 
 def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
-    """``sum_t w_t * s_t`` of spikes in bytes ``(T, N, C, ...)`` and weights ``(T,)``."""
+    """``sum_t w_t * s_t`` of spikes in bits or bytes ``(T, N, C, ...)`` and weights ``(T,)``."""
+    if isinstance(spikes, Bits):
+        return spikes.weighted_sum(weights)
     laid_out = _channels_last(spikes)
     total = torch.empty(laid_out.shape[1:], dtype=weights.dtype)
     compiled.weighted_sum(_rows(laid_out), weights.numpy(), _rows(total[None])[0])

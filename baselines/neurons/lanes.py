@@ -157,25 +157,62 @@ def spread(context: Any, number: Any) -> Any:
 
 @intrinsic
 def positive(context: Any, lanes: Any) -> Any:
-    """1 where a lane is above 0, else 0, in bytes."""
+    """Which lanes are above 0."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        above = builder.fcmp_ordered(">", arguments[0], ir.Constant(arguments[0].type, None))
-        return builder.zext(above, target.get_value_type(signature.return_type))
+        return builder.fcmp_ordered(">", arguments[0], ir.Constant(arguments[0].type, None))
 
-    return Lanes(types.uint8)(lanes), generate
+    return Lanes(types.boolean)(lanes), generate
 
 
 @intrinsic
-def zero_where(context: Any, ones: Any, lanes: Any) -> Any:
-    """The lanes, 0 where the bytes ``ones`` are not 0."""
+def nonzero(context: Any, lanes: Any) -> Any:
+    """Which lanes, of integers, are not 0."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        chosen, value = arguments
-        chosen = builder.icmp_unsigned("!=", chosen, ir.Constant(chosen.type, None))
-        return builder.select(chosen, ir.Constant(value.type, None), value)
+        return builder.icmp_unsigned("!=", arguments[0], ir.Constant(arguments[0].type, None))
 
-    return lanes(ones, lanes), generate
+    return Lanes(types.boolean)(lanes), generate
+
+
+@intrinsic
+def where(context: Any, which: Any, one: Any, other: Any) -> Any:
+    """The lanes of one, and of the other where ``which`` is false."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    return one(which, one, other), generate
+
+
+@intrinsic
+def bits(context: Any, which: Any) -> Any:
+    """True or false lanes as the bits of a uint32, the first lane the lowest."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(LANES))
+
+    return types.uint32(which), generate
+
+
+@intrinsic
+def lanes_of(context: Any, word: Any) -> Any:
+    """What :func:`bits` was given."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], target.get_value_type(signature.return_type))
+
+    return Lanes(types.boolean)(types.uint32), generate
+
+
+@intrinsic
+def ones(context: Any, which: Any) -> Any:
+    """1 in a byte where a lane is true, else 0."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.zext(arguments[0], target.get_value_type(signature.return_type))
+
+    return Lanes(types.uint8)(which), generate
 
 
 def bfloat16(lanes):  # type: ignore[no-untyped-def]

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from baselines.neurons.compiled import PIECES, Kernel
-from baselines.neurons.lanes import LANES, bfloat16, load, store, stream, streamed
+from baselines.neurons.lanes import LANES, bfloat16, item, load, store, stream, streamed
 from baselines.neurons.lookup_kernels import (
     GROUP,
     PATTERNS,
@@ -30,15 +30,13 @@ def _load(numbers: Any, at: Any, rounded: Any) -> Any:
 
 
 @Kernel
-def connect(
-    patterns: Any, stride: Any, weights: Any, bias: Any, rounded: Any, currents: Any
-) -> None:
+def connect(words: Any, stride: Any, weights: Any, bias: Any, rounded: Any, currents: Any) -> None:
     """Currents of a linear layer: bias, and the weights of the spikes.
 
     Args:
-        patterns: ``(R, G)`` uint8, G a multiple of TOGETHER.
-        stride: from the patterns of one row to those of the next.
-        weights: ``(G * GROUP, B * LANES)``.
+        words: of R rows, see :mod:`bits`.
+        stride: from the words of one row to those of the next.
+        weights: ``(W * LANES, B * LANES)``.
         bias: ``(B * LANES,)``.
         rounded: whether weights, bias and currents are rounded to bfloat16; sums are not.
         currents: ``(R * B * LANES,)``, written past the caches: see :func:`lookup_kernels.add_up`.
@@ -68,11 +66,10 @@ def connect(
                         table,
                         k * size,
                     )
-                pattern = begin * stride + group
+                word = begin * stride + group // TOGETHER
                 for k in range(0, some * LANES, LANES):
-                    total = add_together(patterns, pattern, table, 0, load(totals, k))
-                    store(totals, k, total)
-                    pattern += stride
+                    store(totals, k, add_together(item(words, word), table, 0, load(totals, k)))
+                    word += stride
             for k in range(some):
                 current = load(totals, k * LANES)
                 if rounded:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from baselines.neurons import gradient_kernels, linear_kernels, lookup_kernels
+from baselines.neurons.bits import Bits, Words, words_of
 from baselines.neurons.compiled import PIECES
 from baselines.neurons.constants import LIFConstants
 from baselines.neurons.deferred import Deferred
@@ -137,7 +138,7 @@ class Currents(Deferred):
             constants: of the neurons.
 
         Returns:
-            Spikes ``(T, N, O, ...)`` in bytes, and the membrane after the last step's reset.
+            Spikes ``(T, N, O, ...)``, and the membrane after the last step's reset.
         """
         return self._source.fire(self.shape, membrane, scale, shift, constants)
 
@@ -147,7 +148,7 @@ class _Source:
     """What currents are computed of.
 
     Attributes:
-        spikes: bytes ``(R, P, C)``, contiguous.
+        spikes: 0 or 1, in bits or bytes, ``(R, C, H', W')``.
         weights: ``(K, C, O)``.
         bias: ``(O,)``.
         connections: of the pixels.
@@ -215,7 +216,7 @@ class _Source:
         else:
             laid_out = membrane.flatten(2).mT.clone(memory_format=torch.contiguous_format)
             ended = _padded(laid_out, LANES)
-        spikes = torch.empty((shape[0], *size), dtype=torch.uint8)
+        fired = Words.empty(shape[0], shape[1], self._outputs, len(self.bias))
         number = ended.numpy().dtype.type
         lookup_kernels.fire(
             *self._arguments(shape[0]),
@@ -225,29 +226,28 @@ class _Source:
             number(constants.threshold),
             membrane is None,
             ended.view(-1).numpy(),
-            spikes.view(-1).numpy(),
+            fired.array,
+            fired.step_stride,
+            fired.image_stride,
         )
-        return self._restored(spikes.flatten(0, 1)).view(shape), self._restored(ended)
+        return Bits(fired, shape[:2], self.pixels), self._restored(ended)
 
     def _arguments(self, time_steps: int) -> tuple[Any, ...]:
         """What both kernels take first."""
-        spikes = _padded(self.spikes, GROUP * TOGETHER)
-        groups = spikes.shape[-1] // GROUP
-        patterns, step_stride, image_stride = _patterns(spikes.unflatten(0, (time_steps, -1)))
-        taps = self.connections.taps
-        weights = _padded(self.weights, GROUP * TOGETHER, LANES)
+        words, taps = words_of(self.spikes, time_steps), self.connections.taps
+        groups = words.of_pixel * TOGETHER
+        weights = _padded(self.weights, LANES, LANES)
         weights = weights.view(taps * groups, GROUP, -1, LANES)
         # Allocated by PyTorch, whose memory starts where the processor's widest loads do best.
         tables = weights.new_empty((weights.shape[2], taps * groups, 2**GROUP, LANES))
         lookup_kernels.tabulate(weights.numpy(), tables.numpy())
         return (
-            patterns,
+            words.array,
+            *words.layout,
             tables.view(-1).numpy(),
             *self.connections.arrays,
             _padded(self.bias, LANES).numpy(),
-            step_stride,
-            image_stride,
-            groups,
+            words.of_pixel,
             taps,
             time_steps,
             self.rounded,
@@ -269,17 +269,6 @@ class _Source:
         return rows.unflatten(1, self.pixels).movedim(-1, 1)
 
 
-def _patterns(spikes: Tensor) -> tuple[Any, int, int]:
-    """Patterns of spikes ``(T, N, ...)``, and the strides of steps and images."""
-    words = spikes.flatten(2).numpy().view(np.uint32)
-    steps, images, length = words.shape
-    image_stride = length + CACHE_LINE
-    step_stride = images * image_stride + CACHE_LINE
-    patterns = np.empty(steps * step_stride, np.uint8)
-    lookup_kernels.pack(words, patterns, step_stride, image_stride)
-    return patterns, step_stride, image_stride
-
-
 def _padded(tensor: Tensor, *multiples: int) -> Tensor:
     """Contiguous, with zeros behind the last axes, up to a multiple of each."""
     sizes = tensor.shape[-len(multiples) :]
@@ -295,7 +284,7 @@ def convolve(
     """Currents of one of the papers' convolutions: 3x3, stride 2, padding 1 (output padding 1).
 
     Args:
-        spikes: 0 or 1, in bytes, ``(R, C, H, W)``, H and W even unless ``transposed``.
+        spikes: 0 or 1, in bits or bytes, ``(R, C, H, W)``, H and W even unless ``transposed``.
         weight: as PyTorch lays it out, ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
         bias: ``(O,)``.
         transposed: whether height and width are doubled and not halved.
@@ -306,7 +295,7 @@ def convolve(
         height, width = height // 2, width // 2
     axes = (2, 3, 0, 1) if transposed else (2, 3, 1, 0)
     source = _Source(
-        spikes.flatten(2).mT.contiguous(),
+        spikes,
         _in_precision(weight, rounded).permute(axes).flatten(0, 1),
         _in_precision(bias, rounded),
         connections(height, width, transposed),
@@ -325,13 +314,13 @@ def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False)
         bias: ``(O,)``.
         rounded: see :func:`convolve`.
     """
-    patterns, _, stride = _patterns(_padded(spikes, GROUP * TOGETHER)[None])
+    words = Words.packed(spikes[None, :, None])
     bias = _padded(bias.detach(), LANES)
     currents = bias.new_empty((len(spikes), len(bias)))
     linear_kernels.connect(
-        patterns,
-        stride,
-        _padded(weight.detach().mT, GROUP * TOGETHER, LANES).numpy(),
+        words.array,
+        words.image_stride,
+        _padded(weight.detach().mT, LANES, LANES).numpy(),
         bias.numpy(),
         rounded,
         currents.view(-1).numpy(),

@@ -4,10 +4,9 @@ Four inputs that are 0 or 1 have 16 *patterns*. A table holds, for every four in
 their weights under each pattern; summing over all inputs then takes one addition for every four,
 however many of them fire (Arlazarov et al., 1970: the method of the four Russians).
 
-Arrays are flat. Patterns are ``(T, N, P, G)``: T time steps, N images, P input pixels, G groups of
-four channels. Steps and images begin at multiples of strides that keep them off the same few places
-in the processor's cache. Tables are ``(B, K, G, 16, LANES)``: B blocks of output channels, K taps
-of the kernel. The connections of output pixel ``places[i]`` are the entries from ``firsts[i]`` to
+Arrays are flat. Spikes are words of 32 bits, see :mod:`bits`: TOGETHER patterns each. Tables are
+``(B, K, G, 16, LANES)``: B blocks of output channels, K taps of the kernel, G groups of four input
+channels. The connections of output pixel ``places[i]`` are the entries from ``firsts[i]`` to
 ``firsts[i + 1]`` of ``sources``, an input pixel each, and of ``taps``.
 """
 
@@ -20,6 +19,7 @@ from baselines.neurons.compiled import PIECES, Kernel
 from baselines.neurons.lanes import (
     LANES,
     bfloat16,
+    bits,
     item,
     load,
     minus,
@@ -30,35 +30,16 @@ from baselines.neurons.lanes import (
     stream,
     streamed,
     times,
-    zero_where,
+    where,
 )
 
 GROUP = 4
 PATTERNS = 2**GROUP
-# Groups that are added to each other before they are added to a total: their tables take 16 KiB in
-# float32.
-TOGETHER = 8
+# Groups of a word, that are added to each other before they are added to a total: their tables take
+# 16 KiB in float32.
+TOGETHER = LANES // GROUP
 # Images whose totals are summed side by side, of which each takes as much of a table as it needs.
 IMAGES = 4
-
-
-@Kernel
-def pack(spikes: Any, patterns: Any, step_stride: Any, image_stride: Any) -> None:
-    """Patterns of spikes.
-
-    Args:
-        spikes: ``(T, N, P * G)`` uint32, each four bytes that are 0 or 1, the first the lowest.
-        patterns: uint8, written, see the module.
-        step_stride: of the patterns.
-        image_stride: alike.
-    """
-    steps, images, length = spikes.shape
-    for row in numba.prange(steps * images):
-        step, image = row // images, row % images
-        start = step * step_stride + image * image_stride
-        written, four = patterns[start : start + length], spikes[step, image]
-        for i in range(length):
-            written[i] = (four[i] | four[i] >> 7 | four[i] >> 14 | four[i] >> 21) & 15
 
 
 @numba.njit(inline="always")
@@ -98,29 +79,31 @@ def tabulate(weights: Any, tables: Any) -> None:
 
 
 @numba.njit(inline="always")
-def add_together(patterns: Any, row: Any, tables: Any, table: Any, total: Any) -> Any:
-    """A total, and what the table says of TOGETHER patterns from ``row``."""
-    added = load(tables, table + item(patterns, row) * LANES)
-    for group in range(1, TOGETHER):
+def add_together(word: Any, tables: Any, table: Any, total: Any) -> Any:
+    """A total, and what the tables of TOGETHER groups, from ``table``, say of a word."""
+    added = load(tables, table + (word & (PATTERNS - 1)) * LANES)
+    for _ in range(1, TOGETHER):
         table += PATTERNS * LANES
-        added = plus(added, load(tables, table + item(patterns, row + group) * LANES))
+        word >>= GROUP
+        added = plus(added, load(tables, table + (word & (PATTERNS - 1)) * LANES))
     return plus(total, added)
 
 
 @numba.njit(inline="always")
 def _sum(
-    patterns: Any,
+    words: Any,
     row: Any,
     steps: Any,
     step_stride: Any,
     images: Any,
     image_stride: Any,
+    pixels: Any,
+    of_pixel: Any,
     tables: Any,
     sources: Any,
     taps: Any,
     first: Any,
     last: Any,
-    groups: Any,
     kernel: Any,
     bias: Any,
     channel: Any,
@@ -128,21 +111,22 @@ def _sum(
 ) -> None:
     """The currents of a pixel: bias and all connections, for LANES channels of a few images.
 
-    A few groups at a time for all of the totals: what these need of the table is then at hand.
+    A word at a time for all of the totals: what these need of the table is then at hand.
 
     Args:
-        patterns: see the module.
+        words: see :mod:`bits`.
         row: where those of the first image's first step begin.
         steps: of each image.
-        step_stride: of the patterns.
+        step_stride: of the words.
         images: whose totals are summed.
-        image_stride: of the patterns.
+        image_stride: of the words.
+        pixels: P.
+        of_pixel: W.
         tables: see the module.
         sources: see the module.
         taps: see the module.
         first: of the pixel's connections.
         last: one behind its last.
-        groups: G.
         kernel: K.
         bias: ``(B * LANES,)``.
         channel: the first of the channels.
@@ -150,34 +134,36 @@ def _sum(
     """
     for k in range(steps * images):
         store(totals, k * LANES, load(bias, channel))
-    table = channel * kernel * groups * PATTERNS
+    of_word = TOGETHER * PATTERNS * LANES
+    of_block = kernel * of_pixel * of_word
     for connection in range(first, last):
-        source = row + item(sources, connection) * groups
-        tap = table + item(taps, connection) * groups * PATTERNS * LANES
-        for group in range(0, groups, TOGETHER):
-            entries = tap + group * PATTERNS * LANES
+        source = row + item(sources, connection)
+        table = channel // LANES * of_block + item(taps, connection) * of_pixel * of_word
+        for word in range(of_pixel):
             place = 0
             for step in range(steps):
-                pattern = source + step * step_stride + group
+                at = source + step * step_stride + word * pixels
                 for _ in range(images):
-                    total = add_together(patterns, pattern, tables, entries, load(totals, place))
+                    total = add_together(item(words, at), tables, table, load(totals, place))
                     store(totals, place, total)
-                    pattern += image_stride
+                    at += image_stride
                     place += LANES
+            table += of_word
 
 
 @Kernel
 def add_up(
-    patterns: Any,
+    words: Any,
+    pixels: Any,
+    step_stride: Any,
+    image_stride: Any,
     tables: Any,
     places: Any,
     firsts: Any,
     sources: Any,
     taps: Any,
     bias: Any,
-    step_stride: Any,
-    image_stride: Any,
-    groups: Any,
+    of_pixel: Any,
     kernel: Any,
     time_steps: Any,
     rounded: Any,
@@ -190,16 +176,17 @@ def add_up(
     """Currents of all output pixels: bias, and the weights of the spikes. And their moments.
 
     Args:
-        patterns: see the module.
+        words: see :mod:`bits`.
+        pixels: P.
+        step_stride: of the words.
+        image_stride: of the words.
         tables: see the module.
         places: see the module.
         firsts: see the module.
         sources: see the module.
         taps: see the module.
         bias: ``(B * LANES,)``.
-        step_stride: of the patterns.
-        image_stride: alike.
-        groups: G, a multiple of TOGETHER.
+        of_pixel: W; G is TOGETHER times that.
         kernel: K.
         time_steps: T.
         rounded: whether currents are rounded to bfloat16.
@@ -222,18 +209,19 @@ def add_up(
             some = min(IMAGES, images - image)
             channel = block * LANES
             _sum(
-                patterns,
+                words,
                 image * image_stride,
                 time_steps,
                 step_stride,
                 some,
                 image_stride,
+                pixels,
+                of_pixel,
                 tables,
                 sources,
                 taps,
                 item(firsts, i),
                 item(firsts, i + 1),
-                groups,
                 kernel,
                 bias,
                 channel,
@@ -262,16 +250,17 @@ def add_up(
 
 @Kernel
 def fire(
-    patterns: Any,
+    words: Any,
+    pixels: Any,
+    step_stride: Any,
+    image_stride: Any,
     tables: Any,
     places: Any,
     firsts: Any,
     sources: Any,
     taps: Any,
     bias: Any,
-    step_stride: Any,
-    image_stride: Any,
-    groups: Any,
+    of_pixel: Any,
     kernel: Any,
     time_steps: Any,
     rounded: Any,
@@ -281,23 +270,26 @@ def fire(
     threshold: Any,
     rests: Any,
     membrane: Any,
-    spikes: Any,
+    fired: Any,
+    fired_step_stride: Any,
+    fired_image_stride: Any,
 ) -> None:
     """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
     x are the currents of :func:`add_up`, which are not kept.
 
     Args:
-        patterns: as there.
+        words: as there.
+        pixels: as there.
+        step_stride: as there.
+        image_stride: as there.
         tables: as there.
         places: as there.
         firsts: as there.
         sources: as there.
         taps: as there.
         bias: as there.
-        step_stride: as there.
-        image_stride: as there.
-        groups: as there.
+        of_pixel: as there.
         kernel: as there.
         time_steps: as there.
         rounded: as there.
@@ -308,7 +300,9 @@ def fire(
         rests: whether the neurons start at rest, whatever ``membrane`` says.
         membrane: ``(N * Q * B * LANES,)``, the potential after the reset; goes on to that of the
             last step.
-        spikes: ``(T * N * Q * B * LANES,)`` uint8, written.
+        fired: words ``(T, N, B, Q)`` of the spikes, written, see :mod:`bits`.
+        fired_step_stride: of those words.
+        fired_image_stride: of those words.
     """
     outputs, channels, neurons = len(places), len(bias), len(membrane)
     images, blocks = neurons // (outputs * channels), channels // LANES
@@ -322,25 +316,28 @@ def fire(
             some = min(IMAGES, images - image)
             channel = block * LANES
             _sum(
-                patterns,
+                words,
                 image * image_stride,
                 time_steps,
                 step_stride,
                 some,
                 image_stride,
+                pixels,
+                of_pixel,
                 tables,
                 sources,
                 taps,
                 item(firsts, i),
                 item(firsts, i + 1),
-                groups,
                 kernel,
                 bias,
                 channel,
                 totals,
             )
+            pixel = item(places, i)
             for k in range(some):
-                place = ((image + k) * outputs + item(places, i)) * channels + channel
+                place = ((image + k) * outputs + pixel) * channels + channel
+                word = (image + k) * fired_image_stride + block * outputs + pixel
                 state = rest if rests else load(membrane, place)
                 for t in range(time_steps):
                     current = load(totals, (t * some + k) * LANES)
@@ -349,6 +346,6 @@ def fire(
                     current = plus(times(load(scale, channel), current), load(shift, channel))
                     potential = plus(times(decays, state), current)
                     fires = positive(minus(potential, thresholds))
-                    store(spikes, t * neurons + place, fires)
-                    state = zero_where(fires, potential)
+                    fired[word + t * fired_step_stride] = bits(fires)
+                    state = where(fires, rest, potential)
                 store(membrane, place, state)

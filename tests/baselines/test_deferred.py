@@ -1,5 +1,6 @@
 """Spikes that are kept in bytes, and gradients that are kept as products: they are the numbers."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,16 @@ def test_they_can_be_printed(fired):
     spikes = Spikes(fired[0, 0, 0], torch.float32).requires_grad_()
     assert repr(spikes) == f"Spikes({fired[0, 0, 0].float()})"
     assert repr(Weighted(torch.ones(2), torch.ones(1))) == f"Weighted({torch.ones(2, 1)})"
+
+
+def test_they_are_arrays_and_lists_of_the_numbers(fired):
+    spikes = Spikes(fired, torch.float32)
+    assert (spikes.numpy() == fired.float().numpy()).all()
+    assert (np.asarray(spikes) == fired.float().numpy()).all()
+    assert spikes.tolist() == fired.float().tolist()
+    with pytest.raises(RuntimeError, match="requires grad"):
+        spikes.requires_grad_().numpy()
+    assert (spikes.numpy(force=True) == fired.float().numpy()).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+"""Spikes of a bit each on the CPU: what look-ups read, and what neurons hand on to them.
+
+A word holds a pixel's spikes in LANES channels, the first in its lowest bit. Words lie as
+``(T, N, W, P)``: T time steps, N images, W words a pixel, P pixels. Steps and images begin at
+multiples of strides that keep them off the same few places in the processor's cache.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from baselines.neurons import bit_kernels
+from baselines.neurons.deferred import Deferred, computed
+from baselines.neurons.lanes import CACHE_LINE, LANES
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Words:
+    """Spikes of T steps, N images, P pixels and C channels.
+
+    Attributes:
+        steps: T.
+        images: N.
+        pixels: P.
+        channels: C; the bits of further ones say nothing.
+        array: flat, uint32.
+    """
+
+    steps: int
+    images: int
+    pixels: int
+    channels: int
+    array: Any
+
+    @classmethod
+    def empty(cls, steps: int, images: int, pixels: int, channels: int) -> "Words":
+        """To be written."""
+        unwritten = cls(steps, images, pixels, channels, None)
+        array = np.empty(steps * unwritten.step_stride, np.uint32)
+        return cls(steps, images, pixels, channels, array)
+
+    @classmethod
+    def packed(cls, spikes: Tensor) -> "Words":
+        """Of spikes in bytes ``(T, N, P, C)``."""
+        words = cls.empty(*spikes.shape)
+        missing = words.of_pixel * LANES - words.channels
+        spikes = (F.pad(spikes, (0, missing)) if missing else spikes).contiguous()
+        bit_kernels.pack(spikes.flatten(2).numpy(), *words.layout, words.array)
+        return words
+
+    @property
+    def of_pixel(self) -> int:
+        """W."""
+        return -(-self.channels // LANES)
+
+    @property
+    def image_stride(self) -> int:
+        """From the words of one image to those of the next."""
+        return self.of_pixel * self.pixels + CACHE_LINE // np.dtype(np.uint32).itemsize
+
+    @property
+    def step_stride(self) -> int:
+        """From the words of one step to those of the next."""
+        return self.images * self.image_stride + CACHE_LINE // np.dtype(np.uint32).itemsize
+
+    @property
+    def layout(self) -> tuple[int, int, int]:
+        """What kernels take beside the array: P, and the strides of steps and images."""
+        return self.pixels, self.step_stride, self.image_stride
+
+    @cached_property
+    def unpacked(self) -> Tensor:
+        """Bytes ``(T, N, P, C)``."""
+        length = self.pixels * self.of_pixel * LANES
+        spikes = torch.empty((self.steps, self.images, length), dtype=torch.uint8)
+        bit_kernels.unpack(self.array, *self.layout, spikes.numpy())
+        return self._by_channel(spikes)
+
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        """``sum_t w_t * s_t`` for weights ``(T,)``: ``(N, P, C)``."""
+        total = weights.new_empty((self.images, self.pixels * self.of_pixel * LANES))
+        bit_kernels.weighted_sum(self.array, *self.layout, weights.numpy(), total.numpy())
+        return self._by_channel(total)
+
+    def _by_channel(self, numbers: Tensor) -> Tensor:
+        """``(..., P * W * LANES)`` as ``(..., P, C)``."""
+        return numbers.unflatten(-1, (self.pixels, -1))[..., : self.channels].contiguous()
+
+
+class Bits(Deferred):
+    """Spikes ``(T, N, C, H, W)``, or with the time folded into the batch, that are uint8 if used.
+
+    They lie with the channels last.
+    """
+
+    words: Words
+    _before: Sequence[int]
+    _map: Sequence[int]
+
+    @staticmethod
+    def __new__(cls, words: Words, before: Sequence[int], size: Sequence[int]) -> "Bits":
+        """Of words, the axes of time and batch, ``(T, N)`` or ``(T * N,)``, and ``(H, W)``."""
+        shape = torch.empty((*before, *size, words.channels), device="meta")
+        shape = shape.movedim(-1, len(before))
+        spikes: Bits = Tensor._make_wrapper_subclass(
+            cls, shape.shape, shape.stride(), dtype=torch.uint8
+        )
+        spikes.words, spikes._before, spikes._map = words, before, size
+        return spikes
+
+    def __init__(self, words: Words, before: Sequence[int], size: Sequence[int]) -> None:
+        super().__init__()
+
+    def computed(self) -> Tensor:
+        """The spikes in bytes."""
+        unpacked = self.words.unpacked.unflatten(2, self._map).movedim(-1, 2)
+        return unpacked if len(self._before) > 1 else unpacked.flatten(0, 1)
+
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        """``sum_t w_t * s_t`` of spikes ``(T, N, C, ...)`` and weights ``(T,)``."""
+        return self.words.weighted_sum(weights).unflatten(1, self._map).movedim(-1, 1)
+
+    def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
+        """Time may be folded into the batch and unfolded."""
+        if function is aten.detach.default:
+            return Bits(self.words, self._before, self._map)
+        if function is aten.view.default:
+            of_image = [self.words.channels, *self._map]
+            folded = [self.words.steps * self.words.images]
+            for before in (folded, [self.words.steps, self.words.images]):
+                if list(args[0]) == [*before, *of_image]:
+                    return Bits(self.words, before, self._map)
+        return None
+
+
+def words_of(spikes: Tensor, time_steps: int) -> Words:
+    """The words of spikes ``(T * N, C, H, W)`` in bits or bytes, for T time steps."""
+    if isinstance(spikes, Bits) and spikes.words.steps == time_steps:
+        return spikes.words
+    laid_out = computed(spikes).flatten(2).mT
+    return Words.packed(laid_out.unflatten(0, (time_steps, -1)))

@@ -1,0 +1,127 @@
+"""Spikes of a bit each: whatever is done with them is done with the bytes that they stand for."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baselines.convolutions import Downsampling, Upsampling
+from baselines.layers import MembraneReadout, SpikingLayer, TimeDependentBatchNorm
+from baselines.networks import to_image
+from baselines.neurons.bits import Bits, Words, words_of
+from bench.model import SurrogateWindow, carrying_state
+from bench.registry import backends
+
+WINDOW = SurrogateWindow(centre=0.0, width=1.0)
+
+
+def drawn(seed, *shape, rate=0.4):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(shape, generator=generator) < rate).to(torch.uint8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    shape=st.tuples(*(st.integers(1, most) for most in (5, 9, 40, 100))),
+    rate=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_words_are_unpacked_to_what_was_packed(seed, shape, rate):
+    spikes = drawn(seed, *shape, rate=rate)
+    words = Words.packed(spikes)
+    assert torch.equal(words.unpacked, spikes)
+    weights = torch.randn(shape[0])
+    expected = torch.einsum("t, tnpc -> npc", weights.double(), spikes.double())
+    torch.testing.assert_close(words.weighted_sum(weights).double(), expected)
+
+
+def test_a_channel_is_a_bit_and_the_first_the_lowest():
+    spikes = torch.zeros((1, 1, 2, 40), dtype=torch.uint8)
+    spikes[0, 0, 1, [0, 5, 33]] = 1
+    words = Words.packed(spikes)
+    assert words.array[: words.of_pixel * words.pixels].tolist() == [0, 2**0 + 2**5, 0, 2**1]
+
+
+@pytest.fixture
+def spikes():
+    """Bits (3, 4, 40, 2, 6), and the bytes."""
+    expected = drawn(0, 3, 4, 40, 2, 6)
+    words = Words.packed(expected.flatten(3).mT)
+    return Bits(words, (3, 4), (2, 6)), expected
+
+
+def test_time_is_folded_into_the_batch_and_unfolded_without_computing(spikes):
+    found, expected = spikes
+    folded = found.flatten(0, 1)
+    assert isinstance(folded, Bits)
+    assert folded.shape == (12, 40, 2, 6)
+    assert torch.equal(folded.computed(), expected.flatten(0, 1))
+    unfolded = folded.unflatten(0, (3, 4)).detach()
+    assert isinstance(unfolded, Bits)
+    assert torch.equal(unfolded.computed(), expected)
+    assert unfolded.stride() == unfolded.computed().stride() == found.stride()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x: x + 1,
+        lambda x: x.float().mean(0),
+        lambda x: x.flatten(2),
+        lambda x: x.flatten(0, 1).unflatten(0, (4, 3)),
+        lambda x: x[1:, 2, :, None],
+        lambda x: torch.stack(list(x)),
+        lambda x: torch.from_numpy(x.numpy()),
+        lambda x: torch.from_numpy(np.asarray(x)),
+        lambda x: torch.tensor(x.tolist()),
+    ],
+)
+def test_whatever_else_is_done_to_them_is_done_to_the_bytes(spikes, use):
+    found, expected = spikes
+    result = use(found)
+    assert not isinstance(result, Bits)
+    assert torch.equal(result, use(expected))
+
+
+def test_they_cannot_be_written_to(spikes):
+    with pytest.raises(TypeError, match="writes to Bits"):
+        spikes[0].zero_()
+
+
+@pytest.mark.parametrize("time_steps", [3, 6])
+def test_other_time_steps_are_packed_anew(spikes, time_steps):
+    found, expected = spikes
+    words = words_of(found.flatten(0, 1), time_steps)
+    assert words.steps == time_steps
+    laid_out = expected.flatten(0, 1).flatten(2).mT
+    assert torch.equal(words.unpacked, laid_out.unflatten(0, (time_steps, -1)))
+
+
+@pytest.mark.parametrize("features", [32, 40])
+@torch.no_grad()
+def test_layers_hand_bits_on_and_give_what_they_give_for_bytes(features):
+    """The state that is carried on included."""
+
+    def layer(synapse):
+        neuron = backends.load("fused")(0.25, 0.2, WINDOW)
+        norm = TimeDependentBatchNorm(features, 1.0)
+        synapse = synapse.to(memory_format=neuron.memory_format)
+        return SpikingLayer(synapse, norm, neuron).eval()
+
+    torch.manual_seed(0)
+    first, second = layer(Upsampling(features, features)), layer(Downsampling(features, features))
+    readout = MembraneReadout(to_image(features, 3))
+    # Pixels of all steps and images, enough for tables.
+    spikes = drawn(1, 6, 16, features, 2, 6)
+    parts = []
+    with carrying_state(first), carrying_state(second):
+        for part in spikes.split(3):
+            given = first(part)
+            assert isinstance(given, Bits)
+            parts.append(second(given))
+            assert isinstance(parts[-1], Bits)
+    expected = second(first(spikes).computed())
+    assert 0.05 < expected.float().mean() < 0.95
+    assert torch.equal(torch.cat(parts), expected + 0)
+    torch.testing.assert_close(readout(parts[0]), readout(parts[0].computed()))
