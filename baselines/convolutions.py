@@ -130,9 +130,11 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_input = _dense(gradient, weight, None, not ctx.transposed)
         if _worth_a_table(input) and weight.dtype != torch.bfloat16 and len(input) % 4 == 0:
-            from baselines.neurons import lookup
+            from baselines.neurons import weight_gradients
 
-            of_weight, of_bias = lookup.convolution_gradients(input, gradient, ctx.transposed)
+            of_weight, of_bias = weight_gradients.convolution_gradients(
+                input, gradient, ctx.transposed
+            )
         else:
             # A transposed convolution's weight gradient is that of the one which it transposes.
             input = input.to(weight.dtype)
@@ -165,6 +167,6 @@ class _Connection(torch.autograd.Function):
         of_input = gradient @ weight if ctx.needs_input_grad[0] else None
         if len(spikes) < ROWS_WORTH_LOOKING_BACK or len(spikes) % 4:
             return of_input, gradient.T @ spikes.to(gradient.dtype), gradient.sum(0)
-        from baselines.neurons import lookup
+        from baselines.neurons import weight_gradients
 
-        return of_input, *lookup.linear_gradients(spikes, gradient)
+        return of_input, *weight_gradients.linear_gradients(spikes, gradient)

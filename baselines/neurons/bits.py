@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from baselines.neurons import bit_kernels
 from baselines.neurons.deferred import Deferred, computed
 from baselines.neurons.lanes import CACHE_LINE, LANES
+from baselines.neurons.padding import padded
 
 aten = torch.ops.aten
 
@@ -51,9 +51,8 @@ class Words:
     def packed(cls, spikes: Tensor) -> "Words":
         """Of spikes in bytes ``(T, N, P, C)``."""
         words = cls.empty(*spikes.shape)
-        missing = words.of_pixel * LANES - words.channels
-        spikes = (F.pad(spikes, (0, missing)) if missing else spikes).contiguous()
-        bit_kernels.pack(spikes.flatten(2).numpy(), *words.layout, words.array)
+        by_word = padded(spikes, LANES).flatten(2)
+        bit_kernels.pack(by_word.numpy(), *words.layout, words.array)
         return words
 
     @property

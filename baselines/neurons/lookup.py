@@ -1,6 +1,6 @@
-"""Currents of spikes, and gradients of weights, by table look-up on the CPU.
+"""Currents of spikes by table look-up on the CPU.
 
-Tensors in, :mod:`lookup_kernels`, :mod:`linear_kernels` and :mod:`gradient_kernels` within.
+Tensors in, :mod:`lookup_kernels` and :mod:`linear_kernels` within.
 
 Sums of weights over spikes need no multiplications, and the sums over any four inputs can be kept
 in a table. What :func:`convolve` gives is a tensor of currents that are not computed yet: neurons
@@ -10,80 +10,25 @@ that know it compute them as they go, and for anyone else they are computed once
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.neurons import gradient_kernels, linear_kernels, lookup_kernels
+from baselines.neurons import linear_kernels, lookup_kernels
 from baselines.neurons.bits import Bits, Words, words_of
 from baselines.neurons.compiled import PIECES
+from baselines.neurons.connections import Connections, connections
 from baselines.neurons.constants import LIFConstants
 from baselines.neurons.deferred import Deferred
-from baselines.neurons.gradient_kernels import TABLES
-from baselines.neurons.lanes import CACHE_LINE, LANES
+from baselines.neurons.lanes import LANES
 from baselines.neurons.lookup_kernels import GROUP, TOGETHER
+from baselines.neurons.padding import padded
 
 aten = torch.ops.aten
 # Images whose currents are summed side by side.
 STEPS = 16
-# Of the work of a weight gradient, each with sums of its own.
-PARTS = 16
-
-
-@dataclass(frozen=True)
-class Connections:
-    """Which output pixel is connected to which input pixels, as the kernels take it.
-
-    Attributes:
-        taps: of the kernel.
-        arrays: places, firsts, sources and taps, see :mod:`lookup_kernels`.
-        alike: where in the places those begin that use the same taps, and their end.
-    """
-
-    taps: int
-    arrays: tuple[Any, Any, Any, Any]
-    alike: Any
-
-
-@lru_cache
-def connections(height: int, width: int, transposed: bool) -> Connections:
-    """Those of the papers' convolutions: 3x3, stride 2, padding 1 (and output padding 1).
-
-    Args:
-        height: of the smaller map, which is the output unless ``transposed``.
-        width: alike.
-        transposed: whether the smaller map is the input.
-    """
-    i, j, down, right = np.meshgrid(
-        *(np.arange(size) for size in (height, width, 3, 3)), indexing="ij"
-    )
-    row, column = 2 * i - 1 + down, 2 * j - 1 + right
-    inside = (row >= 0) & (row < 2 * height) & (column >= 0) & (column < 2 * width)
-    small, large = (i * width + j)[inside], (row * 2 * width + column)[inside]
-    taps = (3 * down + right)[inside]
-    outputs, sources = (large, small) if transposed else (small, large)
-    # Pixels that use the same taps follow one another: their tables then stay in the cache.
-    used = np.zeros((outputs.max() + 1, 9), bool)
-    used[outputs, taps] = True
-    places = np.lexsort(used.T)
-    rank = np.argsort(places)
-    order = np.lexsort((taps, rank[outputs]))
-    firsts = np.concatenate([[0], np.cumsum(used[places].sum(1))])
-    changes = np.flatnonzero(np.diff(used[places], axis=0).any(axis=1)) + 1
-    alike = np.concatenate([[0], changes, [len(places)]])
-    return Connections(9, (places, firsts, sources[order], taps[order]), alike)
-
-
-@lru_cache
-def one_to_one() -> Connections:
-    """That of a linear layer: one pixel, one tap."""
-    only = np.array([0])
-    ends = np.array([0, 1])
-    return Connections(1, (only, ends, only, only), ends)
 
 
 class Currents(Deferred):
@@ -210,21 +155,18 @@ class _Source:
         constants: LIFConstants,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Currents.fire`."""
-        size = (shape[1], self._outputs, self._channels)
-        if membrane is None:
-            ended = self.weights.new_empty(size)
-        else:
-            laid_out = membrane.flatten(2).mT.clone(memory_format=torch.contiguous_format)
-            ended = _padded(laid_out, LANES)
+        ended = self.weights.new_empty((shape[1], self._outputs, self._channels))
+        started = ended if membrane is None else padded(membrane.flatten(2).mT, LANES)
         fired = Words.empty(shape[0], shape[1], self._outputs, len(self.bias))
         number = ended.numpy().dtype.type
         lookup_kernels.fire(
             *self._arguments(shape[0]),
-            _padded(scale, LANES).numpy(),
-            _padded(shift, LANES).numpy(),
+            padded(scale, LANES).numpy(),
+            padded(shift, LANES).numpy(),
             number(constants.decay),
             number(constants.threshold),
             membrane is None,
+            started.view(-1).numpy(),
             ended.view(-1).numpy(),
             fired.array,
             fired.step_stride,
@@ -236,7 +178,7 @@ class _Source:
         """What both kernels take first."""
         words, taps = words_of(self.spikes, time_steps), self.connections.taps
         groups = words.of_pixel * TOGETHER
-        weights = _padded(self.weights, LANES, LANES)
+        weights = padded(self.weights, LANES, LANES)
         weights = weights.view(taps * groups, GROUP, -1, LANES)
         # Allocated by PyTorch, whose memory starts where the processor's widest loads do best.
         tables = weights.new_empty((weights.shape[2], taps * groups, 2**GROUP, LANES))
@@ -246,7 +188,7 @@ class _Source:
             *words.layout,
             tables.view(-1).numpy(),
             *self.connections.arrays,
-            _padded(self.bias, LANES).numpy(),
+            padded(self.bias, LANES).numpy(),
             words.of_pixel,
             taps,
             time_steps,
@@ -256,7 +198,7 @@ class _Source:
     @property
     def _outputs(self) -> int:
         """Number of output pixels."""
-        return len(self.connections.arrays[0])
+        return math.prod(self.pixels)
 
     @property
     def _channels(self) -> int:
@@ -267,15 +209,6 @@ class _Source:
         """``(R, Q, O + padding)`` as ``(R, O, H, W)``."""
         rows = rows[..., : len(self.bias)].contiguous()
         return rows.unflatten(1, self.pixels).movedim(-1, 1)
-
-
-def _padded(tensor: Tensor, *multiples: int) -> Tensor:
-    """Contiguous, with zeros behind the last axes, up to a multiple of each."""
-    sizes = tensor.shape[-len(multiples) :]
-    missing = [-size % multiple for size, multiple in zip(sizes, multiples, strict=True)]
-    if any(missing):
-        tensor = F.pad(tensor, [number for m in reversed(missing) for number in (0, m)])
-    return tensor.contiguous()
 
 
 def convolve(
@@ -315,74 +248,18 @@ def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False)
         rounded: see :func:`convolve`.
     """
     words = Words.packed(spikes[None, :, None])
-    bias = _padded(bias.detach(), LANES)
+    bias = padded(bias.detach(), LANES)
     currents = bias.new_empty((len(spikes), len(bias)))
     linear_kernels.connect(
         words.array,
         words.image_stride,
-        _padded(weight.detach().mT, LANES, LANES).numpy(),
+        padded(weight.detach().mT, LANES, LANES).numpy(),
         bias.numpy(),
         rounded,
         currents.view(-1).numpy(),
     )
     currents = currents[:, : len(weight)]
     return currents.bfloat16() if rounded else currents
-
-
-def convolution_gradients(
-    spikes: Tensor, gradient: Tensor, transposed: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of weight and bias of :func:`convolve`, laid out as PyTorch does.
-
-    Args:
-        spikes: 0 or 1, in bytes, ``(R, C, H, W)``, R a multiple of four.
-        gradient: of the currents, ``(R, O, H', W')``.
-        transposed: as there.
-    """
-    height, width = (spikes if transposed else gradient).shape[2:]
-    joined = connections(height, width, transposed)
-    of_weight, of_bias = _gradients(spikes.flatten(2).mT, gradient.flatten(2).mT, joined)
-    of_weight = of_weight.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
-    return of_weight if transposed else of_weight.transpose(0, 1), of_bias
-
-
-def linear_gradients(spikes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of weight and bias of :func:`connect`, those of the weight with the outputs last.
-
-    Args:
-        spikes: 0 or 1, in bytes, ``(R, C)``, R a multiple of four.
-        gradient: of the currents, ``(R, O)``.
-    """
-    of_weight, of_bias = _gradients(spikes[:, None], gradient[:, None], one_to_one())
-    return of_weight[0].mT, of_bias
-
-
-def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[Tensor, Tensor]:
-    """Those of weights ``(K, C, O)`` and bias, for spikes ``(R, P, C)`` and ``(R, Q, O)``."""
-    by_four = spikes.flatten(1).unflatten(0, (-1, GROUP)).contiguous()
-    patterns = torch.empty((len(by_four), by_four.shape[2] + CACHE_LINE), dtype=torch.uint8)
-    gradient_kernels.pack_images(by_four.numpy(), patterns.numpy())
-    rows = _padded(gradient, LANES)
-    channels, blocks = spikes.shape[2], rows.shape[2] // LANES
-    splits = max(1, min(PARTS // blocks, len(patterns) // TABLES))
-    sums = rows.new_zeros((splits, blocks, joined.taps * channels * LANES))
-    totals = rows.new_zeros((splits, blocks * LANES))
-    gradient_kernels.add_gradients(
-        patterns.view(-1).numpy(),
-        patterns.shape[1],
-        *joined.arrays,
-        joined.alike,
-        rows.view(-1).numpy(),
-        channels,
-        joined.taps,
-        sums.numpy(),
-        totals.view(-1).numpy(),
-    )
-    # PyTorch copies what has one summand.
-    found = sums.sum(0) if splits > 1 else sums[0]
-    found = found.view(blocks, joined.taps, channels, LANES).movedim(0, 2).flatten(2)
-    outputs = gradient.shape[2]
-    return found[..., :outputs], totals.sum(0)[:outputs]
 
 
 def _in_precision(weight: Tensor, rounded: bool) -> Tensor:

@@ -269,7 +269,8 @@ def fire(
     decay: Any,
     threshold: Any,
     rests: Any,
-    membrane: Any,
+    started: Any,
+    ended: Any,
     fired: Any,
     fired_step_stride: Any,
     fired_image_stride: Any,
@@ -297,20 +298,20 @@ def fire(
         shift: alike.
         decay: of the potential.
         threshold: which it must exceed.
-        rests: whether the neurons start at rest, whatever ``membrane`` says.
-        membrane: ``(N * Q * B * LANES,)``, the potential after the reset; goes on to that of the
-            last step.
+        rests: whether the neurons start at rest, whatever ``started`` says.
+        started: ``(N * Q * B * LANES,)``, the potential that they go on from.
+        ended: alike, written: that after the last step's reset.
         fired: words ``(T, N, B, Q)`` of the spikes, written, see :mod:`bits`.
         fired_step_stride: of those words.
         fired_image_stride: of those words.
     """
-    outputs, channels, neurons = len(places), len(bias), len(membrane)
+    outputs, channels, neurons = len(places), len(bias), len(ended)
     images, blocks = neurons // (outputs * channels), channels // LANES
     tiles = (images + IMAGES - 1) // IMAGES
     total = blocks * tiles * outputs
     for piece in numba.prange(PIECES):
         decays, thresholds, rest = spread(decay), spread(threshold), spread(decay - decay)
-        totals = np.empty(time_steps * IMAGES * LANES, membrane.dtype)
+        totals = np.empty(time_steps * IMAGES * LANES, ended.dtype)
         for at in range(piece * total // PIECES, (piece + 1) * total // PIECES):
             block, image, i = at // (tiles * outputs), at // outputs % tiles * IMAGES, at % outputs
             some = min(IMAGES, images - image)
@@ -338,7 +339,7 @@ def fire(
             for k in range(some):
                 place = ((image + k) * outputs + pixel) * channels + channel
                 word = (image + k) * fired_image_stride + block * outputs + pixel
-                state = rest if rests else load(membrane, place)
+                state = rest if rests else load(started, place)
                 for t in range(time_steps):
                     current = load(totals, (t * some + k) * LANES)
                     if rounded:
@@ -348,4 +349,4 @@ def fire(
                     fires = positive(minus(potential, thresholds))
                     fired[word + t * fired_step_stride] = bits(fires)
                     state = where(fires, rest, potential)
-                store(membrane, place, state)
+                store(ended, place, state)

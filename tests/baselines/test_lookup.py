@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.neurons import lookup
+from baselines.neurons import lookup, weight_gradients
 
 DTYPES = {torch.float64: 1e-13, torch.float32: 1e-5}
 
@@ -63,7 +63,7 @@ def test_convolutions_are_the_dense_ones(seed, images, channels, size, rate, tra
     if images % 4 == 0:
         gradient = draws(seed + 1, dtype, expected.shape)[0]
         wanted = torch.autograd.grad(expected, (weight, bias), gradient)
-        found = lookup.convolution_gradients(spikes, gradient, transposed)
+        found = weight_gradients.convolution_gradients(spikes, gradient, transposed)
         for one, other in zip(found, wanted, strict=True):
             assert_equal_up_to_rounding(one, other)
 
@@ -86,7 +86,9 @@ def test_linear_layers_are_the_dense_ones(seed, rows, inputs, outputs, rate, dty
     if rows % 4 == 0:
         gradient = draws(seed + 1, dtype, expected.shape)[0]
         wanted = torch.autograd.grad(expected, (weight, bias), gradient)
-        for one, other in zip(lookup.linear_gradients(spikes, gradient), wanted, strict=True):
+        for one, other in zip(
+            weight_gradients.linear_gradients(spikes, gradient), wanted, strict=True
+        ):
             assert_equal_up_to_rounding(one, other)
 
 

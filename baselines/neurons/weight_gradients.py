@@ -1,0 +1,70 @@
+"""Gradients of weights by table look-up on the CPU: tensors in, :mod:`gradient_kernels` within."""
+
+import torch
+from torch import Tensor
+
+from baselines.neurons import gradient_kernels
+from baselines.neurons.connections import Connections, connections, one_to_one
+from baselines.neurons.gradient_kernels import TABLES
+from baselines.neurons.lanes import CACHE_LINE, LANES
+from baselines.neurons.lookup_kernels import GROUP
+from baselines.neurons.padding import padded
+
+# Of the work, each with sums of its own.
+PARTS = 16
+
+
+def convolution_gradients(
+    spikes: Tensor, gradient: Tensor, transposed: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias of :func:`lookup.convolve`, laid out as PyTorch does.
+
+    Args:
+        spikes: 0 or 1, in bytes, ``(R, C, H, W)``, R a multiple of four.
+        gradient: of the currents, ``(R, O, H', W')``.
+        transposed: as there.
+    """
+    height, width = (spikes if transposed else gradient).shape[2:]
+    joined = connections(height, width, transposed)
+    of_weight, of_bias = _gradients(spikes.flatten(2).mT, gradient.flatten(2).mT, joined)
+    of_weight = of_weight.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
+    return of_weight if transposed else of_weight.transpose(0, 1), of_bias
+
+
+def linear_gradients(spikes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias of :func:`lookup.connect`, the weight's with the outputs last.
+
+    Args:
+        spikes: 0 or 1, in bytes, ``(R, C)``, R a multiple of four.
+        gradient: of the currents, ``(R, O)``.
+    """
+    of_weight, of_bias = _gradients(spikes[:, None], gradient[:, None], one_to_one())
+    return of_weight[0].mT, of_bias
+
+
+def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[Tensor, Tensor]:
+    """Those of weights ``(K, C, O)`` and bias, for spikes ``(R, P, C)`` and ``(R, Q, O)``."""
+    by_four = spikes.flatten(1).unflatten(0, (-1, GROUP)).contiguous()
+    patterns = torch.empty((len(by_four), by_four.shape[2] + CACHE_LINE), dtype=torch.uint8)
+    gradient_kernels.pack_images(by_four.numpy(), patterns.numpy())
+    rows = padded(gradient, LANES)
+    channels, blocks = spikes.shape[2], rows.shape[2] // LANES
+    splits = max(1, min(PARTS // blocks, len(patterns) // TABLES))
+    sums = rows.new_zeros((splits, blocks, joined.taps * channels * LANES))
+    totals = rows.new_zeros((splits, blocks * LANES))
+    gradient_kernels.add_gradients(
+        patterns.view(-1).numpy(),
+        patterns.shape[1],
+        *joined.arrays,
+        joined.alike,
+        rows.view(-1).numpy(),
+        channels,
+        joined.taps,
+        sums.numpy(),
+        totals.view(-1).numpy(),
+    )
+    # PyTorch copies what has one summand.
+    found = sums.sum(0) if splits > 1 else sums[0]
+    found = found.view(blocks, joined.taps, channels, LANES).movedim(0, 2).flatten(2)
+    outputs = gradient.shape[2]
+    return found[..., :outputs], totals.sum(0)[:outputs]
