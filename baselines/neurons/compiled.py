@@ -112,7 +112,8 @@ def fire(
     decay: Any,
     threshold: Any,
     rests: Any,
-    membrane: Any,
+    started: Any,
+    ended: Any,
     spikes: Any,
 ) -> None:
     """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
@@ -123,8 +124,9 @@ def fire(
         shift: ``(W,)``.
         decay: of the potential.
         threshold: which it must exceed.
-        rests: whether the neurons start at rest, whatever ``membrane`` says.
-        membrane: ``(L,)``, the potential after the reset; goes on to that of the last step.
+        rests: whether the neurons start at rest, whatever ``started`` says.
+        started: ``(L,)``, the potential that they go on from.
+        ended: alike, written: that after the last step's reset.
         spikes: ``(T, L)``, written.
     """
     time_steps, neurons = spikes.shape
@@ -136,9 +138,11 @@ def fire(
     for piece in numba.prange(PIECES):
         for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
             first, last = tile * width, min((tile + 1) * width, neurons)
-            state = membrane[first:last]
+            state = ended[first:last]
             if rests:
                 state[:] = rest
+            else:
+                state[:] = started[first:last]
             for t in range(time_steps):
                 current = currents[t if moves else 0, first:last]
                 spike = spikes[t, first:last]

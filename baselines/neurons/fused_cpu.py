@@ -134,6 +134,8 @@ class _Firing(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         currents, membrane, *parameters = ctx.saved_tensors
         started, of_membrane = (_state(each, currents) for each in (membrane, of_ended))
+        if of_ended is not None:
+            of_membrane = of_membrane.clone()
         scale, shift = _affine(started, *parameters)
         mean = _tiled(started.new_zeros(1) if parameters[2] is None else parameters[2])
         factors, of_spikes = _factors(of_spikes, currents, ctx.time_steps)
@@ -186,8 +188,9 @@ def _fired(
 ) -> tuple[Tensor, Tensor]:
     """Spikes and the last potential for currents ``(T, N, ..., C)``, see :func:`fire`."""
     spikes = currents.new_empty((time_steps, *currents.shape[1:]), dtype=dtype)
-    ended = _state(membrane, currents)
-    scale, shift = _affine(ended, *parameters)
+    started = _state(membrane, currents)
+    ended = torch.empty_like(started)
+    scale, shift = _affine(started, *parameters)
     number = scale.dtype.type
     compiled.fire(
         _rows(currents),
@@ -196,6 +199,7 @@ def _fired(
         number(constants.decay),
         number(constants.threshold),
         membrane is None,
+        _rows(started[None])[0],
         _rows(ended[None])[0],
         _rows(spikes),
     )
@@ -203,7 +207,7 @@ def _fired(
 
 
 def _state(potential: Tensor | None, currents: Tensor) -> Tensor:
-    """A copy of ``(N, C, ...)`` with the channels last; any numbers if there is none.
+    """``(N, C, ...)`` with the channels last; any numbers if there is none.
 
     Args:
         potential: of the neurons, or its gradient.
@@ -211,7 +215,7 @@ def _state(potential: Tensor | None, currents: Tensor) -> Tensor:
     """
     if potential is None:
         return torch.empty(currents.shape[1:], dtype=_computed(currents))
-    return _channels_last(potential, CHANNELS - 1).clone()
+    return _channels_last(potential, CHANNELS - 1)
 
 
 def _factors(of_spikes: Tensor | None, currents: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
