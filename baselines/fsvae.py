@@ -211,21 +211,26 @@ class FSVAE(SpikingVAE):
         return inputs
 
     def _scheduled(self, latents: Tensor, step: Step, generator: torch.Generator | None) -> Tensor:
-        """z with some steps replaced by the prior's own output, one draw a step for the batch."""
+        """z with some steps replaced by the prior's own output, one draw a step for the batch.
+
+        That is its mean thresholded at 1/2.
+        """
         first, last = SCHEDULED_PROBABILITY
         probability = first + (last - first) * step.progress
         draws = torch.rand(len(latents), generator=generator, device=latents.device)
         replaced = (draws < probability).tolist()
         latents = latents.clone()
-        for t in range(SCHEDULED_FROM_STEP, len(latents) - 1):
-            if replaced[t]:
-                latents[t] = self._own_output(latents[: t + 1], generator)
+        carries = self.model_options.posterior_statistics == "running"
+        begin = 0
+        with _running_statistics(self.prior) if carries else nullcontext():
+            for t in range(SCHEDULED_FROM_STEP, len(latents) - 1):
+                if replaced[t]:
+                    outputs = self.prior(delayed(latents[: t + 1])[begin:])
+                    latents[t] = _thresholded(outputs[-1].mean(-1), generator)
+                    begin = t + 1 if carries else 0
         return latents
 
-    def _own_output(self, latents: Tensor, generator: torch.Generator | None) -> Tensor:
-        """What the prior makes of ``(z_1, ..., z_t)`` as z_t: its mean thresholded at 1/2."""
-        prefix = self.model_options.posterior_statistics == "prefix"
-        with nullcontext() if prefix else _running_statistics(self.prior):
-            mean = self.prior(delayed(latents))[-1].mean(-1)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return (mean + TIE_BREAKING_NOISE * noise > 0.5).to(mean.dtype)
+
+def _thresholded(mean: Tensor, generator: torch.Generator | None) -> Tensor:
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return (mean + TIE_BREAKING_NOISE * noise > 0.5).to(mean.dtype)
