@@ -1,4 +1,4 @@
-"""Normalised LIF neurons, compiled for the CPU by Numba: forward, backward, and what tdBN needs.
+"""Normalised LIF neurons, compiled for the CPU by Numba, and what tdBN needs.
 
 Arrays are ``(T, L)``: time steps, and the neurons of all images as they lie in memory. What differs
 by channel is given for one *tile* of W neurons, which repeats along L. Values are float32, float64,
@@ -152,93 +152,6 @@ def fire(
                     fires = potential - threshold > 0
                     spike[i] = one if fires else none
                     state[i] = rest if fires else potential
-
-
-@Kernel
-def fire_backward(
-    currents: Any,
-    mean: Any,
-    scale: Any,
-    shift: Any,
-    decay: Any,
-    threshold: Any,
-    centre: Any,
-    half: Any,
-    height: Any,
-    rests: Any,
-    membrane: Any,
-    factors: Any,
-    of_spikes: Any,
-    leaves: Any,
-    of_membrane: Any,
-    of_normalised: Any,
-    sums: Any,
-    products: Any,
-) -> None:
-    """Gradients of :func:`fire`, whose potentials are computed again.
-
-    Args:
-        currents: as there.
-        mean: ``(W,)``, taken from the currents in ``products``.
-        scale: as there.
-        shift: as there.
-        decay: as there.
-        threshold: as there.
-        centre: of the surrogate gradient's window, less the threshold.
-        half: of its width.
-        height: of the window.
-        rests: as there.
-        membrane: ``(L,)``, where the neurons started unless they were at rest.
-        factors: ``(T,)``, multiply the gradients of the spikes.
-        of_spikes: those gradients, ``(T, L)``, or ``(1, L)`` for the same at each step.
-        leaves: whether the last membrane had no gradient, whatever ``of_membrane`` says.
-        of_membrane: that gradient, ``(L,)``; becomes that of the first membrane.
-        of_normalised: of ``scale * x + shift``, ``(T, L)`` or ``(1, L)``, written; in the latter
-            case added to.
-        sums: ``(PIECES, W)``, to which the gradients are added.
-        products: alike, times the currents less their mean.
-    """
-    time_steps, neurons = len(factors), of_spikes.shape[1]
-    width = scale.shape[0]
-    tiles = (neurons + width - 1) // width
-    moves, differ = currents.shape[0] > 1, of_spikes.shape[0] > 1
-    rest = scale.dtype.type(0)
-    for piece in numba.prange(PIECES):
-        potentials, state = np.empty((time_steps, width), scale.dtype), np.empty_like(scale)
-        total, product = sums[piece], products[piece]
-        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
-            first, last = tile * width, min((tile + 1) * width, neurons)
-            if rests:
-                state[:] = rest
-            else:
-                state[: last - first] = membrane[first:last]
-            for t in range(time_steps):
-                current = currents[t if moves else 0, first:last]
-                potential = potentials[t]
-                for i in range(last - first):
-                    normalised = scale[i] * _number(current[i]) + shift[i]
-                    reached = decay * state[i] + normalised
-                    potential[i] = reached
-                    state[i] = rest if reached - threshold > 0 else reached
-            of_state = of_membrane[first:last]
-            if leaves:
-                of_state[:] = rest
-            for t in range(time_steps - 1, -1, -1):
-                current = currents[t if moves else 0, first:last]
-                potential = potentials[t]
-                factor, of_spike = factors[t], of_spikes[t if differ else 0, first:last]
-                written = of_normalised[t if moves else 0, first:last]
-                for i in range(last - first):
-                    excess = potential[i] - threshold
-                    of_spiking = factor * _number(of_spike[i])
-                    of_firing = (of_spiking - of_state[i] * potential[i]) * height
-                    gradient = of_firing if abs(excess - centre) < half else rest
-                    gradient += rest if excess > 0 else of_state[i]
-                    of_state[i] = decay * gradient
-                    total[i] += gradient
-                    product[i] += gradient * (_number(current[i]) - mean[i])
-                    before = rest if moves else _number(written[i])
-                    written[i] = _stored(before + gradient, written[i])
 
 
 @Kernel

@@ -4,6 +4,7 @@ Tensors are ``(T, N, C, ...)``. Within, the channels lie last: convolutions are 
 CPU, and what differs by channel is then read as fast as what does not.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.neurons import compiled
+from baselines.neurons import backward_kernels, compiled
 from baselines.neurons.bits import Bits
 from baselines.neurons.constants import LIFConstants
 from baselines.neurons.deferred import Spikes, Weighted, computed
+from baselines.neurons.lanes import LANES
+from baselines.neurons.padding import padded
 
 CHANNELS = 2
 TILE = 1024
@@ -134,20 +137,18 @@ class _Firing(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         currents, membrane, *parameters = ctx.saved_tensors
         started, of_membrane = (_state(each, currents) for each in (membrane, of_ended))
-        if of_ended is not None:
-            of_membrane = of_membrane.clone()
         scale, shift = _affine(started, *parameters)
         mean = _tiled(started.new_zeros(1) if parameters[2] is None else parameters[2])
         factors, of_spikes = _factors(of_spikes, currents, ctx.time_steps)
-        moves = len(currents) > 1
-        of_currents = (
-            torch.empty_like(currents) if moves else torch.zeros_like(currents, dtype=started.dtype)
-        )
+        rows, of_membrane = _by_lanes(currents), _by_lanes(of_membrane[None])
+        if of_ended is not None:
+            of_membrane = of_membrane.clone()
+        of_rows = torch.empty_like(rows, dtype=(currents if len(rows) > 1 else started).dtype)
         sums, products = (_pieces(scale) for _ in range(2))
         number = scale.dtype.type
         constants = ctx.constants
-        compiled.fire_backward(
-            _rows(currents),
+        backward_kernels.fire_backward(
+            _rows(rows),
             mean,
             scale,
             shift,
@@ -157,21 +158,23 @@ class _Firing(torch.autograd.Function):
             number(constants.width / 2),
             number(1 / constants.width),
             membrane is None,
-            _rows(started[None])[0],
+            _rows(_by_lanes(started[None]))[0],
             factors.to(started.dtype).numpy(),
-            _rows(_channels_last(of_spikes)),
+            _rows(_by_lanes(_channels_last(of_spikes))),
             of_ended is None,
-            _rows(of_membrane[None])[0],
-            _rows(of_currents),
+            _rows(of_membrane)[0],
+            _rows(of_rows),
             sums,
             products,
         )
+        of_currents = of_rows[:, : currents[0].numel()].reshape(currents.shape)
         of_weight, of_bias = _through_norm(
             ctx.of_batch, of_currents, currents, parameters, sums, products
         )
+        of_started = of_membrane[0, : started.numel()].view(started.shape)
         return (
             _restored(of_currents.to(currents.dtype)),
-            _restored(of_membrane, CHANNELS - 1) if ctx.needs_input_grad[1] else None,
+            _restored(of_started, CHANNELS - 1) if ctx.needs_input_grad[1] else None,
             of_weight,
             of_bias,
             *(None,) * 6,
@@ -271,8 +274,10 @@ def _affine(
 
 
 def _tiled(by_channel: Tensor) -> Any:
+    least = math.lcm(len(by_channel), LANES) // len(by_channel)
+    repeats = max(1, TILE // len(by_channel) // least) * least
     # Faster than what NumPy has for it.
-    return np.concatenate([by_channel.numpy()] * max(1, TILE // len(by_channel)))
+    return np.concatenate([by_channel.numpy()] * repeats)
 
 
 def _by_channel(sums: Any, channels: int) -> Tensor:
@@ -296,6 +301,11 @@ def _channels_last(tensor: Tensor, axis: int = CHANNELS) -> Tensor:
 
 def _restored(tensor: Tensor, axis: int = CHANNELS) -> Tensor:
     return tensor.movedim(-1, axis) if tensor.dim() > axis else tensor
+
+
+def _by_lanes(tensor: Tensor) -> Tensor:
+    """``(T, ...)`` as ``(T, L)``, L a multiple of LANES: behind the values stand zeros."""
+    return padded(tensor.detach().reshape(len(tensor), -1), LANES)
 
 
 def _rows(tensor: Tensor) -> Any:

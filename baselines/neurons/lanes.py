@@ -166,6 +166,18 @@ def positive(context: Any, lanes: Any) -> Any:
 
 
 @intrinsic
+def within(context: Any, lanes: Any, limits: Any) -> Any:
+    """Which lanes are nearer to 0 than ``limits``, which are not negative."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, limit = arguments
+        below = builder.fcmp_ordered("<", value, limit)
+        return builder.and_(below, builder.fcmp_ordered("<", builder.fneg(value), limit))
+
+    return Lanes(types.boolean)(lanes, limits), generate
+
+
+@intrinsic
 def nonzero(context: Any, lanes: Any) -> Any:
     """Which lanes, of integers, are not 0."""
 
@@ -242,3 +254,53 @@ def _bfloat16_overload(lanes):  # type: ignore[no-untyped-def]
     if lanes.number == types.float32:
         return lambda lanes: _rounded(lanes)
     return lambda lanes: lanes
+
+
+def numbers(lanes):  # type: ignore[no-untyped-def]
+    """Lanes of bfloat16, as the bits of uint16, in float32; others as they are."""
+    raise NotImplementedError("only within compiled code")
+
+
+@intrinsic
+def _extended(context: Any, lanes: Any) -> Any:
+    """The bits of bfloat16 as float32."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(32), LANES)
+        upper = builder.zext(arguments[0], integers)
+        upper = builder.shl(upper, ir.Constant(integers, [16] * LANES))
+        return builder.bitcast(upper, target.get_value_type(signature.return_type))
+
+    return Lanes(types.float32)(lanes), generate
+
+
+@extending.overload(numbers, inline="always")
+def _numbers_overload(lanes):  # type: ignore[no-untyped-def]
+    if lanes.number == types.uint16:
+        return lambda lanes: _extended(lanes)
+    return lambda lanes: lanes
+
+
+def stored(lanes, array):  # type: ignore[no-untyped-def]
+    """Lanes as an array holds them: the reverse of :func:`numbers`, rounded."""
+    raise NotImplementedError("only within compiled code")
+
+
+@intrinsic
+def _shortened(context: Any, lanes: Any) -> Any:
+    """The upper halves of float32 lanes."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(32), LANES)
+        bits = builder.bitcast(arguments[0], integers)
+        bits = builder.lshr(bits, ir.Constant(integers, [16] * LANES))
+        return builder.trunc(bits, target.get_value_type(signature.return_type))
+
+    return Lanes(types.uint16)(lanes), generate
+
+
+@extending.overload(stored, inline="always")
+def _stored_overload(lanes, array):  # type: ignore[no-untyped-def]
+    if array.dtype == types.uint16:
+        return lambda lanes, array: _shortened(bfloat16(lanes))
+    return lambda lanes, array: lanes

@@ -1,0 +1,168 @@
+"""The backward pass of normalised LIF neurons, compiled for the CPU by Numba.
+
+Arrays are those of :mod:`compiled`, but neurons come by LANES: their number is a multiple of that,
+and so is the width of a tile.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from baselines.neurons.compiled import PIECES, Kernel
+from baselines.neurons.lanes import (
+    LANES,
+    item,
+    load,
+    minus,
+    numbers,
+    plus,
+    positive,
+    spread,
+    store,
+    stored,
+    stream,
+    streamed,
+    times,
+    where,
+    within,
+)
+
+# Neurons whose values are read together, step after step: longer stretches of memory are read
+# faster, and these still fit the core's first cache.
+TOGETHER = 128
+
+
+@numba.njit(inline="always")
+def _read(source: Any, stride: Any, steps: Any, first: Any, count: Any, near: Any) -> None:
+    """Copy ``count`` neurons' values at each step to ``near``, as numbers, TOGETHER a step."""
+    for t in range(steps):
+        for i in range(0, count, LANES):
+            store(near, t * TOGETHER + i, numbers(load(source, t * stride + first + i)))
+
+
+@numba.njit(inline="always")
+def _potentials(
+    currents: Any,
+    step: Any,
+    steps: Any,
+    scale: Any,
+    shift: Any,
+    decays: Any,
+    thresholds: Any,
+    rest: Any,
+    state: Any,
+    potentials: Any,
+) -> None:
+    """Compute LANES neurons' potentials again, from their currents, ``step`` apart."""
+    for t in range(steps):
+        current = plus(times(scale, load(currents, t * step)), shift)
+        reached = plus(times(decays, state), current)
+        store(potentials, t * LANES, reached)
+        state = where(positive(minus(reached, thresholds)), rest, reached)
+
+
+@Kernel
+def fire_backward(
+    currents: Any,
+    mean: Any,
+    scale: Any,
+    shift: Any,
+    decay: Any,
+    threshold: Any,
+    centre: Any,
+    half: Any,
+    height: Any,
+    rests: Any,
+    membrane: Any,
+    factors: Any,
+    of_spikes: Any,
+    leaves: Any,
+    of_membrane: Any,
+    of_normalised: Any,
+    sums: Any,
+    products: Any,
+) -> None:
+    """Gradients of :func:`compiled.fire`, whose potentials are computed again.
+
+    Args:
+        currents: as there.
+        mean: ``(W,)``, taken from the currents in ``products``.
+        scale: as there.
+        shift: as there.
+        decay: as there.
+        threshold: as there.
+        centre: of the surrogate gradient's window, less the threshold.
+        half: of its width.
+        height: of the window.
+        rests: as there.
+        membrane: ``(L,)``, where the neurons started unless they were at rest.
+        factors: ``(T,)``, multiply the gradients of the spikes.
+        of_spikes: those gradients, ``(T, L)``, or ``(1, L)`` for the same at each step.
+        leaves: whether the last membrane had no gradient, whatever ``of_membrane`` says.
+        of_membrane: that gradient, ``(L,)``; becomes that of the first membrane.
+        of_normalised: of ``scale * x + shift``, ``(T, L)`` or ``(1, L)``, written. In the former
+            case past the caches: see :func:`lookup_kernels.add_up`.
+        sums: ``(PIECES, W)``, to which the gradients are added.
+        products: alike, times the currents less their mean.
+    """
+    time_steps, neurons, width = len(factors), len(of_membrane), len(scale)
+    tiles = (neurons + width - 1) // width
+    moves, differ = currents.shape[0] > 1, of_spikes.shape[0] > 1
+    all_currents, all_of_spikes = currents.reshape(-1), of_spikes.reshape(-1)
+    written, all_sums, all_products = (
+        of_normalised.reshape(-1),
+        sums.reshape(-1),
+        products.reshape(-1),
+    )
+    for piece in numba.prange(PIECES):
+        decays, thresholds, rest = spread(decay), spread(threshold), spread(decay - decay)
+        centres, halves, heights = spread(centre), spread(half), spread(height)
+        near = np.empty(time_steps * TOGETHER, scale.dtype)
+        of_near, potentials = np.empty_like(near), np.empty(time_steps * LANES, scale.dtype)
+        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
+            end = min((tile + 1) * width, neurons)
+            for first in range(tile * width, end, TOGETHER):
+                count = min(TOGETHER, end - first)
+                _read(all_currents, neurons, time_steps if moves else 1, first, count, near)
+                _read(all_of_spikes, neurons, time_steps if differ else 1, first, count, of_near)
+                for i in range(0, count, LANES):
+                    neuron, place = first + i, first + i - tile * width
+                    at = piece * width + place
+                    _potentials(
+                        near[i:],
+                        TOGETHER if moves else 0,
+                        time_steps,
+                        load(scale, place),
+                        load(shift, place),
+                        decays,
+                        thresholds,
+                        rest,
+                        rest if rests else load(membrane, neuron),
+                        potentials,
+                    )
+                    of_state = rest if leaves else load(of_membrane, neuron)
+                    total, product, of_all = load(all_sums, at), load(all_products, at), rest
+                    for t in range(time_steps - 1, -1, -1):
+                        potential = load(potentials, t * LANES)
+                        excess = minus(potential, thresholds)
+                        of_spike = load(of_near, (t * TOGETHER if differ else 0) + i)
+                        of_spiking = times(spread(item(factors, t)), of_spike)
+                        of_firing = times(minus(of_spiking, times(of_state, potential)), heights)
+                        gradient = where(within(minus(excess, centres), halves), of_firing, rest)
+                        gradient = plus(gradient, where(positive(excess), rest, of_state))
+                        of_state = times(decays, gradient)
+                        total = plus(total, gradient)
+                        current = load(near, (t * TOGETHER if moves else 0) + i)
+                        deviation = minus(current, load(mean, place))
+                        product = plus(product, times(gradient, deviation))
+                        if moves:
+                            stream(written, t * neurons + neuron, stored(gradient, written))
+                        else:
+                            of_all = plus(of_all, gradient)
+                    if not moves:
+                        store(written, neuron, stored(of_all, written))
+                    store(of_membrane, neuron, of_state)
+                    store(all_sums, at, total)
+                    store(all_products, at, product)
+        streamed()
