@@ -145,7 +145,10 @@ def _precise(currents: Tensor) -> Tensor:
 
 @contextmanager
 def carrying_state(module: nn.Module) -> Iterator[None]:
-    """Let the neurons within ``module`` keep their state from call to call, from rest at entry."""
+    """Let the neurons within ``module`` keep their state from call to call, from rest at entry.
+
+    Its parameters and buffers stay as they are meanwhile.
+    """
     neurons = [layer for layer in module.modules() if isinstance(layer, SpikingNeuron)]
     for neuron in neurons:
         neuron._carries = True

@@ -24,6 +24,7 @@ class FusedLIF(SpikingNeuron):
         super().__init__(decay, threshold, surrogate)
         centre = surrogate.centre - threshold
         self._constants = LIFConstants(decay, threshold, centre, surrogate.width)
+        self._known: fused_cpu.Normalisation | None = None
 
     def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
         """Run the kernel of the currents' device; see the base class."""
@@ -47,20 +48,13 @@ class FusedLIF(SpikingNeuron):
             or (norm.training and values == 1)
         ):
             return super().integrate_normalised(currents, norm, repeats, membrane)
-        mean, variance = norm.running_mean, norm.running_var
-        if norm.training:
-            mean, variance = (
-                currents.moments
-                if isinstance(currents, lookup.Currents)
-                else fused_cpu.moments(currents)
-            )
-            norm.track(mean, variance * (values / (values - 1)))
-        inverse_deviation = torch.rsqrt(variance + EPSILON)
-        weight = norm.weight * norm.scale
-        normalisation = fused_cpu.Normalisation(
-            weight, norm.bias, mean, inverse_deviation, norm.training
-        )
         known = not (norm.training or torch.is_grad_enabled())
+        if known and self._carries and membrane is not None and self._known is not None:
+            normalisation = self._known
+        else:
+            normalisation = _normalisation(norm, currents, values)
+        # Parameters stay as they are while a sequence goes on.
+        self._known = normalisation if known and self._carries else None
         if known and isinstance(currents, lookup.Currents):
             return currents.fire(membrane, *normalisation.affine, self._constants)
         return self._fire(currents, membrane, repeats * len(currents), normalisation)
@@ -90,6 +84,23 @@ class FusedLIF(SpikingNeuron):
         import numba
 
         return f"Numba {numba.__version__}, one kernel over all time steps, tdBN included"
+
+
+def _normalisation(
+    norm: TimeDependentBatchNorm, currents: Tensor, values: int
+) -> fused_cpu.Normalisation:
+    """What tdBN does, of whose statistics the batch's own, of ``values`` a channel, are tracked."""
+    mean, variance = norm.running_mean, norm.running_var
+    if norm.training:
+        mean, variance = (
+            currents.moments
+            if isinstance(currents, lookup.Currents)
+            else fused_cpu.moments(currents)
+        )
+        norm.track(mean, variance * (values / (values - 1)))
+    inverse_deviation = torch.rsqrt(variance + EPSILON)
+    weight = norm.weight * norm.scale
+    return fused_cpu.Normalisation(weight, norm.bias, mean, inverse_deviation, norm.training)
 
 
 def _triton_version() -> str:

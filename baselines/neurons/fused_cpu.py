@@ -6,6 +6,7 @@ CPU, and what differs by channel is then read as fast as what does not.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,17 @@ class Normalisation:
     inverse_deviation: Tensor
     of_batch: bool
 
-    @property
+    @cached_property
     def affine(self) -> tuple[Tensor, Tensor]:
         """What multiplies and what is then added."""
         scale = self.weight * self.inverse_deviation
         return scale, self.bias - self.mean * scale
+
+    @cached_property
+    def tiles(self) -> tuple[Any, Any]:
+        """The same, of a tile of neurons."""
+        scale, shift = self.affine
+        return _tiled(scale), _tiled(shift)
 
 
 def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +102,7 @@ def fire(
             currents, membrane, *parameters, of_batch, time_steps, constants, dtype
         )
     currents = _channels_last(computed(currents))
-    return _fired(currents, membrane, parameters, time_steps, constants, dtype)
+    return _fired(currents, membrane, _tiles(norm, currents), time_steps, constants, dtype)
 
 
 def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
@@ -128,7 +135,8 @@ class _Firing(torch.autograd.Function):
         ctx.save_for_backward(laid_out, membrane, *parameters)
         ctx.of_batch, ctx.time_steps, ctx.constants = of_batch, time_steps, constants
         ctx.set_materialize_grads(False)
-        spikes, ended = _fired(laid_out, membrane, parameters, time_steps, constants, dtype)
+        tiles = _tiles(_normalisation(*parameters), laid_out)
+        spikes, ended = _fired(laid_out, membrane, tiles, time_steps, constants, dtype)
         return spikes if dtype == currents.dtype else Spikes(spikes, currents.dtype), ended
 
     @staticmethod
@@ -137,7 +145,7 @@ class _Firing(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         currents, membrane, *parameters = ctx.saved_tensors
         started, of_membrane = (_state(each, currents) for each in (membrane, of_ended))
-        scale, shift = _affine(started, *parameters)
+        scale, shift = _tiles(_normalisation(*parameters), currents)
         mean = _tiled(started.new_zeros(1) if parameters[2] is None else parameters[2])
         factors, of_spikes = _factors(of_spikes, currents, ctx.time_steps)
         rows, of_membrane = _by_lanes(currents), _by_lanes(of_membrane[None])
@@ -184,7 +192,7 @@ class _Firing(torch.autograd.Function):
 def _fired(
     currents: Tensor,
     membrane: Tensor | None,
-    parameters: tuple[Tensor | None, ...],
+    tiles: tuple[Any, Any],
     time_steps: int,
     constants: LIFConstants,
     dtype: torch.dtype,
@@ -193,7 +201,7 @@ def _fired(
     spikes = currents.new_empty((time_steps, *currents.shape[1:]), dtype=dtype)
     started = _state(membrane, currents)
     ended = torch.empty_like(started)
-    scale, shift = _affine(started, *parameters)
+    scale, shift = tiles
     number = scale.dtype.type
     compiled.fire(
         _rows(currents),
@@ -259,18 +267,23 @@ def _through_norm(
     return of_weight.to(weight.dtype), of_bias.to(weight.dtype)
 
 
-def _affine(
-    like: Tensor,
+def _normalisation(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
     inverse_deviation: Tensor | None,
-) -> tuple[Any, Any]:
-    """Scale and shift of a tile."""
+) -> Normalisation | None:
     if weight is None or bias is None or mean is None or inverse_deviation is None:
-        return _tiled(like.new_ones(1)), _tiled(like.new_zeros(1))
-    scale, shift = Normalisation(weight, bias, mean, inverse_deviation, False).affine
-    return _tiled(scale), _tiled(shift)
+        return None
+    return Normalisation(weight, bias, mean, inverse_deviation, False)
+
+
+def _tiles(norm: Normalisation | None, currents: Tensor) -> tuple[Any, Any]:
+    """Scale and shift of a tile, those of currents that are not normalised if there is no norm."""
+    if norm is not None:
+        return norm.tiles
+    one = torch.ones(1, dtype=_computed(currents))
+    return _tiled(one), _tiled(one - one)
 
 
 def _tiled(by_channel: Tensor) -> Any:

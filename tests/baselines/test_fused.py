@@ -189,6 +189,30 @@ def test_steps_with_carried_state_are_one_pass(name):
 
 
 @pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_sequence_starts_with_the_parameters_and_statistics_of_its_time(name):
+    """While one goes on, what the norm does is computed once."""
+    build, shape, features = LAYERS[name]
+    layers = [layer.eval() for layer in layers_of(build, features)]
+    inputs = spike_trains(4, 300, shape)
+    changes = [
+        lambda norm: norm.weight.data.mul_(1.5),
+        lambda norm: norm.running_mean.sub_(0.05),
+        lambda norm: norm.load_state_dict({k: v * 0.9 for k, v in norm.state_dict().items()}),
+    ]
+    with torch.no_grad():
+        for change in changes:
+            found = []
+            for layer in layers:
+                change(layer.norm)
+                with carrying_state(layer):
+                    found.append(torch.cat([layer(step[None]) for step in inputs]))
+            assert 0.02 < found[0].mean() < 0.98
+            assert torch.equal(*found)
+    copy.deepcopy(layers[1])
+
+
+@pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("counted", [slice(3, 6), slice(0, 3), slice(0, 6)])
 def test_gradients_flow_through_carried_state(counted):
     """Also to spikes that nothing else depends on, and from a potential that nothing reads."""
