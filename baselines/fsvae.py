@@ -59,8 +59,8 @@ class BernoulliNet(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Spikes ``(T, N, C, k)`` for inputs ``(T, N, inputs)``."""
-        spikes = self.layers(inputs).to(inputs.dtype)
+        """Spikes ``(T, N, C, k)`` for inputs ``(T, N, inputs)``, in whatever the neurons give."""
+        spikes: Tensor = self.layers(inputs)
         return spikes.unflatten(-1, (self.channels, self.k))
 
 
@@ -119,7 +119,7 @@ class FSVAE(SpikingVAE):
         latents = []
         with self.autocast(), _running_statistics(self.prior):
             for index in indices:
-                latent = pick(self.prior(latent), index[None])
+                latent = pick(self.prior(latent), index[None]).to(self.dtype)
                 latents.append(latent)
         return self.latent(torch.cat(latents))
 
@@ -135,14 +135,16 @@ class FSVAE(SpikingVAE):
         """
         indices = self._indices(encoded.shape, generator)
         if not self.training:
-            latents, outputs = self._posterior_by_steps(encoded, indices)
-            return self.latent(latents), outputs
+            steps = list(self._posterior_by_steps(encoded, indices))
+            latents, outputs = (torch.cat(of_steps) for of_steps in zip(*steps, strict=True))
+            return self.latent(latents), outputs.to(encoded.dtype)
         with torch.no_grad():
             if self.model_options.posterior_statistics == "prefix":
                 inputs = self._posterior_by_prefixes(encoded, indices)
             else:
-                inputs = delayed(self._posterior_by_steps(encoded, indices)[0])
-        outputs = self.posterior(torch.cat([encoded, inputs], dim=-1))
+                by_steps = self._posterior_by_steps(encoded, indices)
+                inputs = delayed(torch.cat([latent for latent, _ in by_steps]))
+        outputs = self.posterior(torch.cat([encoded, inputs], dim=-1)).to(encoded.dtype)
         return self.latent(pick(outputs, indices)), outputs
 
     def prior_pass(
@@ -156,7 +158,7 @@ class FSVAE(SpikingVAE):
         if self.training and self.model_options.scheduled_sampling:
             with torch.no_grad():
                 latents = self._scheduled(latents, step, generator)
-        return self.prior(delayed(latents))
+        return self.prior(delayed(latents)).to(latents.dtype)
 
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None
@@ -191,16 +193,16 @@ class FSVAE(SpikingVAE):
         k = self.model_options.k
         return torch.randint(k, tuple(size), generator=generator, device=self.device)
 
-    def _posterior_by_steps(self, encoded: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _posterior_by_steps(
+        self, encoded: Tensor, indices: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """z and the posterior's outputs, step by step."""
         latent = torch.zeros_like(encoded[:1])
-        latents, outputs = [], []
         with _running_statistics(self.posterior):
             for spikes, index in zip(encoded, indices, strict=True):
-                output = self.posterior(torch.cat([spikes[None], latent], dim=-1))
-                latents.append(pick(output, index[None]))
-                latent = latents[-1].detach()
-                outputs.append(output)
-        return torch.cat(latents), torch.cat(outputs)
+                output = self.posterior(torch.cat([spikes[None], latent.detach()], dim=-1))
+                latent = pick(output, index[None]).to(encoded.dtype)
+                yield latent, output
 
     def _posterior_by_prefixes(self, encoded: Tensor, indices: Tensor) -> Tensor:
         """The inputs ``(z_0, ..., z_{T-1})`` of the pass with gradient."""
@@ -226,7 +228,7 @@ class FSVAE(SpikingVAE):
             for t in range(SCHEDULED_FROM_STEP, len(latents) - 1):
                 if replaced[t]:
                     outputs = self.prior(delayed(latents[: t + 1])[begin:])
-                    latents[t] = _thresholded(outputs[-1].mean(-1), generator)
+                    latents[t] = _thresholded(outputs[-1].to(latents.dtype).mean(-1), generator)
                     begin = t + 1 if carries else 0
         return latents
 
