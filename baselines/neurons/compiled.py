@@ -209,3 +209,15 @@ def weighted_sum(spikes: Any, weights: Any, total: Any) -> None:
                 weight, spike = weights[t], spikes[t, first:last]
                 for i in range(last - first):
                     sums[i] += weight * spike[i]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def add_pieces(sums: Any, total: Any) -> None:
+    """Add to float64 ``(C,)`` the sums of pieces and of places in the tile, ``(PIECES, W)``."""
+    pieces, width = sums.shape
+    channels = len(total)
+    for piece in range(pieces):
+        for first in range(0, width, channels):
+            of_places = sums[piece, first : first + channels]
+            for i in range(channels):
+                total[i] += of_places[i]

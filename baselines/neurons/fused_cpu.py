@@ -294,12 +294,10 @@ def _tiled(by_channel: Tensor) -> Any:
 
 
 def _by_channel(sums: Any, channels: int) -> Tensor:
-    """Sums of pieces and places, ``(P, W)``, by channel, in float64.
-
-    By NumPy: so few numbers are not worth waking PyTorch's threads beside Numba's.
-    """
-    of_places = sums.sum(0, dtype=np.float64)
-    return torch.from_numpy(of_places.reshape(-1, channels).sum(0))
+    """Sums of pieces and places, ``(P, W)``, by channel, in float64."""
+    total = np.zeros(channels)
+    compiled.add_pieces(sums, total)
+    return torch.from_numpy(total)
 
 
 def _pieces(tile: Any) -> Any:

@@ -94,20 +94,23 @@ def add_gradients(
         gradients: of the currents, ``(4 * F * Q * B * LANES,)``.
         channels: C.
         kernel: K.
-        sums: ``(S, B, K * C * LANES)`` of zeros, for S parts of the images; written.
+        sums: ``(S, K * C, B * LANES)``, for S parts of the images; written.
         totals: ``(S * B * LANES,)`` of zeros: sums of the currents' gradients, those of the bias.
     """
-    splits, blocks = sums.shape[:2]
+    splits, blocks = len(sums), sums.shape[2] // LANES
     image = len(places) * blocks * LANES
     fours = len(gradients) // (GROUP * image)
     flat, size = sums.reshape(-1), PATTERNS * LANES
+    inputs = kernel * channels
     for piece in numba.prange(PIECES):
         table = np.empty(TABLES * size, sums.dtype)
         begins, connections = np.empty(TABLES, np.int64), np.empty(TABLES, np.int64)
         rows = np.empty(TABLES, np.int64)
+        found = np.empty(inputs * LANES, sums.dtype)
         for at in range(piece * splits * blocks // PIECES, (piece + 1) * splits * blocks // PIECES):
             split, block = at // blocks, at % blocks
             begin, end = split * fours // splits, (split + 1) * fours // splits
+            found[:] = 0
             for kind in range(len(alike) - 1):
                 start, pixels = alike[kind], alike[kind + 1] - alike[kind]
                 count = pixels * (end - begin)
@@ -138,5 +141,8 @@ def add_gradients(
                             source = item(sources, connections[k] + connection)
                             rows[k] = begins[k] + source * channels
                         tap = item(taps, connections[0] + connection)
-                        into = (at * kernel + tap) * channels * LANES
-                        _add_channels(patterns, rows, some, table, channels, flat, into)
+                        into = tap * channels * LANES
+                        _add_channels(patterns, rows, some, table, channels, found, into)
+            for k in range(inputs):
+                place = ((split * inputs + k) * blocks + block) * LANES
+                store(flat, place, load(found, k * LANES))

@@ -50,7 +50,7 @@ def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[T
     rows = padded(gradient, LANES)
     channels, blocks = spikes.shape[2], rows.shape[2] // LANES
     splits = max(1, min(PARTS // blocks, len(patterns) // TABLES))
-    sums = rows.new_zeros((splits, blocks, joined.taps * channels * LANES))
+    sums = rows.new_empty((splits, joined.taps * channels, blocks * LANES))
     totals = rows.new_zeros((splits, blocks * LANES))
     gradient_kernels.add_gradients(
         patterns.view(-1).numpy(),
@@ -65,6 +65,6 @@ def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[T
     )
     # PyTorch copies what has one summand.
     found = sums.sum(0) if splits > 1 else sums[0]
-    found = found.view(blocks, joined.taps, channels, LANES).movedim(0, 2).flatten(2)
+    found = found.unflatten(0, (joined.taps, channels))
     outputs = gradient.shape[2]
     return found[..., :outputs], totals.sum(0)[:outputs]
