@@ -135,8 +135,8 @@ class _Firing(torch.autograd.Function):
         ctx.save_for_backward(laid_out, membrane, *parameters)
         ctx.of_batch, ctx.time_steps, ctx.constants = of_batch, time_steps, constants
         ctx.set_materialize_grads(False)
-        tiles = _tiles(_normalisation(*parameters), laid_out)
-        spikes, ended = _fired(laid_out, membrane, tiles, time_steps, constants, dtype)
+        ctx.tiles = _tiles(_normalisation(*parameters), laid_out)
+        spikes, ended = _fired(laid_out, membrane, ctx.tiles, time_steps, constants, dtype)
         return spikes if dtype == currents.dtype else Spikes(spikes, currents.dtype), ended
 
     @staticmethod
@@ -145,7 +145,7 @@ class _Firing(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         currents, membrane, *parameters = ctx.saved_tensors
         started, of_membrane = (_state(each, currents) for each in (membrane, of_ended))
-        scale, shift = _tiles(_normalisation(*parameters), currents)
+        scale, shift = ctx.tiles
         mean = _tiled(started.new_zeros(1) if parameters[2] is None else parameters[2])
         factors, of_spikes = _factors(of_spikes, currents, ctx.time_steps)
         rows, of_membrane = _by_lanes(currents), _by_lanes(of_membrane[None])
