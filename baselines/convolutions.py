@@ -129,7 +129,7 @@ class _Convolution(torch.autograd.Function):
         of_input = None
         if ctx.needs_input_grad[0]:
             of_input = _dense(gradient, weight, None, not ctx.transposed)
-        if _worth_a_table(input) and weight.dtype != torch.bfloat16 and len(input) % 4 == 0:
+        if _worth_a_table(input) and weight.dtype != torch.bfloat16:
             from baselines.neurons import weight_gradients
 
             of_weight, of_bias = weight_gradients.convolution_gradients(
@@ -165,7 +165,7 @@ class _Connection(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         spikes, weight = ctx.saved_tensors
         of_input = gradient @ weight if ctx.needs_input_grad[0] else None
-        if len(spikes) < ROWS_WORTH_LOOKING_BACK or len(spikes) % 4:
+        if len(spikes) < ROWS_WORTH_LOOKING_BACK:
             return of_input, gradient.T @ spikes.to(gradient.dtype), gradient.sum(0)
         from baselines.neurons import weight_gradients
 

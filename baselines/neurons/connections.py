@@ -14,12 +14,12 @@ class Connections:
     Attributes:
         taps: of the kernel.
         arrays: places, firsts, sources and taps, see :mod:`lookup_kernels`.
-        alike: where in the places those begin that use the same taps, and their end.
+        ranks: which of the places an output pixel is.
     """
 
     taps: int
     arrays: tuple[Any, Any, Any, Any]
-    alike: Any
+    ranks: Any
 
 
 @lru_cache
@@ -43,17 +43,14 @@ def connections(height: int, width: int, transposed: bool) -> Connections:
     used = np.zeros((outputs.max() + 1, 9), bool)
     used[outputs, taps] = True
     places = np.lexsort(used.T)
-    rank = np.argsort(places)
-    order = np.lexsort((taps, rank[outputs]))
+    ranks = np.argsort(places)
+    order = np.lexsort((taps, ranks[outputs]))
     firsts = np.concatenate([[0], np.cumsum(used[places].sum(1))])
-    changes = np.flatnonzero(np.diff(used[places], axis=0).any(axis=1)) + 1
-    alike = np.concatenate([[0], changes, [len(places)]])
-    return Connections(9, (places, firsts, sources[order], taps[order]), alike)
+    return Connections(9, (places, firsts, sources[order], taps[order]), ranks)
 
 
 @lru_cache
 def one_to_one() -> Connections:
     """That of a linear layer: one pixel, one tap."""
     only = np.array([0])
-    ends = np.array([0, 1])
-    return Connections(1, (only, ends, only, only), ends)
+    return Connections(1, (only, np.array([0, 1]), only, only), only)

@@ -10,68 +10,77 @@ import numba
 import numpy as np
 
 from baselines.neurons.compiled import PIECES, Kernel
-from baselines.neurons.lanes import LANES, item, load, plus, prefetch, store
-from baselines.neurons.lookup_kernels import GROUP, PATTERNS, tabulate_four
+from baselines.neurons.lanes import CACHE_LINE, LANES, item, load, plus, store
+from baselines.neurons.lookup_kernels import (
+    GROUP,
+    PATTERNS,
+    TOGETHER,
+    add_together,
+    tabulate_four,
+)
 
-# Tables that are used side by side: 16 KiB in float32.
-TABLES = 8
+# Of which the gradients are read at a time, as they lie in memory.
+PIXELS = 8
 
 
 @Kernel
-def pack_images(spikes: Any, patterns: Any) -> None:
-    """Patterns of spikes in four images.
+def pack_images(spikes: Any, words: Any) -> None:
+    """Words of spikes in LANES images, a bit for each, the first the lowest.
 
     Args:
-        spikes: ``(F, GROUP, P * C)`` uint8, 0 or 1, of four images at a time.
-        patterns: ``(F, S)`` uint8, of which S may be more; written.
+        spikes: ``(R, P * C)`` uint8, 0 or 1.
+        words: ``(F, S)`` uint32, F words for R images, of which S may be more than P * C; written.
     """
-    fours, _, length = spikes.shape
-    for four in numba.prange(fours):
-        written, images = patterns[four], spikes[four]
-        one, two, three, last = images[0], images[1], images[2], images[3]
-        for i in range(length):
-            written[i] = one[i] | two[i] << 1 | three[i] << 2 | last[i] << 3
+    images, length = spikes.shape
+    for piece in numba.prange(PIECES):
+        first, last = piece * length // PIECES, (piece + 1) * length // PIECES
+        for word in range(len(words)):
+            written = words[word, first:last]
+            written[:] = 0
+            for k in range(min(LANES, images - word * LANES)):
+                fired = spikes[word * LANES + k, first:last]
+                for i in range(last - first):
+                    written[i] |= np.uint32(fired[i]) << np.uint32(k)
 
 
 @numba.njit(inline="always")
-def _add_images(patterns: Any, rows: Any, channel: Any, count: Any, table: Any, total: Any) -> Any:
-    """A total, and what ``count`` tables say of a channel's patterns."""
-    for k in range(count):
-        pattern = item(patterns, item(rows, k) + channel)
-        total = plus(total, load(table, (k * PATTERNS + pattern) * LANES))
-    return total
+def _read(
+    gradients: Any, first: Any, images: Any, image: Any, pixels: Any, pixel: Any, near: Any
+) -> Any:
+    """Copy what LANES channels of a few pixels have in LANES images.
 
+    Args:
+        gradients: see :func:`add_gradients`.
+        first: where in them those of the first pixel in the first image begin.
+        images: of which there are gradients, perhaps fewer; those of the others are zero.
+        image: from an image to the next.
+        pixels: their number.
+        pixel: from a pixel to the next.
+        near: written: the images of the first pixel, those of the next, and so on. Pixels begin
+            off the same few places in the processor's cache.
 
-@numba.njit(inline="always")
-def _add_channels(
-    patterns: Any, rows: Any, count: Any, table: Any, channels: Any, sums: Any, into: Any
-) -> None:
-    """Add to the sums of all channels, from ``into``, what ``count`` tables say."""
-    for channel in range(channels):
-        total = load(sums, into)
-        if count == TABLES:
-            total = _add_images(patterns, rows, channel, TABLES, table, total)
-        else:
-            total = _add_images(patterns, rows, channel, count, table, total)
-        store(sums, into, total)
-        into += LANES
-
-
-@numba.njit(inline="always")
-def _row(four: Any, pixel: Any, pixels: Any, blocks: Any, block: Any) -> Any:
-    """Where in memory LANES gradients begin, those of a pixel in the first of four images."""
-    return ((four * GROUP * pixels + pixel) * blocks + block) * LANES
+    Returns:
+        From a pixel to the next in ``near``.
+    """
+    stride = LANES * LANES + CACHE_LINE // gradients.itemsize
+    for k in range(LANES):
+        for i in range(pixels):
+            place = i * stride + k * LANES
+            if k < images:
+                store(near, place, load(gradients, first + k * image + i * pixel))
+            else:
+                near[place : place + LANES] = 0
+    return stride
 
 
 @Kernel
 def add_gradients(
-    patterns: Any,
+    words: Any,
     stride: Any,
-    places: Any,
+    ranks: Any,
     firsts: Any,
     sources: Any,
     taps: Any,
-    alike: Any,
     gradients: Any,
     channels: Any,
     kernel: Any,
@@ -80,69 +89,63 @@ def add_gradients(
 ) -> None:
     """Gradients of weights, and of biases.
 
-    Pixels that use the same taps are taken one after the other, in four images, in the next four
-    and so on: gradients are then read as they lie in memory, if there are many pixels.
-
     Args:
-        patterns: ``(F, P, C)`` uint8, each of a channel in four images.
-        stride: from the patterns of four images to the next.
-        places: see :mod:`lookup_kernels`.
-        firsts: see :mod:`lookup_kernels`.
-        sources: see :mod:`lookup_kernels`.
-        taps: see :mod:`lookup_kernels`.
-        alike: pixels ``places[alike[c]]`` to ``places[alike[c + 1] - 1]`` use the same taps.
-        gradients: of the currents, ``(4 * F * Q * B * LANES,)``.
+        words: ``(F, P, C)``, see :func:`pack_images`.
+        stride: from the words of some images to those of the next.
+        ranks: which of the places, see :mod:`lookup_kernels`, an output pixel is.
+        firsts: see there.
+        sources: see there.
+        taps: see there.
+        gradients: of the currents, ``(R * Q * B * LANES,)``.
         channels: C.
         kernel: K.
         sums: ``(S, K * C, B * LANES)``, for S parts of the images; written.
         totals: ``(S * B * LANES,)`` of zeros: sums of the currents' gradients, those of the bias.
     """
-    splits, blocks = len(sums), sums.shape[2] // LANES
-    image = len(places) * blocks * LANES
-    fours = len(gradients) // (GROUP * image)
-    flat, size = sums.reshape(-1), PATTERNS * LANES
-    inputs = kernel * channels
+    splits, blocks, pixels = len(sums), sums.shape[2] // LANES, len(ranks)
+    image, inputs, size = pixels * blocks * LANES, kernel * channels, PATTERNS * LANES
+    images = len(gradients) // image
+    count = (images + LANES - 1) // LANES
+    flat = sums.reshape(-1)
     for piece in numba.prange(PIECES):
-        table = np.empty(TABLES * size, sums.dtype)
-        begins, connections = np.empty(TABLES, np.int64), np.empty(TABLES, np.int64)
-        rows = np.empty(TABLES, np.int64)
+        table = np.empty(TOGETHER * size, sums.dtype)
+        near = np.empty(PIXELS * (LANES * LANES + CACHE_LINE), sums.dtype)
         found = np.empty(inputs * LANES, sums.dtype)
         for at in range(piece * splits * blocks // PIECES, (piece + 1) * splits * blocks // PIECES):
             split, block = at // blocks, at % blocks
-            begin, end = split * fours // splits, (split + 1) * fours // splits
             found[:] = 0
-            for kind in range(len(alike) - 1):
-                start, pixels = alike[kind], alike[kind + 1] - alike[kind]
-                count = pixels * (end - begin)
-                for pair in range(0, count, TABLES):
-                    some = min(TABLES, count - pair)
+            total = load(totals, at * LANES)
+            for many in range(split * count // splits, (split + 1) * count // splits):
+                for begin in range(0, pixels, PIXELS):
+                    some = min(PIXELS, pixels - begin)
+                    first = ((many * LANES * pixels + begin) * blocks + block) * LANES
+                    left = images - many * LANES
+                    of_pixel = _read(gradients, first, left, image, some, blocks * LANES, near)
                     for k in range(some):
-                        four, i = begin + (pair + k) // pixels, start + (pair + k) % pixels
-                        first = _row(four, item(places, i), len(places), blocks, block)
-                        tabulate_four(
-                            load(gradients, first),
-                            load(gradients, first + image),
-                            load(gradients, first + 2 * image),
-                            load(gradients, first + 3 * image),
-                            table,
-                            k * size,
-                        )
-                        of_all = load(table, (k + 1) * size - LANES)
-                        store(totals, at * LANES, plus(load(totals, at * LANES), of_all))
-                        begins[k], connections[k] = four * stride, item(firsts, i)
-                        ahead = pair + TABLES + k
-                        if ahead < count:
-                            four, i = begin + ahead // pixels, start + ahead % pixels
-                            first = _row(four, item(places, i), len(places), blocks, block)
-                            for number in range(GROUP):
-                                prefetch(gradients, first + number * image)
-                    for connection in range(item(firsts, start + 1) - item(firsts, start)):
-                        for k in range(some):
-                            source = item(sources, connections[k] + connection)
-                            rows[k] = begins[k] + source * channels
-                        tap = item(taps, connections[0] + connection)
-                        into = tap * channels * LANES
-                        _add_channels(patterns, rows, some, table, channels, found, into)
+                        for group in range(TOGETHER):
+                            row = k * of_pixel + group * GROUP * LANES
+                            tabulate_four(
+                                load(near, row),
+                                load(near, row + LANES),
+                                load(near, row + 2 * LANES),
+                                load(near, row + 3 * LANES),
+                                table,
+                                group * size,
+                            )
+                            total = plus(total, load(table, (group + 1) * size - LANES))
+                        i = item(ranks, begin + k)
+                        for connection in range(item(firsts, i), item(firsts, i + 1)):
+                            word = many * stride + item(sources, connection) * channels
+                            into = item(taps, connection) * channels * LANES
+                            for channel in range(word, word + channels):
+                                sum_before = load(found, into)
+                                store(
+                                    found,
+                                    into,
+                                    add_together(item(words, channel), table, 0, sum_before),
+                                )
+                                into += LANES
+            store(totals, at * LANES, total)
             for k in range(inputs):
                 place = ((split * inputs + k) * blocks + block) * LANES
                 store(flat, place, load(found, k * LANES))

@@ -75,26 +75,6 @@ def store(context: Any, array: Any, at: Any, lanes: Any) -> Any:
 
 
 @intrinsic
-def prefetch(context: Any, array: Any, at: Any) -> Any:
-    """Have ``array[at : at + LANES]`` brought to the caches, each line of it."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        ahead = builder.module.declare_intrinsic(
-            "llvm.prefetch", (byte,), ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        )
-        place = builder.bitcast(_pointer(target, builder, kind, *arguments), byte)
-        for line in range(0, LANES * kind.dtype.bitwidth // 8, CACHE_LINE):
-            # To read it, into all levels, as data.
-            how = [ir.Constant(number, value) for value in (0, 3, 1)]
-            builder.call(ahead, [builder.gep(place, [ir.Constant(ir.IntType(64), line)]), *how])
-        return target.get_dummy_value()
-
-    return types.void(array, types.int64), generate
-
-
-@intrinsic
 def stream(context: Any, array: Any, at: Any, lanes: Any) -> Any:
     """:func:`store` past the caches, for what is not read soon; see :func:`streamed`.
 

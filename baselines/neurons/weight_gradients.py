@@ -1,13 +1,11 @@
 """Gradients of weights by table look-up on the CPU: tensors in, :mod:`gradient_kernels` within."""
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from baselines.neurons import gradient_kernels
 from baselines.neurons.connections import Connections, connections, one_to_one
-from baselines.neurons.gradient_kernels import TABLES
 from baselines.neurons.lanes import CACHE_LINE, LANES
-from baselines.neurons.lookup_kernels import GROUP
 from baselines.neurons.padding import padded
 
 # Of the work, each with sums of its own.
@@ -20,7 +18,7 @@ def convolution_gradients(
     """Gradients of weight and bias of :func:`lookup.convolve`, laid out as PyTorch does.
 
     Args:
-        spikes: 0 or 1, in bytes, ``(R, C, H, W)``, R a multiple of four.
+        spikes: 0 or 1, in bytes, ``(R, C, H, W)``.
         gradient: of the currents, ``(R, O, H', W')``.
         transposed: as there.
     """
@@ -35,7 +33,7 @@ def linear_gradients(spikes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of weight and bias of :func:`lookup.connect`, the weight's with the outputs last.
 
     Args:
-        spikes: 0 or 1, in bytes, ``(R, C)``, R a multiple of four.
+        spikes: 0 or 1, in bytes, ``(R, C)``.
         gradient: of the currents, ``(R, O)``.
     """
     of_weight, of_bias = _gradients(spikes[:, None], gradient[:, None], one_to_one())
@@ -44,19 +42,18 @@ def linear_gradients(spikes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[Tensor, Tensor]:
     """Those of weights ``(K, C, O)`` and bias, for spikes ``(R, P, C)`` and ``(R, Q, O)``."""
-    by_four = spikes.flatten(1).unflatten(0, (-1, GROUP)).contiguous()
-    patterns = torch.empty((len(by_four), by_four.shape[2] + CACHE_LINE), dtype=torch.uint8)
-    gradient_kernels.pack_images(by_four.numpy(), patterns.numpy())
-    rows = padded(gradient, LANES)
+    flat, rows = spikes.flatten(1).contiguous(), padded(gradient, LANES)
+    words = np.empty((-(-len(flat) // LANES), flat.shape[1] + CACHE_LINE), np.uint32)
+    gradient_kernels.pack_images(flat.numpy(), words)
     channels, blocks = spikes.shape[2], rows.shape[2] // LANES
-    splits = max(1, min(PARTS // blocks, len(patterns) // TABLES))
+    splits = max(1, min(PARTS // blocks, len(words)))
     sums = rows.new_empty((splits, joined.taps * channels, blocks * LANES))
     totals = rows.new_zeros((splits, blocks * LANES))
     gradient_kernels.add_gradients(
-        patterns.view(-1).numpy(),
-        patterns.shape[1],
-        *joined.arrays,
-        joined.alike,
+        words.reshape(-1),
+        words.shape[1],
+        joined.ranks,
+        *joined.arrays[1:],
         rows.view(-1).numpy(),
         channels,
         joined.taps,
