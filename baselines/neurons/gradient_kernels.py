@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from baselines.neurons.compiled import PIECES, Kernel
-from baselines.neurons.lanes import CACHE_LINE, LANES, item, load, plus, store
+from baselines.neurons.lanes import CACHE_LINE, LANES, item, load, plus, spread, store, with_bit
 from baselines.neurons.lookup_kernels import (
     GROUP,
     PATTERNS,
@@ -28,19 +28,19 @@ def pack_images(spikes: Any, words: Any) -> None:
     """Words of spikes in LANES images, a bit for each, the first the lowest.
 
     Args:
-        spikes: ``(R, P * C)`` uint8, 0 or 1.
-        words: ``(F, S)`` uint32, F words for R images, of which S may be more than P * C; written.
+        spikes: ``(R, L)`` uint8, 0 or 1, L a multiple of LANES.
+        words: ``(F, S)`` uint32, F words for R images, of which S may be more than L; written.
     """
     images, length = spikes.shape
+    flat, chunks = spikes.reshape(-1), length // LANES
+    work = len(words) * chunks
     for piece in numba.prange(PIECES):
-        first, last = piece * length // PIECES, (piece + 1) * length // PIECES
-        for word in range(len(words)):
-            written = words[word, first:last]
-            written[:] = 0
-            for k in range(min(LANES, images - word * LANES)):
-                fired = spikes[word * LANES + k, first:last]
-                for i in range(last - first):
-                    written[i] |= np.uint32(fired[i]) << np.uint32(k)
+        none = spread(np.uint32(0))
+        for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
+            many, place, found = at // chunks * LANES, at % chunks * LANES, none
+            for k in range(min(LANES, images - many)):
+                found = with_bit(found, load(flat, (many + k) * length + place), k)
+            store(words[at // chunks], place, found)
 
 
 @numba.njit(inline="always")

@@ -207,6 +207,22 @@ def ones(context: Any, which: Any) -> Any:
     return Lanes(types.uint8)(which), generate
 
 
+@intrinsic
+def with_bit(context: Any, words: Any, ones: Any, bit: Any) -> Any:
+    """Lanes of uint32, and the bytes ``ones``, 0 or 1, as one of their bits, which is 0 before."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = arguments[0].type
+        anything = ir.Constant(lanes, ir.Undefined)
+        number = builder.trunc(arguments[2], lanes.element)
+        first = builder.insert_element(anything, number, ir.Constant(ir.IntType(32), 0))
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        distance = builder.shuffle_vector(first, anything, everywhere)
+        return builder.or_(arguments[0], builder.shl(builder.zext(arguments[1], lanes), distance))
+
+    return words(words, ones, types.int64), generate
+
+
 def bfloat16(lanes):  # type: ignore[no-untyped-def]
     """Float32 lanes rounded to bfloat16; those of float64 as they are."""
     raise NotImplementedError("only within compiled code")

@@ -42,7 +42,7 @@ def linear_gradients(spikes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[Tensor, Tensor]:
     """Those of weights ``(K, C, O)`` and bias, for spikes ``(R, P, C)`` and ``(R, Q, O)``."""
-    flat, rows = spikes.flatten(1).contiguous(), padded(gradient, LANES)
+    flat, rows = padded(spikes.flatten(1), LANES), padded(gradient, LANES)
     words = np.empty((-(-len(flat) // LANES), flat.shape[1] + CACHE_LINE), np.uint32)
     gradient_kernels.pack_images(flat.numpy(), words)
     channels, blocks = spikes.shape[2], rows.shape[2] // LANES
