@@ -54,7 +54,7 @@ class Normalisation:
     def tiles(self) -> tuple[Any, Any]:
         """The same, of a tile of neurons."""
         scale, shift = self.affine
-        return _tiled(scale), _tiled(shift)
+        return _tiled(scale.numpy()), _tiled(shift.numpy())
 
 
 def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,13 +64,14 @@ def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
     # The first values are near enough to the mean for the sums to keep their digits.
     few = laid_out.reshape(-1, channels)[:FEW]
     origin = few.to(_computed(currents)).mean(0)
-    tile = _tiled(origin)
+    tile = _tiled(origin.numpy())
     sums, squares = (_pieces(tile) for _ in range(2))
     compiled.deviations(_rows(laid_out), tile, sums, squares)
     elements = laid_out.numel() / channels
     offset, square = (_by_channel(part, channels) / elements for part in (sums, squares))
-    mean = origin.double() + offset
-    return mean.to(origin.dtype), (square - offset.square()).clamp_min(0).to(origin.dtype)
+    found = origin.numpy() + offset, np.maximum(square - offset**2, 0)
+    mean, variance = (torch.from_numpy(each).to(origin.dtype) for each in found)
+    return mean, variance
 
 
 def fire(
@@ -135,7 +136,7 @@ class _Firing(torch.autograd.Function):
         ctx.save_for_backward(laid_out, membrane, *parameters)
         ctx.of_batch, ctx.time_steps, ctx.constants = of_batch, time_steps, constants
         ctx.set_materialize_grads(False)
-        ctx.tiles = _tiles(_normalisation(*parameters), laid_out)
+        ctx.tiles = _tiles(_normalisation(*parameters, of_batch), laid_out)
         spikes, ended = _fired(laid_out, membrane, ctx.tiles, time_steps, constants, dtype)
         return spikes if dtype == currents.dtype else Spikes(spikes, currents.dtype), ended
 
@@ -146,7 +147,8 @@ class _Firing(torch.autograd.Function):
         currents, membrane, *parameters = ctx.saved_tensors
         started, of_membrane = (_state(each, currents) for each in (membrane, of_ended))
         scale, shift = ctx.tiles
-        mean = _tiled(started.new_zeros(1) if parameters[2] is None else parameters[2])
+        norm = _normalisation(*parameters, of_batch=ctx.of_batch)
+        mean = _tiled((started.new_zeros(1) if norm is None else norm.mean).numpy())
         factors, of_spikes = _factors(of_spikes, currents, ctx.time_steps)
         rows, of_membrane = _by_lanes(currents), _by_lanes(of_membrane[None])
         if of_ended is not None:
@@ -176,9 +178,7 @@ class _Firing(torch.autograd.Function):
             products,
         )
         of_currents = of_rows[:, : currents[0].numel()].reshape(currents.shape)
-        of_weight, of_bias = _through_norm(
-            ctx.of_batch, of_currents, currents, parameters, sums, products
-        )
+        of_weight, of_bias = _through_norm(norm, of_currents, currents, sums, products)
         of_started = of_membrane[0, : started.numel()].view(started.shape)
         return (
             _restored(of_currents.to(currents.dtype)),
@@ -239,32 +239,31 @@ def _factors(of_spikes: Tensor | None, currents: Tensor, time_steps: int) -> tup
 
 
 def _through_norm(
-    of_batch: bool,
-    of_currents: Tensor,
-    currents: Tensor,
-    parameters: list[Tensor | None],
-    sums: Any,
-    products: Any,
+    norm: Normalisation | None, of_currents: Tensor, currents: Tensor, sums: Any, products: Any
 ) -> tuple[Tensor | None, Tensor | None]:
     """Turn the gradient of what the norm gives, in place, into that of what it got.
 
     Returns the gradients of weight and bias.
     """
-    weight, _, mean, inverse_deviation = parameters
-    if weight is None or mean is None or inverse_deviation is None:
+    if norm is None:
         return None, None
+    # By NumPy: for so few numbers PyTorch takes longer to start than to compute.
+    weight, mean, inverse_deviation = (
+        each.detach().numpy() for each in (norm.weight, norm.mean, norm.inverse_deviation)
+    )
     channels = len(weight)
     of_bias = _by_channel(sums, channels)
     of_weight = _by_channel(products, channels) * inverse_deviation
-    scale = weight.double() * inverse_deviation
-    slope, offset = torch.zeros_like(scale), torch.zeros_like(scale)
-    if of_batch:
+    scale = weight * inverse_deviation.astype(np.float64)
+    slope, offset = np.zeros_like(scale), np.zeros_like(scale)
+    if norm.of_batch:
         elements = currents.numel() / channels
         slope = -scale * inverse_deviation * of_weight / elements
         offset = -scale * of_bias / elements - slope * mean
-    a, b, c = (_tiled(value.to(weight.dtype)) for value in (scale, slope, offset))
+    a, b, c = (_tiled(value.astype(weight.dtype)) for value in (scale, slope, offset))
     compiled.combine(_rows(of_currents), _rows(currents), a, b, c)
-    return of_weight.to(weight.dtype), of_bias.to(weight.dtype)
+    of_weight, of_bias = (each.astype(weight.dtype) for each in (of_weight, of_bias))
+    return torch.from_numpy(of_weight), torch.from_numpy(of_bias)
 
 
 def _normalisation(
@@ -272,32 +271,33 @@ def _normalisation(
     bias: Tensor | None,
     mean: Tensor | None,
     inverse_deviation: Tensor | None,
+    of_batch: bool,
 ) -> Normalisation | None:
     if weight is None or bias is None or mean is None or inverse_deviation is None:
         return None
-    return Normalisation(weight, bias, mean, inverse_deviation, False)
+    return Normalisation(weight, bias, mean, inverse_deviation, of_batch)
 
 
 def _tiles(norm: Normalisation | None, currents: Tensor) -> tuple[Any, Any]:
     """Scale and shift of a tile, those of currents that are not normalised if there is no norm."""
     if norm is not None:
         return norm.tiles
-    one = torch.ones(1, dtype=_computed(currents))
+    one = torch.ones(1, dtype=_computed(currents)).numpy()
     return _tiled(one), _tiled(one - one)
 
 
-def _tiled(by_channel: Tensor) -> Any:
+def _tiled(by_channel: Any) -> Any:
     least = math.lcm(len(by_channel), LANES) // len(by_channel)
     repeats = max(1, TILE // len(by_channel) // least) * least
     # Faster than what NumPy has for it.
-    return np.concatenate([by_channel.numpy()] * repeats)
+    return np.concatenate([by_channel] * repeats)
 
 
-def _by_channel(sums: Any, channels: int) -> Tensor:
+def _by_channel(sums: Any, channels: int) -> Any:
     """Sums of pieces and places, ``(P, W)``, by channel, in float64."""
     total = np.zeros(channels)
     compiled.add_pieces(sums, total)
-    return torch.from_numpy(total)
+    return total
 
 
 def _pieces(tile: Any) -> Any:
