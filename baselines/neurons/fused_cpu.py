@@ -144,11 +144,10 @@ class _Firing(torch.autograd.Function):
     def backward(
         ctx: Any, of_spikes: Tensor | None, of_ended: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        currents, membrane, *parameters = ctx.saved_tensors
+        currents, membrane, weight, bias, mean, inverse_deviation = ctx.saved_tensors
         started, of_membrane = (_state(each, currents) for each in (membrane, of_ended))
         scale, shift = ctx.tiles
-        norm = _normalisation(*parameters, of_batch=ctx.of_batch)
-        mean = _tiled((started.new_zeros(1) if norm is None else norm.mean).numpy())
+        norm = _normalisation(weight, bias, mean, inverse_deviation, ctx.of_batch)
         factors, of_spikes = _factors(of_spikes, currents, ctx.time_steps)
         rows, of_membrane = _by_lanes(currents), _by_lanes(of_membrane[None])
         if of_ended is not None:
@@ -159,7 +158,7 @@ class _Firing(torch.autograd.Function):
         constants = ctx.constants
         backward_kernels.fire_backward(
             _rows(rows),
-            mean,
+            _tiled((started.new_zeros(1) if mean is None else mean).numpy()),
             scale,
             shift,
             number(constants.decay),
