@@ -142,8 +142,8 @@ class FSVAE(SpikingVAE):
             if self.model_options.posterior_statistics == "prefix":
                 inputs = self._posterior_by_prefixes(encoded, indices)
             else:
-                by_steps = self._posterior_by_steps(encoded, indices)
-                inputs = delayed(torch.cat([latent for latent, _ in by_steps]))
+                by_steps = self._posterior_by_steps(encoded[:-1], indices[:-1])
+                inputs = torch.cat([torch.zeros_like(encoded[:1]), *(z for z, _ in by_steps)])
         outputs = self.posterior(torch.cat([encoded, inputs], dim=-1)).to(encoded.dtype)
         return self.latent(pick(outputs, indices)), outputs
 

@@ -187,7 +187,7 @@ def test_number_of_updates_of_the_posteriors_running_statistics(
     norm.register_forward_hook(lambda module, *_: modes.append(module.training))
     model.losses(random_images(3, SMALL), Step(0, 10), seeded())
     assert sum(modes) == updates
-    assert len(modes) == (9 if statistics == PREFIX else 10)
+    assert len(modes) == 9, "z_T is no input"
 
 
 def test_one_update_with_running_statistics_is_one_tenth_of_the_batchs_own(
