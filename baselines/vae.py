@@ -60,6 +60,7 @@ class VAE(GenerativeModel):
             lr=self.protocol.effective_learning_rate,
             betas=self.protocol.betas,
             weight_decay=self.protocol.weight_decay,
+            fused=True,
         )
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, float]:

@@ -5,7 +5,7 @@ This is all that a model, built in or anyone's own, sees of the harness.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -100,7 +100,9 @@ class SpikingNeuron(nn.Module, ABC):
                 f"currents {tuple(currents.shape)} cannot go on from a state of shape "
                 f"{tuple(self._membrane.shape)}: a sequence keeps its shape"
             )
-        with torch.autocast(currents.device.type, enabled=False):
+        device = currents.device.type
+        rounds = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if rounds else nullcontext():
             if norm is None:
                 spikes, membrane = self.integrate(_precise(currents), self._membrane)
             else:
