@@ -17,6 +17,7 @@ from bench.protocol import Precision, Protocol, SurrogateWindow
 
 __all__ = [
     "Capability",
+    "CarriedState",
     "GenerativeModel",
     "ImageShape",
     "ModelOptions",
@@ -51,6 +52,19 @@ class Step:
     batches: int
 
 
+@dataclass
+class CarriedState:
+    """What a layer of neurons keeps from call to call within :func:`carrying_state`.
+
+    Attributes:
+        membrane: potential after the last call, ``(N, ...)``; None before the first.
+        kept: whatever a backend computes once for the whole sequence.
+    """
+
+    membrane: Tensor | None = None
+    kept: Any = None
+
+
 class SpikingNeuron(nn.Module, ABC):
     """A layer of leaky integrate-and-fire neurons: what a spiking backend provides.
 
@@ -67,6 +81,7 @@ class SpikingNeuron(nn.Module, ABC):
         memory_format: how the images that the currents are computed from lie best in memory.
         bytes_taken: set by whoever can take the spikes in bytes (uint8). Where no gradient flows a
             backend may then give them so, and elsewhere as numbers of which it keeps the bytes.
+        carried: what is kept from call to call, inside :func:`carrying_state`; None elsewhere.
     """
 
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
@@ -77,8 +92,7 @@ class SpikingNeuron(nn.Module, ABC):
         self.decay = decay
         self.threshold = threshold
         self.surrogate = surrogate
-        self._carries = False
-        self._membrane: Tensor | None = None
+        self.carried: CarriedState | None = None
 
     def forward(self, currents: Tensor, norm: nn.Module | None = None, repeats: int = 1) -> Tensor:
         """Spikes in {0, 1} for input currents.
@@ -95,22 +109,21 @@ class SpikingNeuron(nn.Module, ABC):
         Raises:
             ValueError: the currents do not have the shape of the state they go on from.
         """
-        if self._membrane is not None and self._membrane.shape != currents.shape[1:]:
+        membrane = None if self.carried is None else self.carried.membrane
+        if membrane is not None and membrane.shape != currents.shape[1:]:
             raise ValueError(
                 f"currents {tuple(currents.shape)} cannot go on from a state of shape "
-                f"{tuple(self._membrane.shape)}: a sequence keeps its shape"
+                f"{tuple(membrane.shape)}: a sequence keeps its shape"
             )
         device = currents.device.type
         rounds = torch.is_autocast_enabled(device)
         with torch.autocast(device, enabled=False) if rounds else nullcontext():
             if norm is None:
-                spikes, membrane = self.integrate(_precise(currents), self._membrane)
+                spikes, membrane = self.integrate(_precise(currents), membrane)
             else:
-                spikes, membrane = self.integrate_normalised(
-                    currents, norm, repeats, self._membrane
-                )
-        if self._carries:
-            self._membrane = membrane
+                spikes, membrane = self.integrate_normalised(currents, norm, repeats, membrane)
+        if self.carried is not None:
+            self.carried.membrane = membrane
         return spikes
 
     def integrate_normalised(
@@ -153,13 +166,12 @@ def carrying_state(module: nn.Module) -> Iterator[None]:
     """
     neurons = [layer for layer in module.modules() if isinstance(layer, SpikingNeuron)]
     for neuron in neurons:
-        neuron._carries = True
+        neuron.carried = CarriedState()
     try:
         yield
     finally:
         for neuron in neurons:
-            neuron._carries = False
-            neuron._membrane = None
+            neuron.carried = None
 
 
 class GenerativeModel(nn.Module, ABC):

@@ -24,7 +24,6 @@ class FusedLIF(SpikingNeuron):
         super().__init__(decay, threshold, surrogate)
         centre = surrogate.centre - threshold
         self._constants = LIFConstants(decay, threshold, centre, surrogate.width)
-        self._known: fused_cpu.Normalisation | None = None
 
     def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
         """Run the kernel of the currents' device; see the base class."""
@@ -49,12 +48,12 @@ class FusedLIF(SpikingNeuron):
         ):
             return super().integrate_normalised(currents, norm, repeats, membrane)
         known = not (norm.training or torch.is_grad_enabled())
-        if known and self._carries and membrane is not None and self._known is not None:
-            normalisation = self._known
+        if known and self.carried is not None:
+            if self.carried.kept is None:
+                self.carried.kept = _normalisation(norm, currents, values)
+            normalisation: fused_cpu.Normalisation = self.carried.kept
         else:
             normalisation = _normalisation(norm, currents, values)
-        # Parameters stay as they are while a sequence goes on.
-        self._known = normalisation if known and self._carries else None
         if known and isinstance(currents, lookup.Currents):
             return currents.fire(membrane, *normalisation.affine, self._constants)
         return self._fire(currents, membrane, repeats * len(currents), normalisation)
