@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from baselines.neurons import bit_kernels
-from baselines.neurons.deferred import Deferred, computed
+from baselines.neurons.deferred import Deferred, channels_last, computed
 from baselines.neurons.lanes import CACHE_LINE, LANES
 from baselines.neurons.padding import padded
 
@@ -107,11 +107,8 @@ class Bits(Deferred):
     @staticmethod
     def __new__(cls, words: Words, before: Sequence[int], size: Sequence[int]) -> "Bits":
         """Of words, the axes of time and batch, ``(T, N)`` or ``(T * N,)``, and ``(H, W)``."""
-        shape = torch.empty((*before, *size, words.channels), device="meta")
-        shape = shape.movedim(-1, len(before))
-        spikes: Bits = Tensor._make_wrapper_subclass(
-            cls, shape.shape, shape.stride(), dtype=torch.uint8
-        )
+        layout = channels_last(before, size, words.channels)
+        spikes: Bits = Tensor._make_wrapper_subclass(cls, *layout, dtype=torch.uint8)
         spikes.words, spikes._before, spikes._map = words, before, size
         return spikes
 

@@ -3,7 +3,7 @@
 Whoever knows their kind takes what they are made of. For anyone else they are the numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -132,6 +132,14 @@ class Weighted(Deferred):
     def computed(self) -> Tensor:
         """The products."""
         return self.weights.view(-1, *[1] * self.step.dim()) * self.step
+
+
+def channels_last(
+    before: Sequence[int], size: Sequence[int], channels: int
+) -> tuple[torch.Size, tuple[int, ...]]:
+    """Shape ``(*before, C, *size)`` and strides of a tensor whose channels lie last in memory."""
+    laid_out = torch.empty((*before, *size, channels), device="meta").movedim(-1, len(before))
+    return laid_out.shape, laid_out.stride()
 
 
 def _written(function: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Deferred]:

@@ -36,6 +36,14 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
 
 
+def _everywhere(builder: Any, number: Any) -> Any:
+    """A number in every lane."""
+    anything = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    first = builder.insert_element(anything, number, ir.Constant(ir.IntType(32), 0))
+    first_place = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, anything, first_place)
+
+
 @intrinsic
 def item(context: Any, array: Any, at: Any) -> Any:
     """``array[at]``, of which at must not be negative."""
@@ -126,11 +134,7 @@ def spread(context: Any, number: Any) -> Any:
     """A number in every lane."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = target.get_value_type(signature.return_type)
-        anything = ir.Constant(lanes, ir.Undefined)
-        first = builder.insert_element(anything, arguments[0], ir.Constant(ir.IntType(32), 0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.shuffle_vector(first, anything, everywhere)
+        return _everywhere(builder, arguments[0])
 
     return Lanes(number)(number), generate
 
@@ -213,11 +217,7 @@ def with_bit(context: Any, words: Any, ones: Any, bit: Any) -> Any:
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         lanes = arguments[0].type
-        anything = ir.Constant(lanes, ir.Undefined)
-        number = builder.trunc(arguments[2], lanes.element)
-        first = builder.insert_element(anything, number, ir.Constant(ir.IntType(32), 0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        distance = builder.shuffle_vector(first, anything, everywhere)
+        distance = _everywhere(builder, builder.trunc(arguments[2], lanes.element))
         return builder.or_(arguments[0], builder.shl(builder.zext(arguments[1], lanes), distance))
 
     return words(words, ones, types.int64), generate

@@ -21,7 +21,7 @@ from baselines.neurons.bits import Bits, Words, words_of
 from baselines.neurons.compiled import PIECES
 from baselines.neurons.connections import Connections, connections
 from baselines.neurons.constants import LIFConstants
-from baselines.neurons.deferred import Deferred
+from baselines.neurons.deferred import Deferred, channels_last
 from baselines.neurons.lanes import LANES
 from baselines.neurons.lookup_kernels import GROUP, TOGETHER
 from baselines.neurons.padding import padded
@@ -40,11 +40,8 @@ class Currents(Deferred):
     @staticmethod
     def __new__(cls, source: "_Source", images: Sequence[int]) -> "Currents":
         """Of a source, its R images on one axis or on two, ``(T, N)``."""
-        shape = torch.empty((*images, *source.pixels, len(source.bias)), device="meta")
-        shape = shape.movedim(-1, len(images))
-        currents: Currents = Tensor._make_wrapper_subclass(
-            cls, shape.shape, shape.stride(), dtype=source.dtype
-        )
+        layout = channels_last(images, source.pixels, len(source.bias))
+        currents: Currents = Tensor._make_wrapper_subclass(cls, *layout, dtype=source.dtype)
         currents._source, currents._images = source, images
         return currents
 

@@ -209,7 +209,6 @@ def test_a_sequence_starts_with_the_parameters_and_statistics_of_its_time(name):
                     found.append(torch.cat([layer(step[None]) for step in inputs]))
             assert 0.02 < found[0].mean() < 0.98
             assert torch.equal(*found)
-    copy.deepcopy(layers[1])
 
 
 @pytest.mark.usefixtures("double_precision")
