@@ -50,7 +50,7 @@ class BernoulliNet(nn.Module):
         super().__init__()
         self.channels = channels
         self.k = k
-        self.layers = nn.Sequential(
+        self.layers = layers.backend.chain(
             OrderedDict(
                 linear1=layers.linear(inputs, 2 * channels, ALPHA),
                 linear2=layers.linear(2 * channels, 4 * channels, ALPHA),

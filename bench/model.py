@@ -4,9 +4,10 @@ This is all that a model, built in or anyone's own, sees of the harness.
 """
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -58,11 +59,24 @@ class CarriedState:
 
     Attributes:
         membrane: potential after the last call, ``(N, ...)``; None before the first.
-        kept: whatever a backend computes once for the whole sequence.
+        kept: whatever a backend computes once for the whole sequence, by names of its own.
     """
 
     membrane: Tensor | None = None
-    kept: Any = None
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def membrane_of(self, size: torch.Size) -> Tensor | None:
+        """The potential that neurons ``(N, ...)`` go on from.
+
+        Raises:
+            ValueError: it is that of others.
+        """
+        if self.membrane is not None and self.membrane.shape != size:
+            raise ValueError(
+                f"neurons of shape {tuple(size)} cannot go on from a state of shape "
+                f"{tuple(self.membrane.shape)}: a sequence keeps its shape"
+            )
+        return self.membrane
 
 
 class SpikingNeuron(nn.Module, ABC):
@@ -109,12 +123,7 @@ class SpikingNeuron(nn.Module, ABC):
         Raises:
             ValueError: the currents do not have the shape of the state they go on from.
         """
-        membrane = None if self.carried is None else self.carried.membrane
-        if membrane is not None and membrane.shape != currents.shape[1:]:
-            raise ValueError(
-                f"currents {tuple(currents.shape)} cannot go on from a state of shape "
-                f"{tuple(membrane.shape)}: a sequence keeps its shape"
-            )
+        membrane = None if self.carried is None else self.carried.membrane_of(currents.shape[1:])
         device = currents.device.type
         rounds = torch.is_autocast_enabled(device)
         with torch.autocast(device, enabled=False) if rounds else nullcontext():
@@ -142,6 +151,14 @@ class SpikingNeuron(nn.Module, ABC):
 
         Returns the spikes ``(T, N, ...)`` and the potential after the last step's reset.
         """
+
+    @classmethod
+    def chain(cls, layers: OrderedDict[str, nn.Module]) -> nn.Sequential:
+        """Fully connected layers of these neurons as one module, which runs one after the other.
+
+        A backend may give one of its own, that computes the same.
+        """
+        return nn.Sequential(layers)
 
     @classmethod
     @abstractmethod

@@ -1,5 +1,6 @@
 """The LIF equations as compiled kernels: Numba's on a CPU, with tdBN in them; Triton's on CUDA."""
 
+from collections import OrderedDict
 from typing import ClassVar
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from baselines.layers import EPSILON, TimeDependentBatchNorm
 from baselines.neurons import fused_cpu, lookup
+from baselines.neurons.chain import Chain
 from baselines.neurons.constants import LIFConstants
 from bench.model import SpikingNeuron, SurrogateWindow
 
@@ -48,15 +50,22 @@ class FusedLIF(SpikingNeuron):
         ):
             return super().integrate_normalised(currents, norm, repeats, membrane)
         known = not (norm.training or torch.is_grad_enabled())
-        if known and self.carried is not None:
-            if self.carried.kept is None:
-                self.carried.kept = _normalisation(norm, currents, values)
-            normalisation: fused_cpu.Normalisation = self.carried.kept
-        else:
-            normalisation = _normalisation(norm, currents, values)
+        normalisation = self.known(norm) if known else _normalisation(norm, currents, values)
         if known and isinstance(currents, lookup.Currents):
             return currents.fire(membrane, *normalisation.affine, self._constants)
         return self._fire(currents, membrane, repeats * len(currents), normalisation)
+
+    def known(self, norm: TimeDependentBatchNorm) -> fused_cpu.Normalisation:
+        """What tdBN does where its statistics are known, computed once for a sequence."""
+        kept: dict[str, fused_cpu.Normalisation] = {} if self.carried is None else self.carried.kept
+        if "norm" in kept:
+            return kept["norm"]
+        inverse_deviation = torch.rsqrt(norm.running_var + EPSILON)
+        found = fused_cpu.Normalisation(
+            norm.weight * norm.scale, norm.bias, norm.running_mean, inverse_deviation, False
+        )
+        kept["norm"] = found
+        return found
 
     def _fire(
         self,
@@ -68,6 +77,11 @@ class FusedLIF(SpikingNeuron):
         return fused_cpu.fire(
             currents, membrane, time_steps, self._constants, norm, self.bytes_taken
         )
+
+    @classmethod
+    def chain(cls, layers: OrderedDict[str, nn.Module]) -> nn.Sequential:
+        """One that needs little more than its kernels' time for a step; see the base class."""
+        return Chain(layers)
 
     @classmethod
     def implementation(cls, device: torch.device) -> str:

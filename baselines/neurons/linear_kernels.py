@@ -10,7 +10,22 @@ import numba
 import numpy as np
 
 from baselines.neurons.compiled import PIECES, Kernel
-from baselines.neurons.lanes import LANES, bfloat16, item, load, store, stream, streamed
+from baselines.neurons.lanes import (
+    LANES,
+    bfloat16,
+    bits,
+    item,
+    load,
+    minus,
+    plus,
+    positive,
+    spread,
+    store,
+    stream,
+    streamed,
+    times,
+    where,
+)
 from baselines.neurons.lookup_kernels import (
     GROUP,
     PATTERNS,
@@ -29,6 +44,65 @@ def _load(numbers: Any, at: Any, rounded: Any) -> Any:
     return bfloat16(lanes) if rounded else lanes
 
 
+@numba.njit(inline="always")
+def _sum(
+    words: Any,
+    first_word: Any,
+    steps: Any,
+    step_stride: Any,
+    images: Any,
+    image_stride: Any,
+    weights: Any,
+    weight: Any,
+    stride: Any,
+    inputs: Any,
+    first: Any,
+    rounded: Any,
+    table: Any,
+    totals: Any,
+) -> None:
+    """The currents of LANES channels: bias, and the weights of the spikes.
+
+    Args:
+        words: see :mod:`bits`.
+        first_word: where those of the first image's first step begin.
+        steps: of each image.
+        step_stride: of the words.
+        images: whose totals are summed.
+        image_stride: of the words.
+        weights: flat.
+        weight: where those of the first input begin.
+        stride: from the weights of one input to those of the next.
+        inputs: ``W * LANES``.
+        first: bias of the channels, LANES.
+        rounded: whether the weights are rounded to bfloat16.
+        table: ``(TOGETHER * PATTERNS * LANES,)``, written.
+        totals: ``(steps * images * LANES,)``, the steps outermost, written.
+    """
+    size = PATTERNS * LANES
+    for k in range(steps * images):
+        store(totals, k * LANES, first)
+    for group in range(0, inputs // GROUP, TOGETHER):
+        for k in range(TOGETHER):
+            tabulate_four(
+                _load(weights, weight, rounded),
+                _load(weights, weight + stride, rounded),
+                _load(weights, weight + 2 * stride, rounded),
+                _load(weights, weight + 3 * stride, rounded),
+                table,
+                k * size,
+            )
+            weight += GROUP * stride
+        place = 0
+        for step in range(steps):
+            word = first_word + step * step_stride + group // TOGETHER
+            for _ in range(images):
+                total = add_together(item(words, word), table, 0, load(totals, place))
+                store(totals, place, total)
+                word += image_stride
+                place += LANES
+
+
 @Kernel
 def connect(words: Any, stride: Any, weights: Any, bias: Any, rounded: Any, currents: Any) -> None:
     """Currents of a linear layer: bias, and the weights of the spikes.
@@ -42,37 +116,122 @@ def connect(words: Any, stride: Any, weights: Any, bias: Any, rounded: Any, curr
         currents: ``(R * B * LANES,)``, written past the caches: see :func:`lookup_kernels.add_up`.
     """
     inputs, channels = weights.shape
-    flat, size = weights.reshape(-1), PATTERNS * LANES
+    flat = weights.reshape(-1)
     rows, blocks = len(currents) // channels, channels // LANES
     parts = (rows + ROWS - 1) // ROWS
     work = blocks * parts
     for piece in numba.prange(PIECES):
-        table = np.empty(TOGETHER * size, weights.dtype)
+        table = np.empty(TOGETHER * PATTERNS * LANES, weights.dtype)
         totals = np.empty(ROWS * LANES, weights.dtype)
         for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
             channel, begin = at // parts * LANES, at % parts * ROWS
             some = min(ROWS, rows - begin)
-            first = _load(bias, channel, rounded)
-            for k in range(some):
-                store(totals, k * LANES, first)
-            for group in range(0, inputs // GROUP, TOGETHER):
-                for k in range(TOGETHER):
-                    weight = (group + k) * GROUP * channels + channel
-                    tabulate_four(
-                        _load(flat, weight, rounded),
-                        _load(flat, weight + channels, rounded),
-                        _load(flat, weight + 2 * channels, rounded),
-                        _load(flat, weight + 3 * channels, rounded),
-                        table,
-                        k * size,
-                    )
-                word = begin * stride + group // TOGETHER
-                for k in range(0, some * LANES, LANES):
-                    store(totals, k, add_together(item(words, word), table, 0, load(totals, k)))
-                    word += stride
+            _sum(
+                words,
+                begin * stride,
+                1,
+                0,
+                some,
+                stride,
+                flat,
+                channel,
+                channels,
+                inputs,
+                _load(bias, channel, rounded),
+                rounded,
+                table,
+                totals,
+            )
             for k in range(some):
                 current = load(totals, k * LANES)
                 if rounded:
                     current = bfloat16(current)
                 stream(currents, (begin + k) * channels + channel, current)
         streamed()
+
+
+@Kernel
+def fire(
+    words: Any,
+    step_stride: Any,
+    image_stride: Any,
+    weights: Any,
+    bias: Any,
+    scale: Any,
+    shift: Any,
+    decay: Any,
+    threshold: Any,
+    rounded: Any,
+    time_steps: Any,
+    rests: Any,
+    membrane: Any,
+    fired: Any,
+    fired_step_stride: Any,
+    fired_image_stride: Any,
+) -> None:
+    """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
+
+    x are the currents of :func:`connect`, which are not kept.
+
+    Args:
+        words: of T steps and N images, see :mod:`bits`.
+        step_stride: of the words.
+        image_stride: of the words.
+        weights: by blocks, ``(B, W * LANES, LANES)``.
+        bias: as there.
+        scale: ``(B * LANES,)``.
+        shift: alike.
+        decay: of the potential.
+        threshold: which it must exceed.
+        rounded: as there.
+        time_steps: T.
+        rests: whether the neurons start at rest, whatever ``membrane`` says.
+        membrane: ``(N * B * LANES,)``, the potential that they go on from, and then that after the
+            last step's reset.
+        fired: words ``(T, N, B, 1)`` of the spikes, written, see :mod:`bits`.
+        fired_step_stride: of those words.
+        fired_image_stride: of those words.
+    """
+    channels = len(bias)
+    blocks, inputs, flat = weights.shape[0], weights.shape[1], weights.reshape(-1)
+    images = len(membrane) // channels
+    together = max(1, ROWS // time_steps)
+    parts = (images + together - 1) // together
+    work = blocks * parts
+    for piece in numba.prange(PIECES):
+        decays, thresholds, rest = spread(decay), spread(threshold), spread(decay - decay)
+        table = np.empty(TOGETHER * PATTERNS * LANES, weights.dtype)
+        totals = np.empty(time_steps * together * LANES, weights.dtype)
+        for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
+            block, image = at // parts, at % parts * together
+            some, channel = min(together, images - image), block * LANES
+            _sum(
+                words,
+                image * image_stride,
+                time_steps,
+                step_stride,
+                some,
+                image_stride,
+                flat,
+                block * inputs * LANES,
+                LANES,
+                inputs,
+                _load(bias, channel, rounded),
+                rounded,
+                table,
+                totals,
+            )
+            scales, shifts = load(scale, channel), load(shift, channel)
+            for k in range(some):
+                place = (image + k) * channels + channel
+                word = (image + k) * fired_image_stride + block
+                state = rest if rests else load(membrane, place)
+                for t in range(time_steps):
+                    current = load(totals, (t * some + k) * LANES)
+                    if rounded:
+                        current = bfloat16(current)
+                    potential = plus(times(decays, state), plus(times(scales, current), shifts))
+                    fires = positive(minus(potential, thresholds))
+                    fired[word + t * fired_step_stride] = bits(fires)
+                    state = where(fires, rest, potential)
+                store(membrane, place, state)
