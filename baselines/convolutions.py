@@ -128,7 +128,7 @@ class _Convolution(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_input = None
         if ctx.needs_input_grad[0]:
-            of_input = _dense(gradient, weight, None, not ctx.transposed)
+            of_input = _input_gradient(gradient, weight, ctx.transposed)
         if _worth_a_table(input) and weight.dtype != torch.bfloat16:
             from baselines.neurons import weight_gradients
 
@@ -142,6 +142,14 @@ class _Convolution(torch.autograd.Function):
             of_weight = _weight_gradient(first, second, weight)
             of_bias = gradient.sum((0, 2, 3))
         return of_input, of_weight, of_bias, None, None
+
+
+def _input_gradient(gradient: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+    from baselines.neurons import input_gradients
+
+    if input_gradients.are_faster(gradient, weight, transposed):
+        return input_gradients.convolution_gradient(gradient, weight, transposed)
+    return _dense(gradient, weight, None, not transposed)
 
 
 def _weight_gradient(gradient: Tensor, input: Tensor, weight: Tensor) -> Tensor:

@@ -130,6 +130,17 @@ plus, minus, times = (_operation(name) for name in ("fadd", "fsub", "fmul"))
 
 
 @intrinsic
+def add_product(context: Any, total: Any, one: Any, other: Any) -> Any:
+    """``total + one * other``, rounded once where the processor has an instruction for it."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        product = builder.fmul(*arguments[1:], flags=("contract",))
+        return builder.fadd(arguments[0], product, flags=("contract",))
+
+    return total(total, one, other), generate
+
+
+@intrinsic
 def spread(context: Any, number: Any) -> Any:
     """A number in every lane."""
 

@@ -1,0 +1,153 @@
+"""Sums of weights times numbers, compiled by Numba: convolutions of what is no spike.
+
+The arrays are those of :mod:`lookup_kernels`, but for numbers instead of spikes and weights instead
+of tables.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from baselines.neurons.compiled import PIECES, Kernel
+from baselines.neurons.lanes import (
+    LANES,
+    add_product,
+    item,
+    load,
+    spread,
+    store,
+    stream,
+    streamed,
+)
+
+# Whose sums are held in registers together: two of 512 bits for each.
+IMAGES = 8
+
+
+@numba.njit(inline="always")
+def _add(numbers: Any, at: Any, weights: Any, total: Any) -> Any:
+    return add_product(total, spread(item(numbers, at)), weights)
+
+
+@numba.njit(inline="always")
+def _sum(
+    near: Any,
+    image: Any,
+    base: Any,
+    inputs: Any,
+    sources: Any,
+    taps: Any,
+    first: Any,
+    last: Any,
+    weights: Any,
+    block: Any,
+    none: Any,
+    totals: Any,
+) -> None:
+    """What IMAGES images have in LANES channels of a pixel.
+
+    Args:
+        near: numbers of the images, a pixel's channels side by side.
+        image: from an image to the next in them.
+        base: which pixel's they begin with.
+        inputs: C.
+        sources: see :mod:`lookup_kernels`.
+        taps: see there.
+        first: of the pixel's connections.
+        last: one behind its last.
+        weights: flat.
+        block: where the channels' own begin.
+        none: zeros.
+        totals: ``(IMAGES * LANES,)``, written.
+    """
+    a, b, c, d, e, f, g, h = none, none, none, none, none, none, none, none
+    for connection in range(first, last):
+        begin = (item(sources, connection) - base) * inputs
+        weight = block + item(taps, connection) * inputs * LANES
+        for i in range(begin, begin + inputs):
+            lanes = load(weights, weight)
+            a = _add(near, i, lanes, a)
+            b = _add(near, i + image, lanes, b)
+            c = _add(near, i + 2 * image, lanes, c)
+            d = _add(near, i + 3 * image, lanes, d)
+            e = _add(near, i + 4 * image, lanes, e)
+            f = _add(near, i + 5 * image, lanes, f)
+            g = _add(near, i + 6 * image, lanes, g)
+            h = _add(near, i + 7 * image, lanes, h)
+            weight += LANES
+    store(totals, 0, a)
+    store(totals, LANES, b)
+    store(totals, 2 * LANES, c)
+    store(totals, 3 * LANES, d)
+    store(totals, 4 * LANES, e)
+    store(totals, 5 * LANES, f)
+    store(totals, 6 * LANES, g)
+    store(totals, 7 * LANES, h)
+
+
+@Kernel
+def convolve(
+    numbers: Any,
+    pixels: Any,
+    bands: Any,
+    image: Any,
+    ranks: Any,
+    firsts: Any,
+    sources: Any,
+    taps: Any,
+    weights: Any,
+    results: Any,
+) -> None:
+    """Sums of all output pixels.
+
+    Args:
+        numbers: ``(R * P * C,)``, C a multiple of LANES.
+        pixels: P.
+        bands: ``(S, 4)``: which output pixels are computed together, from the first to one behind
+            the last, and in the same way which pixels they need.
+        image: from an image to the next where a band's numbers are copied to.
+        ranks: which of the places, see :mod:`lookup_kernels`, an output pixel is.
+        firsts: see there.
+        sources: see there.
+        taps: see there.
+        weights: ``(B, K, C, LANES)``.
+        results: ``(R * Q * B * LANES,)``, written past the caches.
+    """
+    blocks, kernel, inputs = weights.shape[:3]
+    flat, outputs, channels = weights.reshape(-1), len(ranks), blocks * LANES
+    count = len(numbers) // (pixels * inputs)
+    tiles = (count + IMAGES - 1) // IMAGES
+    work = blocks * tiles * len(bands)
+    for piece in numba.prange(PIECES):
+        near = np.zeros(IMAGES * image, numbers.dtype)
+        totals = np.empty(IMAGES * LANES, numbers.dtype)
+        none = spread(numbers.dtype.type(0))
+        for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
+            band, block = bands[at % len(bands)], at // (tiles * len(bands))
+            first_image = at // len(bands) % tiles * IMAGES
+            some = min(IMAGES, count - first_image)
+            for k in range(some):
+                source = ((first_image + k) * pixels + band[2]) * inputs
+                for i in range(0, (band[3] - band[2]) * inputs, LANES):
+                    store(near, k * image + i, load(numbers, source + i))
+            for pixel in range(band[0], band[1]):
+                rank = item(ranks, pixel)
+                _sum(
+                    near,
+                    image,
+                    band[2],
+                    inputs,
+                    sources,
+                    taps,
+                    item(firsts, rank),
+                    item(firsts, rank + 1),
+                    flat,
+                    block * kernel * inputs * LANES,
+                    none,
+                    totals,
+                )
+                place = (first_image * outputs + pixel) * channels + block * LANES
+                for k in range(some):
+                    stream(results, place + k * outputs * channels, load(totals, k * LANES))
+        streamed()
