@@ -18,7 +18,7 @@ from baselines.neurons.bits import Bits
 from baselines.neurons.constants import LIFConstants
 from baselines.neurons.deferred import Spikes, Weighted, computed
 from baselines.neurons.lanes import LANES
-from baselines.neurons.padding import padded
+from baselines.neurons.padding import padded, unwritten
 
 CHANNELS = 2
 TILE = 1024
@@ -152,7 +152,7 @@ class _Firing(torch.autograd.Function):
         rows, of_membrane = _by_lanes(currents), _by_lanes(of_membrane[None])
         if of_ended is not None:
             of_membrane = of_membrane.clone()
-        of_rows = torch.empty_like(rows, dtype=(currents if len(rows) > 1 else started).dtype)
+        of_rows = unwritten(rows.shape, (currents if len(rows) > 1 else started).dtype)
         sums, products = (_pieces(scale) for _ in range(2))
         number = scale.dtype.type
         constants = ctx.constants
@@ -197,7 +197,7 @@ def _fired(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Spikes and the last potential for currents ``(T, N, ..., C)``, see :func:`fire`."""
-    spikes = currents.new_empty((time_steps, *currents.shape[1:]), dtype=dtype)
+    spikes = unwritten((time_steps, *currents.shape[1:]), dtype)
     started = _state(membrane, currents)
     ended = torch.empty_like(started)
     scale, shift = tiles

@@ -11,6 +11,7 @@ from baselines.neurons import dense_kernels
 from baselines.neurons.connections import connections
 from baselines.neurons.dense_kernels import IMAGES
 from baselines.neurons.lanes import CACHE_LINE, LANES
+from baselines.neurons.padding import unwritten
 
 # Bytes of what a band's sums are computed from: they stay in a core's second cache, beside weights.
 NEAR = 2**18
@@ -47,7 +48,7 @@ def convolution_gradient(gradient: Tensor, weight: Tensor, transposed: bool) -> 
     by_tap = weight.permute(axes).flatten(0, 1)
     by_block = by_tap.unflatten(2, (-1, LANES)).permute(2, 0, 1, 3).contiguous()
     size = (height, width) if transposed else (2 * height, 2 * width)
-    results = gradient.new_empty((images, *size, by_tap.shape[2]))
+    results = unwritten((images, *size, by_tap.shape[2]), weight.dtype)
     dense_kernels.convolve(
         gradient.movedim(1, -1).view(-1).numpy(),
         gradient[0, 0].numel(),

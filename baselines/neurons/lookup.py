@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from baselines.neurons.constants import LIFConstants
 from baselines.neurons.deferred import Deferred, channels_last
 from baselines.neurons.lanes import LANES
 from baselines.neurons.lookup_kernels import GROUP, TOGETHER
-from baselines.neurons.padding import padded
+from baselines.neurons.padding import padded, unwritten
 
 aten = torch.ops.aten
 # Images whose currents are summed side by side.
@@ -118,29 +119,28 @@ class _Source:
     @property
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and biased variance by channel."""
+        # By NumPy: for so few numbers PyTorch takes longer to start than to compute.
         origins, sums, squares, counts = self._summed[1]
-        counts = counts.repeat_interleave(LANES, 1)
+        counts = counts.repeat(LANES, 1)
         mean = (counts * origins + sums).sum(0) / counts.sum(0)
         apart = origins - mean
-        variance = (squares + 2 * apart * sums + counts * apart.square()).sum(0) / counts.sum(0)
-        mean, variance = torch.stack([mean, variance.clamp_min(0)]).to(self.weights)
-        return mean[: len(self.bias)], variance[: len(self.bias)]
+        variance = (squares + 2 * apart * sums + counts * apart**2).sum(0) / counts.sum(0)
+        found = np.stack([mean, np.maximum(variance, 0)])[:, : len(self.bias)]
+        mean, variance = torch.from_numpy(found).to(self.weights.dtype)
+        return mean, variance
 
     @cached_property
-    def _summed(self) -> tuple[Tensor, list[Tensor]]:
+    def _summed(self) -> tuple[Tensor, list[Any]]:
         """Currents, and of each piece of the work what :meth:`moments` is made of, in float64."""
         size = (len(self.spikes), self._outputs, self._channels)
-        currents = self.weights.new_empty(size)
+        currents = unwritten(size, self.weights.dtype)
         time_steps = math.gcd(len(self.spikes), STEPS)
-        pieces = [self.weights.new_zeros((PIECES, self._channels)) for _ in range(3)]
-        counts = torch.zeros((PIECES, self._channels // LANES), dtype=torch.int64)
-        lookup_kernels.add_up(
-            *self._arguments(time_steps),
-            currents.view(-1).numpy(),
-            *(piece.view(-1).numpy() for piece in pieces),
-            counts.numpy(),
-        )
-        of_pieces = [piece.double() for piece in (*pieces, counts)]
+        numbers = currents.view(-1).numpy()
+        pieces = [np.zeros((PIECES, self._channels), numbers.dtype) for _ in range(3)]
+        counts = np.zeros((PIECES, self._channels // LANES), np.int64)
+        flat = [piece.reshape(-1) for piece in pieces]
+        lookup_kernels.add_up(*self._arguments(time_steps), numbers, *flat, counts)
+        of_pieces = [piece.astype(np.float64) for piece in (*pieces, counts)]
         return self._restored(currents.to(self.dtype)), of_pieces
 
     def fire(
@@ -177,8 +177,7 @@ class _Source:
         groups = words.of_pixel * TOGETHER
         weights = padded(self.weights, LANES, LANES)
         weights = weights.view(taps * groups, GROUP, -1, LANES)
-        # Allocated by PyTorch, whose memory starts where the processor's widest loads do best.
-        tables = weights.new_empty((weights.shape[2], taps * groups, 2**GROUP, LANES))
+        tables = unwritten((weights.shape[2], taps * groups, 2**GROUP, LANES), weights.dtype)
         lookup_kernels.tabulate(weights.numpy(), tables.numpy())
         return (
             words.array,
@@ -246,7 +245,7 @@ def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False)
     """
     words = Words.packed(spikes[None, :, None])
     bias = padded(bias.detach(), LANES)
-    currents = bias.new_empty((len(spikes), len(bias)))
+    currents = unwritten((len(spikes), len(bias)), bias.dtype)
     linear_kernels.connect(
         words.array,
         words.image_stride,

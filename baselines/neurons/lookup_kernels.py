@@ -191,7 +191,7 @@ def add_up(
         time_steps: T.
         rounded: whether currents are rounded to bfloat16.
         currents: ``(T * N * Q * B * LANES,)`` for Q output pixels, written past the caches; they
-            must begin at a multiple of CACHE_LINE, as PyTorch's memory does.
+            must begin at a multiple of CACHE_LINE.
         origins: ``(PIECES * B * LANES,)``, written: of each piece and channel the first current.
         sums: alike, of zeros: those of the currents less their origin.
         squares: alike, of the squares of the same.
