@@ -66,10 +66,16 @@ class TimeDependentBatchNorm(nn.Module):
             self.running_var = kept + (self.running_var - kept) * correction
         return output
 
-    def track(self, mean: Tensor, unbiased_variance: Tensor) -> None:
-        """Move the running statistics towards those of a batch, each ``(C,)``."""
+    def track(self, mean: Tensor, variance: Tensor, values: int) -> None:
+        """Move the running statistics towards those of a batch.
+
+        Args:
+            mean: ``(C,)``.
+            variance: biased, ``(C,)``.
+            values: of each channel that they are of, at least two.
+        """
         self.running_mean.lerp_(mean, MOMENTUM)
-        self.running_var.lerp_(unbiased_variance, MOMENTUM)
+        self.running_var.lerp_(variance * (values / (values - 1)), MOMENTUM)
 
 
 class SpikingLayer(nn.Module):

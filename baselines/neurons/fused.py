@@ -50,21 +50,23 @@ class FusedLIF(SpikingNeuron):
         ):
             return super().integrate_normalised(currents, norm, repeats, membrane)
         known = not (norm.training or torch.is_grad_enabled())
-        normalisation = self.known(norm) if known else _normalisation(norm, currents, values)
+        if norm.training:
+            statistics = _batch_statistics(norm, currents, values)
+            normalisation = _normalisation(norm, *statistics)
+        elif known:
+            normalisation = self.known(norm)
+        else:
+            normalisation = _normalisation(norm, norm.running_mean, norm.running_var)
         if known and isinstance(currents, lookup.Currents):
             return currents.fire(membrane, *normalisation.affine, self._constants)
         return self._fire(currents, membrane, repeats * len(currents), normalisation)
 
     def known(self, norm: TimeDependentBatchNorm) -> fused_cpu.Normalisation:
         """What tdBN does where its statistics are known, computed once for a sequence."""
-        kept: dict[str, fused_cpu.Normalisation] = {} if self.carried is None else self.carried.kept
-        if "norm" in kept:
-            return kept["norm"]
-        inverse_deviation = torch.rsqrt(norm.running_var + EPSILON)
-        found = fused_cpu.Normalisation(
-            norm.weight * norm.scale, norm.bias, norm.running_mean, inverse_deviation, False
-        )
-        kept["norm"] = found
+        kept = {} if self.carried is None else self.carried.kept
+        if "norm" not in kept:
+            kept["norm"] = _normalisation(norm, norm.running_mean, norm.running_var)
+        found: fused_cpu.Normalisation = kept["norm"]
         return found
 
     def _fire(
@@ -99,20 +101,22 @@ class FusedLIF(SpikingNeuron):
         return f"Numba {numba.__version__}, one kernel over all time steps, tdBN included"
 
 
-def _normalisation(
+def _batch_statistics(
     norm: TimeDependentBatchNorm, currents: Tensor, values: int
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the currents, which the norm tracks; ``values`` is theirs a channel."""
+    mean, variance = (
+        currents.moments if isinstance(currents, lookup.Currents) else fused_cpu.moments(currents)
+    )
+    norm.track(mean, variance, values)
+    return mean, variance
+
+
+def _normalisation(
+    norm: TimeDependentBatchNorm, mean: Tensor, variance: Tensor
 ) -> fused_cpu.Normalisation:
-    """What tdBN does, of whose statistics the batch's own, of ``values`` a channel, are tracked."""
-    mean, variance = norm.running_mean, norm.running_var
-    if norm.training:
-        mean, variance = (
-            currents.moments
-            if isinstance(currents, lookup.Currents)
-            else fused_cpu.moments(currents)
-        )
-        norm.track(mean, variance * (values / (values - 1)))
-    inverse_deviation = torch.rsqrt(variance + EPSILON)
-    weight = norm.weight * norm.scale
+    """What tdBN does."""
+    weight, inverse_deviation = norm.weight * norm.scale, torch.rsqrt(variance + EPSILON)
     return fused_cpu.Normalisation(weight, norm.bias, mean, inverse_deviation, norm.training)
 
 

@@ -150,58 +150,87 @@ def connect(words: Any, stride: Any, weights: Any, bias: Any, rounded: Any, curr
         streamed()
 
 
+@numba.njit(inline="always")
+def _statistics(totals: Any, rows: Any, mean: Any, variance: Any) -> None:
+    """Mean and biased variance of LANES channels, each ``(LANES,)``, written."""
+    share, total = spread(totals.dtype.type(1 / rows)), load(totals, 0)
+    total = minus(total, total)
+    square = total
+    for k in range(0, rows * LANES, LANES):
+        total = plus(total, load(totals, k))
+    total = times(total, share)
+    for k in range(0, rows * LANES, LANES):
+        deviation = minus(load(totals, k), total)
+        square = plus(square, times(deviation, deviation))
+    store(mean, 0, total)
+    store(variance, 0, times(square, share))
+
+
 @Kernel
 def fire(
     words: Any,
     step_stride: Any,
     image_stride: Any,
+    time_steps: Any,
     weights: Any,
+    block_stride: Any,
+    input_stride: Any,
     bias: Any,
     scale: Any,
     shift: Any,
     decay: Any,
     threshold: Any,
+    epsilon: Any,
+    of_batch: Any,
     rounded: Any,
-    time_steps: Any,
     rests: Any,
     membrane: Any,
     fired: Any,
     fired_step_stride: Any,
     fired_image_stride: Any,
+    means: Any,
+    variances: Any,
 ) -> None:
     """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
-    x are the currents of :func:`connect`, which are not kept.
+    x are the currents of :func:`connect`, which are not kept. They may be normalised before.
 
     Args:
         words: of T steps and N images, see :mod:`bits`.
         step_stride: of the words.
         image_stride: of the words.
-        weights: by blocks, ``(B, W * LANES, LANES)``.
+        time_steps: T.
+        weights: flat.
+        block_stride: from the weights of LANES channels to those of the next LANES.
+        input_stride: from the weights of one input to those of the next.
         bias: as there.
         scale: ``(B * LANES,)``.
         shift: alike.
         decay: of the potential.
         threshold: which it must exceed.
+        epsilon: added to variances.
+        of_batch: whether x are ``(x - mean) / sqrt(variance + epsilon)`` of the currents, by
+            channel.
         rounded: as there.
-        time_steps: T.
         rests: whether the neurons start at rest, whatever ``membrane`` says.
         membrane: ``(N * B * LANES,)``, the potential that they go on from, and then that after the
             last step's reset.
         fired: words ``(T, N, B, 1)`` of the spikes, written, see :mod:`bits`.
         fired_step_stride: of those words.
         fired_image_stride: of those words.
+        means: ``(B * LANES,)``, written if ``of_batch``.
+        variances: alike; biased.
     """
     channels = len(bias)
-    blocks, inputs, flat = weights.shape[0], weights.shape[1], weights.reshape(-1)
-    images = len(membrane) // channels
-    together = max(1, ROWS // time_steps)
+    inputs, blocks, images = len(weights) // channels, channels // LANES, len(membrane) // channels
+    together = images if of_batch else max(1, ROWS // time_steps)
     parts = (images + together - 1) // together
     work = blocks * parts
     for piece in numba.prange(PIECES):
         decays, thresholds, rest = spread(decay), spread(threshold), spread(decay - decay)
         table = np.empty(TOGETHER * PATTERNS * LANES, weights.dtype)
         totals = np.empty(time_steps * together * LANES, weights.dtype)
+        factors = np.empty(LANES, weights.dtype)
         for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
             block, image = at // parts, at % parts * together
             some, channel = min(together, images - image), block * LANES
@@ -212,24 +241,33 @@ def fire(
                 step_stride,
                 some,
                 image_stride,
-                flat,
-                block * inputs * LANES,
-                LANES,
+                weights,
+                block * block_stride,
+                input_stride,
                 inputs,
                 _load(bias, channel, rounded),
                 rounded,
                 table,
                 totals,
             )
+            if rounded:
+                for k in range(0, time_steps * some * LANES, LANES):
+                    store(totals, k, bfloat16(load(totals, k)))
             scales, shifts = load(scale, channel), load(shift, channel)
+            if of_batch:
+                last = channel + LANES
+                mean, variance = means[channel:last], variances[channel:last]
+                _statistics(totals, time_steps * some, mean, variance)
+                for i in range(LANES):
+                    factors[i] = scale[channel + i] / np.sqrt(variance[i] + epsilon)
+                scales = load(factors, 0)
+                shifts = minus(shifts, times(load(mean, 0), scales))
             for k in range(some):
                 place = (image + k) * channels + channel
                 word = (image + k) * fired_image_stride + block
                 state = rest if rests else load(membrane, place)
                 for t in range(time_steps):
                     current = load(totals, (t * some + k) * LANES)
-                    if rounded:
-                        current = bfloat16(current)
                     potential = plus(times(decays, state), plus(times(scales, current), shifts))
                     fires = positive(minus(potential, thresholds))
                     fired[word + t * fired_step_stride] = bits(fires)

@@ -84,6 +84,54 @@ def test_spikes_and_state_are_those_of_the_equations(seed, features, images, fir
         torch.testing.assert_close(one, other)
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**31),
+    features=st.lists(st.integers(1, 90), min_size=2, max_size=4),
+    images=st.integers(1, 40) | st.just(300),
+    steps=st.integers(1, 6),
+)
+def test_statistics_of_the_batch_are_those_of_the_equations(seed, features, images, steps):
+    """In training mode without gradient, as FSVAE's prefixes run."""
+    if images * steps == 1:
+        images = 2
+    spikes = drawn(seed, steps, images, features[0]).double()
+    found, expected = (
+        chain(*features, backend=name, seed=seed, dtype=torch.float64).train()
+        for name in ("fused", "reference")
+    )
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(found(spikes).double(), expected(spikes))
+    pairs = zip(found.buffers(), expected.buffers(), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other)
+
+
+def test_a_single_value_is_its_own_mean():
+    layers, spikes = chain(8, 8).train(), drawn(7, 1, 1, 8)
+    before = [buffer.clone() for buffer in layers.buffers()]
+    with torch.no_grad():
+        assert torch.equal(layers(spikes)[0, 0] > 0, layers[0].norm.bias > 0.2)
+    for one, other in zip(layers.buffers(), before, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_training_mode_is_the_same_for_whoever_listens(precision):
+    """But for currents that are within rounding of the threshold."""
+    layers, spikes = chain(70, 100, 64, 130), drawn(8, 6, 33, 70)
+    found = []
+    with torch.no_grad(), torch.autocast("cpu", precision, enabled=precision is not None):
+        for listens in (False, True):
+            layers.train()
+            if listens:
+                listen(layers)
+            found.append(layers(spikes).float())
+    assert (found[0] != found[1]).float().mean() < 1e-3
+    assert 0.05 < found[0].mean() < 0.95
+
+
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
 def test_whoever_listens_hears_each_layer_and_changes_no_spike(precision):
     layers, spikes = chain(70, 100, 64, 130), drawn(1, 6, 33, 70)
