@@ -13,24 +13,23 @@ from baselines.neurons.compiled import PIECES, Kernel
 from baselines.neurons.lanes import (
     LANES,
     bfloat16,
-    bits,
     item,
     load,
     minus,
     plus,
-    positive,
     spread,
     store,
     stream,
     streamed,
     times,
-    where,
 )
 from baselines.neurons.lookup_kernels import (
     GROUP,
     PATTERNS,
     TOGETHER,
     add_together,
+    fire_lanes,
+    round_all,
     tabulate_four,
 )
 
@@ -251,8 +250,7 @@ def fire(
                 totals,
             )
             if rounded:
-                for k in range(0, time_steps * some * LANES, LANES):
-                    store(totals, k, bfloat16(load(totals, k)))
+                round_all(totals, time_steps * some)
             scales, shifts = load(scale, channel), load(shift, channel)
             if of_batch:
                 last = channel + LANES
@@ -264,12 +262,19 @@ def fire(
                 shifts = minus(shifts, times(load(mean, 0), scales))
             for k in range(some):
                 place = (image + k) * channels + channel
-                word = (image + k) * fired_image_stride + block
-                state = rest if rests else load(membrane, place)
-                for t in range(time_steps):
-                    current = load(totals, (t * some + k) * LANES)
-                    potential = plus(times(decays, state), plus(times(scales, current), shifts))
-                    fires = positive(minus(potential, thresholds))
-                    fired[word + t * fired_step_stride] = bits(fires)
-                    state = where(fires, rest, potential)
+                state = fire_lanes(
+                    totals,
+                    k,
+                    some,
+                    time_steps,
+                    scales,
+                    shifts,
+                    decays,
+                    thresholds,
+                    rest,
+                    rest if rests else load(membrane, place),
+                    fired,
+                    (image + k) * fired_image_stride + block,
+                    fired_step_stride,
+                )
                 store(membrane, place, state)

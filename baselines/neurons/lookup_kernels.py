@@ -151,6 +151,55 @@ def _sum(
             table += of_word
 
 
+@numba.njit(inline="always")
+def round_all(totals: Any, count: Any) -> None:
+    """Round as many LANES of totals to bfloat16."""
+    for k in range(0, count * LANES, LANES):
+        store(totals, k, bfloat16(load(totals, k)))
+
+
+@numba.njit(inline="always")
+def fire_lanes(
+    totals: Any,
+    image: Any,
+    images: Any,
+    steps: Any,
+    scales: Any,
+    shifts: Any,
+    decays: Any,
+    thresholds: Any,
+    rest: Any,
+    state: Any,
+    fired: Any,
+    word: Any,
+    step_stride: Any,
+) -> Any:
+    """Write the spikes of LANES neurons, and return their potential after the last step's reset.
+
+    Args:
+        totals: their currents, see :func:`_sum`.
+        image: whose neurons they are.
+        images: of which there are totals.
+        steps: of each image.
+        scales: multiply the currents.
+        shifts: are then added.
+        decays: of the potential.
+        thresholds: which it must exceed.
+        rest: zeros.
+        state: the potential that they go on from.
+        fired: words, see :mod:`bits`.
+        word: that of the first step.
+        step_stride: of the words.
+    """
+    for t in range(steps):
+        current = load(totals, (t * images + image) * LANES)
+        potential = plus(times(decays, state), plus(times(scales, current), shifts))
+        fires = positive(minus(potential, thresholds))
+        fired[word + t * step_stride] = bits(fires)
+        state = where(fires, rest, potential)
+    return state
+
+
 @Kernel
 def add_up(
     words: Any,
@@ -335,18 +384,25 @@ def fire(
                 channel,
                 totals,
             )
+            if rounded:
+                round_all(totals, time_steps * some)
             pixel = item(places, i)
+            scales, shifts = load(scale, channel), load(shift, channel)
             for k in range(some):
                 place = ((image + k) * outputs + pixel) * channels + channel
-                word = (image + k) * fired_image_stride + block * outputs + pixel
-                state = rest if rests else load(started, place)
-                for t in range(time_steps):
-                    current = load(totals, (t * some + k) * LANES)
-                    if rounded:
-                        current = bfloat16(current)
-                    current = plus(times(load(scale, channel), current), load(shift, channel))
-                    potential = plus(times(decays, state), current)
-                    fires = positive(minus(potential, thresholds))
-                    fired[word + t * fired_step_stride] = bits(fires)
-                    state = where(fires, rest, potential)
+                state = fire_lanes(
+                    totals,
+                    k,
+                    some,
+                    time_steps,
+                    scales,
+                    shifts,
+                    decays,
+                    thresholds,
+                    rest,
+                    rest if rests else load(started, place),
+                    fired,
+                    (image + k) * fired_image_stride + block * outputs + pixel,
+                    fired_step_stride,
+                )
                 store(ended, place, state)
