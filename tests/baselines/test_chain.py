@@ -16,6 +16,11 @@ from bench.model import SurrogateWindow, carrying_state
 from bench.registry import backends
 
 WINDOW = SurrogateWindow(centre=0.5, width=1.0)
+CHAINS = {
+    "seed": st.integers(0, 2**31),
+    "features": st.lists(st.integers(1, 90), min_size=2, max_size=4),
+    "images": st.integers(1, 40) | st.just(300),
+}
 
 
 def chain(*features, backend="fused", seed=0, dtype=torch.float32):
@@ -60,13 +65,7 @@ def listen(layers):
 
 
 @settings(deadline=None, max_examples=30)
-@given(
-    seed=st.integers(0, 2**31),
-    features=st.lists(st.integers(1, 90), min_size=2, max_size=4),
-    images=st.integers(1, 40) | st.just(300),
-    first=st.integers(1, 5),
-    second=st.integers(1, 3),
-)
+@given(**CHAINS, first=st.integers(1, 5), second=st.integers(1, 3))
 def test_spikes_and_state_are_those_of_the_equations(seed, features, images, first, second):
     """In float64: rounding then cannot turn a spike into none."""
     spikes = drawn(seed, first + second, images, features[0]).double()
@@ -85,12 +84,7 @@ def test_spikes_and_state_are_those_of_the_equations(seed, features, images, fir
 
 
 @settings(deadline=None, max_examples=30)
-@given(
-    seed=st.integers(0, 2**31),
-    features=st.lists(st.integers(1, 90), min_size=2, max_size=4),
-    images=st.integers(1, 40) | st.just(300),
-    steps=st.integers(1, 6),
-)
+@given(**CHAINS, steps=st.integers(1, 6))
 def test_statistics_of_the_batch_are_those_of_the_equations(seed, features, images, steps):
     """In training mode without gradient, as FSVAE's prefixes run."""
     if images * steps == 1:
