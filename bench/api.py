@@ -10,9 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench import registry
-from bench.allocator import keep_freed_memory
 from bench.checkpoints import Interval
-from bench.devices import full_precision, resolve_device, resolve_devices
 from bench.errors import BenchError, UnknownNameError
 from bench.execution.cluster import Cluster, run_on_cluster
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
@@ -21,16 +19,18 @@ from bench.execution.processes import run_in_processes
 from bench.execution.profiles import profile_cells
 from bench.execution.serial import run_serially
 from bench.execution.work import Work
-from bench.garbage import existing_objects_spared
-from bench.interruption import terminable
 from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
-from bench.progress import Reporter
 from bench.protocol import Protocol, load_protocol, parse_settings
-from bench.provenance import environment
-from bench.roots import Resources, cache_folder, weight_files
-from bench.roots import data_root as checked_data_root
 from bench.store import RunDirectory
+from bench.system.devices import full_precision, resolve_device, resolve_devices
+from bench.system.environment import environment
+from bench.system.garbage import existing_objects_spared
+from bench.system.memory import keep_freed_memory
+from bench.system.paths import Resources, cache_folder, weight_files
+from bench.system.paths import data_root as checked_data_root
+from bench.system.progress import Reporter
+from bench.system.signals import terminable
 
 DEFAULT_OUT = Path("runs")
 CHECKPOINT_EVERY = "10min"

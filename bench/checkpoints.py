@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from bench.checksums import SummedFolder
 from bench.errors import BenchError, one_line
+from bench.system.checksums import SummedFolder
 
 CHECKPOINT_FILE = "checkpoint.pt"
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}

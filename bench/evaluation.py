@@ -15,9 +15,9 @@ from bench.metrics.extractors.base import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.model import GenerativeModel, Step
 from bench.passes import Passes
-from bench.progress import WorkReporter
 from bench.protocol import Protocol
 from bench.randomness import seed_everything
+from bench.system.progress import WorkReporter
 from bench.training import BEST_TEST_LOSS, Score, TrainingRecord
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]

@@ -9,11 +9,11 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from bench.batches import to_unit_range
-from bench.checksums import SummedFolder
 from bench.evaluation import Evaluator
 from bench.model import GenerativeModel
 from bench.noise import LATENT_SHUFFLE, Draws, flip, shuffle
 from bench.randomness import seed_everything
+from bench.system.checksums import SummedFolder
 
 GRIDS = ("inputs", "reconstructions", "samples")
 GRID_IMAGES = 32

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from bench.checkpoints import CHECKPOINT_FILE
-from bench.checksums import SET_ASIDE, DamagedFileError, SummedFolder
 from bench.errors import BenchError
-from bench.files import leftovers
 from bench.store import CELLS, RUN_FILE, TABLE, CellFolder, RunDirectory, load_results
+from bench.system.checksums import SET_ASIDE, DamagedFileError, SummedFolder
+from bench.system.files import leftovers
 
 AGAIN = "the same bench run again does it anew"
 

@@ -21,10 +21,10 @@ from bench.noise import (
     derived_seed,
     shuffle,
 )
-from bench.progress import WorkReporter
 from bench.protocol import Protocol
 from bench.randomness import seed_everything
 from bench.spikes import recording
+from bench.system.progress import WorkReporter
 
 RANGE_TOLERANCE = 1e-3
 TIMED_BATCHES = 3

@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bench.devices import PeakMemory
 from bench.layer_times import Place, layer_seconds
 from bench.model import GenerativeModel, Step
 from bench.passes import check_images
 from bench.randomness import seed_everything
+from bench.system.devices import PeakMemory
 
 Activity = Literal["training", "reconstruction", "sampling"]
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)

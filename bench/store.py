@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from filelock import Timeout
 
 from bench.aggregation import across_seeds
-from bench.checksums import SUMS_FILE, DamagedFileError, SummedFolder, writing
 from bench.errors import BenchError, OutputError, one_line
-from bench.files import lock, remove_leftovers
+from bench.system.checksums import SUMS_FILE, DamagedFileError, SummedFolder, writing
+from bench.system.files import lock, remove_leftovers
 
 if TYPE_CHECKING:
     from bench.metrics.base import Metric

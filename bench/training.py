@@ -13,10 +13,7 @@ from torch import Tensor
 
 from bench.batches import batch_count, to_unit_range, training_batches
 from bench.checkpoints import Checkpoints
-from bench.devices import PeakMemory
-from bench.interruption import Interrupted, StopRequest, postponed
 from bench.model import GenerativeModel, Step
-from bench.progress import WorkReporter
 from bench.protocol import Protocol
 from bench.randomness import (
     preserved_randomness,
@@ -24,6 +21,9 @@ from bench.randomness import (
     restore_randomness,
     seed_everything,
 )
+from bench.system.devices import PeakMemory
+from bench.system.progress import WorkReporter
+from bench.system.signals import Interrupted, StopRequest, postponed
 
 LAST = "last"
 BEST_TEST_LOSS = "best_test_loss"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.allocator import HUGE_PAGES
+from bench.system.memory import HUGE_PAGES
 
 FAULTS = """
 import resource
 import torch
-from bench.allocator import keep_freed_memory
+from bench.system.memory import keep_freed_memory
 if {kept}:
     assert keep_freed_memory()
 def faults():
@@ -48,8 +48,8 @@ def test_large_tensors_soon_cost_no_more_page_faults():
 
 RELEASED = """
 import torch
-from bench.allocator import keep_freed_memory
-from bench.devices import PeakMemory
+from bench.system.memory import keep_freed_memory
+from bench.system.devices import PeakMemory
 assert keep_freed_memory()
 memory = PeakMemory(torch.device("cpu"))
 before = memory.bytes()
@@ -70,7 +70,7 @@ def test_what_is_kept_is_not_counted_as_the_memory_of_what_comes_next():
 HUGE = """
 import re
 import torch
-from bench.allocator import keep_freed_memory
+from bench.system.memory import keep_freed_memory
 assert keep_freed_memory()
 tensor = torch.ones(300 * 2**18)
 with open("/proc/self/smaps_rollup") as rollup:

@@ -14,8 +14,8 @@ from tiny import TINY
 
 import bench
 from bench import BenchError
-from bench.checksums import DamagedFileError, SummedFolder
 from bench.inspection import inspect
+from bench.system.checksums import DamagedFileError, SummedFolder
 
 MEMORY = '''
 import torch

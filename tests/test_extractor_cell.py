@@ -7,8 +7,8 @@ from bench import registry
 from bench.api import prepare
 from bench.metrics.extractors.autoencoder import Autoencoder
 from bench.plan import ExtractorCell
-from bench.progress import Reporter, WorkReporter
 from bench.protocol import Override, load_protocol
+from bench.system.progress import Reporter, WorkReporter
 
 FAD = ["fad", "fad_official", "fad_infinity"]
 

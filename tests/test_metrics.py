@@ -4,11 +4,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.devices import PeakMemory
 from bench.metrics.base import Batch, Facts, SamplingTime
 from bench.metrics.cost import SamplingThroughput, TrainingThroughput
 from bench.metrics.reconstruction import OfficialReconstructionLoss, ReconstructionLoss
 from bench.protocol import load_protocol
+from bench.system.devices import PeakMemory
 from bench.training import EpochRecord, TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)

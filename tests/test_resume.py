@@ -209,7 +209,7 @@ def test_in_a_thread_a_run_works_too(tiny, tmp_path):
 
 
 def test_the_second_signal_does_not_wait():
-    from bench.interruption import Interrupted, postponed
+    from bench.system.signals import Interrupted, postponed
 
     with postponed() as stop:
         os.kill(os.getpid(), signal.SIGINT)

@@ -10,10 +10,10 @@ import torchvision
 from tiny import TINY
 
 import bench
-from bench.checksums import SummedFolder
 from bench.datasets.torchvision import CIFAR10, FashionMNIST
-from bench.network import confidential
 from bench.report.page import write_html
+from bench.system.checksums import SummedFolder
+from bench.system.network import confidential
 
 EVIL = "../../<script>alert(1)</script>"
 

@@ -6,7 +6,7 @@ import sys
 import click
 
 from bench.errors import BenchError, OutputError
-from bench.interruption import Interrupted
+from bench.system.signals import Interrupted
 
 VERBS = {
     "run": "Train and score a selection of models on datasets.",

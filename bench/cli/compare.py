@@ -129,7 +129,7 @@ def _text(comparison: "Comparison", form: str, everything: bool) -> str:
 
 
 def _write(out: Path, text: str) -> None:
-    from bench.files import atomic
+    from bench.system.files import atomic
 
     try:
         with atomic(out) as file:

@@ -24,7 +24,7 @@ def status(data_root: Path | None) -> None:
     """Show which datasets are under the data root, and what is missing of the others."""
     from bench.datasets.selection import open_dataset
     from bench.registry import datasets
-    from bench.roots import data_root as checked
+    from bench.system.paths import data_root as checked
 
     root = checked(data_root)
     click.echo(f"Datasets under {root}")
@@ -59,7 +59,7 @@ def fetch(names: tuple[str, ...], data_root: Path | None) -> None:
     """Download datasets by NAMES (or all) into the data root, checking their hashes."""
     from bench.datasets.selection import open_dataset
     from bench.registry import datasets
-    from bench.roots import data_root as checked
+    from bench.system.paths import data_root as checked
 
     root = checked(data_root)
     wanted = datasets.names() if "all" in names else list(dict.fromkeys(names))

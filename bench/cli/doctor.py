@@ -45,7 +45,7 @@ def _show_machine(data_root: Path | None) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.roots import data_root as checked
+    from bench.system.paths import data_root as checked
 
     root = checked(data_root)
     console = Console()
@@ -67,7 +67,7 @@ def _show_machine(data_root: Path | None) -> int:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    from bench.provenance import environment, library_versions
+    from bench.system.environment import environment, library_versions
 
     facts = environment()
     yield "spikegen-bench", f"{facts['version']} (commit {facts['git_commit'] or 'unknown'})"
@@ -78,7 +78,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 def _devices() -> Iterator[tuple[str, str]]:
     import torch
 
-    from bench.provenance import environment
+    from bench.system.environment import environment
 
     facts = environment()
     yield "cpu", f"{facts['processor']}, {facts['torch_threads']} threads"
@@ -90,9 +90,9 @@ def _devices() -> Iterator[tuple[str, str]]:
 
 
 def _implementations() -> Iterator[tuple[str, str]]:
-    from bench.devices import resolve_device
     from bench.errors import BenchError
     from bench.registry import backends
+    from bench.system.devices import resolve_device
 
     device = resolve_device("auto")
     for name in backends.names():

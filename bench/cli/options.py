@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from bench.roots import VARIABLE
+from bench.system.paths import VARIABLE
 
 models = click.option(
     "--models", default="all", show_default=True, help="Comma-separated names, or all."

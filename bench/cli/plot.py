@@ -74,7 +74,7 @@ def _write(plot: "Plot", run: "Run", folder: Path, formats: Iterable[str]) -> bo
 
 
 def _save(name: str, contents: dict[str, bytes], folder: Path) -> None:
-    from bench.files import atomic
+    from bench.system.files import atomic
 
     try:
         for extension, content in contents.items():

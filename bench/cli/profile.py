@@ -40,7 +40,7 @@ def command(file_format: str, **asked: Any) -> int:
     from rich.console import Console
 
     from bench.api import profile
-    from bench.progress import reporting
+    from bench.system.progress import reporting
 
     with reporting(Console(stderr=True)) as reporter:
         rows = profile(**asked, reporter=reporter)

@@ -89,7 +89,7 @@ def command(seeds: str | None, strict: bool, dry_run: bool, **asked: Any) -> int
         _print_plan(job, console)
         return 0
     from bench.cli.summary import print_summary
-    from bench.progress import reporting
+    from bench.system.progress import reporting
 
     with reporting(console) as reporter:
         rows = execute(job, reporter)
@@ -129,8 +129,8 @@ def _state(cell: "Cell", folder: "CellFolder", job: "Job") -> str:
     if cell.skipped:
         return f"skipped: {cell.skipped}"
     from bench.checkpoints import CHECKPOINT_FILE
-    from bench.checksums import DamagedFileError
     from bench.execution.dispatch import metrics_of
+    from bench.system.checksums import DamagedFileError
 
     try:
         skipped = folder.skipped()

@@ -27,9 +27,9 @@ def command(name: str, run: Path, form: str, out: Path | None) -> None:
     spread over seeds, the difference, whether the protocols agree, and, where ours is missing,
     what to run.
     """
-    from bench.files import atomic
     from bench.report.tables import paper_table, render
     from bench.store import load_results
+    from bench.system.files import atomic
 
     text = render(paper_table(name, load_results(run), run), form)
     if out is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.datasets.base import Dataset
 from bench.errors import DataUnavailableError
-from bench.network import NETWORK_TIMEOUT_SECONDS, network_timeout
+from bench.system.network import NETWORK_TIMEOUT_SECONDS, network_timeout
 
 
 class TorchvisionDataset(Dataset):

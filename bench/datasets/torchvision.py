@@ -23,8 +23,8 @@ from bench.datasets.images import (
     require_here,
 )
 from bench.errors import DataUnavailableError
-from bench.network import confidential
 from bench.protocol import Protocol
+from bench.system.network import confidential
 
 
 class MNIST(TorchvisionDataset, InMemoryDataset):

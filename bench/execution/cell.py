@@ -13,17 +13,17 @@ from torch import Tensor
 from bench import registry
 from bench.checkpoints import Interval
 from bench.datasets.base import ImageData
-from bench.devices import describe_device, full_precision
 from bench.errors import OutputError, one_line
 from bench.execution.cell_log import cell_log
 from bench.execution.rows import CellRows
-from bench.files import remove_leftovers
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Setting
 from bench.plan import Cell
-from bench.progress import WorkReporter
-from bench.roots import Resources
 from bench.store import CellFolder, Row
+from bench.system.devices import describe_device, full_precision
+from bench.system.files import remove_leftovers
+from bench.system.paths import Resources
+from bench.system.progress import WorkReporter
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.checksums import writing
+from bench.system.checksums import writing
 
 LOG_FILE = "cell.log"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -15,17 +15,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.checksums import writing
-from bench.devices import resolve_device
 from bench.errors import BenchError, one_line
 from bench.execution.cell_log import LOG_FILE
 from bench.execution.node import Files, Parcel, put, run_parcel
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
 from bench.execution.table import Table
 from bench.execution.work import ALREADY_DONE, Work
-from bench.interruption import Interrupted, postponed
 from bench.plan import Cell, ExtractorCell, Plan
-from bench.progress import Reporter, WorkReporter
+from bench.system.checksums import writing
+from bench.system.devices import resolve_device
+from bench.system.progress import Reporter, WorkReporter
+from bench.system.signals import Interrupted, postponed
 
 TRIES = 4
 QUEUE_SIZE = 1000

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.progress import WorkReporter
+from bench.system.progress import WorkReporter
 
 SECONDS_BETWEEN_MESSAGES = 0.2
 

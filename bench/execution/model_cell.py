@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bench.checkpoints import Checkpoints
 from bench.datasets.base import ImageData, Split
-from bench.devices import describe_device
 from bench.evaluation import Evaluator, Selections, metric_scores, selection_scores
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.cell import CellRun
@@ -22,8 +21,9 @@ from bench.images import save_showcase, showcase
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel
-from bench.provenance import environment
 from bench.store import Row
+from bench.system.devices import describe_device
+from bench.system.environment import environment
 from bench.training import (
     BEST_TEST_LOSS,
     LAST,

@@ -9,20 +9,20 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from bench.allocator import keep_freed_memory
 from bench.datasets.base import Dataset, ImageData
-from bench.devices import resolve_device
 from bench.errors import DataUnavailableError
 from bench.execution.cell_log import LOG_FILE
 from bench.execution.messages import MessageReporter
 from bench.execution.work import DataCache, Work
-from bench.files import atomic, lock
-from bench.garbage import spare_existing_objects
-from bench.interruption import Interrupted
 from bench.plan import Cell, ExtractorCell
-from bench.progress import WorkReporter
-from bench.roots import cache_folder
 from bench.store import CellFolder, RunDirectory
+from bench.system.devices import resolve_device
+from bench.system.files import atomic, lock
+from bench.system.garbage import spare_existing_objects
+from bench.system.memory import keep_freed_memory
+from bench.system.paths import cache_folder
+from bench.system.progress import WorkReporter
+from bench.system.signals import Interrupted
 
 LOCK_FILE = "datasets.lock"
 Files = Mapping[str, bytes]

@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
-from bench.allocator import keep_freed_memory
 from bench.errors import BenchError, OutputError
 from bench.execution.messages import MessageReporter
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
 from bench.execution.table import Table
 from bench.execution.work import DataCache, Work
-from bench.garbage import existing_objects_spared
-from bench.interruption import Interrupted, postponed, terminable
 from bench.plan import Cell, Plan
-from bench.progress import Reporter, WorkReporter
+from bench.system.garbage import existing_objects_spared
+from bench.system.memory import keep_freed_memory
+from bench.system.progress import Reporter, WorkReporter
+from bench.system.signals import Interrupted, postponed, terminable
 
 SECONDS_TO_SAVE = 120.0
 THREADS_VARIABLE = "OMP_NUM_THREADS"

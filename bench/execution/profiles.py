@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 
 from bench.batches import batch_count, to_unit_range
-from bench.devices import NO_PEAK_MEMORY, describe_device
 from bench.errors import one_line
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.work import DataCache, summarise_status
@@ -17,8 +16,9 @@ from bench.layer_times import Place
 from bench.model import Step
 from bench.plan import Cell, Plan
 from bench.profiling import ACTIVITIES, Measured, Profiler
-from bench.progress import Reporter
 from bench.store import Row
+from bench.system.devices import NO_PEAK_MEMORY, describe_device
+from bench.system.progress import Reporter
 
 COLUMNS = (
     "model", "backend", "dataset", "device", "batch_size", "activity", "layer", "phase", "quantity",

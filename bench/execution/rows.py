@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import pandas as pd
 import torch
 
-from bench.devices import describe_device
 from bench.metrics.base import Metric, Observation, Status
 from bench.plan import Cell
-from bench.provenance import git_commit, suite_version
 from bench.store import SCHEMA_VERSION, CellFolder, Row, frame
+from bench.system.devices import describe_device
+from bench.system.environment import git_commit, suite_version
 
 
 @dataclass(frozen=True)

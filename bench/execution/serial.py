@@ -9,7 +9,7 @@ import torch
 from bench.execution.table import Table
 from bench.execution.work import DataCache, Work
 from bench.plan import Cell, Plan
-from bench.progress import Reporter
+from bench.system.progress import Reporter
 
 SECONDS_BETWEEN_TRIES = 0.5
 

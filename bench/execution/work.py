@@ -8,17 +8,17 @@ import pandas as pd
 import torch
 
 from bench.checkpoints import Interval
-from bench.checksums import DamagedFileError
 from bench.datasets.base import Dataset, ImageData
-from bench.devices import free_memory
 from bench.execution.cell import CellRun
 from bench.execution.dispatch import cell_run
 from bench.metrics.base import Metric
 from bench.plan import Cell
-from bench.progress import WorkReporter
 from bench.protocol import Protocol
-from bench.roots import Resources
 from bench.store import RunDirectory
+from bench.system.checksums import DamagedFileError
+from bench.system.devices import free_memory
+from bench.system.paths import Resources
+from bench.system.progress import WorkReporter
 
 Load = Callable[[Cell], ImageData]
 ALREADY_DONE = "already done"

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from statistics import median
 
-from bench.devices import NO_PEAK_MEMORY
 from bench.metrics.base import Facts, Metric, Observation
+from bench.system.devices import NO_PEAK_MEMORY
 
 
 class ParameterCount(Metric):

@@ -10,7 +10,6 @@ from typing import Any
 import jinja2
 
 from bench.errors import BenchError
-from bench.files import atomic
 from bench.report import figures, outcomes, overview
 from bench.report.comparability import Warning, warnings
 from bench.report.figures import Drawn, File, Grids
@@ -19,6 +18,7 @@ from bench.report.papers import paper_tables
 from bench.report.provenance import Provenance, provenance
 from bench.report.run import Run
 from bench.report.sortable import Table
+from bench.system.files import atomic
 
 NO_ROWS = "This run has no rows yet."
 NO_VALUES = "Nothing was measured: no row of this run has a value."

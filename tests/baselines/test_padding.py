@@ -17,8 +17,8 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.uint8]
 # What stays takes the place of nothing that went: in the C library's memory it lies beside it.
 REPEATED = """
 import torch
-from bench.allocator import keep_freed_memory
-from bench.devices import PeakMemory
+from bench.system.memory import keep_freed_memory
+from bench.system.devices import PeakMemory
 from baselines.neurons.padding import unwritten
 assert keep_freed_memory()
 memory = PeakMemory(torch.device("cpu"))

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 import bench
-from bench.allocator import keep_freed_memory
 from bench.model import Step
-from bench.progress import WorkReporter
 from bench.protocol import load_protocol
 from bench.registry import backends, models
+from bench.system.memory import keep_freed_memory
+from bench.system.progress import WorkReporter
 from bench.training import BestEpochs, train
 
 TURNS = 5

@@ -10,16 +10,16 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from bench.devices import PeakMemory
 from bench.metrics.base import Facts
 from bench.metrics.extractors.base import Extractors, Setting
 from bench.metrics.fad import FAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.neighbours import neighbourhoods
-from bench.progress import WorkReporter
 from bench.protocol import load_protocol
-from bench.roots import Resources
+from bench.system.devices import PeakMemory
+from bench.system.paths import Resources
+from bench.system.progress import WorkReporter
 from bench.training import TrainingRecord
 
 DIMENSIONS = 2048

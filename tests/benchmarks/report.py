@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.files import write_json
 from bench.store import SCHEMA_VERSION, CellFolder, RunDirectory, frame
+from bench.system.files import write_json
 
 MODELS = {"ann_vae": ("torch",), "fsvae": ("reference", "snntorch"), "esvae": ("reference",)}
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "celeba")

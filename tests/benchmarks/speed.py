@@ -19,11 +19,11 @@ import naive
 import torch
 from torch import nn
 
-from bench.allocator import HUGE_PAGES, keep_freed_memory
-from bench.devices import PeakMemory
 from bench.model import Step
 from bench.protocol import load_protocol
 from bench.registry import backends, models
+from bench.system.devices import PeakMemory
+from bench.system.memory import HUGE_PAGES, keep_freed_memory
 
 IMAGE_SHAPE = (3, 32, 32)
 BATCHES = (32, 128)

@@ -15,9 +15,9 @@ from bench.metrics.frechet import frechet_distance
 from bench.metrics.neighbours import Coverage, Density, Precision, Recall
 from bench.metrics.scores import InceptionScore, OfficialInceptionScore, split_scores
 from bench.metrics.uncertainty import line, subset_sizes
-from bench.progress import WorkReporter
 from bench.protocol import load_protocol
-from bench.roots import Resources
+from bench.system.paths import Resources
+from bench.system.progress import WorkReporter
 from bench.training import TrainingRecord
 
 NAMES = (

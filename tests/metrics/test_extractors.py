@@ -16,7 +16,6 @@ from torchvision.models import EfficientNet_B0_Weights, inception_v3
 
 from bench.batches import to_unit_range
 from bench.errors import SkippedError
-from bench.files import file_sha256
 from bench.metrics.base import Facts
 from bench.metrics.distances import FID, KID, CleanFID, OfficialFID
 from bench.metrics.extractors import inception
@@ -33,9 +32,10 @@ from bench.metrics.extractors.weights import weight_file
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
-from bench.progress import WorkReporter
 from bench.protocol import load_protocol
-from bench.roots import Resources
+from bench.system.files import file_sha256
+from bench.system.paths import Resources
+from bench.system.progress import WorkReporter
 from bench.training import TrainingRecord
 
 NOWHERE = "http://127.0.0.1:9/weights-00000000.pth"

@@ -23,9 +23,9 @@ from bench.metrics.extractors.base import Extractors, Setting
 from bench.metrics.fad import FAD, InfiniteFAD, OfficialFAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
-from bench.progress import WorkReporter
 from bench.protocol import load_protocol
-from bench.roots import Resources
+from bench.system.paths import Resources
+from bench.system.progress import WorkReporter
 from bench.training import TrainingRecord
 
 

@@ -20,8 +20,8 @@ from bench.metrics.latents import (
 )
 from bench.model import GenerativeModel
 from bench.passes import Passes
-from bench.progress import WorkReporter
 from bench.protocol import load_protocol
+from bench.system.progress import WorkReporter
 from bench.training import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)

@@ -21,8 +21,8 @@ from bench.noise import (
     shuffle,
 )
 from bench.passes import Passes
-from bench.progress import WorkReporter
 from bench.protocol import load_protocol
+from bench.system.progress import WorkReporter
 from bench.training import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)

@@ -14,9 +14,9 @@ from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.time_steps import FrechetDistanceByTimeStep, ReconstructionLossByTimeStep
 from bench.model import GenerativeModel
 from bench.passes import Passes
-from bench.progress import WorkReporter
 from bench.protocol import load_protocol
-from bench.roots import Resources
+from bench.system.paths import Resources
+from bench.system.progress import WorkReporter
 from bench.training import TrainingRecord
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import BenchError
-from bench.files import file_sha256
 from bench.metrics.extractors.base import Setting
+from bench.system.files import file_sha256
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.batches import training_batches
-from bench.files import atomic, write_json
 from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
 from bench.metrics.extractors.base import Setting
 from bench.metrics.extractors.cache import alone, entry_folder
 from bench.randomness import preserved_randomness
+from bench.system.files import atomic, write_json
 
 VERSION = "1"
 SEED = 0

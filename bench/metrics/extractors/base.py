@@ -12,9 +12,9 @@ from bench import registry
 from bench.batches import evaluation_batches
 from bench.errors import SkippedError
 from bench.metrics.extractors.cache import cached_features
-from bench.progress import WorkReporter
 from bench.protocol import Protocol
-from bench.roots import Resources
+from bench.system.paths import Resources
+from bench.system.progress import WorkReporter
 
 REFERENCE_BATCH = 250
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from bench.files import atomic, file_sha256, lock, write_json
+from bench.system.files import atomic, file_sha256, lock, write_json
 
 LOCK_FILE = ".lock"
 

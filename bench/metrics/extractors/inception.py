@@ -20,11 +20,11 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 from torchvision.models import Inception_V3_Weights, inception_v3
 
 from bench.errors import SkippedError, one_line
-from bench.files import file_sha256
 from bench.metrics.extractors.base import Extractor, Features, Setting
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.metrics.extractors.weights import weight_file
-from bench.roots import Resources
+from bench.system.files import file_sha256
+from bench.system.paths import Resources
 
 NAME = "inception"
 VARIABLE = "BENCH_INCEPTION_WEIGHTS"

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from bench.errors import SkippedError, one_line
-from bench.files import file_sha256
-from bench.network import NETWORK_TIMEOUT_SECONDS, network_timeout
-from bench.roots import Resources
+from bench.system.files import file_sha256
+from bench.system.network import NETWORK_TIMEOUT_SECONDS, network_timeout
+from bench.system.paths import Resources
 
 # Many cells of a run ask for the same file: without a network, each would wait for the timeout.
 _failures: dict[tuple[str, Path], str] = {}

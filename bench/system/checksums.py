@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.errors import OutputError
-from bench.files import atomic, file_sha256
+from bench.system.files import atomic, file_sha256
 
 SUMS_FILE = "SHA256SUMS"
 SET_ASIDE = ".damaged"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from bench.allocator import release_freed_memory
 from bench.errors import BenchError
+from bench.system.memory import release_freed_memory
 
 NO_PEAK_MEMORY = "this system does not let a process reset its peak memory (Linux's /proc does)"
 _CLEAR_REFS = Path("/proc/self/clear_refs")
