@@ -10,17 +10,16 @@ from typing import Any
 import pandas as pd
 
 from bench import registry
-from bench.checkpoints import Interval
 from bench.errors import BenchError, UnknownNameError
 from bench.execution.cluster import Cluster, run_on_cluster
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import trained_extractors
 from bench.execution.processes import run_in_processes
-from bench.execution.profiles import profile_cells
 from bench.execution.serial import run_serially
 from bench.execution.work import Work
 from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
+from bench.profiling.profile_rows import profile_cells
 from bench.protocol import Protocol, load_protocol, parse_settings
 from bench.store import RunDirectory
 from bench.system.devices import full_precision, resolve_device, resolve_devices
@@ -31,6 +30,7 @@ from bench.system.paths import Resources, cache_folder, weight_files
 from bench.system.paths import data_root as checked_data_root
 from bench.system.progress import Reporter
 from bench.system.signals import terminable
+from bench.training.checkpoints import Interval
 
 DEFAULT_OUT = Path("runs")
 CHECKPOINT_EVERY = "10min"

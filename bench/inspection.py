@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.checkpoints import CHECKPOINT_FILE
 from bench.errors import BenchError
 from bench.store import CELLS, RUN_FILE, TABLE, CellFolder, RunDirectory, load_results
 from bench.system.checksums import SET_ASIDE, DamagedFileError, SummedFolder
 from bench.system.files import leftovers
+from bench.training.checkpoints import CHECKPOINT_FILE
 
 AGAIN = "the same bench run again does it anew"
 

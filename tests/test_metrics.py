@@ -9,7 +9,7 @@ from bench.metrics.cost import SamplingThroughput, TrainingThroughput
 from bench.metrics.reconstruction import OfficialReconstructionLoss, ReconstructionLoss
 from bench.protocol import load_protocol
 from bench.system.devices import PeakMemory
-from bench.training import EpochRecord, TrainingRecord
+from bench.training.loop import EpochRecord, TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import bench
 from bench.errors import BenchError
-from bench.layer_times import ELSEWHERE, Place, layer_seconds
+from bench.recording.layer_timing import ELSEWHERE, Place, layer_seconds
 
 SMALL = ("--batch-size", "4", "--repeats", "1", "--set", "time_steps=2")
 PHASES = ("forward", "backward")

@@ -142,7 +142,7 @@ def test_a_signal_stops_within_seconds_saves_and_says_how_to_go_on(
 
 def test_checkpoints_by_epochs(tiny, tmp_path, monkeypatch):
     written = []
-    from bench.checkpoints import Checkpoints
+    from bench.training.checkpoints import Checkpoints
 
     save = Checkpoints.save
     monkeypatch.setattr(
@@ -196,7 +196,7 @@ def test_a_cell_leaves_a_log(tiny, tmp_path):
     (log,) = tmp_path.glob("run/cells/esvae*/cell.log")
     lines = log.read_text()
     assert re.search(r"INFO bench.execution.cell: esvae fused digits smoke.* seed 0 on cpu", lines)
-    assert re.search(r"INFO bench.training: epoch 2 of 2: loss \d\.\d+", lines)
+    assert re.search(r"INFO bench.training.loop: epoch 2 of 2: loss \d\.\d+", lines)
     assert re.search(r"done in \d+\.\d s", lines)
 
 

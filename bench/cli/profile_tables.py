@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.layer_times import ELSEWHERE
+from bench.recording.layer_timing import ELSEWHERE
 from bench.report.markdown import escaped, pipe_table
 from bench.report.numbers import number
 

@@ -128,9 +128,9 @@ def _state(cell: "Cell", folder: "CellFolder", job: "Job") -> str:
     """What is done of a cell, in words."""
     if cell.skipped:
         return f"skipped: {cell.skipped}"
-    from bench.checkpoints import CHECKPOINT_FILE
     from bench.execution.dispatch import metrics_of
     from bench.system.checksums import DamagedFileError
+    from bench.training.checkpoints import CHECKPOINT_FILE
 
     try:
         skipped = folder.skipped()

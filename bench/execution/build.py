@@ -5,7 +5,7 @@ import torch
 from bench import registry
 from bench.model import GenerativeModel, SpikingNeuron
 from bench.plan import NO_BACKEND, Cell
-from bench.randomness import seed_everything
+from bench.system.random_state import seed_everything
 
 
 def neuron_implementation(cell: Cell, device: torch.device) -> str | None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from bench import registry
-from bench.checkpoints import Interval
 from bench.datasets.base import ImageData
 from bench.errors import OutputError, one_line
 from bench.execution.cell_log import cell_log
@@ -24,6 +23,7 @@ from bench.system.devices import describe_device, full_precision
 from bench.system.files import remove_leftovers
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
+from bench.training.checkpoints import Interval
 
 _LOG = logging.getLogger(__name__)
 

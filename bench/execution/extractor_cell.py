@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from bench import registry
-from bench.batches import evaluation_batches
 from bench.datasets.base import ImageData
+from bench.datasets.batches import evaluation_batches
 from bench.execution.cell import CellRun
 from bench.execution.rows import Scored
 from bench.metrics.base import Batch, Facts, Metric
@@ -15,7 +15,7 @@ from bench.metrics.extractors.base import TrainedExtractor
 from bench.metrics.reconstruction import AutoencoderReconstructionLoss
 from bench.plan import ExtractorCell
 from bench.store import Row
-from bench.training import TrainingRecord
+from bench.training.loop import TrainingRecord
 
 METRICS: dict[str, type[Metric]] = {
     AutoencoderReconstructionLoss.name: AutoencoderReconstructionLoss

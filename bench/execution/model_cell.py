@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.checkpoints import Checkpoints
 from bench.datasets.base import ImageData, Split
-from bench.evaluation import Evaluator, Selections, metric_scores, selection_scores
+from bench.evaluation.evaluator import Evaluator, Selections, metric_scores, selection_scores
+from bench.evaluation.showcase import save_showcase, showcase
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.cell import CellRun
 from bench.execution.rows import Scored
-from bench.images import save_showcase, showcase
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel
 from bench.store import Row
 from bench.system.devices import describe_device
 from bench.system.environment import environment
-from bench.training import (
+from bench.training.checkpoints import Checkpoints
+from bench.training.loop import (
     BEST_TEST_LOSS,
     LAST,
     BestEpochs,

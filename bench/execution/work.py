@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from bench.checkpoints import Interval
 from bench.datasets.base import Dataset, ImageData
 from bench.execution.cell import CellRun
 from bench.execution.dispatch import cell_run
@@ -19,6 +18,7 @@ from bench.system.checksums import DamagedFileError
 from bench.system.devices import free_memory
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
+from bench.training.checkpoints import Interval
 
 Load = Callable[[Cell], ImageData]
 ALREADY_DONE = "already done"

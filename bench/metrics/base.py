@@ -10,8 +10,8 @@ from torch import Tensor
 from bench.metrics.extractors.base import Extractors, Features
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.protocol import Protocol
-from bench.spikes import LayerActivity
-from bench.training import TrainingRecord
+from bench.recording.spikes import LayerActivity
+from bench.training.loop import TrainingRecord
 
 Need = Literal[
     "reconstructions",

@@ -2,7 +2,7 @@
 
 ``test`` for the reconstruction of a test image, ``generated`` for a sample: means over images, for
 the whole model and for each of the parts that it names (``encoder``, ``latent_sampler``,
-``decoder``) and that run. ``bench.operations`` defines the operations; modules of other kinds than
+``decoder``) and that run. ``bench.recording.synaptic_operations`` defines the operations; modules of other kinds than
 it names, such as attention, are left out.
 
 They are counted as the model is executed here. The built-in spiking models run the encoder's first
@@ -21,9 +21,9 @@ from torch import Tensor
 
 from bench.metrics.base import Batch, Facts, Metric, Observation
 from bench.metrics.reconstruction import ImageMean
-from bench.operations import Operations
 from bench.protocol import Protocol
-from bench.spikes import LayerActivity
+from bench.recording.spikes import LayerActivity
+from bench.recording.synaptic_operations import Operations
 
 PICOJOULES_PER_MAC = 4.6
 PICOJOULES_PER_AC = 0.9

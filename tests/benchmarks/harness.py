@@ -16,7 +16,7 @@ from bench.protocol import load_protocol
 from bench.registry import backends, models
 from bench.system.memory import keep_freed_memory
 from bench.system.progress import WorkReporter
-from bench.training import BestEpochs, train
+from bench.training.loop import BestEpochs, train
 
 TURNS = 5
 IMAGES = 100

@@ -20,7 +20,7 @@ from bench.protocol import load_protocol
 from bench.system.devices import PeakMemory
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training import TrainingRecord
+from bench.training.loop import TrainingRecord
 
 DIMENSIONS = 2048
 STREAMS = (1_000, 10_000)

@@ -15,8 +15,8 @@ from bench.metrics.activity import (
 from bench.metrics.base import Batch, Facts
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
-from bench.spikes import recording
-from bench.training import TrainingRecord
+from bench.recording.spikes import recording
+from bench.training.loop import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 

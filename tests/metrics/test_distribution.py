@@ -18,7 +18,7 @@ from bench.metrics.uncertainty import line, subset_sizes
 from bench.protocol import load_protocol
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training import TrainingRecord
+from bench.training.loop import TrainingRecord
 
 NAMES = (
     "fid",

@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchvision.models import EfficientNet_B0_Weights, inception_v3
 
-from bench.batches import to_unit_range
+from bench.datasets.batches import to_unit_range
 from bench.errors import SkippedError
 from bench.metrics.base import Facts
 from bench.metrics.distances import FID, KID, CleanFID, OfficialFID
@@ -36,7 +36,7 @@ from bench.protocol import load_protocol
 from bench.system.files import file_sha256
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training import TrainingRecord
+from bench.training.loop import TrainingRecord
 
 NOWHERE = "http://127.0.0.1:9/weights-00000000.pth"
 SETTINGS = ("kid_subset_size=8", "kid_subsets=7", "inception_score_splits=3", "neighbours=3")

@@ -11,7 +11,7 @@ import torch
 
 import bench
 from bench import registry
-from bench.batches import evaluation_batches, to_unit_range
+from bench.datasets.batches import evaluation_batches, to_unit_range
 from bench.datasets.digits import Digits
 from bench.datasets.torchvision import MNIST, FashionMNIST
 from bench.errors import BenchError, SkippedError
@@ -26,7 +26,7 @@ from bench.metrics.frechet import frechet_distance, moments
 from bench.protocol import load_protocol
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training import TrainingRecord
+from bench.training.loop import TrainingRecord
 
 
 class Interrupt(WorkReporter):

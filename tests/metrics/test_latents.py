@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
+from bench.evaluation.passes import Passes
 from bench.metrics import latents as latents_module
 from bench.metrics.base import Facts, LatentBatch
 from bench.metrics.latents import (
@@ -19,10 +20,9 @@ from bench.metrics.latents import (
     wilson_interval,
 )
 from bench.model import GenerativeModel
-from bench.passes import Passes
 from bench.protocol import load_protocol
 from bench.system.progress import WorkReporter
-from bench.training import TrainingRecord
+from bench.training.loop import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 METRICS = (LinearProbeAccuracy, PosteriorPriorMMD, PosteriorPriorFrechetDistance)

@@ -25,10 +25,10 @@ from bench.metrics.operations import (
     MembraneUpdates,
 )
 from bench.model import GenerativeModel
-from bench.operations import OperationCounter
 from bench.protocol import load_protocol
-from bench.spikes import recording
-from bench.training import TrainingRecord
+from bench.recording.spikes import recording
+from bench.recording.synaptic_operations import OperationCounter
+from bench.training.loop import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 KERNELS = {1: (nn.Conv1d, nn.ConvTranspose1d), 2: (nn.Conv2d, nn.ConvTranspose2d)}

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import bench
-from bench.batches import to_unit_range
+from bench.datasets.batches import to_unit_range
+from bench.evaluation.passes import Passes
 from bench.metrics.base import Batch, Facts
 from bench.metrics.robustness import NoiseRobustness, NoiseRobustnessToNoiseFree
 from bench.model import GenerativeModel
@@ -20,10 +21,9 @@ from bench.noise import (
     salt_and_pepper,
     shuffle,
 )
-from bench.passes import Passes
 from bench.protocol import load_protocol
 from bench.system.progress import WorkReporter
-from bench.training import TrainingRecord
+from bench.training.loop import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 DRAWS = Draws(3, "test", 0)
@@ -228,7 +228,7 @@ def test_a_models_own_draws_are_the_same_with_and_without_noise(model_class, mon
     keep = {kind: lambda values, level, draws: values for kind in (*LATENT_NOISE, *INPUT_NOISE)}
     for name in ("LATENT_NOISE", "INPUT_NOISE"):
         kinds = LATENT_NOISE if name == "LATENT_NOISE" else INPUT_NOISE
-        monkeypatch.setattr(f"bench.passes.{name}", {kind: keep[kind] for kind in kinds})
+        monkeypatch.setattr(f"bench.evaluation.passes.{name}", {kind: keep[kind] for kind in kinds})
     run = passes(model_class, "evaluation_batch_size=4")
     for batch in run.noisy_reconstructions():
         if batch.noise_kind != LATENT_SHUFFLE:

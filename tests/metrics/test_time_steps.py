@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from bench import registry
-from bench.batches import to_unit_range
+from bench.datasets.batches import to_unit_range
+from bench.evaluation.passes import Passes
 from bench.metrics.base import Facts
 from bench.metrics.extractors.base import Extractor, Extractors, Features, Setting
 from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.time_steps import FrechetDistanceByTimeStep, ReconstructionLossByTimeStep
 from bench.model import GenerativeModel
-from bench.passes import Passes
 from bench.protocol import load_protocol
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training import TrainingRecord
+from bench.training.loop import TrainingRecord
 
 
 class Corners(Extractor):

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.batches import training_batches
+from bench.datasets.batches import training_batches
 from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
 from bench.metrics.extractors.base import Setting
 from bench.metrics.extractors.cache import alone, entry_folder
-from bench.randomness import preserved_randomness
 from bench.system.files import atomic, write_json
+from bench.system.random_state import preserved_randomness
 
 VERSION = "1"
 SEED = 0

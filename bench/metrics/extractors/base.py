@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench import registry
-from bench.batches import evaluation_batches
+from bench.datasets.batches import evaluation_batches
 from bench.errors import SkippedError
 from bench.metrics.extractors.cache import cached_features
 from bench.protocol import Protocol

@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bench.layer_times import Place, layer_seconds
+from bench.evaluation.passes import check_images
 from bench.model import GenerativeModel, Step
-from bench.passes import check_images
-from bench.randomness import seed_everything
+from bench.recording.layer_timing import Place, layer_seconds
 from bench.system.devices import PeakMemory
+from bench.system.random_state import seed_everything
 
 Activity = Literal["training", "reconstruction", "sampling"]
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from bench.batches import batch_count
+from bench.datasets.batches import batch_count
 from bench.errors import SkippedError, one_line
+from bench.evaluation.passes import Passes
 from bench.metrics.base import Batch, Facts, LatentBatch, Metric, Need, Observation, Status
 from bench.metrics.extractors.base import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.model import GenerativeModel, Step
-from bench.passes import Passes
 from bench.protocol import Protocol
-from bench.randomness import seed_everything
 from bench.system.progress import WorkReporter
-from bench.training import BEST_TEST_LOSS, Score, TrainingRecord
+from bench.system.random_state import seed_everything
+from bench.training.loop import BEST_TEST_LOSS, Score, TrainingRecord
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
 _Lacking = Mapping[Need, str | None]

@@ -8,14 +8,14 @@ from statistics import median
 import pandas as pd
 import torch
 
-from bench.batches import batch_count, to_unit_range
+from bench.datasets.batches import batch_count, to_unit_range
 from bench.errors import one_line
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.work import DataCache, summarise_status
-from bench.layer_times import Place
 from bench.model import Step
 from bench.plan import Cell, Plan
-from bench.profiling import ACTIVITIES, Measured, Profiler
+from bench.profiling.profiler import ACTIVITIES, Measured, Profiler
+from bench.recording.layer_timing import Place
 from bench.store import Row
 from bench.system.devices import NO_PEAK_MEMORY, describe_device
 from bench.system.progress import Reporter

@@ -11,19 +11,19 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from bench.batches import batch_count, to_unit_range, training_batches
-from bench.checkpoints import Checkpoints
+from bench.datasets.batches import batch_count, to_unit_range, training_batches
 from bench.model import GenerativeModel, Step
 from bench.protocol import Protocol
-from bench.randomness import (
+from bench.system.devices import PeakMemory
+from bench.system.progress import WorkReporter
+from bench.system.random_state import (
     preserved_randomness,
     randomness,
     restore_randomness,
     seed_everything,
 )
-from bench.system.devices import PeakMemory
-from bench.system.progress import WorkReporter
 from bench.system.signals import Interrupted, StopRequest, postponed
+from bench.training.checkpoints import Checkpoints
 
 LAST = "last"
 BEST_TEST_LOSS = "best_test_loss"

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
-from bench.batches import to_unit_range
-from bench.evaluation import Evaluator
+from bench.datasets.batches import to_unit_range
+from bench.evaluation.evaluator import Evaluator
 from bench.model import GenerativeModel
 from bench.noise import LATENT_SHUFFLE, Draws, flip, shuffle
-from bench.randomness import seed_everything
 from bench.system.checksums import SummedFolder
+from bench.system.random_state import seed_everything
 
 GRIDS = ("inputs", "reconstructions", "samples")
 GRID_IMAGES = 32

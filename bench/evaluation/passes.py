@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.batches import evaluation_batches
+from bench.datasets.batches import evaluation_batches
 from bench.metrics.base import Batch, LatentBatch, SamplingTime
 from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel
@@ -22,9 +22,9 @@ from bench.noise import (
     shuffle,
 )
 from bench.protocol import Protocol
-from bench.randomness import seed_everything
-from bench.spikes import recording
+from bench.recording.spikes import recording
 from bench.system.progress import WorkReporter
+from bench.system.random_state import seed_everything
 
 RANGE_TOLERANCE = 1e-3
 TIMED_BATCHES = 3

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bench.model import GenerativeModel, SpikingNeuron
-from bench.operations import SYNAPTIC_LAYERS, OperationCounter, Operations
+from bench.recording.synaptic_operations import SYNAPTIC_LAYERS, OperationCounter, Operations
 
 
 @dataclass(frozen=True)
