@@ -8,12 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.aggregation import across_seeds
     from bench.api import profile, run
     from bench.errors import BenchError
     from bench.model import GenerativeModel
     from bench.protocol import Protocol, load_protocol
-    from bench.store import load_results
+    from bench.store.aggregation import across_seeds
+    from bench.store.run_directory import load_results
 
 __all__ = [
     "BenchError",
@@ -30,9 +30,9 @@ _HOMES = {
     "BenchError": "bench.errors",
     "GenerativeModel": "bench.model",
     "Protocol": "bench.protocol",
-    "across_seeds": "bench.aggregation",
+    "across_seeds": "bench.store.aggregation",
     "load_protocol": "bench.protocol",
-    "load_results": "bench.store",
+    "load_results": "bench.store.run_directory",
     "profile": "bench.api",
     "run": "bench.api",
 }

@@ -21,7 +21,7 @@ from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
 from bench.profiling.profile_rows import profile_cells
 from bench.protocol import Protocol, load_protocol, parse_settings
-from bench.store import RunDirectory
+from bench.store.run_directory import RunDirectory
 from bench.system.devices import full_precision, resolve_device, resolve_devices
 from bench.system.environment import environment
 from bench.system.garbage import existing_objects_spared

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bench
-from bench.store import frame
+from bench.store.run_directory import frame
 
 NUMBERS = st.floats(-1e6, 1e6)
 

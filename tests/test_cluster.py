@@ -9,7 +9,7 @@ from tiny import TINY
 
 import bench
 from bench import BenchError
-from bench.inspection import inspect
+from bench.store.inspection import inspect
 
 ray = pytest.importorskip("ray")
 FLAGS = ["run", "--models", "ann_vae,esvae", "--backends", "fused,reference"]

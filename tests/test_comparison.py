@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import bench
 from baselines.ann_vae import ANNVAE
 from bench.comparison import Comparison, Gauge, Policy, compare
-from bench.store import RunDirectory, frame
+from bench.store.run_directory import RunDirectory, frame
 
 CELL = {"model": "m", "backend": "torch", "dataset": "digits", "protocol": "p"}
 FACTS = {"protocol_hash": "a" * 64, "dataset_fingerprint": "f" * 64, "train_images": 64, "n": 24}

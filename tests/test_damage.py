@@ -14,7 +14,7 @@ from tiny import TINY
 
 import bench
 from bench import BenchError
-from bench.inspection import inspect
+from bench.store.inspection import inspect
 from bench.system.checksums import DamagedFileError, SummedFolder
 
 MEMORY = '''

@@ -7,7 +7,7 @@ import pytest
 from rows import reproducible
 
 import bench
-from bench.inspection import inspect
+from bench.store.inspection import inspect
 
 TRAINING = ("esvae fused .* epoch 1/5000", "esvae reference .* epoch 1/5000")
 KILLED = '''

@@ -20,7 +20,7 @@ from sklearn.svm import SVC
 import bench
 from bench import registry
 from bench.cli.summary import print_summary
-from bench.store import SCHEMA
+from bench.store.run_directory import SCHEMA
 
 AUTOENCODER = "fad_autoencoder"
 

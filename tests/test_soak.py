@@ -13,7 +13,7 @@ from rows import OBSERVATION_COLUMNS
 from tiny import TINY
 
 import bench
-from bench.inspection import inspect
+from bench.store.inspection import inspect
 
 CELLS = 500
 KILLS = 12

@@ -71,7 +71,7 @@ def command(
 
     from bench.comparison import Policy, compare
     from bench.comparison.terminal import print_comparison
-    from bench.store import load_results
+    from bench.store.run_directory import load_results
 
     tables = load_results(run), load_results(reference)
     policy = Policy(_gauges(run, reference, tables), strict, machine)

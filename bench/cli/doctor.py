@@ -25,7 +25,7 @@ def _show_findings(directory: Path) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.inspection import inspect
+    from bench.store.inspection import inspect
 
     findings = inspect(directory)
     console = Console()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bench.api import Job
     from bench.plan import Cell
-    from bench.store import CellFolder
+    from bench.store.run_directory import CellFolder
 
 
 @click.command("run")
@@ -112,7 +112,7 @@ def _seeds(text: str | None) -> list[int] | None:
 def _print_plan(job: "Job", console: "Console") -> None:
     from rich.table import Table
 
-    from bench.store import RunDirectory
+    from bench.store.run_directory import RunDirectory
 
     directory = RunDirectory(job.out)
     table = Table(title=f"{len(job.plan.cells)} cells for {job.out}", title_justify="left")

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.aggregation import across_seeds, whole_models
-from bench.store import INCOMPLETE
+from bench.store.aggregation import across_seeds, whole_models
+from bench.store.run_directory import INCOMPLETE
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def command(name: str, run: Path, form: str, out: Path | None) -> None:
     what to run.
     """
     from bench.report.tables import paper_table, render
-    from bench.store import load_results
+    from bench.store.run_directory import load_results
     from bench.system.files import atomic
 
     text = render(paper_table(name, load_results(run), run), form)

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.comparison.policy import Gauge
 from bench.errors import BenchError, one_line
-from bench.store import RUN_FILE
+from bench.store.run_directory import RUN_FILE
 
 
 def declared(run: Path) -> dict[str, Gauge]:

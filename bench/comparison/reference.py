@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from bench.comparison.compare import OBSERVATION
 from bench.comparison.pairing import CELL, newest_cells
 from bench.errors import BenchError
-from bench.store import RUN_FILE, SCHEMA, TABLE, load_results
+from bench.store.run_directory import RUN_FILE, SCHEMA, TABLE, load_results
 
 # These differ between two runs that measure the same; run.json tells them for the run as a whole.
 VALUES_FILE = "values.csv"

@@ -18,7 +18,7 @@ from bench.execution.rows import CellRows
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Setting
 from bench.plan import Cell
-from bench.store import CellFolder, Row
+from bench.store.run_directory import CellFolder, Row
 from bench.system.devices import describe_device, full_precision
 from bench.system.files import remove_leftovers
 from bench.system.paths import Resources

@@ -14,7 +14,7 @@ from bench.metrics.base import Batch, Facts, Metric
 from bench.metrics.extractors.base import TrainedExtractor
 from bench.metrics.reconstruction import AutoencoderReconstructionLoss
 from bench.plan import ExtractorCell
-from bench.store import Row
+from bench.store.run_directory import Row
 from bench.training.loop import TrainingRecord
 
 METRICS: dict[str, type[Metric]] = {

@@ -20,7 +20,7 @@ from bench.execution.rows import Scored
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel
-from bench.store import Row
+from bench.store.run_directory import Row
 from bench.system.devices import describe_device
 from bench.system.environment import environment
 from bench.training.checkpoints import Checkpoints

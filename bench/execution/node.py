@@ -15,7 +15,7 @@ from bench.execution.cell_log import LOG_FILE
 from bench.execution.messages import MessageReporter
 from bench.execution.work import DataCache, Work
 from bench.plan import Cell, ExtractorCell
-from bench.store import CellFolder, RunDirectory
+from bench.store.run_directory import CellFolder, RunDirectory
 from bench.system.devices import resolve_device
 from bench.system.files import atomic, lock
 from bench.system.garbage import spare_existing_objects

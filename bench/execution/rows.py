@@ -11,7 +11,7 @@ import torch
 
 from bench.metrics.base import Metric, Observation, Status
 from bench.plan import Cell
-from bench.store import SCHEMA_VERSION, CellFolder, Row, frame
+from bench.store.run_directory import SCHEMA_VERSION, CellFolder, Row, frame
 from bench.system.devices import describe_device
 from bench.system.environment import git_commit, suite_version
 

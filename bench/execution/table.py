@@ -2,7 +2,7 @@
 
 import time
 
-from bench.store import RunDirectory
+from bench.store.run_directory import RunDirectory
 
 SHARE = 0.02
 

@@ -13,7 +13,7 @@ from bench.execution.dispatch import cell_run
 from bench.metrics.base import Metric
 from bench.plan import Cell
 from bench.protocol import Protocol
-from bench.store import RunDirectory
+from bench.store.run_directory import RunDirectory
 from bench.system.checksums import DamagedFileError
 from bench.system.devices import free_memory
 from bench.system.paths import Resources

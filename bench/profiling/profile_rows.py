@@ -16,7 +16,7 @@ from bench.model import Step
 from bench.plan import Cell, Plan
 from bench.profiling.profiler import ACTIVITIES, Measured, Profiler
 from bench.recording.layer_timing import Place
-from bench.store import Row
+from bench.store.run_directory import Row
 from bench.system.devices import NO_PEAK_MEMORY, describe_device
 from bench.system.progress import Reporter
 

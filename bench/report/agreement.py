@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.protocol import Protocol, load_protocol
 from bench.report.published import Answer
-from bench.store import INCOMPLETE
+from bench.store.run_directory import INCOMPLETE
 
 NO_BACKEND = "torch"
 

@@ -9,7 +9,7 @@ import pandas as pd
 from bench.report.markdown import pipe_table
 from bench.report.numbers import number
 from bench.report.selection import check_column, none_met, select
-from bench.store import load_results
+from bench.store.run_directory import load_results
 
 COLUMNS = ("model", "backend", "dataset", "seed", "metric", "split", "value", "n")
 # Shown only where the rows that are listed have them.

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.report.sortable import Column, Entry, Table, count
-from bench.store import RUN_FILE
+from bench.store.run_directory import RUN_FILE
 
 Record = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.report.selection import none_met, select
-from bench.store import load_results
+from bench.store.run_directory import load_results
 
 TRAINING_FILE = "training.json"
 IMAGES_FILE = "images.npz"

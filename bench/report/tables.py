@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench.aggregation import across_seeds, whole_models
 from bench.report.agreement import command, differences, worth_running
 from bench.report.published import ANSWERS, Answer, published
 from bench.report.rendering import FORMATS, render
+from bench.store.aggregation import across_seeds, whole_models
 
 __all__ = ["COLUMNS", "FORMATS", "paper_table", "render"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from bench.comparison import Policy, compare, declared
 from bench.comparison.junit import to_junit
 from bench.comparison.markdown import to_markdown
-from bench.store import RunDirectory, frame, load_results
+from bench.store.run_directory import RunDirectory, frame, load_results
 
 CELLS, SEEDS = 200, 5
 METRICS, LAYERS, STEPS = 50, 10, 16

@@ -13,7 +13,7 @@ from PIL import Image
 from bench.report.plots import PLOTS, render
 from bench.report.plots.style import COLOURS, looks
 from bench.report.run import Run
-from bench.store import SCHEMA, frame
+from bench.store.run_directory import SCHEMA, frame
 
 PLOT = {plot.name: plot for plot in PLOTS}
 FROM_FILES = ["reconstructions", "samples", "latent_noise", "latent_rasters"]

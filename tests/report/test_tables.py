@@ -20,7 +20,7 @@ from bench.protocol import load_protocol
 from bench.registry import metrics, models
 from bench.report.published import ANSWERS, published, published_tables
 from bench.report.tables import COLUMNS, FORMATS, paper_table, render
-from bench.store import CellFolder, RunDirectory, frame, load_results
+from bench.store.run_directory import CellFolder, RunDirectory, frame, load_results
 
 TABLES = ["esvae-table-1", "fsvae-cost", "fsvae-table-1"]
 NASTY = r"""<script>x</script> & 50% $a_b^c~ {}#|`*"' \end{tabular} [é]中 --x"""

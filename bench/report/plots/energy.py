@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.aggregation import whole_models
 from bench.report.plots.base import Plot, unmeasured
 from bench.report.plots.curves import Curves
 from bench.report.plots.selection import SEED, drawn, measured, panels, records, with_means
@@ -25,6 +24,7 @@ from bench.report.plots.style import (
     wrapped,
 )
 from bench.report.run import Run
+from bench.store.aggregation import whole_models
 
 QUALITY = {"reconstruction_loss": "test", "fad": "generated", "fid": "generated"}
 ENERGY = "energy"

@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.aggregation import whole_models
 from bench.report.plots.base import Plot, unmeasured
 from bench.report.plots.dots import dots
 from bench.report.plots.selection import measured, names_of, panels, with_means
@@ -23,6 +22,7 @@ from bench.report.plots.style import (
     wrapped,
 )
 from bench.report.run import Run
+from bench.store.aggregation import whole_models
 
 HEADLINE = {
     "reconstruction_loss": "test",

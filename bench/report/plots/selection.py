@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.aggregation import across_seeds
 from bench.report.run import Run
+from bench.store.aggregation import across_seeds
 
 CONTEXT = [
     "dataset",

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import Timeout
 
-from bench.aggregation import across_seeds
 from bench.errors import BenchError, OutputError, one_line
+from bench.store.aggregation import across_seeds
 from bench.system.checksums import SUMS_FILE, DamagedFileError, SummedFolder, writing
 from bench.system.files import lock, remove_leftovers
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.store import CELLS, RUN_FILE, TABLE, CellFolder, RunDirectory, load_results
+from bench.store.run_directory import CELLS, RUN_FILE, TABLE, CellFolder, RunDirectory, load_results
 from bench.system.checksums import SET_ASIDE, DamagedFileError, SummedFolder
 from bench.system.files import leftovers
 from bench.training.checkpoints import CHECKPOINT_FILE
