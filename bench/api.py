@@ -11,12 +11,12 @@ import pandas as pd
 
 from bench import registry
 from bench.errors import BenchError, UnknownNameError
-from bench.execution.cluster import Cluster, run_on_cluster
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import trained_extractors
 from bench.execution.processes import run_in_processes
+from bench.execution.ray_driver import Cluster, run_on_cluster
+from bench.execution.run_context import Work
 from bench.execution.serial import run_serially
-from bench.execution.work import Work
 from bench.metrics.base import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
 from bench.profiling.profile_rows import profile_cells

@@ -14,7 +14,7 @@ from bench import registry
 from bench.datasets.base import ImageData
 from bench.errors import OutputError, one_line
 from bench.execution.cell_log import cell_log
-from bench.execution.rows import CellRows
+from bench.execution.cell_rows import CellRows
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Setting
 from bench.plan import Cell

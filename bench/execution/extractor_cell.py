@@ -9,7 +9,7 @@ from bench import registry
 from bench.datasets.base import ImageData
 from bench.datasets.batches import evaluation_batches
 from bench.execution.cell import CellRun
-from bench.execution.rows import Scored
+from bench.execution.cell_rows import Scored
 from bench.metrics.base import Batch, Facts, Metric
 from bench.metrics.extractors.base import TrainedExtractor
 from bench.metrics.reconstruction import AutoencoderReconstructionLoss

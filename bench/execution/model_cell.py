@@ -16,7 +16,7 @@ from bench.evaluation.evaluator import Evaluator, Selections, metric_scores, sel
 from bench.evaluation.showcase import save_showcase, showcase
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.cell import CellRun
-from bench.execution.rows import Scored
+from bench.execution.cell_rows import Scored
 from bench.metrics.base import Metric
 from bench.metrics.extractors.base import Extractors
 from bench.model import GenerativeModel

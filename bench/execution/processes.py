@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from bench.errors import BenchError, OutputError
-from bench.execution.messages import MessageReporter
+from bench.execution.remote_progress import MessageReporter
+from bench.execution.run_context import DataCache, Work
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
 from bench.execution.table import Table
-from bench.execution.work import DataCache, Work
 from bench.plan import Cell, Plan
 from bench.system.garbage import existing_objects_spared
 from bench.system.memory import keep_freed_memory

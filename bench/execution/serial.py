@@ -6,8 +6,8 @@ from functools import partial
 
 import torch
 
+from bench.execution.run_context import DataCache, Work
 from bench.execution.table import Table
-from bench.execution.work import DataCache, Work
 from bench.plan import Cell, Plan
 from bench.system.progress import Reporter
 

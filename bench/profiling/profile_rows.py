@@ -11,7 +11,7 @@ import torch
 from bench.datasets.batches import batch_count, to_unit_range
 from bench.errors import one_line
 from bench.execution.build import build_model, neuron_implementation
-from bench.execution.work import DataCache, summarise_status
+from bench.execution.run_context import DataCache, summarise_status
 from bench.model import Step
 from bench.plan import Cell, Plan
 from bench.profiling.profiler import ACTIVITIES, Measured, Profiler

@@ -17,10 +17,10 @@ from typing import Any
 
 from bench.errors import BenchError, one_line
 from bench.execution.cell_log import LOG_FILE
-from bench.execution.node import Files, Parcel, put, run_parcel
+from bench.execution.ray_worker import Files, Parcel, put, run_parcel
+from bench.execution.run_context import ALREADY_DONE, Work
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
 from bench.execution.table import Table
-from bench.execution.work import ALREADY_DONE, Work
 from bench.plan import Cell, ExtractorCell, Plan
 from bench.system.checksums import writing
 from bench.system.devices import resolve_device

@@ -12,8 +12,8 @@ from typing import Any
 from bench.datasets.base import Dataset, ImageData
 from bench.errors import DataUnavailableError
 from bench.execution.cell_log import LOG_FILE
-from bench.execution.messages import MessageReporter
-from bench.execution.work import DataCache, Work
+from bench.execution.remote_progress import MessageReporter
+from bench.execution.run_context import DataCache, Work
 from bench.plan import Cell, ExtractorCell
 from bench.store.run_directory import CellFolder, RunDirectory
 from bench.system.devices import resolve_device
