@@ -17,7 +17,7 @@ from bench.execution.processes import run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
 from bench.execution.run_context import Work
 from bench.execution.serial import run_serially
-from bench.metrics.base import Metric
+from bench.metrics.metric import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
 from bench.profiling.profile_rows import profile_cells
 from bench.protocol import Protocol, load_protocol, parse_settings

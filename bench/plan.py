@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from bench import registry
-from bench.datasets.base import Dataset, DatasetInfo
-from bench.datasets.selection import open_dataset
+from bench.datasets.dataset import Dataset, DatasetInfo
+from bench.datasets.resolve import open_dataset
 from bench.errors import BenchError, DataUnavailableError, UnknownNameError
 from bench.protocol import Protocol, describe
 
 if TYPE_CHECKING:
-    from bench.metrics.extractors.base import TrainedExtractor
+    from bench.metrics.extractors.extractor import TrainedExtractor
 
 ALL = "all"
 NO_BACKEND = "torch"

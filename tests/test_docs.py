@@ -255,7 +255,7 @@ def test_every_column_and_every_setting_is_described():
 
 
 def test_the_docs_name_every_metric_and_noise():
-    from bench.noise import INPUT_NOISE, LATENT_NOISE
+    from bench.metrics.noise import INPUT_NOISE, LATENT_NOISE
     from bench.registry import metrics
 
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.metrics.base import Batch, Facts, SamplingTime
 from bench.metrics.cost import SamplingThroughput, TrainingThroughput
+from bench.metrics.metric import Batch, Facts, SamplingTime
 from bench.metrics.reconstruction import OfficialReconstructionLoss, ReconstructionLoss
 from bench.protocol import load_protocol
 from bench.system.devices import PeakMemory

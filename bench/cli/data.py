@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from bench.datasets.base import Dataset
+from bench.datasets.dataset import Dataset
 from bench.errors import BenchError, DataUnavailableError
 
 
@@ -22,7 +22,7 @@ _DATA_ROOT = click.option(
 @_DATA_ROOT
 def status(data_root: Path | None) -> None:
     """Show which datasets are under the data root, and what is missing of the others."""
-    from bench.datasets.selection import open_dataset
+    from bench.datasets.resolve import open_dataset
     from bench.registry import datasets
     from bench.system.paths import data_root as checked
 
@@ -57,7 +57,7 @@ def _state(dataset: Dataset) -> list[tuple[str, str]]:
 @_DATA_ROOT
 def fetch(names: tuple[str, ...], data_root: Path | None) -> None:
     """Download datasets by NAMES (or all) into the data root, checking their hashes."""
-    from bench.datasets.selection import open_dataset
+    from bench.datasets.resolve import open_dataset
     from bench.registry import datasets
     from bench.system.paths import data_root as checked
 

@@ -103,7 +103,7 @@ def _implementations() -> Iterator[tuple[str, str]]:
 
 
 def _datasets(root: Path) -> Iterator[tuple[str, str]]:
-    from bench.datasets.selection import open_dataset
+    from bench.datasets.resolve import open_dataset
     from bench.registry import datasets
 
     for name in datasets.names():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.datasets.base import Split, Variant
-from bench.datasets.images import InMemoryDataset, require_here
+from bench.datasets.dataset import Split, Variant
+from bench.datasets.preprocessing import InMemoryDataset, require_here
 from bench.errors import DataUnavailableError
 
 OWN_LICENCE = "given by the user's own file: unknown"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from bench.datasets.base import Split, Variant
-from bench.datasets.images import SEED, InMemoryDataset
+from bench.datasets.dataset import Split, Variant
+from bench.datasets.preprocessing import SEED, InMemoryDataset
 
 
 class Digits(InMemoryDataset):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.datasets.base import Dataset
+from bench.datasets.dataset import Dataset
 from bench.errors import DataUnavailableError
 from bench.system.network import NETWORK_TIMEOUT_SECONDS, network_timeout
 

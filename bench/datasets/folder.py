@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from bench.datasets.arrays import OWN_LICENCE
-from bench.datasets.base import Dataset, DatasetInfo, ImageData, Split, Variant
-from bench.datasets.images import (
+from bench.datasets.dataset import Dataset, DatasetInfo, ImageData, Split, Variant
+from bench.datasets.preprocessing import (
     SEED,
     draw,
     fingerprint_files,

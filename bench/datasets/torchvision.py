@@ -12,10 +12,10 @@ from typing import ClassVar
 import numpy as np
 import PIL
 
-from bench.datasets.base import DatasetInfo, ImageData, Split, Variant
-from bench.datasets.cache import Pair, cached
+from bench.datasets.data_cache import Pair, cached
+from bench.datasets.dataset import DatasetInfo, ImageData, Split, Variant
 from bench.datasets.downloads import TorchvisionDataset
-from bench.datasets.images import (
+from bench.datasets.preprocessing import (
     InMemoryDataset,
     draw,
     fingerprint_files,

@@ -11,9 +11,9 @@ from torch import Tensor
 from bench.datasets.batches import batch_count
 from bench.errors import SkippedError, one_line
 from bench.evaluation.passes import Passes
-from bench.metrics.base import Batch, Facts, LatentBatch, Metric, Need, Observation, Status
-from bench.metrics.extractors.base import Extractors
+from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
+from bench.metrics.metric import Batch, Facts, LatentBatch, Metric, Need, Observation, Status
 from bench.model import GenerativeModel, Step
 from bench.protocol import Protocol
 from bench.system.progress import WorkReporter

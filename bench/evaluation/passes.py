@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from bench.datasets.batches import evaluation_batches
-from bench.metrics.base import Batch, LatentBatch, SamplingTime
-from bench.metrics.extractors.base import Extractors
-from bench.model import GenerativeModel
-from bench.noise import (
+from bench.metrics.extractors.extractor import Extractors
+from bench.metrics.metric import Batch, LatentBatch, SamplingTime
+from bench.metrics.noise import (
     INPUT_NOISE,
     LATENT_NOISE,
     LATENT_SHUFFLE,
@@ -21,6 +20,7 @@ from bench.noise import (
     derived_seed,
     shuffle,
 )
+from bench.model import GenerativeModel
 from bench.protocol import Protocol
 from bench.recording.spikes import recording
 from bench.system.progress import WorkReporter

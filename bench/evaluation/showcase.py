@@ -10,8 +10,8 @@ from torchvision.utils import save_image
 
 from bench.datasets.batches import to_unit_range
 from bench.evaluation.evaluator import Evaluator
+from bench.metrics.noise import LATENT_SHUFFLE, Draws, flip, shuffle
 from bench.model import GenerativeModel
-from bench.noise import LATENT_SHUFFLE, Draws, flip, shuffle
 from bench.system.checksums import SummedFolder
 from bench.system.random_state import seed_everything
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from bench import registry
-from bench.datasets.base import ImageData
+from bench.datasets.dataset import ImageData
 from bench.errors import OutputError, one_line
 from bench.execution.cell_log import cell_log
 from bench.execution.cell_rows import CellRows
-from bench.metrics.base import Metric
-from bench.metrics.extractors.base import Setting
+from bench.metrics.extractors.extractor import Setting
+from bench.metrics.metric import Metric
 from bench.plan import Cell
 from bench.store.run_directory import CellFolder, Row
 from bench.system.devices import describe_device, full_precision

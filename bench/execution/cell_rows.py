@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pandas as pd
 import torch
 
-from bench.metrics.base import Metric, Observation, Status
+from bench.metrics.metric import Metric, Observation, Status
 from bench.plan import Cell
 from bench.store.run_directory import SCHEMA_VERSION, CellFolder, Row, frame
 from bench.system.devices import describe_device

@@ -5,7 +5,7 @@ from typing import Any
 from bench.execution.cell import CellRun
 from bench.execution.extractor_cell import METRICS, ExtractorRun
 from bench.execution.model_cell import ModelRun
-from bench.metrics.base import Metric
+from bench.metrics.metric import Metric
 from bench.plan import Cell, ExtractorCell
 
 

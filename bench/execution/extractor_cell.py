@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from bench import registry
-from bench.datasets.base import ImageData
 from bench.datasets.batches import evaluation_batches
+from bench.datasets.dataset import ImageData
 from bench.execution.cell import CellRun
 from bench.execution.cell_rows import Scored
-from bench.metrics.base import Batch, Facts, Metric
-from bench.metrics.extractors.base import TrainedExtractor
+from bench.metrics.extractors.extractor import TrainedExtractor
+from bench.metrics.metric import Batch, Facts, Metric
 from bench.metrics.reconstruction import AutoencoderReconstructionLoss
 from bench.plan import ExtractorCell
 from bench.store.run_directory import Row

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.datasets.base import ImageData, Split
+from bench.datasets.dataset import ImageData, Split
 from bench.evaluation.evaluator import Evaluator, Selections, metric_scores, selection_scores
 from bench.evaluation.showcase import save_showcase, showcase
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.cell import CellRun
 from bench.execution.cell_rows import Scored
-from bench.metrics.base import Metric
-from bench.metrics.extractors.base import Extractors
+from bench.metrics.extractors.extractor import Extractors
+from bench.metrics.metric import Metric
 from bench.model import GenerativeModel
 from bench.store.run_directory import Row
 from bench.system.devices import describe_device

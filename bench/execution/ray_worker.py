@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from bench.datasets.base import Dataset, ImageData
+from bench.datasets.dataset import Dataset, ImageData
 from bench.errors import DataUnavailableError
 from bench.execution.cell_log import LOG_FILE
 from bench.execution.remote_progress import MessageReporter

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from bench.datasets.base import Dataset, ImageData
+from bench.datasets.dataset import Dataset, ImageData
 from bench.execution.cell import CellRun
 from bench.execution.dispatch import cell_run
-from bench.metrics.base import Metric
+from bench.metrics.metric import Metric
 from bench.plan import Cell
 from bench.protocol import Protocol
 from bench.store.run_directory import RunDirectory

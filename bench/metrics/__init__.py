@@ -1,1 +1,1 @@
-"""The metrics, one file a family, behind the contract of ``bench.metrics.base``."""
+"""The metrics, one file a family, behind the contract of ``bench.metrics.metric``."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from bench.metrics.base import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Facts, Metric, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
 from bench.recording.spikes import NeuronCounts, SpikeTrains

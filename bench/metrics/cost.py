@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from statistics import median
 
-from bench.metrics.base import Facts, Metric, Observation
+from bench.metrics.metric import Facts, Metric, Observation
 from bench.system.devices import NO_PEAK_MEMORY
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.metrics.base import Facts, Metric, Observation
 from bench.metrics.feature_pairs import FeaturePair
+from bench.metrics.metric import Facts, Metric, Observation
 from bench.metrics.uncertainty import interval
 
 

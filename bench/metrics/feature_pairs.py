@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.metrics.extractors.base import Extractor, Extractors, Features
+from bench.metrics.extractors.extractor import Extractor, Extractors, Features
 
 R = TypeVar("R")
 

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from bench.metrics.base import Facts, LatentBatch, Metric, Observation
+from bench.metrics.metric import Facts, LatentBatch, Metric, Observation
 from bench.metrics.uncertainty import (
     Z_95,
     GroupedMoments,

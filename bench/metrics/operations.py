@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.metrics.base import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Facts, Metric, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
 from bench.recording.spikes import LayerActivity

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from bench.metrics.base import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Facts, Metric, Observation
 from bench.metrics.uncertainty import interval
 from bench.protocol import Protocol
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from bench.metrics.base import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.noise import INPUT_NOISE, LATENT_NOISE, LATENT_SHUFFLE, NO_NOISE
 from bench.metrics.reconstruction import ImageMean, squared_errors
-from bench.noise import INPUT_NOISE, LATENT_NOISE, LATENT_SHUFFLE, NO_NOISE
 from bench.protocol import Protocol
 
 KINDS = (*LATENT_NOISE, LATENT_SHUFFLE, *INPUT_NOISE)
@@ -65,7 +65,7 @@ class NoiseRobustness(_NoisyLoss):
     """Mean squared error, against the originals, of reconstructions under noise.
 
     In [-1, 1], over the first ``noise_images`` test images, by kind and level; see
-    ``bench.noise``. The kind ``none``, level 0, is the reconstruction without noise.
+    ``bench.metrics.noise``. The kind ``none``, level 0, is the reconstruction without noise.
     """
 
     name = "noise_robustness"
@@ -79,7 +79,7 @@ class NoiseRobustnessToNoiseFree(_NoisyLoss):
     """Mean squared error, against those without noise, of reconstructions under noise.
 
     In [-1, 1], over the first ``noise_images`` test images, by kind and level; see
-    ``bench.noise``. The model's own draws are the same with and without noise.
+    ``bench.metrics.noise``. The model's own draws are the same with and without noise.
     """
 
     name = "noise_robustness_to_noise_free"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from bench.metrics.base import Batch, Facts, Metric, Observation
 from bench.metrics.frechet import moments
+from bench.metrics.metric import Batch, Facts, Metric, Observation
 from bench.metrics.reconstruction import ImageMean, squared_errors
 from bench.metrics.uncertainty import GroupedMoments, interval
 from bench.protocol import Protocol

@@ -19,7 +19,7 @@ from bench.system.checksums import SUMS_FILE, DamagedFileError, SummedFolder, wr
 from bench.system.files import lock, remove_leftovers
 
 if TYPE_CHECKING:
-    from bench.metrics.base import Metric
+    from bench.metrics.metric import Metric
     from bench.plan import Cell
 
 SCHEMA_VERSION = 2

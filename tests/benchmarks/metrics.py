@@ -10,11 +10,11 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from bench.metrics.base import Facts
-from bench.metrics.extractors.base import Extractors, Setting
+from bench.metrics.extractors.extractor import Extractors, Setting
 from bench.metrics.fad import FAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
+from bench.metrics.metric import Facts
 from bench.metrics.neighbours import neighbourhoods
 from bench.protocol import load_protocol
 from bench.system.devices import PeakMemory

@@ -6,7 +6,7 @@ import pytest
 import torchvision
 from PIL import Image
 
-from bench.datasets import images
+from bench.datasets import preprocessing as images
 from bench.datasets.torchvision import CelebA
 from bench.errors import DataUnavailableError
 

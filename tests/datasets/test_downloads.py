@@ -134,7 +134,7 @@ def test_what_is_missing_is_told(tmp_path, protocol, source):
 
 def test_listing_imports_no_torch():
     code = (
-        "import sys, bench.datasets.selection; from pathlib import Path;"
+        "import sys, bench.datasets.resolve; from pathlib import Path;"
         "from bench.datasets.torchvision import CIFAR10, MNIST, CelebA;"
         "[source(Path('none')).missing() for source in (CIFAR10, MNIST, CelebA)];"
         "print({'torch', 'torchvision', 'sklearn'} & set(sys.modules))"

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from bench.datasets.base import Split
-from bench.datasets.images import draw, fingerprint_arrays, fingerprint_files, prepare
+from bench.datasets.dataset import Split
+from bench.datasets.preprocessing import draw, fingerprint_arrays, fingerprint_files, prepare
 from bench.errors import BenchError, DataUnavailableError
 
 

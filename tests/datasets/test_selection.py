@@ -5,7 +5,7 @@ from PIL import Image
 from bench.datasets.arrays import ArrayFile
 from bench.datasets.digits import Digits
 from bench.datasets.folder import ImageFolder
-from bench.datasets.selection import open_dataset
+from bench.datasets.resolve import open_dataset
 from bench.errors import BenchError, UnknownNameError
 
 

@@ -12,7 +12,7 @@ from bench.metrics.activity import (
     FiringRate,
     SaturatedNeurons,
 )
-from bench.metrics.base import Batch, Facts
+from bench.metrics.metric import Batch, Facts
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.spikes import recording

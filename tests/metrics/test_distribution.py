@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import registry
-from bench.metrics.base import Facts
 from bench.metrics.distances import FID, KID, InfiniteFID, InfiniteFIDSlope, OfficialFID, kid_error
-from bench.metrics.extractors.base import Extractor, Extractors, Features, Setting
+from bench.metrics.extractors.extractor import Extractor, Extractors, Features, Setting
 from bench.metrics.feature_pairs import GeneratedFeatures, Spool
 from bench.metrics.frechet import frechet_distance
+from bench.metrics.metric import Facts
 from bench.metrics.neighbours import Coverage, Density, Precision, Recall
 from bench.metrics.scores import InceptionScore, OfficialInceptionScore, split_scores
 from bench.metrics.uncertainty import line, subset_sizes

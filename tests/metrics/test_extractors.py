@@ -16,11 +16,10 @@ from torchvision.models import EfficientNet_B0_Weights, inception_v3
 
 from bench.datasets.batches import to_unit_range
 from bench.errors import SkippedError
-from bench.metrics.base import Facts
 from bench.metrics.distances import FID, KID, CleanFID, OfficialFID
 from bench.metrics.extractors import inception
-from bench.metrics.extractors.base import Extractors, Setting
 from bench.metrics.extractors.efficientnet import EfficientNetLite0
+from bench.metrics.extractors.extractor import Extractors, Setting
 from bench.metrics.extractors.inception import (
     InceptionClean,
     InceptionCleanFloat,
@@ -30,6 +29,7 @@ from bench.metrics.extractors.inception import (
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.metrics.extractors.weights import weight_file
 from bench.metrics.feature_pairs import GeneratedFeatures
+from bench.metrics.metric import Facts
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
 from bench.protocol import load_protocol

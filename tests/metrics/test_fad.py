@@ -16,13 +16,13 @@ from bench.datasets.digits import Digits
 from bench.datasets.torchvision import MNIST, FashionMNIST
 from bench.errors import BenchError, SkippedError
 from bench.metrics import uncertainty
-from bench.metrics.base import Facts
 from bench.metrics.extractors.autoencoder import Autoencoder, OfficialAutoencoder
 from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
-from bench.metrics.extractors.base import Extractors, Setting
+from bench.metrics.extractors.extractor import Extractors, Setting
 from bench.metrics.fad import FAD, InfiniteFAD, OfficialFAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
+from bench.metrics.metric import Facts
 from bench.protocol import load_protocol
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter

@@ -10,7 +10,6 @@ from torch import nn
 
 from bench.evaluation.passes import Passes
 from bench.metrics import latents as latents_module
-from bench.metrics.base import Facts, LatentBatch
 from bench.metrics.latents import (
     BANDWIDTHS,
     LinearProbeAccuracy,
@@ -19,6 +18,7 @@ from bench.metrics.latents import (
     squared_mmd,
     wilson_interval,
 )
+from bench.metrics.metric import Facts, LatentBatch
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.system.progress import WorkReporter

@@ -16,7 +16,7 @@ from baselines.ann_vae import ANNVAE
 from baselines.esvae import ESVAE
 from baselines.fsvae import FSVAE
 from baselines.neurons.reference import ReferenceLIF
-from bench.metrics.base import Batch, Facts
+from bench.metrics.metric import Batch, Facts
 from bench.metrics.operations import (
     DenseOperations,
     EffectiveACs,

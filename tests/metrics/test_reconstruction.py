@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 from sklearn.datasets import load_sample_image
 
-from bench.metrics.base import Batch, Facts
+from bench.metrics.metric import Batch, Facts
 from bench.metrics.reconstruction import (
     PSNR,
     SSIM,

@@ -7,10 +7,8 @@ from torch import nn
 import bench
 from bench.datasets.batches import to_unit_range
 from bench.evaluation.passes import Passes
-from bench.metrics.base import Batch, Facts
-from bench.metrics.robustness import NoiseRobustness, NoiseRobustnessToNoiseFree
-from bench.model import GenerativeModel
-from bench.noise import (
+from bench.metrics.metric import Batch, Facts
+from bench.metrics.noise import (
     INPUT_NOISE,
     LATENT_NOISE,
     LATENT_SHUFFLE,
@@ -21,6 +19,8 @@ from bench.noise import (
     salt_and_pepper,
     shuffle,
 )
+from bench.metrics.robustness import NoiseRobustness, NoiseRobustnessToNoiseFree
+from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.system.progress import WorkReporter
 from bench.training.loop import TrainingRecord

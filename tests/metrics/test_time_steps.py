@@ -9,9 +9,9 @@ from torch import nn
 from bench import registry
 from bench.datasets.batches import to_unit_range
 from bench.evaluation.passes import Passes
-from bench.metrics.base import Facts
-from bench.metrics.extractors.base import Extractor, Extractors, Features, Setting
+from bench.metrics.extractors.extractor import Extractor, Extractors, Features, Setting
 from bench.metrics.frechet import frechet_distance, moments
+from bench.metrics.metric import Facts
 from bench.metrics.time_steps import FrechetDistanceByTimeStep, ReconstructionLossByTimeStep
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol

@@ -18,7 +18,7 @@ from bench.metrics.extractors.autoencoder_training import (
     trained_autoencoder,
     weights_sha256,
 )
-from bench.metrics.extractors.base import Features, Setting, TrainedExtractor
+from bench.metrics.extractors.extractor import Features, Setting, TrainedExtractor
 from bench.protocol import Protocol
 
 OFFICIAL_GENERATED_BATCH = 128

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import BenchError
-from bench.metrics.extractors.base import Setting
+from bench.metrics.extractors.extractor import Setting
 from bench.system.files import file_sha256
 
 

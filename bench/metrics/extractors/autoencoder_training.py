@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bench.datasets.batches import training_batches
 from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
-from bench.metrics.extractors.base import Setting
-from bench.metrics.extractors.cache import alone, entry_folder
+from bench.metrics.extractors.extractor import Setting
+from bench.metrics.extractors.feature_cache import alone, entry_folder
 from bench.system.files import atomic, write_json
 from bench.system.random_state import preserved_randomness
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.errors import SkippedError
-from bench.metrics.extractors.base import Extractor, Features, Setting
+from bench.metrics.extractors.extractor import Extractor, Features, Setting
 from bench.metrics.extractors.inception import load_weights
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.system.files import file_sha256

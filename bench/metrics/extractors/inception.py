@@ -20,7 +20,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 from torchvision.models import Inception_V3_Weights, inception_v3
 
 from bench.errors import SkippedError, one_line
-from bench.metrics.extractors.base import Extractor, Features, Setting
+from bench.metrics.extractors.extractor import Extractor, Features, Setting
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.metrics.extractors.weights import weight_file
 from bench.system.files import file_sha256

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench import registry
 from bench.datasets.arrays import ArrayFile
-from bench.datasets.base import Dataset, Variant
+from bench.datasets.dataset import Dataset, Variant
 from bench.datasets.folder import ImageFolder
 from bench.errors import BenchError
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from bench.metrics.extractors.base import Extractors, Features
+from bench.metrics.extractors.extractor import Extractors, Features
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.protocol import Protocol
 from bench.recording.spikes import LayerActivity

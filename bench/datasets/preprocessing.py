@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.datasets.base import Dataset, DatasetInfo, ImageData, Split, Variant
+from bench.datasets.dataset import Dataset, DatasetInfo, ImageData, Split, Variant
 from bench.errors import BenchError, DataUnavailableError
 from bench.protocol import Protocol
 

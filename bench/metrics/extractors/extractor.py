@@ -11,7 +11,7 @@ from torch import Tensor
 from bench import registry
 from bench.datasets.batches import evaluation_batches
 from bench.errors import SkippedError
-from bench.metrics.extractors.cache import cached_features
+from bench.metrics.extractors.feature_cache import cached_features
 from bench.protocol import Protocol
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter

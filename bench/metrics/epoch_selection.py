@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from bench.metrics.base import Facts, Metric, Observation
+from bench.metrics.metric import Facts, Metric, Observation
 
 
 class _SelectionGain(Metric):
