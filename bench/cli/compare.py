@@ -70,7 +70,7 @@ def command(
     from rich.console import Console
 
     from bench.comparison import Policy, compare
-    from bench.comparison.terminal import print_comparison
+    from bench.comparison.output.console import print_comparison
     from bench.store.run_directory import load_results
 
     tables = load_results(run), load_results(reference)
@@ -110,18 +110,18 @@ def _gauges(run: Path, reference: Path, rows: "Iterable[pd.DataFrame]") -> "dict
 
 def _text(comparison: "Comparison", form: str, everything: bool) -> str:
     if form == "md":
-        from bench.comparison.markdown import to_markdown
+        from bench.comparison.output.markdown import to_markdown
 
         return to_markdown(comparison, everything)
     if form == "junit":
-        from bench.comparison.junit import to_junit
+        from bench.comparison.output.junit import to_junit
 
         return to_junit(comparison)
     import io
 
     from rich.console import Console
 
-    from bench.comparison.terminal import print_comparison
+    from bench.comparison.output.console import print_comparison
 
     text = io.StringIO()
     print_comparison(comparison, Console(file=text, width=PLAIN_WIDTH), everything)

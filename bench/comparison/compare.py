@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from bench.comparison.differences import incomparable
+from bench.comparison.explanations import explain
 from bench.comparison.failures import without_values
 from bench.comparison.pairing import CELL, SIDES, newest_cells, pair_cells
 from bench.comparison.policy import DEFAULT_TOLERANCE, Policy
 from bench.comparison.statistics import judge, summarise
-from bench.comparison.words import explain
 
 OBSERVATION = [
     *CELL,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.comparison import Policy, compare, declared
-from bench.comparison.junit import to_junit
-from bench.comparison.markdown import to_markdown
+from bench.comparison.output.junit import to_junit
+from bench.comparison.output.markdown import to_markdown
 from bench.store.run_directory import RunDirectory, frame, load_results
 
 CELLS, SEEDS = 200, 5

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.comparison.compare import Comparison
-from bench.comparison.summary import Section, counts_line, sections, verdict_line
+from bench.comparison.output.sections import Section, counts_line, sections, verdict_line
 
 STYLES = {0: "bold green", 1: "bold red", 3: "bold yellow"}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.comparison.compare import COMPARED, Comparison
-from bench.comparison.summary import cell_names, number, observation_name
+from bench.comparison.output.sections import cell_names, number, observation_name
 
 # What XML 1.0 has no way to write.
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

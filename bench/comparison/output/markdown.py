@@ -4,7 +4,7 @@ import html
 import re
 
 from bench.comparison.compare import Comparison
-from bench.comparison.summary import Line, Section, counts_line, sections, verdict_line
+from bench.comparison.output.sections import Line, Section, counts_line, sections, verdict_line
 
 SIGNS = {0: "✅", 1: "❌", 3: "⚠️"}
 MOST_LINES = 200
