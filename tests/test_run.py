@@ -19,7 +19,7 @@ from sklearn.svm import SVC
 
 import bench
 from bench import registry
-from bench.cli.summary import print_summary
+from bench.report.run_summary import print_summary
 from bench.store.run_directory import SCHEMA
 
 AUTOENCODER = "fad_autoencoder"

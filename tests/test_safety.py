@@ -11,7 +11,7 @@ from tiny import TINY
 
 import bench
 from bench.datasets.torchvision import CIFAR10, FashionMNIST
-from bench.report.page import write_html
+from bench.report.page.write import write_html
 from bench.system.checksums import SummedFolder
 from bench.system.network import confidential
 

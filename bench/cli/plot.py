@@ -11,7 +11,7 @@ from bench.errors import BenchError, UnknownNameError
 
 if TYPE_CHECKING:
     from bench.report.plots import Plot
-    from bench.report.run import Run
+    from bench.report.run_reader import Run
 
 FORMATS = ("png", "svg")
 EXIT_NOTHING = 1
@@ -41,7 +41,7 @@ def command(
     bench plot DIR samples --where backend=fused,torch --where dataset=mnist
     """
     from bench.report.plots import PLOTS
-    from bench.report.run import Run
+    from bench.report.run_reader import Run
 
     run = Run(run_directory, conditions)
     known = {plot.name: plot for plot in PLOTS}

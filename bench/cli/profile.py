@@ -49,7 +49,7 @@ def command(file_format: str, **asked: Any) -> int:
 
 
 def _print(rows: "pd.DataFrame", file_format: str) -> None:
-    from bench.cli import profile_tables
+    from bench.report import profile_tables
 
     match file_format:
         case "csv":

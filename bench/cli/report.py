@@ -26,7 +26,7 @@ def command(directory: Path, file_format: str, out: Path | None) -> None:
     Summary, warnings where rows are not comparable, tables, plots, images, provenance, and why
     numbers are missing. The HTML file needs no network and opens from disk.
     """
-    from bench.report.page import WRITERS
+    from bench.report.page.write import WRITERS
 
     written = WRITERS[file_format](directory, out)
     click.echo(f"Report: {written}")

@@ -88,7 +88,7 @@ def command(seeds: str | None, strict: bool, dry_run: bool, **asked: Any) -> int
     if dry_run:
         _print_plan(job, console)
         return 0
-    from bench.cli.summary import print_summary
+    from bench.report.run_summary import print_summary
     from bench.system.progress import reporting
 
     with reporting(console) as reporter:

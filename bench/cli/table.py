@@ -27,7 +27,7 @@ def command(name: str, run: Path, form: str, out: Path | None) -> None:
     spread over seeds, the difference, whether the protocols agree, and, where ours is missing,
     what to run.
     """
-    from bench.report.tables import paper_table, render
+    from bench.report.papers.paper_table import paper_table, render
     from bench.store.run_directory import load_results
     from bench.system.files import atomic
 

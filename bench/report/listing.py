@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.report.markdown import pipe_table
 from bench.report.numbers import number
-from bench.report.selection import check_column, none_met, select
+from bench.report.query import check_column, none_met, select
 from bench.store.run_directory import load_results
 
 COLUMNS = ("model", "backend", "dataset", "seed", "metric", "split", "value", "n")

@@ -11,7 +11,7 @@ from page_runs import ODD, SCRIPT, failed, row, write_run
 
 from bench.report.comparability import warnings
 from bench.report.numbers import number, with_interval
-from bench.report.page import write_html
+from bench.report.page.write import write_html
 from bench.store.run_directory import frame
 
 ORDER = ["Summary", "Warnings", "Tables", "Plots", "Images", "Provenance", "Missing numbers"]

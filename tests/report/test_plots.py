@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench.report.plots import PLOTS, render
 from bench.report.plots.style import COLOURS, looks
-from bench.report.run import Run
+from bench.report.run_reader import Run
 from bench.store.run_directory import SCHEMA, frame
 
 PLOT = {plot.name: plot for plot in PLOTS}

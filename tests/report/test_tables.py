@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from bench.protocol import load_protocol
 from bench.registry import metrics, models
-from bench.report.published import ANSWERS, published, published_tables
-from bench.report.tables import COLUMNS, FORMATS, paper_table, render
+from bench.report.papers.paper_table import COLUMNS, FORMATS, paper_table, render
+from bench.report.papers.published import ANSWERS, published, published_tables
 from bench.store.run_directory import CellFolder, RunDirectory, frame, load_results
 
 TABLES = ["esvae-table-1", "fsvae-cost", "fsvae-table-1"]
@@ -479,7 +479,7 @@ def test_an_output_that_cannot_be_written_is_one_line(bench_cli, run_directory):
 
 
 def test_tables_import_no_torch():
-    code = "import bench.report.tables, sys; sys.exit('torch' in sys.modules)"
+    code = "import bench.report.papers.paper_table, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -493,7 +493,7 @@ def test_a_wheel_carries_the_published_numbers(tmp_path, run_directory):
         names = [name for name in archive.namelist() if "published/" in name]
     assert sorted(names) == [f"bench/report/published/{name}.csv" for name in TABLES]
     code = (
-        "import bench.report.published as p, json;"
+        "import bench.report.papers.published as p, json;"
         "print(json.dumps([p.__file__, [len(p.published(n)) for n in p.published_tables()]]))"
     )
     done = subprocess.run(

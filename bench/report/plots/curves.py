@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.plots.selection import names_of
+from bench.report.plots.plot_data import names_of
 from bench.report.plots.style import GREY, Look, entry, legend, legend_height, looks
-from bench.report.run import Run
+from bench.report.run_reader import Run
 
 CROWDED = 12
 """So many curves at most in a panel; beyond, each backend has panels of its own."""

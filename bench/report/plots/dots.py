@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from bench.report.plots.selection import SEED, drawn, records
+from bench.report.plots.plot_data import SEED, drawn, records
 from bench.report.plots.style import Look
 
 

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.plots.base import Plot, unmeasured
 from bench.report.plots.curves import Curves, by_crowd, where
-from bench.report.plots.selection import drawn, measured, panels, records, with_means
+from bench.report.plots.plot import Plot, unmeasured
+from bench.report.plots.plot_data import drawn, measured, panels, records, with_means
 from bench.report.plots.style import GREY, WIDTH, axis_label, grid, plain, wrapped
-from bench.report.run import Run
+from bench.report.run_reader import Run
 
 METRICS = ["noise_robustness", "noise_robustness_to_noise_free"]
 NONE = "none"

@@ -5,9 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.plots.base import Plot, unmeasured
 from bench.report.plots.dots import dots
-from bench.report.plots.selection import measured, names_of, panels, with_means
+from bench.report.plots.plot import Plot, unmeasured
+from bench.report.plots.plot_data import measured, names_of, panels, with_means
 from bench.report.plots.style import (
     Look,
     axis_label,
@@ -20,7 +20,7 @@ from bench.report.plots.style import (
     plain,
     wrapped,
 )
-from bench.report.run import Run
+from bench.report.run_reader import Run
 
 METRIC = "firing_rate"
 SPLITS = ("test", "generated")

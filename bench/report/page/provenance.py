@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.report.sortable import Column, Entry, Table, count
+from bench.report.page.sortable_table import Column, Entry, Table, count
 from bench.store.run_directory import RUN_FILE
 
 Record = Mapping[str, Any]

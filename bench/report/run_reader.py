@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.report.selection import none_met, select
+from bench.report.query import none_met, select
 from bench.store.run_directory import load_results
 
 TRAINING_FILE = "training.json"
@@ -50,7 +50,7 @@ class Run:
 
         Args:
             path: the run directory.
-            where: conditions as :func:`bench.report.selection.select` takes them; cells without a
+            where: conditions as :func:`bench.report.query.select` takes them; cells without a
                 row that meets them are left out.
         """
         self.path = Path(path)

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.report.plots.base import Plot, without_file
 from bench.report.plots.mosaic import GAP, Shape, Tile, show
-from bench.report.plots.selection import contexts, labels, panels, records
+from bench.report.plots.plot import Plot, without_file
+from bench.report.plots.plot_data import contexts, labels, panels, records
 from bench.report.plots.style import WIDTH, grid, wrapped
-from bench.report.run import IMAGES_FILE, Arrays, Run
+from bench.report.run_reader import IMAGES_FILE, Arrays, Run
 
 INPUT = "input"
 NAME_INCHES = 1.6

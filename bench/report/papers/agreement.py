@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.protocol import Protocol, load_protocol
-from bench.report.published import Answer
+from bench.report.papers.published import Answer
 from bench.store.run_directory import INCOMPLETE
 
 NO_BACKEND = "torch"
@@ -20,7 +20,7 @@ def differences(number: Number, answer: Answer, found: Mapping[str, Any]) -> Ite
     """What keeps ours from being measured as the published number was, in words.
 
     Args:
-        number: a row of :func:`bench.report.published.published`.
+        number: a row of :func:`bench.report.papers.published.published`.
         answer: our side of its metric.
         found: of our rows ``status``, ``protocol``, ``protocol_hash`` and ``dataset_variant``; if
             they have a value also ``epoch_selection``, ``extractor`` and ``images``.

@@ -6,11 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.plots.base import Plot, unmeasured
 from bench.report.plots.curves import Curves, by_crowd, where
-from bench.report.plots.selection import drawn, measured, panels, with_means
+from bench.report.plots.plot import Plot, unmeasured
+from bench.report.plots.plot_data import drawn, measured, panels, with_means
 from bench.report.plots.style import axis_label, blank, grid, wrapped
-from bench.report.run import Run
+from bench.report.run_reader import Run
 
 KEEP = [
     "metric", "split", "context", "unit", "higher_is_better", "label", "model", "model_version",

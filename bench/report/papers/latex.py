@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from bench.report.view import Note, View
+from bench.report.papers.paper_view import Note, View
 
 SPECIAL = {
     "\\": r"\textbackslash{}",

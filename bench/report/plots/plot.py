@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.report.plots.style import lay_out, style
-from bench.report.run import Run
+from bench.report.run_reader import Run
 
 
 class Plot(ABC):

@@ -6,15 +6,15 @@ from html import escape
 import pandas as pd
 
 from bench.errors import UnknownNameError
-from bench.report.latex import latex
-from bench.report.terminal import terminal
-from bench.report.view import Note, View, view
+from bench.report.papers.latex import latex
+from bench.report.papers.paper_view import Note, View, view
+from bench.report.papers.terminal import terminal
 
 CSV = "csv"
 
 
 def render(table: pd.DataFrame, format: str = "terminal") -> str:
-    """A table of :func:`bench.report.tables.paper_table` as text.
+    """A table of :func:`bench.report.papers.paper_table.paper_table` as text.
 
     Args:
         table: the frame.

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.report.view import View
+from bench.report.papers.paper_view import View
 
 HEADINGS = {
     "published": "paper",

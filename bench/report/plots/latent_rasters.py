@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.plots.base import Plot, without_file
-from bench.report.plots.selection import contexts, labels, panels
+from bench.report.plots.plot import Plot, without_file
+from bench.report.plots.plot_data import contexts, labels, panels
 from bench.report.plots.style import WIDTH, blank, grid, wrapped
-from bench.report.run import SPIKES_FILE, Run
+from bench.report.run_reader import SPIKES_FILE, Run
 
 LATENTS = ("posterior", "prior")
 PAIRS = 3

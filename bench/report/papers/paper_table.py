@@ -1,6 +1,6 @@
 """Tables of papers: what they print, beside what a run measured.
 
-``paper_table`` gives a tidy frame, ``render`` (of ``bench.report.rendering``) the text of it.
+``paper_table`` gives a tidy frame, ``render`` (of ``bench.report.papers.rendering``) the text of it.
 """
 
 import os
@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.agreement import command, differences, worth_running
-from bench.report.published import ANSWERS, Answer, published
-from bench.report.rendering import FORMATS, render
+from bench.report.papers.agreement import command, differences, worth_running
+from bench.report.papers.published import ANSWERS, Answer, published
+from bench.report.papers.rendering import FORMATS, render
 from bench.store.aggregation import across_seeds, whole_models
 
 __all__ = ["COLUMNS", "FORMATS", "paper_table", "render"]
@@ -71,7 +71,7 @@ def paper_table(name: str, rows: pd.DataFrame, out: str | os.PathLike[str] = "DI
     """A paper's table, with ours beside each published number.
 
     Args:
-        name: of the table, see :func:`bench.report.published.published_tables`.
+        name: of the table, see :func:`bench.report.papers.published.published_tables`.
         rows: of a run, as :func:`bench.load_results` gives them.
         out: the run directory, for the commands that fill missing cells.
 

@@ -10,14 +10,15 @@ from typing import Any
 import jinja2
 
 from bench.errors import BenchError
-from bench.report import figures, outcomes, overview
 from bench.report.comparability import Warning, warnings
-from bench.report.figures import Drawn, File, Grids
 from bench.report.markdown import escaped
-from bench.report.papers import paper_tables
-from bench.report.provenance import Provenance, provenance
-from bench.report.run import Run
-from bench.report.sortable import Table
+from bench.report.page.figures import Drawn, File, Grids
+from bench.report.page.paper_tables import paper_tables
+from bench.report.page.provenance import Provenance, provenance
+from bench.report.page.sortable_table import Table
+from bench.report.page.write import figures, outcomes
+from bench.report.page.write import metric_tables as overview
+from bench.report.run_reader import Run
 from bench.system.files import atomic
 
 NO_ROWS = "This run has no rows yet."

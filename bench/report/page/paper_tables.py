@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.published import published_tables
-from bench.report.sortable import Column, Entry, Table
-from bench.report.tables import paper_table
-from bench.report.view import View, view
+from bench.report.page.sortable_table import Column, Entry, Table
+from bench.report.papers.paper_table import paper_table
+from bench.report.papers.paper_view import View, view
+from bench.report.papers.published import published_tables
 
 NUMERIC = {
     "published": "published",

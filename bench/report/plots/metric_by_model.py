@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.plots.base import Plot, unmeasured
 from bench.report.plots.dots import dots
-from bench.report.plots.selection import measured, names_of, panels, with_means
+from bench.report.plots.plot import Plot, unmeasured
+from bench.report.plots.plot_data import measured, names_of, panels, with_means
 from bench.report.plots.style import (
     Look,
     axis_label,
@@ -21,7 +21,7 @@ from bench.report.plots.style import (
     looks,
     wrapped,
 )
-from bench.report.run import Run
+from bench.report.run_reader import Run
 from bench.store.aggregation import whole_models
 
 HEADLINE = {

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.run import Run
+from bench.report.run_reader import Run
 from bench.store.aggregation import across_seeds
 
 CONTEXT = [

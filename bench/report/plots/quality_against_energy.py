@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.plots.base import Plot, unmeasured
 from bench.report.plots.curves import Curves
-from bench.report.plots.selection import SEED, drawn, measured, panels, records, with_means
+from bench.report.plots.plot import Plot, unmeasured
+from bench.report.plots.plot_data import SEED, drawn, measured, panels, records, with_means
 from bench.report.plots.style import (
     FILLS,
     GREY,
@@ -23,7 +23,7 @@ from bench.report.plots.style import (
     log_if_wide,
     wrapped,
 )
-from bench.report.run import Run
+from bench.report.run_reader import Run
 from bench.store.aggregation import whole_models
 
 QUALITY = {"reconstruction_loss": "test", "fad": "generated", "fid": "generated"}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.report.comparability import INCOMPLETE
-from bench.report.overview import cell_statuses
-from bench.report.sortable import Column, Entry, Table, count
+from bench.report.page.metric_tables import cell_statuses
+from bench.report.page.sortable_table import Column, Entry, Table, count
 
 SHOWN = 3
 

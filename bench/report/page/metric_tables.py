@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.numbers import with_interval
-from bench.report.sortable import Column, Entry, Table, count, measured, word
+from bench.report.page.sortable_table import Column, Entry, Table, count, measured, word
 from bench.store.aggregation import across_seeds, whole_models
 
 # What tells settings of the same model, backend and dataset apart; shown where it does.

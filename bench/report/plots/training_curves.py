@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.plots.base import Plot, without_file
 from bench.report.plots.curves import Curves, by_crowd, where
-from bench.report.plots.selection import contexts, labels, panels
+from bench.report.plots.plot import Plot, without_file
+from bench.report.plots.plot_data import contexts, labels, panels
 from bench.report.plots.style import LOWER, WIDTH, blank, grid, log_if_wide, wrapped
-from bench.report.run import TRAINING_FILE, Run
+from bench.report.run_reader import TRAINING_FILE, Run
 
 FIRST = ("reconstruction_loss", "loss")
 MARKERS_A_CURVE = 8

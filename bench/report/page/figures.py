@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report.plots import PLOTS, render
-from bench.report.run import Run
+from bench.report.run_reader import Run
 
 # An SVG above this is drawn as PNG, data above it is compressed: a report is to stay a small file.
 LARGE_SVG = 300_000

@@ -59,7 +59,7 @@ class View:
 
 
 def view(table: pd.DataFrame) -> View:
-    """What :func:`bench.report.tables.paper_table` gave, for a reader."""
+    """What :func:`bench.report.papers.paper_table.paper_table` gave, for a reader."""
     numbers: dict[Note, int] = {}
     lines = []
     for row in table.to_dict("records"):
