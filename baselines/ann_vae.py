@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.convolutions import Downsampling, Upsampling
 from baselines.divergences import elbo_weight, gaussian_kl
+from baselines.fused.synapses import Downsampling, Upsampling
 from baselines.networks import (
     SMALLEST_MAP,
     convolution_channels,

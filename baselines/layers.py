@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.neurons.deferred import Spikes, Weighted, bytes_of
+from baselines.fused.lazy_tensors import Spikes, Weighted, bytes_of
 from bench.model import SpikingNeuron
 
 EPSILON = 1e-5
@@ -155,7 +155,7 @@ class _WeightedSum(torch.autograd.Function):
         ctx.weights, ctx.dtype = weights, spikes.dtype
         ctx.in_bytes = isinstance(spikes, Spikes) or spikes.dtype == torch.uint8
         if ctx.in_bytes:
-            from baselines.neurons import fused_cpu
+            from baselines.fused.cpu import lif as fused_cpu
 
             return fused_cpu.weighted_sum(bytes_of(spikes), torch.tensor(weights, dtype=dtype))
         total = torch.zeros_like(spikes[0], dtype=dtype)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from baselines.convolutions import Downsampling, SpikeLinear, Upsampling
+from baselines.fused.synapses import Downsampling, SpikeLinear, Upsampling
 from baselines.layers import (
     DirectCodingLayer,
     MembraneReadout,

@@ -9,9 +9,9 @@ from itertools import product
 
 import torch
 
-from baselines.neurons import fused_cuda
-from baselines.neurons.constants import LIFConstants
-from baselines.neurons.reference import ReferenceLIF
+from baselines.backends.reference import ReferenceLIF
+from baselines.fused import cuda as fused_cuda
+from baselines.fused.cpu.lif_constants import LIFConstants
 from bench.model import SurrogateWindow
 
 DECAY, THRESHOLD = 0.25, 0.2

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.convolutions import Downsampling, Upsampling
+from baselines.fused.cpu.packed_spikes import Bits, Words, words_of
+from baselines.fused.synapses import Downsampling, Upsampling
 from baselines.layers import MembraneReadout, SpikingLayer, TimeDependentBatchNorm
 from baselines.networks import to_image
-from baselines.neurons.bits import Bits, Words, words_of
 from bench.model import SurrogateWindow, carrying_state
 from bench.registry import backends
 

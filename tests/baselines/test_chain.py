@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.convolutions import SpikeLinear
+from baselines.fused.cpu.linear_sequence import Chain
+from baselines.fused.synapses import SpikeLinear
 from baselines.layers import SpikingLayer, TimeDependentBatchNorm
-from baselines.neurons.chain import Chain
 from bench.model import SurrogateWindow, carrying_state
 from bench.registry import backends
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from baselines.neurons.deferred import Spikes, Weighted, bytes_of, computed
+from baselines.fused.lazy_tensors import Spikes, Weighted, bytes_of, computed
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.convolutions import Downsampling, SpikeLinear, Upsampling
+from baselines.fused.lazy_tensors import Spikes
+from baselines.fused.synapses import Downsampling, SpikeLinear, Upsampling
 from baselines.layers import DirectCodingLayer, SpikingLayer, TimeDependentBatchNorm
-from baselines.neurons.deferred import Spikes
 from bench.model import SurrogateWindow, carrying_state
 from bench.registry import backends
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from baselines.convolutions import Downsampling
+from baselines.fused.synapses import Downsampling
 from baselines.layers import DirectCodingLayer, SpikingLayer, TimeDependentBatchNorm
 from bench.model import SurrogateWindow
 from bench.registry import backends
@@ -22,7 +22,7 @@ triton = pytest.importorskip("triton", reason="PyTorch comes without Triton here
 
 import fused_cuda_cases  # noqa: E402
 
-from baselines.neurons import fused_cuda  # noqa: E402
+from baselines.fused import cuda as fused_cuda  # noqa: E402
 
 SCRIPT = Path(fused_cuda_cases.__file__)
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

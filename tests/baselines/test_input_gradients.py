@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.convolutions import Downsampling, Upsampling
-from baselines.neurons.input_gradients import are_faster, convolution_gradient
+from baselines.fused.cpu.input_gradients import are_faster, convolution_gradient
+from baselines.fused.synapses import Downsampling, Upsampling
 
 RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-13}
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.convolutions import Downsampling, Upsampling
+from baselines.fused.synapses import Downsampling, Upsampling
 from baselines.layers import (
     DirectCodingLayer,
     MembraneReadout,

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.neurons import lookup, weight_gradients
+from baselines.fused.cpu import lookup, weight_gradients
 
 DTYPES = {torch.float64: 1e-13, torch.float32: 1e-5}
 

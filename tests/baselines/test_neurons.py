@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.neurons.surrogate import RectangularSurrogate
+from baselines.backends.surrogate import RectangularSurrogate
 from bench.model import SurrogateWindow, carrying_state
 
 WINDOWS = {

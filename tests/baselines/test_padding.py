@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baselines.neurons.lanes import CACHE_LINE
-from baselines.neurons.padding import padded, unwritten
+from baselines.fused.cpu.aligned_memory import padded, unwritten
+from baselines.fused.cpu.simd import CACHE_LINE
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.uint8]
 
@@ -19,7 +19,7 @@ REPEATED = """
 import torch
 from bench.system.memory import keep_freed_memory
 from bench.system.devices import PeakMemory
-from baselines.neurons.padding import unwritten
+from baselines.fused.cpu.aligned_memory import unwritten
 assert keep_freed_memory()
 memory = PeakMemory(torch.device("cpu"))
 before = memory.bytes()

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.neurons.reference import ReferenceLIF
+from baselines.backends.reference import ReferenceLIF
 from bench.metrics.activity import (
     ActivationSparsity,
     DeadNeurons,

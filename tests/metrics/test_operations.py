@@ -13,9 +13,9 @@ from spikingjelly.activation_based.op_counter import (
 from torch import nn
 
 from baselines.ann_vae import ANNVAE
+from baselines.backends.reference import ReferenceLIF
 from baselines.esvae import ESVAE
 from baselines.fsvae import FSVAE
-from baselines.neurons.reference import ReferenceLIF
 from bench.metrics.metric import Batch, Facts
 from bench.metrics.operations import (
     DenseOperations,

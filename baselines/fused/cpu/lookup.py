@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.neurons import linear_kernels, lookup_kernels
-from baselines.neurons.bits import Bits, Words, words_of
-from baselines.neurons.compiled import PIECES
-from baselines.neurons.connections import Connections, connections
-from baselines.neurons.constants import LIFConstants
-from baselines.neurons.deferred import Deferred, channels_last
-from baselines.neurons.lanes import LANES
-from baselines.neurons.lookup_kernels import GROUP, TOGETHER
-from baselines.neurons.padding import padded, unwritten
+from baselines.fused.cpu import linear_kernels, lookup_kernels
+from baselines.fused.cpu.aligned_memory import padded, unwritten
+from baselines.fused.cpu.connectivity import Connections, connections
+from baselines.fused.cpu.lif_constants import LIFConstants
+from baselines.fused.cpu.lif_kernels import PIECES
+from baselines.fused.cpu.lookup_kernels import GROUP, TOGETHER
+from baselines.fused.cpu.packed_spikes import Bits, Words, words_of
+from baselines.fused.cpu.simd import LANES
+from baselines.fused.lazy_tensors import Deferred, channels_last
 
 aten = torch.ops.aten
 # Images whose currents are summed side by side.

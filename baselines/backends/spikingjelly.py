@@ -6,7 +6,7 @@ import torch
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor
 
-from baselines.neurons.surrogate import RectangularSurrogate
+from baselines.backends.surrogate import RectangularSurrogate
 from bench.model import SpikingNeuron, SurrogateWindow
 
 

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from baselines.neurons.constants import LIFConstants
+from baselines.fused.cpu.lif_constants import LIFConstants
 
 # 16 bytes of float32 for each thread of a program: the widest load.
 BLOCK = 512

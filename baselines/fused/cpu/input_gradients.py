@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.neurons import dense_kernels
-from baselines.neurons.connections import connections
-from baselines.neurons.dense_kernels import IMAGES
-from baselines.neurons.lanes import CACHE_LINE, LANES
-from baselines.neurons.padding import unwritten
+from baselines.fused.cpu import input_gradient_kernels as dense_kernels
+from baselines.fused.cpu.aligned_memory import unwritten
+from baselines.fused.cpu.connectivity import connections
+from baselines.fused.cpu.input_gradient_kernels import IMAGES
+from baselines.fused.cpu.simd import CACHE_LINE, LANES
 
 # Bytes of what a band's sums are computed from: they stay in a core's second cache, beside weights.
 NEAR = 2**18

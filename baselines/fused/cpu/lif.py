@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.neurons import backward_kernels, compiled
-from baselines.neurons.bits import Bits
-from baselines.neurons.constants import LIFConstants
-from baselines.neurons.deferred import Spikes, Weighted, computed
-from baselines.neurons.lanes import LANES
-from baselines.neurons.padding import padded, unwritten
+from baselines.fused.cpu import lif_backward_kernels as backward_kernels
+from baselines.fused.cpu import lif_kernels as compiled
+from baselines.fused.cpu.aligned_memory import padded, unwritten
+from baselines.fused.cpu.lif_constants import LIFConstants
+from baselines.fused.cpu.packed_spikes import Bits
+from baselines.fused.cpu.simd import LANES
+from baselines.fused.lazy_tensors import Spikes, Weighted, computed
 
 CHANNELS = 2
 TILE = 1024

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 
-from baselines.neurons.deferred import Spikes, bytes_of
+from baselines.fused.lazy_tensors import Spikes, bytes_of
 
 _STRIDE, _PADDING, _DILATION, _NONE = [2, 2], [1, 1], [1, 1], [0, 0]
 # A table costs more than it saves for fewer pixels, or for gradients of fewer rows.
@@ -29,7 +29,7 @@ class SpikeLinear(nn.Linear):
             return _Connection.apply(input, self.weight, self.bias)
         if input.dtype != torch.uint8:
             return super().forward(input)
-        from baselines.neurons import lookup
+        from baselines.fused.cpu import lookup
 
         return lookup.connect(input, self.weight, self.bias, rounded)
 
@@ -80,12 +80,12 @@ def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
 
 
 def _of_bytes(spikes: Tensor, weight: Tensor, bias: Any, transposed: bool) -> Tensor:
-    """The currents, perhaps not computed yet; see :class:`baselines.neurons.lookup.Currents`."""
+    """The currents, perhaps not computed yet; see :class:`baselines.fused.cpu.lookup.Currents`."""
     rounded = torch.is_autocast_enabled("cpu")
     if not _worth_a_table(spikes):
         dtype = torch.bfloat16 if rounded else weight.dtype
         return _dense(spikes.to(dtype), weight.to(dtype), bias.to(dtype), transposed)
-    from baselines.neurons import lookup
+    from baselines.fused.cpu import lookup
 
     return lookup.convolve(spikes, weight, bias, transposed, rounded)
 
@@ -130,7 +130,7 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_input = _input_gradient(gradient, weight, ctx.transposed)
         if _worth_a_table(input) and weight.dtype != torch.bfloat16:
-            from baselines.neurons import weight_gradients
+            from baselines.fused.cpu import weight_gradients
 
             of_weight, of_bias = weight_gradients.convolution_gradients(
                 input, gradient, ctx.transposed
@@ -145,7 +145,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def _input_gradient(gradient: Tensor, weight: Tensor, transposed: bool) -> Tensor:
-    from baselines.neurons import input_gradients
+    from baselines.fused.cpu import input_gradients
 
     if input_gradients.are_faster(gradient, weight, transposed):
         return input_gradients.convolution_gradient(gradient, weight, transposed)
@@ -164,7 +164,7 @@ class _Connection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: Spikes, weight: Tensor, bias: Tensor) -> Tensor:
-        from baselines.neurons import lookup
+        from baselines.fused.cpu import lookup
 
         ctx.save_for_backward(input.fired, weight)
         return lookup.connect(input.fired, weight, bias)
@@ -175,6 +175,6 @@ class _Connection(torch.autograd.Function):
         of_input = gradient @ weight if ctx.needs_input_grad[0] else None
         if len(spikes) < ROWS_WORTH_LOOKING_BACK:
             return of_input, gradient.T @ spikes.to(gradient.dtype), gradient.sum(0)
-        from baselines.neurons import weight_gradients
+        from baselines.fused.cpu import weight_gradients
 
         return of_input, *weight_gradients.linear_gradients(spikes, gradient)

@@ -9,15 +9,15 @@ from typing import Any
 import numba
 import numpy as np
 
-from baselines.neurons.compiled import PIECES, Kernel
-from baselines.neurons.lanes import CACHE_LINE, LANES, item, load, plus, spread, store, with_bit
-from baselines.neurons.lookup_kernels import (
+from baselines.fused.cpu.lif_kernels import PIECES, Kernel
+from baselines.fused.cpu.lookup_kernels import (
     GROUP,
     PATTERNS,
     TOGETHER,
     add_together,
     tabulate_four,
 )
+from baselines.fused.cpu.simd import CACHE_LINE, LANES, item, load, plus, spread, store, with_bit
 
 # Of which the gradients are read at a time, as they lie in memory.
 PIXELS = 8

@@ -4,8 +4,8 @@ from typing import Any
 
 import numba
 
-from baselines.neurons.compiled import Kernel
-from baselines.neurons.lanes import (
+from baselines.fused.cpu.lif_kernels import Kernel
+from baselines.fused.cpu.simd import (
     LANES,
     bits,
     item,

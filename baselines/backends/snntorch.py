@@ -4,7 +4,7 @@ import snntorch
 import torch
 from torch import Tensor
 
-from baselines.neurons.surrogate import RectangularSurrogate
+from baselines.backends.surrogate import RectangularSurrogate
 from bench.model import SpikingNeuron, SurrogateWindow
 
 

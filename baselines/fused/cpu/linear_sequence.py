@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from baselines.fused.cpu import linear_kernels
+from baselines.fused.cpu.aligned_memory import padded
+from baselines.fused.cpu.packed_spikes import Words
+from baselines.fused.cpu.simd import LANES
+from baselines.fused.lazy_tensors import bytes_of
 from baselines.layers import EPSILON
-from baselines.neurons import linear_kernels
-from baselines.neurons.bits import Words
-from baselines.neurons.deferred import bytes_of
-from baselines.neurons.lanes import LANES
-from baselines.neurons.padding import padded
 from bench.model import CarriedState
 
 
 class Chain(nn.Sequential):
-    """Fully connected spiking layers of :class:`~baselines.neurons.fused.FusedLIF` neurons.
+    """Fully connected spiking layers of :class:`~baselines.fused.backend.FusedLIF` neurons.
 
     Where no gradient flows, layers hand bits on to each other. Not while a hook is registered at
     one of their modules, which must then see it called. The spikes are the same, but that in

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.neurons.lanes import CACHE_LINE
+from baselines.fused.cpu.simd import CACHE_LINE
 
 
 def padded(tensor: Tensor, *multiples: int) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from baselines.neurons.surrogate import RectangularSurrogate
+from baselines.backends.surrogate import RectangularSurrogate
 from bench.model import SpikingNeuron, SurrogateWindow
 
 

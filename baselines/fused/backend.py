@@ -6,10 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from baselines.fused.cpu import lif as fused_cpu
+from baselines.fused.cpu import lookup
+from baselines.fused.cpu.lif_constants import LIFConstants
+from baselines.fused.cpu.linear_sequence import Chain
 from baselines.layers import EPSILON, TimeDependentBatchNorm
-from baselines.neurons import fused_cpu, lookup
-from baselines.neurons.chain import Chain
-from baselines.neurons.constants import LIFConstants
 from bench.model import SpikingNeuron, SurrogateWindow
 
 
@@ -30,7 +31,7 @@ class FusedLIF(SpikingNeuron):
     def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
         """Run the kernel of the currents' device; see the base class."""
         if currents.device.type == "cuda":
-            from baselines.neurons import fused_cuda
+            from baselines.fused import cuda as fused_cuda
 
             return fused_cuda.fire(currents, membrane, self._constants)
         return self._fire(currents, membrane, len(currents), None)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.neurons import bit_kernels
-from baselines.neurons.deferred import Deferred, channels_last, computed
-from baselines.neurons.lanes import CACHE_LINE, LANES
-from baselines.neurons.padding import padded
+from baselines.fused.cpu import packed_spike_kernels as bit_kernels
+from baselines.fused.cpu.aligned_memory import padded
+from baselines.fused.cpu.simd import CACHE_LINE, LANES
+from baselines.fused.lazy_tensors import Deferred, channels_last, computed
 
 aten = torch.ops.aten
 

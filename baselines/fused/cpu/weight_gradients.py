@@ -3,10 +3,10 @@
 import numpy as np
 from torch import Tensor
 
-from baselines.neurons import gradient_kernels
-from baselines.neurons.connections import Connections, connections, one_to_one
-from baselines.neurons.lanes import CACHE_LINE, LANES
-from baselines.neurons.padding import padded
+from baselines.fused.cpu import weight_gradient_kernels as gradient_kernels
+from baselines.fused.cpu.aligned_memory import padded
+from baselines.fused.cpu.connectivity import Connections, connections, one_to_one
+from baselines.fused.cpu.simd import CACHE_LINE, LANES
 
 # Of the work, each with sums of its own.
 PARTS = 16

@@ -9,8 +9,17 @@ from typing import Any
 import numba
 import numpy as np
 
-from baselines.neurons.compiled import PIECES, Kernel
-from baselines.neurons.lanes import (
+from baselines.fused.cpu.lif_kernels import PIECES, Kernel
+from baselines.fused.cpu.lookup_kernels import (
+    GROUP,
+    PATTERNS,
+    TOGETHER,
+    add_together,
+    fire_lanes,
+    round_all,
+    tabulate_four,
+)
+from baselines.fused.cpu.simd import (
     LANES,
     bfloat16,
     item,
@@ -22,15 +31,6 @@ from baselines.neurons.lanes import (
     stream,
     streamed,
     times,
-)
-from baselines.neurons.lookup_kernels import (
-    GROUP,
-    PATTERNS,
-    TOGETHER,
-    add_together,
-    fire_lanes,
-    round_all,
-    tabulate_four,
 )
 
 # That use a table before the next one is made; their totals take 32 KiB in float32.

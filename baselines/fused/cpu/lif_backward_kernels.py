@@ -9,8 +9,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from baselines.neurons.compiled import PIECES, Kernel
-from baselines.neurons.lanes import (
+from baselines.fused.cpu.lif_kernels import PIECES, Kernel
+from baselines.fused.cpu.simd import (
     LANES,
     item,
     load,
