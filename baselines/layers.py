@@ -155,9 +155,9 @@ class _WeightedSum(torch.autograd.Function):
         ctx.weights, ctx.dtype = weights, spikes.dtype
         ctx.in_bytes = isinstance(spikes, Spikes) or spikes.dtype == torch.uint8
         if ctx.in_bytes:
-            from baselines.fused.cpu import lif as fused_cpu
+            from baselines.fused.cpu import lif
 
-            return fused_cpu.weighted_sum(bytes_of(spikes), torch.tensor(weights, dtype=dtype))
+            return lif.weighted_sum(bytes_of(spikes), torch.tensor(weights, dtype=dtype))
         total = torch.zeros_like(spikes[0], dtype=dtype)
         for weight, spike in zip(weights, spikes, strict=True):
             total.add_(spike, alpha=weight)

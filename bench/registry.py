@@ -107,7 +107,7 @@ def _summary(point: EntryPoint) -> str:
     return docstring.split("\n", 1)[0]
 
 
-# The element types are the contracts of bench.model, bench.datasets.dataset and bench.metrics.metric;
+# The element types are the contracts (GenerativeModel, SpikingBackend, Dataset, Metric, Extractor);
 # naming them here would import torch.
 models: Registry[Any] = Registry("model")
 backends: Registry[Any] = Registry("backend")

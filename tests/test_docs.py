@@ -27,7 +27,7 @@ from bench.protocol import Protocol
 from bench.store.run_directory import SCHEMA
 
 ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests"
+SUPPORT = ROOT / "tests" / "support"
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -109,7 +109,7 @@ def shell(server, finished, tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_DATA_ROOT", str(tmp_path / "data"))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     monkeypatch.setenv("PATH", os.pathsep.join([str(program.parent), os.environ["PATH"]]))
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
 
     def run(*command):

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Spiking backends in plain PyTorch, snnTorch and SpikingJelly."""

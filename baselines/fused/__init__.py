@@ -1,1 +1,1 @@
-"""TODO."""
+"""The fast spiking backend: kernels for CPU (Numba) and CUDA (Triton)."""

@@ -6,8 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from baselines.fused.cpu import lif as fused_cpu
-from baselines.fused.cpu import lookup
+from baselines.fused.cpu import lif, lookup
 from baselines.fused.cpu.lif_constants import LIFConstants
 from baselines.fused.cpu.linear_sequence import Chain
 from baselines.layers import EPSILON, TimeDependentBatchNorm
@@ -31,9 +30,9 @@ class FusedLIF(SpikingNeuron):
     def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
         """Run the kernel of the currents' device; see the base class."""
         if currents.device.type == "cuda":
-            from baselines.fused import cuda as fused_cuda
+            from baselines.fused import cuda
 
-            return fused_cuda.fire(currents, membrane, self._constants)
+            return cuda.fire(currents, membrane, self._constants)
         return self._fire(currents, membrane, len(currents), None)
 
     def integrate_normalised(
@@ -62,12 +61,12 @@ class FusedLIF(SpikingNeuron):
             return currents.fire(membrane, *normalisation.affine, self._constants)
         return self._fire(currents, membrane, repeats * len(currents), normalisation)
 
-    def known(self, norm: TimeDependentBatchNorm) -> fused_cpu.Normalisation:
+    def known(self, norm: TimeDependentBatchNorm) -> lif.Normalisation:
         """What tdBN does where its statistics are known, computed once for a sequence."""
         kept = {} if self.carried is None else self.carried.kept
         if "norm" not in kept:
             kept["norm"] = _normalisation(norm, norm.running_mean, norm.running_var)
-        found: fused_cpu.Normalisation = kept["norm"]
+        found: lif.Normalisation = kept["norm"]
         return found
 
     def _fire(
@@ -75,11 +74,9 @@ class FusedLIF(SpikingNeuron):
         currents: Tensor,
         membrane: Tensor | None,
         time_steps: int,
-        norm: fused_cpu.Normalisation | None,
+        norm: lif.Normalisation | None,
     ) -> tuple[Tensor, Tensor]:
-        return fused_cpu.fire(
-            currents, membrane, time_steps, self._constants, norm, self.bytes_taken
-        )
+        return lif.fire(currents, membrane, time_steps, self._constants, norm, self.bytes_taken)
 
     @classmethod
     def chain(cls, layers: OrderedDict[str, nn.Module]) -> nn.Sequential:
@@ -107,7 +104,7 @@ def _batch_statistics(
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of the currents, which the norm tracks; ``values`` is theirs a channel."""
     mean, variance = (
-        currents.moments if isinstance(currents, lookup.Currents) else fused_cpu.moments(currents)
+        currents.moments if isinstance(currents, lookup.Currents) else lif.moments(currents)
     )
     norm.track(mean, variance, values)
     return mean, variance
@@ -115,10 +112,10 @@ def _batch_statistics(
 
 def _normalisation(
     norm: TimeDependentBatchNorm, mean: Tensor, variance: Tensor
-) -> fused_cpu.Normalisation:
+) -> lif.Normalisation:
     """What tdBN does."""
     weight, inverse_deviation = norm.weight * norm.scale, torch.rsqrt(variance + EPSILON)
-    return fused_cpu.Normalisation(weight, norm.bias, mean, inverse_deviation, norm.training)
+    return lif.Normalisation(weight, norm.bias, mean, inverse_deviation, norm.training)
 
 
 def _triton_version() -> str:

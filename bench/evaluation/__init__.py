@@ -1,1 +1,1 @@
-"""TODO."""
+"""Show a trained model to the metrics and collect their observations."""

@@ -16,9 +16,10 @@ from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.metric import Batch, Facts, LatentBatch, Metric, Need, Observation, Status
 from bench.model import GenerativeModel, Step
 from bench.protocol import Protocol
+from bench.recording.training_record import TrainingRecord
 from bench.system.progress import WorkReporter
 from bench.system.random_state import seed_everything
-from bench.training.loop import BEST_TEST_LOSS, Score, TrainingRecord
+from bench.training.loop import BEST_TEST_LOSS, Score
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
 _Lacking = Mapping[Need, str | None]

@@ -14,8 +14,8 @@ from bench.metrics.extractors.extractor import TrainedExtractor
 from bench.metrics.metric import Batch, Facts, Metric
 from bench.metrics.reconstruction import AutoencoderReconstructionLoss
 from bench.plan import ExtractorCell
+from bench.recording.training_record import TrainingRecord
 from bench.store.run_directory import Row
-from bench.training.loop import TrainingRecord
 
 METRICS: dict[str, type[Metric]] = {
     AutoencoderReconstructionLoss.name: AutoencoderReconstructionLoss

@@ -20,19 +20,12 @@ from bench.execution.cell_rows import Scored
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.metric import Metric
 from bench.model import GenerativeModel
+from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.store.run_directory import Row
 from bench.system.devices import describe_device
 from bench.system.environment import environment
 from bench.training.checkpoints import Checkpoints
-from bench.training.loop import (
-    BEST_TEST_LOSS,
-    LAST,
-    BestEpochs,
-    EpochRecord,
-    TrainingRecord,
-    train,
-    warm_up,
-)
+from bench.training.loop import BEST_TEST_LOSS, LAST, BestEpochs, train, warm_up
 
 TRAINING_FILE = "training.json"
 _LOG = logging.getLogger(__name__)

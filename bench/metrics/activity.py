@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.metrics.metric import Batch, Facts, Metric, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
-from bench.recording.spikes import NeuronCounts, SpikeTrains
+from bench.recording.activity import NeuronCounts, SpikeTrains
 
 NO_SPIKES = "none of the model's spiking layers runs"
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from bench.metrics.extractors.extractor import Extractors, Features
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.protocol import Protocol
-from bench.recording.spikes import LayerActivity
-from bench.training.loop import TrainingRecord
+from bench.recording.activity import LayerActivity
+from bench.recording.training_record import TrainingRecord
 
 Need = Literal[
     "reconstructions",

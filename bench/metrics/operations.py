@@ -2,7 +2,8 @@
 
 ``test`` for the reconstruction of a test image, ``generated`` for a sample: means over images, for
 the whole model and for each of the parts that it names (``encoder``, ``latent_sampler``,
-``decoder``) and that run. ``bench.recording.synaptic_operations`` defines the operations; modules of other kinds than
+``decoder``) and that run. ``bench.recording.synaptic_operations`` defines the operations; modules of
+other kinds than
 it names, such as attention, are left out.
 
 They are counted as the model is executed here. The built-in spiking models run the encoder's first
@@ -22,7 +23,7 @@ from torch import Tensor
 from bench.metrics.metric import Batch, Facts, Metric, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
-from bench.recording.spikes import LayerActivity
+from bench.recording.activity import LayerActivity
 from bench.recording.synaptic_operations import Operations
 
 PICOJOULES_PER_MAC = 4.6

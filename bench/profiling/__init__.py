@@ -1,1 +1,1 @@
-"""TODO."""
+"""Measure throughput, peak memory and time per layer."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Hooks on a running model that record spikes, operations and times."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Read and write run directories."""

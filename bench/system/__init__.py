@@ -1,1 +1,1 @@
-"""TODO."""
+"""Files, checksums, devices, memory, signals, paths and progress."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The training loop, its record and its checkpoints."""

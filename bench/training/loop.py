@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.datasets.batches import batch_count, to_unit_range, training_batches
 from bench.model import GenerativeModel, Step
 from bench.protocol import Protocol
+from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.system.devices import PeakMemory
 from bench.system.progress import WorkReporter
 from bench.system.random_state import (
@@ -33,30 +34,6 @@ _LOG = logging.getLogger(__name__)
 
 class TrainingDivergedError(ArithmeticError):
     """The loss is no longer a finite number."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch: mean losses by name, images seen, and seconds spent on training steps."""
-
-    losses: dict[str, float]
-    images: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """How a model was trained.
-
-    Attributes:
-        epochs: the epochs in order.
-        selected: the epoch, from 1, whose weights are kept under each label (see BestEpochs).
-        peak_memory: bytes, the largest over the epochs; None where the system cannot tell.
-    """
-
-    epochs: tuple[EpochRecord, ...]
-    selected: dict[str, int]
-    peak_memory: int | None
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.metric import Facts
 from bench.metrics.neighbours import neighbourhoods
 from bench.protocol import load_protocol
+from bench.recording.training_record import TrainingRecord
 from bench.system.devices import PeakMemory
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training.loop import TrainingRecord
 
 DIMENSIONS = 2048
 STREAMS = (1_000, 10_000)

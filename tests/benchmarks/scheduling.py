@@ -6,7 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-PATHS = [str(folder) for folder in Path(__file__).parents[:2]]
+HERE = Path(__file__).parent
+PATHS = [str(HERE), str(HERE.parent / "support")]
 SIZES = (100, 1_000, 10_000)
 EXECUTORS = {
     "two workers": "jobs=2",

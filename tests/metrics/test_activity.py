@@ -16,7 +16,7 @@ from bench.metrics.metric import Batch, Facts
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.spikes import recording
-from bench.training.loop import TrainingRecord
+from bench.recording.training_record import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 

@@ -16,9 +16,9 @@ from bench.metrics.neighbours import Coverage, Density, Precision, Recall
 from bench.metrics.scores import InceptionScore, OfficialInceptionScore, split_scores
 from bench.metrics.uncertainty import line, subset_sizes
 from bench.protocol import load_protocol
+from bench.recording.training_record import TrainingRecord
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training.loop import TrainingRecord
 
 NAMES = (
     "fid",

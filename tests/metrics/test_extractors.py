@@ -33,10 +33,10 @@ from bench.metrics.metric import Facts
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
 from bench.protocol import load_protocol
+from bench.recording.training_record import TrainingRecord
 from bench.system.files import file_sha256
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training.loop import TrainingRecord
 
 NOWHERE = "http://127.0.0.1:9/weights-00000000.pth"
 SETTINGS = ("kid_subset_size=8", "kid_subsets=7", "inception_score_splits=3", "neighbours=3")

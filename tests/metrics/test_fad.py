@@ -24,9 +24,9 @@ from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.metric import Facts
 from bench.protocol import load_protocol
+from bench.recording.training_record import TrainingRecord
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training.loop import TrainingRecord
 
 
 class Interrupt(WorkReporter):

@@ -21,8 +21,8 @@ from bench.metrics.latents import (
 from bench.metrics.metric import Facts, LatentBatch
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
+from bench.recording.training_record import TrainingRecord
 from bench.system.progress import WorkReporter
-from bench.training.loop import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 METRICS = (LinearProbeAccuracy, PosteriorPriorMMD, PosteriorPriorFrechetDistance)

@@ -28,7 +28,7 @@ from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.spikes import recording
 from bench.recording.synaptic_operations import OperationCounter
-from bench.training.loop import TrainingRecord
+from bench.recording.training_record import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 KERNELS = {1: (nn.Conv1d, nn.ConvTranspose1d), 2: (nn.Conv2d, nn.ConvTranspose2d)}

@@ -17,7 +17,7 @@ from bench.metrics.reconstruction import (
     structural_similarities,
 )
 from bench.protocol import load_protocol
-from bench.training.loop import TrainingRecord
+from bench.recording.training_record import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 METRICS = (ReconstructionLoss, PSNR, SSIM)

@@ -22,8 +22,8 @@ from bench.metrics.noise import (
 from bench.metrics.robustness import NoiseRobustness, NoiseRobustnessToNoiseFree
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
+from bench.recording.training_record import TrainingRecord
 from bench.system.progress import WorkReporter
-from bench.training.loop import TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 DRAWS = Draws(3, "test", 0)

@@ -15,9 +15,9 @@ from bench.metrics.metric import Facts
 from bench.metrics.time_steps import FrechetDistanceByTimeStep, ReconstructionLossByTimeStep
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
+from bench.recording.training_record import TrainingRecord
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training.loop import TrainingRecord
 
 
 class Corners(Extractor):

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Numba kernels of the fast backend and the layers that call them."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.fused.cpu import input_gradient_kernels as dense_kernels
+from baselines.fused.cpu import input_gradient_kernels
 from baselines.fused.cpu.aligned_memory import unwritten
 from baselines.fused.cpu.connectivity import connections
 from baselines.fused.cpu.input_gradient_kernels import IMAGES
@@ -49,7 +49,7 @@ def convolution_gradient(gradient: Tensor, weight: Tensor, transposed: bool) -> 
     by_block = by_tap.unflatten(2, (-1, LANES)).permute(2, 0, 1, 3).contiguous()
     size = (height, width) if transposed else (2 * height, 2 * width)
     results = unwritten((images, *size, by_tap.shape[2]), weight.dtype)
-    dense_kernels.convolve(
+    input_gradient_kernels.convolve(
         gradient.movedim(1, -1).view(-1).numpy(),
         gradient[0, 0].numel(),
         bands,

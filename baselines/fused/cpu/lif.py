@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.fused.cpu import lif_backward_kernels as backward_kernels
-from baselines.fused.cpu import lif_kernels as compiled
+from baselines.fused.cpu import lif_backward_kernels, lif_kernels
 from baselines.fused.cpu.aligned_memory import padded, unwritten
 from baselines.fused.cpu.lif_constants import LIFConstants
 from baselines.fused.cpu.packed_spikes import Bits
@@ -67,7 +66,7 @@ def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
     origin = few.to(_computed(currents)).mean(0)
     tile = _tiled(origin.numpy())
     sums, squares = (_pieces(tile) for _ in range(2))
-    compiled.deviations(_rows(laid_out), tile, sums, squares)
+    lif_kernels.deviations(_rows(laid_out), tile, sums, squares)
     elements = laid_out.numel() / channels
     offset, square = (_by_channel(part, channels) / elements for part in (sums, squares))
     found = origin.numpy() + offset, np.maximum(square - offset**2, 0)
@@ -113,7 +112,7 @@ def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
         return spikes.weighted_sum(weights)
     laid_out = _channels_last(spikes)
     total = torch.empty(laid_out.shape[1:], dtype=weights.dtype)
-    compiled.weighted_sum(_rows(laid_out), weights.numpy(), _rows(total[None])[0])
+    lif_kernels.weighted_sum(_rows(laid_out), weights.numpy(), _rows(total[None])[0])
     return _restored(total, CHANNELS - 1)
 
 
@@ -157,7 +156,7 @@ class _Firing(torch.autograd.Function):
         sums, products = (_pieces(scale) for _ in range(2))
         number = scale.dtype.type
         constants = ctx.constants
-        backward_kernels.fire_backward(
+        lif_backward_kernels.fire_backward(
             _rows(rows),
             _tiled((started.new_zeros(1) if mean is None else mean).numpy()),
             scale,
@@ -203,7 +202,7 @@ def _fired(
     ended = torch.empty_like(started)
     scale, shift = tiles
     number = scale.dtype.type
-    compiled.fire(
+    lif_kernels.fire(
         _rows(currents),
         scale,
         shift,
@@ -261,7 +260,7 @@ def _through_norm(
         slope = -scale * inverse_deviation * of_weight / elements
         offset = -scale * of_bias / elements - slope * mean
     a, b, c = (_tiled(value.astype(weight.dtype)) for value in (scale, slope, offset))
-    compiled.combine(_rows(of_currents), _rows(currents), a, b, c)
+    lif_kernels.combine(_rows(of_currents), _rows(currents), a, b, c)
     of_weight, of_bias = (each.astype(weight.dtype) for each in (of_weight, of_bias))
     return torch.from_numpy(of_weight), torch.from_numpy(of_bias)
 
@@ -296,13 +295,13 @@ def _tiled(by_channel: Any) -> Any:
 def _by_channel(sums: Any, channels: int) -> Any:
     """Sums of pieces and places, ``(P, W)``, by channel, in float64."""
     total = np.zeros(channels)
-    compiled.add_pieces(sums, total)
+    lif_kernels.add_pieces(sums, total)
     return total
 
 
 def _pieces(tile: Any) -> Any:
     """Zeros for the sums of each piece, ``(P, W)``."""
-    return np.zeros((compiled.PIECES, len(tile)), tile.dtype)
+    return np.zeros((lif_kernels.PIECES, len(tile)), tile.dtype)
 
 
 def _channels_last(tensor: Tensor, axis: int = CHANNELS) -> Tensor:

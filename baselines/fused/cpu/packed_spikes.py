@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.fused.cpu import packed_spike_kernels as bit_kernels
+from baselines.fused.cpu import packed_spike_kernels
 from baselines.fused.cpu.aligned_memory import padded
 from baselines.fused.cpu.simd import CACHE_LINE, LANES
 from baselines.fused.lazy_tensors import Deferred, channels_last, computed
@@ -52,7 +52,7 @@ class Words:
         """Of spikes in bytes ``(T, N, P, C)``."""
         words = cls.empty(*spikes.shape)
         by_word = padded(spikes, LANES).flatten(2)
-        bit_kernels.pack(by_word.numpy(), *words.layout, words.array)
+        packed_spike_kernels.pack(by_word.numpy(), *words.layout, words.array)
         return words
 
     @property
@@ -80,13 +80,13 @@ class Words:
         """Bytes ``(T, N, P, C)``."""
         length = self.pixels * self.of_pixel * LANES
         spikes = torch.empty((self.steps, self.images, length), dtype=torch.uint8)
-        bit_kernels.unpack(self.array, *self.layout, spikes.numpy())
+        packed_spike_kernels.unpack(self.array, *self.layout, spikes.numpy())
         return self._by_channel(spikes)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         """``sum_t w_t * s_t`` for weights ``(T,)``: ``(N, P, C)``."""
         total = weights.new_empty((self.images, self.pixels * self.of_pixel * LANES))
-        bit_kernels.weighted_sum(self.array, *self.layout, weights.numpy(), total.numpy())
+        packed_spike_kernels.weighted_sum(self.array, *self.layout, weights.numpy(), total.numpy())
         return self._by_channel(total)
 
     def _by_channel(self, numbers: Tensor) -> Tensor:

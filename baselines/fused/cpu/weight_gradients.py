@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from baselines.fused.cpu import weight_gradient_kernels as gradient_kernels
+from baselines.fused.cpu import weight_gradient_kernels
 from baselines.fused.cpu.aligned_memory import padded
 from baselines.fused.cpu.connectivity import Connections, connections, one_to_one
 from baselines.fused.cpu.simd import CACHE_LINE, LANES
@@ -44,12 +44,12 @@ def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[T
     """Those of weights ``(K, C, O)`` and bias, for spikes ``(R, P, C)`` and ``(R, Q, O)``."""
     flat, rows = padded(spikes.flatten(1), LANES), padded(gradient, LANES)
     words = np.empty((-(-len(flat) // LANES), flat.shape[1] + CACHE_LINE), np.uint32)
-    gradient_kernels.pack_images(flat.numpy(), words)
+    weight_gradient_kernels.pack_images(flat.numpy(), words)
     channels, blocks = spikes.shape[2], rows.shape[2] // LANES
     splits = max(1, min(PARTS // blocks, len(words)))
     sums = rows.new_empty((splits, joined.taps * channels, blocks * LANES))
     totals = rows.new_zeros((splits, blocks * LANES))
-    gradient_kernels.add_gradients(
+    weight_gradient_kernels.add_gradients(
         words.reshape(-1),
         words.shape[1],
         joined.ranks,

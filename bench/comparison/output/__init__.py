@@ -1,1 +1,1 @@
-"""TODO."""
+"""Format a comparison for the terminal, Markdown and JUnit XML."""

@@ -12,12 +12,11 @@ import jinja2
 from bench.errors import BenchError
 from bench.report.comparability import Warning, warnings
 from bench.report.markdown import escaped
+from bench.report.page import figures, metric_tables, outcomes
 from bench.report.page.figures import Drawn, File, Grids
 from bench.report.page.paper_tables import paper_tables
 from bench.report.page.provenance import Provenance, provenance
 from bench.report.page.sortable_table import Table
-from bench.report.page.write import figures, outcomes
-from bench.report.page.write import metric_tables as overview
 from bench.report.run_reader import Run
 from bench.system.files import atomic
 
@@ -68,12 +67,12 @@ def build(path: Path) -> Report:
     if not (rows["status"] == "ok").any():
         notice = NO_ROWS if rows.empty else NO_VALUES
     origin = provenance(path)
-    tables = [overview.measurements(rows), overview.cells(rows)]
+    tables = [metric_tables.measurements(rows), metric_tables.cells(rows)]
     return Report(
         title=path.resolve().name,
         notice=notice,
         facts=outcomes.facts(rows, origin.planned),
-        headline=overview.headline(rows),
+        headline=metric_tables.headline(rows),
         warnings=warnings(rows),
         tables=[*(table for table in tables if table is not None), *paper_tables(rows, path)],
         plots=list(figures.drawn(run)),
@@ -160,7 +159,7 @@ def _escaped(value: Any) -> Any:
 
 def _environment(**options: Any) -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.report"),
+        loader=jinja2.PackageLoader("bench.report.page"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -170,7 +169,7 @@ def _environment(**options: Any) -> jinja2.Environment:
 
 
 def _asset(name: str) -> str:
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("bench.report"))
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("bench.report.page"))
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Published tables with this suite's numbers next to them."""

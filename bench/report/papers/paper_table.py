@@ -1,6 +1,6 @@
 """Tables of papers: what they print, beside what a run measured.
 
-``paper_table`` gives a tidy frame, ``render`` (of ``bench.report.papers.rendering``) the text of it.
+``paper_table`` returns a tidy frame; ``bench.report.papers.rendering`` formats it as text.
 """
 
 import os

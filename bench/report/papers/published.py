@@ -80,6 +80,6 @@ def published(name: str) -> pd.DataFrame:
 
 def _folder() -> Traversable:
     """Package data of a wheel; in a checkout the folder that they are copied from."""
-    packaged = files("bench.report") / "published"
-    checkout = Path(__file__).parents[2] / "results" / "published"
+    packaged = files("bench.report.papers") / "published"
+    checkout = Path(__file__).parents[3] / "results" / "published"
     return packaged if packaged.is_dir() else checkout

@@ -302,7 +302,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(bench_cli, arguments, words):
 
 
 def test_the_docs_name_every_option_and_column(bench_cli, built_in):
-    text = (Path(__file__).parents[1] / "docs" / "profile.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "profile.md").read_text(encoding="utf-8")
     _, usage, _ = bench_cli("profile", "--help")
     for name in [*re.findall(r"--[a-z-]+", usage), *built_in.columns]:
         assert name == "--help" or re.search(rf"`{name}\b", text), name

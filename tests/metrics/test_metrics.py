@@ -8,8 +8,8 @@ from bench.metrics.cost import SamplingThroughput, TrainingThroughput
 from bench.metrics.metric import Batch, Facts, SamplingTime
 from bench.metrics.reconstruction import OfficialReconstructionLoss, ReconstructionLoss
 from bench.protocol import load_protocol
+from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.system.devices import PeakMemory
-from bench.training.loop import EpochRecord, TrainingRecord
 
 FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
 

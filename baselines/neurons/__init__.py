@@ -1,1 +1,0 @@
-"""The leaky integrate-and-fire layer on three backends, behind one interface."""
