@@ -1,10 +1,9 @@
 """What an image costs in operations, in NeuroBench's terms (arXiv:2304.04640).
 
 ``test`` for the reconstruction of a test image, ``generated`` for a sample: means over images, for
-the whole model and for each of the parts that it names (``encoder``, ``latent_sampler``,
-``decoder``) and that run. ``bench.recording.synaptic_operations`` defines the operations; modules of
-other kinds than
-it names, such as attention, are left out.
+the whole model and for each part that it names (``encoder``, ``latent_sampler``, ``decoder``) and
+that runs. ``bench.recording.synaptic_operations`` defines the operations; modules of other kinds,
+such as attention, are not counted.
 
 They are counted as the model is executed here. The built-in spiking models run the encoder's first
 convolution once an image, since its input is the same at every time step, and the read-out's
