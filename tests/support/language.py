@@ -58,7 +58,7 @@ _BANNED = {
     for pattern, instead in BANNED.items()
 }
 # A function's summary begins with a verb: one capitalised word that is none of these.
-_VERB = re.compile(r"[A-Z][a-z]+(?:-[a-z]+)?(?=[ ,.:]|$)(?! (?:of|that)\b)")
+_VERB = re.compile(r"[A-Z][a-z]+(?:-[a-z]+)?(?=[ ,.:]|$)(?! of\b)")
 _NO_VERB = re.compile(
     r"What|Which|Whether|Where|When|How|Who|Whose|Why|None|Nothing|No|Not|Never|Always|As|At|By|"
     r"For|From|If|In|Of|On|Only|Once|Per|So|To|Too|Under|With|Within|Without|All|Both|Each|Either|"
