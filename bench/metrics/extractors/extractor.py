@@ -1,7 +1,7 @@
 """The contract of an extractor, and the one place where a cell's features come from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -119,8 +119,11 @@ class TrainedExtractor(Extractor):
 
     @classmethod
     @abstractmethod
-    def training_choices(cls, protocol: Protocol) -> tuple[Hashable, ...] | None:
-        """What of a protocol the weights depend on; None if it cannot be had under it."""
+    def training_fields(cls, protocol: Protocol) -> tuple[str, ...] | None:
+        """Return the names of the protocol's fields that the weights depend on.
+
+        None if the extractor cannot be trained under the protocol.
+        """
 
     @abstractmethod
     def reconstruct(self, images: Tensor) -> Tensor:
