@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
 from bench.recording.activity import NeuronCounts, SpikeTrains
@@ -35,7 +35,7 @@ class _Spikes(Metric):
             if activity.spikes is not None:
                 layers.setdefault(name, SpikeTrains(activity.spikes.membrane)).add(activity.spikes)
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Per split: the overall value, then each layer's, then what there is by time step."""
         for split, layers in self._layers.items():
             if layers:
@@ -165,7 +165,7 @@ class ActivationSparsity(Metric):
         self._nonzero[split] = self._nonzero.get(split, 0) + sum(a.nonzero for a in layers)
         self._elements[split] = self._elements.get(split, 0) + sum(a.elements for a in layers)
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Per split: one observation over all layers."""
         for split, elements in self._elements.items():
             if elements:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from statistics import median
 
-from bench.metrics.metric import Facts, Metric, Observation
+from bench.metrics.metric import Metric, ModelFacts, Observation
 from bench.system.devices import NO_PEAK_MEMORY
 
 
@@ -15,7 +15,7 @@ class ParameterCount(Metric):
     higher_is_better = False
     tolerance = 0.0
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation."""
         yield Observation(facts.parameter_count)
 
@@ -28,7 +28,7 @@ class Footprint(Metric):
     higher_is_better = False
     tolerance = 0.0
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation."""
         yield Observation(facts.footprint)
 
@@ -42,7 +42,7 @@ class TrainingThroughput(Metric):
     tolerance = 0.3
     reproducible = False
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation."""
         epochs = facts.training.epochs
         rates = [epoch.images / epoch.seconds for epoch in epochs]
@@ -60,7 +60,7 @@ class SamplingThroughput(Metric):
     needs = frozenset({"sampling_time"})
     reproducible = False
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation."""
         assert facts.sampling is not None
         images, seconds = facts.sampling.images, facts.sampling.seconds
@@ -80,7 +80,7 @@ class PeakMemory(Metric):
     tolerance = 0.3
     reproducible = False
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation."""
         peak = facts.training.peak_memory
         if peak is None:

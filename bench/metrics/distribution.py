@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.metrics.feature_pairs import FeaturePair
-from bench.metrics.metric import Facts, Metric, Observation
+from bench.metrics.metric import Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import interval
 
 
@@ -41,7 +41,7 @@ class DistributionMetric(Metric):
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """The number, or why there can be none."""
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation, with its interval where there is a standard error."""
         assert facts.generated is not None
         pair = facts.generated.pair(self.extractors[0])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from bench.metrics.metric import Facts, Metric, Observation
+from bench.metrics.metric import Metric, ModelFacts, Observation
 
 
 class _SelectionGain(Metric):
@@ -22,7 +22,7 @@ class _SelectionGain(Metric):
     tolerance = 0.1
     needs = frozenset({"selections"})
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation a selection."""
         values = facts.selections.get(self.of, {})
         others = {selection: value for selection, value in values.items() if selection != "last"}

@@ -15,7 +15,7 @@ from bench.metrics.extractors.extractor import Extractor, Extractors, Features
 R = TypeVar("R")
 
 
-class Spool:
+class FeatureBuffer:
     """Rows of float32 in a temporary file, so that memory does not grow with their number.
 
     Attributes:
@@ -129,7 +129,7 @@ class _Collector:
 
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor
-        self._pool, self._logits = Spool(), Spool()
+        self._pool, self._logits = FeatureBuffer(), FeatureBuffer()
         self._open: list[Tensor] = []
 
     def add(self, images: Tensor) -> None:

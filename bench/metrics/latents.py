@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from bench.metrics.metric import Facts, LatentBatch, Metric, Observation
+from bench.metrics.metric import LatentBatch, Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import (
     Z_95,
     GroupedMoments,
@@ -53,7 +53,7 @@ class LinearProbeAccuracy(Metric):
             self._rates[batch.split].append(batch.rates.double().cpu())
             self._labels[batch.split].append(batch.labels.cpu())
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation, over the test images."""
         reason = self._inapplicable()
         if reason:
@@ -110,7 +110,7 @@ class PosteriorPriorMMD(Metric):
             left = MMD_LATENTS - sum(map(len, kept))
             kept.append(batch.rates[:left].double().cpu())
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation; n is the number of each of the two."""
         n, drawn = (sum(map(len, self._rates[split])) for split in ("test", "prior"))
         if min(n, drawn) < MMD_LEAST:
@@ -144,7 +144,7 @@ class PosteriorPriorFrechetDistance(Metric):
         if batch.split != "train":
             self._moments[batch.split].update(batch.rates)
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation; n is the number of each of the two."""
         posterior, prior = self._moments["test"], self._moments["prior"]
         if min(posterior.n, prior.n) < 2:

@@ -126,7 +126,7 @@ class SamplingTime:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelFacts:
     """What is known of a trained model beside its images.
 
     Attributes:
@@ -194,5 +194,5 @@ class Metric(ABC):
         """Take in one batch of latents; called only if the metric needs ``latents``."""
 
     @abstractmethod
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """The observations, after the last batch."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Draws:
+class NoiseStream:
     """The random numbers behind the noise on a batch of images.
 
     Those of an image depend on the seed, the kind and the image's index alone: every model gets
@@ -49,10 +49,10 @@ class Draws:
         return torch.Generator().manual_seed(seed)
 
 
-Noise = Callable[[Tensor, float, Draws], Tensor]
+Noise = Callable[[Tensor, float, NoiseStream], Tensor]
 
 
-def flip(latents: Tensor, level: float, draws: Draws) -> Tensor:
+def flip(latents: Tensor, level: float, draws: NoiseStream) -> Tensor:
     """``latent_flip`` of spikes ``(T, N, D)`` or latents ``(N, D)``."""
     if latents.ndim == 3:
         time_steps, n, size = latents.shape
@@ -65,20 +65,20 @@ def flip(latents: Tensor, level: float, draws: Draws) -> Tensor:
     return torch.where((chance < level).to(latents.device), opposite, latents)
 
 
-def shuffle(latents: Tensor, draws: Draws) -> Tensor:
+def shuffle(latents: Tensor, draws: NoiseStream) -> Tensor:
     """``latent_shuffle`` of spikes ``(T, N, D)``."""
     time_steps, n, _ = latents.shape
     order = draws.uniform(n, (time_steps,)).argsort(1).T.to(latents.device)
     return latents.gather(0, order[:, :, None].expand_as(latents))
 
 
-def gaussian(images: Tensor, level: float, draws: Draws) -> Tensor:
+def gaussian(images: Tensor, level: float, draws: NoiseStream) -> Tensor:
     """``input_gaussian`` of images ``(N, C, H, W)``."""
     n, *shape = images.shape
     return (images + level * draws.normal(n, tuple(shape)).to(images)).clamp(-1, 1)
 
 
-def salt_and_pepper(images: Tensor, level: float, draws: Draws) -> Tensor:
+def salt_and_pepper(images: Tensor, level: float, draws: NoiseStream) -> Tensor:
     """``input_salt_and_pepper`` of images ``(N, C, H, W)``.
 
     A pixel that one level turns to one extreme keeps it at every higher level.

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
 from bench.recording.activity import LayerActivity
@@ -58,7 +58,7 @@ class _Cost(Metric):
         for part, cost in costs.items():
             means.setdefault(part, ImageMean()).update(cost)
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Per split: the whole model, then its parts."""
         for split, means in self._means.items():
             if not means:

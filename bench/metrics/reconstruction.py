@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import interval
 from bench.protocol import Protocol
 
@@ -100,7 +100,7 @@ class ReconstructionLoss(Metric):
         if batch.originals is not None:
             self._errors.update(squared_errors(batch.images, batch.originals))
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation, over all images."""
         yield self._errors.observation(split="test")
 
@@ -141,7 +141,7 @@ class PSNR(Metric):
             self._perfect += int((errors == 0).sum())
             self._ratios.update(10 * torch.log10(PEAK_TO_PEAK**2 / errors))
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation, over all images."""
         if self._perfect:
             n = self._ratios.n
@@ -174,7 +174,7 @@ class SSIM(Metric):
         if batch.originals is not None and min(self._size) >= SSIM_WINDOW:
             self._similarities.update(structural_similarities(batch.images, batch.originals))
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation, over all images."""
         if min(self._size) < SSIM_WINDOW:
             size = "x".join(map(str, self._size))
@@ -219,7 +219,7 @@ class OfficialReconstructionLoss(Metric):
             if self._open_n == self._batching.size:
                 self._close()
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation, over the batches that the official code scores."""
         if self._batching is None:
             reason = "the protocol names no official_test_batching"

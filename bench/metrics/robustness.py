@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.noise import INPUT_NOISE, LATENT_NOISE, LATENT_SHUFFLE, NO_NOISE
 from bench.metrics.reconstruction import ImageMean, squared_errors
 from bench.protocol import Protocol
@@ -38,7 +38,7 @@ class _NoisyLoss(Metric):
             errors = levels.setdefault(batch.noise_level, ImageMean())
             errors.update(squared_errors(batch.images, target))
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation a kind and level; a reason for each kind that the model cannot have."""
         for kind in (NO_NOISE, *KINDS):
             yield from self._curve(kind)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from bench.metrics.frechet import moments
-from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean, squared_errors
 from bench.metrics.uncertainty import GroupedMoments, interval
 from bench.protocol import Protocol
@@ -32,7 +32,7 @@ class ReconstructionLossByTimeStep(Metric):
             errors = self._errors.setdefault(batch.time_step, ImageMean())
             errors.update(squared_errors(batch.images, batch.originals))
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation a time step."""
         for time_step, errors in self._errors.items():
             yield errors.observation(split="test", time_step=time_step)
@@ -65,7 +65,7 @@ class FrechetDistanceByTimeStep(Metric):
             found = self._moments.setdefault(batch.time_step, GroupedMoments())
             found.update(batch.features("autoencoder").pool)
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """One observation a time step."""
         assert facts.extractors is not None
         extractor = facts.extractors.get("autoencoder")

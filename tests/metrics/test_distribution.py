@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from bench import registry
 from bench.metrics.distances import FID, KID, InfiniteFID, InfiniteFIDSlope, OfficialFID, kid_error
 from bench.metrics.extractors.extractor import Extractor, Extractors, Features, Setting
-from bench.metrics.feature_pairs import GeneratedFeatures, Spool
+from bench.metrics.feature_pairs import FeatureBuffer, GeneratedFeatures
 from bench.metrics.frechet import frechet_distance
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.metrics.neighbours import Coverage, Density, Precision, Recall
 from bench.metrics.scores import InceptionScore, OfficialInceptionScore, split_scores
 from bench.metrics.uncertainty import line, subset_sizes
@@ -80,7 +80,7 @@ def observed(metric_class, generated, reference=None, batch_size=100, **values):
     features = GeneratedFeatures(extractors)
     for part in generated.split(batch_size):
         features.add(metric.extractors[0], part[:, None, None])
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
+    facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     assert (found.split, found.extractor, found.extractor_sha256) == (
         "generated",
@@ -434,13 +434,13 @@ def test_features_that_are_not_finite_are_refused(bad):
         observed(KID, normal(0, 20), features, kid_subset_size=10)
 
 
-def test_a_spool_gives_back_its_rows():
-    spool = Spool()
-    assert len(spool.rows()) == 0
+def test_a_feature_buffer_returns_its_rows():
+    buffer = FeatureBuffer()
+    assert len(buffer.rows()) == 0
     parts = [normal(i, n, 5) for i, n in enumerate((3, 1, 7))]
     for part in parts:
-        spool.add(part)
-        assert torch.equal(spool.rows()[-len(part) :], part)
-    assert torch.equal(spool.rows(), torch.cat(parts))
+        buffer.add(part)
+        assert torch.equal(buffer.rows()[-len(part) :], part)
+    assert torch.equal(buffer.rows(), torch.cat(parts))
     with pytest.raises(ValueError, match="features of 4 values after 5"):
-        spool.add(normal(0, 2, 4))
+        buffer.add(normal(0, 2, 4))

@@ -29,7 +29,7 @@ from bench.metrics.extractors.inception import (
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.metrics.extractors.weights import weight_file
 from bench.metrics.feature_pairs import GeneratedFeatures
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
 from bench.protocol import load_protocol
@@ -244,7 +244,7 @@ def scored(extractors, batches, metric_class):
     features = GeneratedFeatures(extractors)
     for images in batches:
         features.add(metric.extractors[0], images)
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
+    facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     assert found.status == "ok", found.reason
     assert found.extractor_sha256 == extractors.get(metric.extractors[0]).sha256

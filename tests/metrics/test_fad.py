@@ -22,7 +22,7 @@ from bench.metrics.extractors.extractor import Extractors, Setting
 from bench.metrics.fad import FAD, InfiniteFAD, OfficialFAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
 from bench.system.paths import Resources
@@ -77,7 +77,7 @@ def shown(metric_class, setting, images, batch_size=50):
     features = GeneratedFeatures(extractors)
     for batch in images.split(batch_size):
         features.add(metric.extractors[0], batch)
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
+    facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     return found
 

@@ -18,13 +18,13 @@ from bench.metrics.latents import (
     squared_mmd,
     wilson_interval,
 )
-from bench.metrics.metric import Facts, LatentBatch
+from bench.metrics.metric import LatentBatch, ModelFacts
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
 from bench.system.progress import WorkReporter
 
-FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
+FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 METRICS = (LinearProbeAccuracy, PosteriorPriorMMD, PosteriorPriorFrechetDistance)
 
 
