@@ -341,7 +341,7 @@ def test_too_few_images_are_one_row_with_the_reason(tmp_path):
         (FAD, 1, "1 generated and 360 reference images: the distance needs 2 of each"),
         (OfficialFAD, 1, "1 generated and 360 reference images: the distance needs 2 of each"),
         (InfiniteFAD, 2, "2 generated and 360 reference images: the extrapolation needs "),
-        (InfiniteFAD, 515, "516 generated ones for 128 features"),
+        (InfiniteFAD, 515, "516 generated images for 128 features"),
     ):
         found = shown(metric, setting, images.repeat(2, 1, 1, 1)[:n])
         assert (found.value, found.status, found.n) == (None, "not_applicable", n)

@@ -174,7 +174,7 @@ def test_without_a_prior_there_is_no_distance_but_a_reason(passes):
 def test_one_sample_has_no_distance_but_a_reason(passes):
     (row,) = observed(FrechetDistanceByTimeStep, passes(Summing, "generated_images=1"))
     assert (row.value, row.status) == (None, "not_applicable")
-    assert row.reason == "1 generated and 20 reference images: it needs 2 of each"
+    assert row.reason == "1 generated and 20 reference images: 2 of each are needed"
 
 
 def test_a_run_has_every_step_and_ends_with_the_full_decoding(model_rows):
