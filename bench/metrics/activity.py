@@ -37,7 +37,7 @@ class _Spikes(Metric):
                 layers.setdefault(name, SpikeTrains(activity.spikes.membrane)).add(activity.spikes)
 
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
-        """Yield per split the overall value, then those of each layer and of each time step."""
+        """Yield per split the overall value, then one per layer, then one per time step."""
         for split, layers in self._layers.items():
             if layers:
                 yield from self._observations(split, layers)

@@ -36,7 +36,7 @@ class Footprint(Metric):
 class TrainingThroughput(Metric):
     """Training images per second, the median over epochs; higher is better.
 
-    The time is that of the training steps, without evaluation and checkpoints.
+    Only training steps are timed, not evaluation and checkpoints.
     """
 
     name = "training_throughput"

@@ -24,7 +24,7 @@ class FID(DistributionMetric):
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` for the means and covariances of Inception
     features of generated and reference images; 0 or more, lower is better. The value falls as the
-    number of images grows, so compare values of equal ``n`` only. The interval is that of a
+    number of images grows, so compare values of equal ``n`` only. The interval comes from a
     delete-a-group jackknife over ten groups of generated images, with the reference held fixed.
 
     Attributes:
@@ -84,14 +84,14 @@ class InfiniteFID(DistributionMetric):
 
     Chong and Forsyth (arXiv:1911.07023): compute FID of 15 random subsets of the generated images,
     from half of them to all, fit a line to FID against 1/N, and take its value at 1/N = 0. Lower is
-    better; negative values occur. The variance behind the interval is the sum of two: that of the
-    fit (the draw of the subsets) and that of the jackknife of FID (the draw of the images).
+    better; negative values occur. The variance behind the interval is the sum of two variances: of
+    the fit (draw of the subsets) and of the jackknife of FID (draw of the images).
 
     The smallest subset must hold more images than there are features: below that, covariances are
     singular and the bias is not linear in 1/N.
 
     Attributes:
-        smallest_part: number of all images divided by that of the smallest subset.
+        smallest_part: number of all images divided by the number in the smallest subset.
     """
 
     name = "fid_infinity"
@@ -128,7 +128,7 @@ class InfiniteFIDSlope(InfiniteFID):
     """Slope of the line behind ``fid_infinity``, which measures the bias of FID.
 
     FID of N of these images is about ``fid_infinity + slope / N``. No better direction. The
-    interval is that of the fit.
+    interval comes from the fit.
     """
 
     name = "fid_infinity_slope"

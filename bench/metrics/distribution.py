@@ -1,4 +1,4 @@
-"""Base class of metrics that compare features of generated images with those of a reference."""
+"""Base class of metrics that compare features of generated and of reference images."""
 
 import math
 from abc import abstractmethod

@@ -14,7 +14,7 @@ class FAD(FID):
 
     FID's formula on latents of a plain autoencoder in evaluation mode, so that the latent of an
     image does not depend on the other images of its batch; 0 or more, lower is better. The interval
-    is that of a delete-a-group jackknife over ten groups of generated images, with the reference
+    comes from a delete-a-group jackknife over ten groups of generated images, with the reference
     held fixed.
     """
 
@@ -66,7 +66,7 @@ class InfiniteFADSlope(InfiniteFIDSlope):
     """Slope of the line behind ``fad_infinity``, which measures the bias of FAD.
 
     FAD of N of these images is about ``fad_infinity + slope / N``. No better direction. The
-    interval is that of the fit.
+    interval comes from the fit.
     """
 
     name = "fad_infinity_slope"

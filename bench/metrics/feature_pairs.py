@@ -159,6 +159,7 @@ class _Collector:
         self._pending: list[Tensor] = []
 
     def add(self, images: Tensor) -> None:
+        """Extract the features of images ``(N, C, H, W)``, or keep them for the next batch."""
         size = self._extractor.generated_batch
         if size is None:
             self._extract(images)

@@ -88,11 +88,11 @@ class LinearProbeAccuracy(Metric):
 class PosteriorPriorMMD(Metric):
     """Squared maximum mean discrepancy between firing rates of the posterior and of the prior.
 
-    Lower is better; about 0 for equal distributions, so negative values occur. The posterior is
-    that of test images. :func:`squared_mmd` gives the formula; its bandwidths follow the distances
-    between latents, so that latents of any scale are comparable. The first 2,000 latents of each
-    are used, because the cost grows with the number of pairs. For a model without time the latents
-    themselves replace the rates.
+    Lower is better; about 0 for equal distributions, so negative values occur. The posterior
+    latents are encoded test images. :func:`squared_mmd` gives the formula; its bandwidths follow
+    the distances between latents, so that latents of any scale are comparable. The first 2,000
+    latents of each are used, because the cost grows with the number of pairs. For a model without
+    time the latents themselves replace the rates.
     """
 
     name = "posterior_prior_mmd"
@@ -128,7 +128,7 @@ class PosteriorPriorFrechetDistance(Metric):
     """Fréchet distance between firing rates of the posterior (of test images) and of the prior.
 
     FID's formula, on at most ``latent_images`` latents of each; 0 or more, lower is better. For a
-    model without time the latents themselves replace the rates. The interval is that of a
+    model without time the latents themselves replace the rates. The interval comes from a
     delete-a-group jackknife over ten groups of both sets.
     """
 

@@ -135,7 +135,7 @@ def neighbourhoods(generated: np.ndarray, reference: np.ndarray, k: int) -> Neig
     reached, filled = np.zeros((2, len(reference)), bool)
 
     def count_chunk(squares: np.ndarray, start: int) -> np.ndarray:
-        """Count the balls around the generated images from ``start`` on; update the other two."""
+        """Count the balls around P generated images from squared distances ``(P, M)``."""
         limits = generated_limits[start : start + len(squares), None]
         np.logical_or(reached, (squares <= limits).any(0), out=reached)
         inside = squares <= reference_limits

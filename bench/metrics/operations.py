@@ -61,7 +61,7 @@ class _Cost(Metric):
             means.setdefault(part, ImageMean()).update(cost)
 
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
-        """Yield per split the value of the whole model, then those of its parts."""
+        """Yield per split the value of the whole model, then one per part."""
         for split, means in self._means.items():
             if not means:
                 reason = self.uncounted

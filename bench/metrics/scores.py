@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.metrics.distribution import DistributionMetric, Estimate, mean_with_error
 from bench.metrics.feature_pairs import FeaturePair
 
-# torch-fidelity's seed, so that the splits are the same as there.
+# torch-fidelity's seed, which gives the same splits.
 SHUFFLE_SEED = 2020
 OFFICIAL_SPLITS = 10
 OFFICIAL_SPLIT_IMAGES = 256

@@ -44,7 +44,7 @@ class FrechetDistanceByTimeStep(Metric):
 
     Computed as ``fad``, with the same autoencoder and reference, from ``time_step_images`` samples;
     0 or more, lower is better. The latents are drawn once, over all T steps; t = T is the complete
-    decoding. The interval is that of a delete-a-group jackknife over ten groups of samples, with
+    decoding. The interval comes from a delete-a-group jackknife over ten groups of samples, with
     the reference held fixed; there is none for fewer than ten samples.
     """
 

@@ -172,7 +172,7 @@ def test_a_published_file_that_is_altered_is_refused(published_data, tmp_path, f
     victim.chmod(0o644)
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
     setting = setting_of(MNIST(published_data), tmp_path, "train_images=100", data_root=tmp_path)
-    with pytest.raises(BenchError, match=rf"{victim.name} is not the file that was published"):
+    with pytest.raises(BenchError, match=rf"{victim.name} is not the published file"):
         OfficialAutoencoder(setting)
 
 
