@@ -116,7 +116,7 @@ class _NeuronShare(_Spikes):
 
 
 class DeadNeurons(_NeuronShare):
-    """Share of neurons that never fire, at no time step of any image, overall and by layer.
+    """Share of neurons that never fire, over all images and time steps, overall and by layer.
 
     In [0, 1], no better direction. The share falls as the number of images grows.
     """

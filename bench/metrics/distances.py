@@ -72,7 +72,7 @@ class OfficialFID(FID):
 
 
 class EfficientNetFrechetDistance(FID):
-    """FID's formula on features of EfficientNet-Lite0. Values are not comparable with FID."""
+    """Fréchet distance of EfficientNet-Lite0 features: FID's formula, not comparable with FID."""
 
     name = "efficientnet_frechet_distance"
     extractors = ("efficientnet_lite0",)
@@ -173,7 +173,7 @@ class KID(DistributionMetric):
 
 
 class EfficientNetKID(KID):
-    """KID's formula on features of EfficientNet-Lite0. Values are not comparable with KID."""
+    """Kernel distance of EfficientNet-Lite0 features: KID's formula, not comparable with KID."""
 
     name = "efficientnet_kid"
     extractors = ("efficientnet_lite0",)

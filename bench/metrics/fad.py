@@ -10,12 +10,11 @@ from bench.metrics.frechet import frechet_distance, moments
 
 
 class FAD(FID):
-    """Fréchet autoencoder distance (Kamata et al., arXiv:2110.00375), corrected.
+    """Fréchet autoencoder distance (Kamata et al., arXiv:2110.00375), in evaluation mode.
 
-    FID's formula on latents of a plain autoencoder in evaluation mode, so that the latent of an
-    image does not depend on the other images of its batch; 0 or more, lower is better. The interval
-    comes from a delete-a-group jackknife over ten groups of generated images, with the reference
-    held fixed.
+    FID's formula on latents of a plain autoencoder; 0 or more, lower is better. In evaluation mode
+    the latent of an image does not depend on the other images of its batch. The interval comes from
+    a delete-a-group jackknife over ten groups of generated images, with the reference held fixed.
     """
 
     name = "fad"

@@ -40,7 +40,7 @@ class InceptionScore(DistributionMetric):
 
 
 class EfficientNetScore(InceptionScore):
-    """The Inception score's formula on logits of EfficientNet-Lite0. Not comparable with it."""
+    """Inception score's formula on EfficientNet-Lite0's logits, not comparable with that score."""
 
     name = "efficientnet_score"
     extractors = ("efficientnet_lite0",)
