@@ -97,7 +97,7 @@ def _implementations() -> Iterator[tuple[str, str]]:
     device = resolve_device("auto")
     for name in backends.names():
         try:
-            yield f"{name} on {device.type}", backends.load(name).implementation(device)
+            yield f"{name} on {device.type}", backends.load(name)().implementation(device)
         except (BenchError, RuntimeError) as error:
             yield f"{name} on {device.type}", f"cannot run: {error}"
 

@@ -27,7 +27,7 @@ class SpikeTrains:
     """Spikes of one layer, summed over images.
 
     Attributes:
-        membrane: whether the layer is a :class:`~bench.model.SpikingNeuron`, which updates a
+        membrane: whether the layer is a :class:`~bench.backend.SpikingNeuron`, which updates a
             membrane potential for each spike that it could fire.
         by_time_step: spikes at each time step, float64 ``(T,)``, on the CPU.
         chances_by_time_step: how many there could have been, alike.

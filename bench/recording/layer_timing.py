@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from bench.model import SpikingNeuron
+from bench.backend import SpikingNeuron
 
 
 class Place(NamedTuple):

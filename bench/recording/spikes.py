@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bench.model import GenerativeModel, SpikingNeuron
+from bench.backend import SpikingNeuron
+from bench.model import GenerativeModel
 from bench.recording.activity import LayerActivity, NeuronCounts, SpikeTrains
 from bench.recording.synaptic_operations import SYNAPTIC_LAYERS, OperationCounter
 

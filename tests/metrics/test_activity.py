@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.backends.reference import ReferenceLIF
+from baselines.backends.reference import ReferenceBackend
+from baselines.networks import neuron_spec
 from bench.metrics.activity import (
     ActivationSparsity,
     DeadNeurons,
@@ -75,7 +76,7 @@ def test_what_layers_put_out_is_counted():
 
 
 def test_neurons_have_a_membrane():
-    neuron = ReferenceLIF(0.25, 0.2, load_protocol("smoke").surrogate_window)
+    neuron = ReferenceBackend().neuron(neuron_spec(load_protocol("smoke")))
     model = Layers(["lif"], lif=neuron)
     with recording(model, 2) as activity:
         neuron(torch.ones(3, 2, 4))

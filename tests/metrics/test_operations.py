@@ -13,7 +13,7 @@ from spikingjelly.activation_based.op_counter import (
 from torch import nn
 
 from baselines.ann_vae import ANNVAE
-from baselines.backends.reference import ReferenceLIF
+from baselines.backends.reference import ReferenceBackend
 from baselines.esvae import ESVAE
 from baselines.fsvae import FSVAE
 from bench.metrics.metric import Batch, ModelFacts
@@ -264,7 +264,7 @@ def test_macs_without_borders_are_those_of_spikingjelly(layer):
 def esvae():
     torch.manual_seed(0)
     protocol = load_protocol("smoke", ["time_steps=3", "latent_size=8"]).resolve("esvae", "digits")
-    return ESVAE((1, 32, 32), protocol, ReferenceLIF).eval()
+    return ESVAE((1, 32, 32), protocol, ReferenceBackend()).eval()
 
 
 def test_accumulates_of_a_whole_encoder_are_those_of_spikingjelly(esvae):
@@ -278,7 +278,7 @@ def test_accumulates_of_a_whole_encoder_are_those_of_spikingjelly(esvae):
 
 @pytest.mark.parametrize("model_class", [ANNVAE, ESVAE, FSVAE])
 def test_every_parameter_of_a_built_in_model_is_in_one_part(model_class):
-    backend = ReferenceLIF if model_class.spiking else None
+    backend = ReferenceBackend() if model_class.spiking else None
     model = model_class((1, 32, 32), load_protocol("smoke").resolve("m", "digits"), backend)
     parts = model.parts()
     assert list(parts) == ["encoder", "latent_sampler", "decoder"]
