@@ -208,7 +208,7 @@ def test_a_reason_does_not_tell_whose_home_it_was(bench_cli, tiny_flags, tmp_pat
     code, _, _ = bench_cli("run", "--models", "ann_vae", *flags)
     assert code == 0
     reasons = bench.load_results(tmp_path / "run")["reason"].dropna()
-    assert reasons.str.contains("names ~/weights/none.pth: no such file", regex=False).any()
+    assert reasons.str.contains("names ~/weights/none.pth, which is not a file", regex=False).any()
     assert not reasons.str.contains(str(home), regex=False).any()
 
 

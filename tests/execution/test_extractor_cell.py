@@ -105,4 +105,4 @@ def test_an_autoencoder_that_cannot_be_had_is_a_failed_row(fad_only, real_data, 
                      data_root=tmp_path / "data")  # fmt: skip
     assert rows["model"].tolist()[0] == "fad_autoencoder"
     assert (rows["status"] == "failed").all()
-    assert rows["reason"].str.contains("not the file that was published").all()
+    assert rows["reason"].str.contains("not the published file").all()

@@ -13,13 +13,13 @@ from bench.metrics.activity import (
     FiringRate,
     SaturatedNeurons,
 )
-from bench.metrics.metric import Batch, Facts
+from bench.metrics.metric import Batch, ModelFacts
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.spikes import recording
 from bench.recording.training_record import TrainingRecord
 
-FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
+FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 
 
 class Layers(GenerativeModel):

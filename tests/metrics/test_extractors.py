@@ -29,7 +29,7 @@ from bench.metrics.extractors.inception import (
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.metrics.extractors.weights import weight_file
 from bench.metrics.feature_pairs import GeneratedFeatures
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
 from bench.protocol import load_protocol
@@ -133,7 +133,7 @@ def test_weights_given_by_hand_come_first_and_count_as_what_they_are(tmp_path, m
     assert weight_file(setting(tmp_path).resources, "some", "SOME_WEIGHTS", NOWHERE, "0") == named
     assert file_sha256(given) == hashlib.sha256(b"a").hexdigest()
     monkeypatch.setenv("SOME_WEIGHTS", str(tmp_path / "none"))
-    with pytest.raises(SkippedError, match=r"SOME_WEIGHTS names .*none: no such file"):
+    with pytest.raises(SkippedError, match=r"SOME_WEIGHTS names .*none, which is not a file"):
         weight_file(setting(tmp_path).resources, "some", "SOME_WEIGHTS", NOWHERE, "0")
 
 
@@ -154,7 +154,7 @@ def test_weights_are_fetched_once_and_a_damaged_copy_is_fetched_again(tmp_path, 
 
 
 def test_weights_with_another_checksum_are_refused_and_not_kept(tmp_path, server):
-    with pytest.raises(SkippedError, match=r"is not what it should be .*invalid hash value"):
+    with pytest.raises(SkippedError, match=r"has the wrong checksum .*invalid hash value"):
         weight_file(setting(tmp_path).resources, "some", "SOME_WEIGHTS", server.url, "0123abcd")
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
 
@@ -181,7 +181,7 @@ def test_without_network_and_file_an_extractor_is_skipped_with_both_ways_out(
     monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(inception, "URL_INCEPTION_V3", NOWHERE)
     monkeypatch.setattr(inception.Inception_V3_Weights.IMAGENET1K_V1.value, "url", NOWHERE)
-    with pytest.raises(SkippedError, match="cannot be fetched") as caught:
+    with pytest.raises(SkippedError, match="cannot be downloaded") as caught:
         extractor(setting(tmp_path))
     assert f"--weights {option}=PATH" in str(caught.value)
     assert variable in str(caught.value)
@@ -194,9 +194,9 @@ def test_a_file_that_holds_something_else_is_one_clear_error(tmp_path, content):
         torch.save({"fc.weight": torch.zeros(2)}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match="holds no weights of Inception v3"):
+    with pytest.raises(ValueError, match="does not contain weights of Inception v3"):
         InceptionTorchFidelity(setting(tmp_path, inception=path))
-    with pytest.raises(ValueError, match="holds no weights of Inception3"):
+    with pytest.raises(ValueError, match="does not contain weights of Inception3"):
         InceptionTorchvision(setting(tmp_path, inception_torchvision=path))
 
 
@@ -209,7 +209,7 @@ def test_a_file_cannot_run_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "file.pth"
     torch.save({"fc.weight": Malicious()}, path)
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match="does not contain weights"):
         InceptionTorchFidelity(setting(tmp_path, inception=path))
     assert not Path("executed").exists()
 
@@ -244,7 +244,7 @@ def scored(extractors, batches, metric_class):
     features = GeneratedFeatures(extractors)
     for images in batches:
         features.add(metric.extractors[0], images)
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
+    facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     assert found.status == "ok", found.reason
     assert found.extractor_sha256 == extractors.get(metric.extractors[0]).sha256

@@ -16,7 +16,7 @@ from baselines.ann_vae import ANNVAE
 from baselines.backends.reference import ReferenceBackend
 from baselines.esvae import ESVAE
 from baselines.fsvae import FSVAE
-from bench.metrics.metric import Batch, Facts
+from bench.metrics.metric import Batch, ModelFacts
 from bench.metrics.operations import (
     DenseOperations,
     EffectiveACs,
@@ -30,7 +30,7 @@ from bench.recording.spikes import recording
 from bench.recording.synaptic_operations import OperationCounter
 from bench.recording.training_record import TrainingRecord
 
-FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
+FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 KERNELS = {1: (nn.Conv1d, nn.ConvTranspose1d), 2: (nn.Conv2d, nn.ConvTranspose2d)}
 KERNELS[3] = (nn.Conv3d, nn.ConvTranspose3d)
 
