@@ -41,8 +41,8 @@ def row(**changes):
         "schema_version": 2, "cell_key": "k0", "model": "m", "model_version": "1", "backend": "b",
         "dataset": "d", "dataset_variant": "complete", "protocol": "p", "protocol_hash": "h",
         "seed": 0, "epoch_selection": "last", "split": "test", "metric": "reconstruction_loss",
-        "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 10, "status": "ok", "unit": "1",
-        "higher_is_better": False, "device": "cpu", **changes,
+        "metric_version": "1", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 10,
+        "status": "ok", "unit": "1", "higher_is_better": False, "device": "cpu", **changes,
     }  # fmt: skip
 
 
@@ -198,6 +198,7 @@ def test_seeds_have_a_mean_and_its_interval(tmp_path):
             {"d, n=10, protocol p, h", "d, n=10, protocol q, 01234567"},
         ),
         ({"extractor": "e"}, {"d, n=10, no extractor", "d, n=10, e"}),
+        ({"metric_version": "2"}, {"d, n=10, metric version 1", "d, n=10, metric version 2"}),
         ({"dataset": "other"}, {"d, n=10", "other, n=10"}),
         ({"dataset_variant": "subset"}, {"d, n=10", "d (subset), n=10"}),
         ({"seed": 1, "device": "cuda"}, {"d, n=10"}),
@@ -209,6 +210,23 @@ def test_rows_that_are_not_comparable_share_no_panel(tmp_path, change, said):
     assert set(drawing.rows["context"]) == said
     titles = {ax.get_title("left") for ax in drawing.figure.axes if ax.get_title("left")}
     assert {" ".join(title.split()) for title in titles} == said
+
+
+def test_energies_of_two_versions_share_no_panel(tmp_path):
+    rows = [
+        row(model=name, cell_key=name, metric=metric, metric_version=version, unit=unit)
+        for name, energy_version in (("a", "1"), ("b", "2"))
+        for metric, version, unit in [
+            ("energy", energy_version, "pJ per image"),
+            ("reconstruction_loss", "1", "1"),
+        ]
+    ]
+    drawing = draw("quality_against_energy", Run(write_run(tmp_path, frame(rows))))
+    titles = [ax.get_title("left") for ax in drawing.figure.axes]
+    assert [" ".join(title.split()) for title in titles] == [
+        "test: d, n=10; energy version 1", "test: d, n=10; energy version 2",
+    ]  # fmt: skip
+    assert drawing.rows["pareto"].all()
 
 
 def test_two_versions_of_a_model_are_told_apart(tmp_path):
@@ -391,3 +409,44 @@ def test_built_in_plots_keep_their_order_and_have_a_caption():
     for plot in plots.values():
         assert plot.title
         assert plot.caption.endswith(".")
+
+
+@pytest.fixture(scope="module")
+def two_long_protocols(whole_run, tmp_path_factory):
+    """The tiny run twice, under protocols of many settings that all differ."""
+    out = tmp_path_factory.mktemp("protocols") / "run"
+    rows = frame(pq.read_table(whole_run / "results.parquet").to_pylist())
+    twins = []
+    for number in range(2):
+        settings = [f"models.esvae.a_setting_{i}={number}" for i in range(12)]
+        keys = {key: f"{number}{key[1:]}" for key in rows["cell_key"].unique()}
+        changes = {"protocol": "+".join(["smoke", *settings]), "protocol_hash": str(number) * 64}
+        twins.append(rows.assign(cell_key=rows["cell_key"].map(keys), **changes))
+        for folder in (whole_run / "cells").iterdir():
+            name, _, key = folder.name.rpartition("-")
+            shutil.copytree(folder, out / "cells" / f"{name}-{keys[key]}")
+    return write_run(out, pd.concat(twins, ignore_index=True))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_long_titles_stay_in_the_figure_and_off_other_panels(two_long_protocols, name):
+    figure = draw(name, Run(two_long_protocols)).figure
+    shown = [ax for ax in figure.axes if ax.axison]
+    titles = {
+        text: ax
+        for ax in shown
+        for text in [*ax.texts, ax._left_title]
+        if text.get_text().strip() not in ("", "n/a")
+    }
+    assert any("a_setting_11=1" in "".join(text.get_text().split()) for text in titles)
+    for text, own in titles.items():
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1 + 1
+        for ax in shown:
+            if ax is not own:
+                assert not box.overlaps(ax.get_window_extent().padded(-1))
+    for ax in shown:
+        assert min(ax.get_window_extent().size / figure.dpi) > 0.3

@@ -17,6 +17,7 @@ CONTEXT = [
     "protocol",
     "protocol_hash",
     "epoch_selection",
+    "metric_version",
     "n",
     "extractor",
     "extractor_sha256",
@@ -29,6 +30,7 @@ DESCRIBED = {
     "train_images": "{} training images",
     "protocol_hash": "{:.8}",
     "epoch_selection": "epoch: {}",
+    "metric_version": "metric version {}",
     "extractor": "{}",
     "extractor_sha256": "weights {:.8}",
 }

@@ -46,9 +46,12 @@ CELL = [
     "label", "model", "model_version", "backend", "dataset", "dataset_fingerprint",
     "protocol_hash", "train_images", "split",
 ]  # fmt: skip
-OF_ENERGY = ["unit", "n", "epoch_selection", "value", "ci_low", "ci_high"]
+OF_ENERGY = ["metric_version", "unit", "n", "epoch_selection", "value", "ci_low", "ci_high"]
 """Columns of an energy that stand next to the columns of a quality, with the prefix ``energy_``."""
-PANEL = ["metric", "context", "energy_n", "energy_epoch_selection", "energy_unit"]
+PANEL = [
+    "metric", "context", "energy_metric_version", "energy_unit", "energy_n",
+    "energy_epoch_selection",
+]  # fmt: skip
 """Columns that points of a panel agree in."""
 
 
@@ -111,7 +114,8 @@ def _pareto(rows: pd.DataFrame) -> pd.Series:
 def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
     fills = dict(zip(curves.backends, FILLS * len(curves.backends), strict=False))
     parts = [part for _, part in groups(rows, PANEL)]
-    titles = [_title(part.iloc[0]) for part in parts]
+    several_versions = rows["energy_metric_version"].nunique(dropna=False) > 1
+    titles = [_title(part.iloc[0], several_versions) for part in parts]
     heights = [
         PANEL_INCHES + text_height(titles[i : i + COLUMNS]) - LINE_INCHES
         for i in range(0, len(parts), COLUMNS)
@@ -126,7 +130,7 @@ def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
     return figure
 
 
-def _title(row: pd.Series) -> str:
+def _title(row: pd.Series, several_versions: bool) -> str:
     """Return a panel's title, which says where energy and quality were measured differently."""
     parts = [f"{row['split']}: {row['context']}"]
     if row["energy_n"] != row["n"]:
@@ -135,6 +139,8 @@ def _title(row: pd.Series) -> str:
         parts.append(
             f"epoch by {row['epoch_selection']}, energy's by {row['energy_epoch_selection']}"
         )
+    if several_versions:
+        parts.append(f"energy version {row['energy_metric_version']}")
     return wrap_text("; ".join(parts), TITLE_INCHES)
 
 
