@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from bench.comparison import Comparison, Gauge
+    from bench.comparison import Comparison
+    from bench.store.declarations import MetricDeclaration
 
 FORMATS = ("terminal", "md", "junit")
 PLAIN_WIDTH = 160
@@ -74,7 +75,7 @@ def command(
     from bench.store.run_directory import load_results
 
     tables = load_results(run), load_results(reference)
-    policy = Policy(_gauges(run, reference, tables), strict, machine)
+    policy = Policy(_declarations(run, reference, tables), strict, machine)
     comparison = compare(*tables, policy)
     if form == "terminal" or out:
         print_comparison(comparison, Console(), everything)
@@ -94,18 +95,15 @@ def _update(run: Path, reference: Path, allow_failed: bool, keep: bool) -> int:
     return 0
 
 
-def _gauges(run: Path, reference: Path, rows: "Iterable[pd.DataFrame]") -> "dict[str, Gauge]":
-    """What the metrics declare: in the run, else in the reference, else as installed here."""
-    from bench.comparison import Gauge, declared
-    from bench.registry import metrics
+def _declarations(
+    run: Path, reference: Path, rows: "Iterable[pd.DataFrame]"
+) -> "dict[str, MetricDeclaration]":
+    """Return what metrics declare: in the run, or else in the reference, or else as installed."""
+    from bench.store.declarations import declared, installed
 
-    gauges = declared(reference) | declared(run)
+    known = declared(reference) | declared(run)
     names = {name for table in rows for name in table["metric"].dropna()}
-    for name in sorted(names - set(gauges)):
-        if name in metrics:
-            metric = metrics.load(name)
-            gauges[name] = Gauge(metric.tolerance, metric.reproducible)
-    return gauges
+    return known | installed(sorted(names - set(known)))
 
 
 def _text(comparison: "Comparison", form: str, everything: bool) -> str:

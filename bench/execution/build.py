@@ -4,7 +4,8 @@ import torch
 
 from bench import registry
 from bench.model import GenerativeModel, SpikingNeuron
-from bench.plan import NO_BACKEND, Cell
+from bench.plan import Cell
+from bench.store.schema import NO_BACKEND
 from bench.system.random_state import seed_everything
 
 

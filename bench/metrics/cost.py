@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from statistics import median
 
 from bench.metrics.metric import Facts, Metric, Observation
+from bench.store.schema import Headline
 from bench.system.devices import NO_PEAK_MEMORY
 
 
@@ -11,6 +12,7 @@ class ParameterCount(Metric):
     """Number of parameters."""
 
     name = "parameter_count"
+    headline = Headline(100, "parameters", None, ("report",))
     unit = "parameters"
     higher_is_better = False
     tolerance = 0.0
@@ -37,6 +39,7 @@ class TrainingThroughput(Metric):
     """Training images a second: the median over epochs, evaluation and checkpoints left out."""
 
     name = "training_throughput"
+    headline = Headline(110, "training, images/s", "train", ("summary", "report"), "train img/s")
     unit = "images/s"
     higher_is_better = True
     tolerance = 0.3

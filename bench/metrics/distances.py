@@ -14,6 +14,7 @@ from bench.metrics.distribution import DistributionMetric, Estimate, counts
 from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.frechet import Moments, frechet_distance, moments, near_distances
 from bench.metrics.uncertainty import GROUPS, Line, jackknife_error, line, subset_sizes
+from bench.store.schema import VIEWS, Headline
 
 OFFICIAL_FID_IMAGES = 5000
 SUBSET_SEED = 0
@@ -31,6 +32,7 @@ class FID(DistributionMetric):
     """
 
     name = "fid"
+    headline = Headline(40, "FID", "generated", VIEWS)
     higher_is_better = False
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
@@ -72,6 +74,7 @@ class EfficientNetFrechetDistance(FID):
     """The Fréchet distance of FID between features of EfficientNet-Lite0; no FID."""
 
     name = "efficientnet_frechet_distance"
+    headline = Headline(60, "EfficientNet FD", "generated", ("metric_by_model",))
     extractors = ("efficientnet_lite0",)
     selects_epochs = False
 

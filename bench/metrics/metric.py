@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.protocol import Protocol
 from bench.recording.activity import LayerActivity
 from bench.recording.training_record import TrainingRecord
+from bench.store.schema import Headline, Status
 
 Need = Literal[
     "reconstructions",
@@ -24,7 +25,6 @@ Need = Literal[
     "sampling_time",
     "selections",
 ]
-Status = Literal["ok", "failed", "skipped", "not_applicable"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ class Metric(ABC):
             metric is ``skipped``, before anything runs for it.
         selects_epochs: whether ``best_per_metric`` picks an epoch by it.
         reproducible: False if it measures the machine and so differs from run to run.
+        headline: place among the main numbers of a run; None for other metrics. Not inherited.
     """
 
     name: ClassVar[str]
@@ -179,6 +180,12 @@ class Metric(ABC):
     extractors: ClassVar[tuple[str, ...]] = ()
     selects_epochs: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
+    headline: ClassVar[Headline | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A variant of a metric is no headline because the metric is one.
+        cls.headline = cls.__dict__.get("headline")
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol

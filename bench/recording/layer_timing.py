@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from bench.model import SpikingNeuron
+from bench.store import schema
 
 
 class Place(NamedTuple):
@@ -21,7 +22,7 @@ class Place(NamedTuple):
     phase: str
 
 
-ELSEWHERE = Place("elsewhere", "")
+ELSEWHERE = Place(schema.ELSEWHERE, "")
 
 
 def layers(model: nn.Module) -> dict[str, nn.Module]:

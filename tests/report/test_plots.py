@@ -13,7 +13,8 @@ from PIL import Image
 from bench.report.plots import PLOTS, render
 from bench.report.plots.style import COLOURS, looks
 from bench.report.run_reader import Run
-from bench.store.run_directory import SCHEMA, frame
+from bench.store.run_directory import frame
+from bench.store.schema import SCHEMA
 
 PLOT = {plot.name: plot for plot in PLOTS}
 FROM_FILES = ["reconstructions", "samples", "latent_noise", "latent_rasters"]

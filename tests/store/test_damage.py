@@ -82,7 +82,7 @@ def test_damaged_rows_are_found_told_and_done_again(harm, copy, finished, bench_
     assert "rows.parquet is damaged" in damaged.with_name("cell.log").read_text()
     code, out, _ = bench_cli("doctor", copy)
     assert code == 0
-    assert "was damaged and done anew" in out
+    assert "was damaged and has been computed again" in out
 
 
 @pytest.mark.parametrize("name", ["weights-last.pt", "training.json"])
