@@ -12,6 +12,7 @@ from bench import registry
 from bench.datasets.batches import evaluation_batches
 from bench.errors import SkippedError
 from bench.metrics.extractors.feature_cache import cached_features
+from bench.metrics.extractors.weights import WeightFile
 from bench.protocol import Protocol
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
@@ -70,14 +71,14 @@ class Extractor(ABC):
     Attributes:
         description: what it is, resize mode and quantisation included; the row's ``extractor``.
         sha256: of its weights; the row's ``extractor_sha256``.
-        weight_names: under which it takes weight files given by hand.
+        weight_files: the files of weights that it loads; empty if a package holds its weights.
         reference_batch: images a batch of the reference; told in the description if it matters.
         generated_batch: images a batch of generated ones, where that matters; None if it does not.
     """
 
     description: str
     sha256: str
-    weight_names: ClassVar[tuple[str, ...]] = ()
+    weight_files: ClassVar[tuple[WeightFile, ...]] = ()
     reference_batch: ClassVar[int] = REFERENCE_BATCH
     generated_batch: ClassVar[int | None] = None
 

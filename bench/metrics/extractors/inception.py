@@ -7,29 +7,37 @@ converted from TensorFlow's; the network of the papers' Inception score is torch
 import io
 from abc import abstractmethod
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from cleanfid.resize import build_resizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_fidelity.feature_extractor_inceptionv3 import (
-    URL_INCEPTION_V3,
-    FeatureExtractorInceptionV3,
-)
-from torchvision.models import Inception_V3_Weights, inception_v3
 
 from bench.errors import SkippedError, one_line
 from bench.metrics.extractors.extractor import Extractor, Features, Setting
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
-from bench.metrics.extractors.weights import weight_file
+from bench.metrics.extractors.weights import DownloadedWeights
 from bench.system.files import file_sha256
 from bench.system.paths import Resources
 
-NAME = "inception"
-VARIABLE = "BENCH_INCEPTION_WEIGHTS"
-TORCHVISION_NAME = "inception_torchvision"
-TORCHVISION_VARIABLE = "BENCH_INCEPTION_TORCHVISION_WEIGHTS"
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+# The addresses are torch-fidelity's and torchvision's, which take seconds to import.
+INCEPTION = DownloadedWeights(
+    name="inception",
+    variable="BENCH_INCEPTION_WEIGHTS",
+    url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth",
+    sha256="6726825d",
+)
+TORCHVISION = DownloadedWeights(
+    name="inception_torchvision",
+    variable="BENCH_INCEPTION_TORCHVISION_WEIGHTS",
+    url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+    sha256="0cc3c7bd",
+)
 NETWORK = "Inception v3 of 2015-12-05 (torch-fidelity)"
 SIDE = 299
 # The first layers hold some 30 MB an image.
@@ -38,6 +46,8 @@ IMAGES_AT_ONCE = 32
 
 class _Weighted(Extractor):
     """An extractor whose weights are a file."""
+
+    weight_files: ClassVar[tuple[DownloadedWeights, ...]]
 
     @classmethod
     def unavailable(cls, resources: Resources) -> str | None:
@@ -48,20 +58,21 @@ class _Weighted(Extractor):
             return str(error)
         return None
 
-    @staticmethod
-    @abstractmethod
-    def _weights(resources: Resources) -> Path:
+    @classmethod
+    def _weights(cls, resources: Resources) -> Path:
         """The file of the weights.
 
         Raises:
             SkippedError: it is not here.
         """
+        (file,) = cls.weight_files
+        return file.obtain(resources)
 
 
 class _Inception(_Weighted):
     """The network of 2015-12-05: 2,048 pool features and 1,008 logits without their bias."""
 
-    weight_names = (NAME,)
+    weight_files = (INCEPTION,)
 
     def __init__(self, setting: Setting) -> None:
         """Load the weights ``inception``.
@@ -87,10 +98,6 @@ class _Inception(_Weighted):
                 found.append(self._run(rgb_pixels(part.to(self._device))))
         pools, logits = zip(*found, strict=True)
         return Features(torch.cat(pools).cpu(), torch.cat(logits).cpu())
-
-    @staticmethod
-    def _weights(resources: Resources) -> Path:
-        return weight_file(resources, NAME, VARIABLE, URL_INCEPTION_V3, _prefix(URL_INCEPTION_V3))
 
     @abstractmethod
     def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +152,7 @@ class InceptionTorchvision(_Weighted):
     reported as published. There are logits of 1,000 ImageNet classes; the pool features are they.
     """
 
-    weight_names = (TORCHVISION_NAME,)
+    weight_files = (TORCHVISION,)
     description = (
         "Inception v3 (torchvision, ImageNet), not quantised, bilinear resize to 299x299, "
         "raw 0..255 input"
@@ -158,17 +165,14 @@ class InceptionTorchvision(_Weighted):
             SkippedError: they are not here; says the ways out.
             ValueError: the file holds something else.
         """
+        from torchvision.models import inception_v3
+
         path = self._weights(setting.resources)
         network = inception_v3(weights=None, transform_input=False, init_weights=False)
         load_weights(network, path)
         self._device = setting.device
         self._network = network.eval().to(setting.device)
         self.sha256 = file_sha256(path)
-
-    @staticmethod
-    def _weights(resources: Resources) -> Path:
-        url = Inception_V3_Weights.IMAGENET1K_V1.url
-        return weight_file(resources, TORCHVISION_NAME, TORCHVISION_VARIABLE, url, _prefix(url))
 
     def __call__(self, images: Tensor) -> Features:
         """Logits ``(N, 1000)`` of images ``(N, C, H, W)`` in [-1, 1].
@@ -198,15 +202,17 @@ def load_weights(network: nn.Module, path: Path) -> None:
         raise ValueError(f"{path} holds no weights of {name}: {one_line(error)}") from error
 
 
-def _torch_fidelity_network(path: Path) -> FeatureExtractorInceptionV3:
+def _torch_fidelity_network(path: Path) -> "FeatureExtractorInceptionV3":
     """The network with the weights in a file, which torch-fidelity itself would unpickle."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         plain = io.BytesIO()
         torch.save(state, plain)
         plain.seek(0)
         return FeatureExtractorInceptionV3(
-            NAME, ["2048", "logits_unbiased"], feature_extractor_weights_path=plain
+            INCEPTION.name, ["2048", "logits_unbiased"], feature_extractor_weights_path=plain
         )
     except Exception as error:
         raise ValueError(f"{path} holds no weights of {NETWORK}: {one_line(error)}") from error
@@ -214,11 +220,8 @@ def _torch_fidelity_network(path: Path) -> FeatureExtractorInceptionV3:
 
 def _clean_resized(pixels: Tensor) -> Tensor:
     """Pixels ``(N, 3, H, W)`` under clean-fid's resize, float32 ``(N, 3, 299, 299)``."""
+    from cleanfid.resize import build_resizer
+
     resize = build_resizer("clean")
     resized = [resize(image) for image in pixels.permute(0, 2, 3, 1).cpu().numpy()]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(pixels.device)
-
-
-def _prefix(url: str) -> str:
-    """The first digits of a file's SHA-256, which PyTorch's convention puts at its name's end."""
-    return url.rsplit("-", 1)[-1].removesuffix(".pth")
