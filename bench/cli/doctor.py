@@ -109,7 +109,7 @@ def _backends() -> Iterator[str]:
     device = resolve_device("auto")
     for name in backends.names():
         try:
-            yield f"{name}: {backends.load(name).implementation(device)}, on {device.type}."
+            yield f"{name}: {backends.load(name)().implementation(device)}, on {device.type}."
         except (BenchError, RuntimeError) as error:
             yield f"{name}: cannot run on {device.type}: {error}"
 

@@ -100,7 +100,7 @@ def _built(name, time_steps):
     settings = [*SETTINGS, "epochs=1", f"time_steps={time_steps}"]
     protocol = load_protocol("smoke", settings).resolve(name, "random")
     model_class = models.load(name)
-    backend = backends.load("fused") if model_class.spiking else None
+    backend = backends.load("fused")() if model_class.spiking else None
     torch.manual_seed(0)
     return model_class((1, 32, 32), protocol, backend), protocol
 

@@ -14,7 +14,7 @@ from bench.metrics.extractors.extractor import Extractors, Setting
 from bench.metrics.fad import FAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.metrics.neighbours import neighbourhoods
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
@@ -84,7 +84,11 @@ def _peak_memory(images):
             for _ in range(images // 250):
                 batch = torch.rand((250, 1, 32, 32), generator=generator) * 2 - 1
                 features.add("autoencoder", batch)
-        list(metric.compute(Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)))
+        list(
+            metric.compute(
+                ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
+            )
+        )
         return memory.bytes()
 
 

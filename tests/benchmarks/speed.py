@@ -130,7 +130,8 @@ def _built(model, backend, precision, settings=()):
     name, own = MODELS[model]
     protocol = load_protocol("standard", [*own, f"precision={precision}", *settings])
     torch.manual_seed(0)
-    return models.load(name)(IMAGE_SHAPE, protocol.resolve(name, "cifar10"), backends.load(backend))
+    spiking = backends.load(backend)()
+    return models.load(name)(IMAGE_SHAPE, protocol.resolve(name, "cifar10"), spiking)
 
 
 class _Subject:
@@ -233,7 +234,7 @@ def _synapse_seconds(subject, activity):
         hook.remove()
     for layer in layers:
         # Not known to be spikes, they are computed densely.
-        layer.of_spikes = False
+        layer.spiking_input = False
     with subject.model.autocast():
         return sum(median(_seconds(*call) for _ in range(TURNS)) for call in calls)
 

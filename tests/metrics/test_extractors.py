@@ -33,7 +33,7 @@ from bench.metrics.extractors.inception import (
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.metrics.extractors.weights import DownloadedWeights
 from bench.metrics.feature_pairs import GeneratedFeatures
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
 from bench.protocol import load_protocol
@@ -142,7 +142,7 @@ def test_weights_given_by_hand_come_first_and_count_as_what_they_are(tmp_path, m
     assert downloaded().problem(setting(tmp_path).resources) is None
     assert file_sha256(given) == hashlib.sha256(b"a").hexdigest()
     monkeypatch.setenv("SOME_WEIGHTS", str(tmp_path / "none"))
-    with pytest.raises(SkippedError, match=r"SOME_WEIGHTS names .*none: no such file"):
+    with pytest.raises(SkippedError, match=r"SOME_WEIGHTS names .*none, which is not a file"):
         downloaded().obtain(setting(tmp_path).resources)
 
 
@@ -163,7 +163,7 @@ def test_weights_are_fetched_once_and_a_damaged_copy_is_fetched_again(tmp_path, 
 
 
 def test_weights_with_another_checksum_are_refused_and_not_kept(tmp_path, server):
-    with pytest.raises(SkippedError, match=r"is not what it should be .*invalid hash value"):
+    with pytest.raises(SkippedError, match=r"has the wrong checksum .*invalid hash value"):
         downloaded(server.url, "0123abcd").obtain(setting(tmp_path).resources)
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
 
@@ -197,7 +197,7 @@ def test_without_network_and_file_an_extractor_is_skipped_with_both_ways_out(
     monkeypatch.delenv(variable, raising=False)
     (file,) = extractor.weight_files
     monkeypatch.setattr(extractor, "weight_files", (replace(file, url=NOWHERE),))
-    with pytest.raises(SkippedError, match="cannot be fetched") as caught:
+    with pytest.raises(SkippedError, match="cannot be downloaded") as caught:
         extractor(setting(tmp_path))
     assert f"--weights {option}=PATH" in str(caught.value)
     assert variable in str(caught.value)
@@ -210,9 +210,9 @@ def test_a_file_that_holds_something_else_is_one_clear_error(tmp_path, content):
         torch.save({"fc.weight": torch.zeros(2)}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match="holds no weights of Inception v3"):
+    with pytest.raises(ValueError, match="does not contain weights of Inception v3"):
         InceptionTorchFidelity(setting(tmp_path, inception=path))
-    with pytest.raises(ValueError, match="holds no weights of Inception3"):
+    with pytest.raises(ValueError, match="does not contain weights of Inception3"):
         InceptionTorchvision(setting(tmp_path, inception_torchvision=path))
 
 
@@ -225,7 +225,7 @@ def test_a_file_cannot_run_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "file.pth"
     torch.save({"fc.weight": Malicious()}, path)
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match="does not contain weights"):
         InceptionTorchFidelity(setting(tmp_path, inception=path))
     assert not Path("executed").exists()
 
@@ -260,7 +260,7 @@ def scored(extractors, batches, metric_class):
     features = GeneratedFeatures(extractors)
     for images in batches:
         features.add(metric.extractors[0], images)
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
+    facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     assert found.status == "ok", found.reason
     assert found.extractor_sha256 == extractors.get(metric.extractors[0]).sha256

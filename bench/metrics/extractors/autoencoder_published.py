@@ -1,4 +1,4 @@
-"""The autoencoders and reference statistics that came with the papers' official code."""
+"""Autoencoders and reference statistics published with FSVAE's official code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from bench.system.paths import Resources
 
 @dataclass(frozen=True)
 class Published:
-    """An autoencoder that came with the papers' official code, for one dataset.
+    """A published autoencoder for one dataset.
 
     Attributes:
-        name: of its files.
-        fingerprint: of the dataset it belongs to.
-        weights_sha256: of the file of its weights.
-        statistics_sha256: of the file of the test set's mean and covariance.
+        name: name of the dataset in the file names.
+        fingerprint: hash of the dataset that the autoencoder was trained on.
+        weights_sha256: SHA-256 of the file with the weights, in hex.
+        statistics_sha256: SHA-256 of the file with the test set's mean and covariance, in hex.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Published:
 
     @property
     def weights(self) -> Path:
-        """The file of its weights, relative to the data root."""
+        """File with the weights, relative to the data root."""
         return Path("fad", "stat_checkpoints", f"{self.name}_64.pth")
 
     @property
     def statistics(self) -> Path:
-        """The file of the test set's statistics, relative to the data root."""
+        """File with the test set's statistics, relative to the data root."""
         return Path("fad", "stats", f"{self.name}_test_64.npz")
 
 
@@ -87,13 +87,13 @@ WEIGHT_FILES = {
 
 
 def published_weights(setting: Setting) -> Path | None:
-    """The file of the published weights, if it is here and made for the setting's images.
+    """Return the file with the published weights, or None if it is missing or does not apply.
 
-    These are the real MNIST or Fashion-MNIST, uncropped, resized to 32x32 bilinearly. A file given
-    by hand goes before one under the data root.
+    The weights apply to the real MNIST and Fashion-MNIST, not cropped, resized to 32x32 bilinearly.
+    A file given with ``--weights`` takes precedence over the one under the data root.
 
     Raises:
-        BenchError: the file holds something else.
+        BenchError: the file has the wrong checksum.
     """
     published, protocol = PUBLISHED.get(setting.dataset), setting.protocol
     preprocessing = (protocol.image_size, protocol.center_crop, protocol.interpolation)
@@ -106,13 +106,13 @@ def published_weights(setting: Setting) -> Path | None:
 
 
 def published_statistics(setting: Setting) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean ``(D,)`` and covariance ``(D, D)`` of the whole test set's latents, as published.
+    """Return the published mean ``(D,)`` and covariance ``(D, D)`` of the test set's latents.
 
-    None where the published weights are not in use, the reference is not the test split, or the
-    file is not here.
+    The result is None if the published weights are not in use, the reference is not the test split,
+    or the file is missing.
 
     Raises:
-        BenchError: the file holds something else.
+        BenchError: the file has the wrong checksum.
     """
     if published_weights(setting) is None or setting.protocol.reference_split != "test":
         return None
@@ -125,13 +125,13 @@ def published_statistics(setting: Setting) -> tuple[np.ndarray, np.ndarray] | No
 
 
 def _checked(path: Path, sha256: str) -> Path | None:
-    """The path; None if there is no such file."""
+    """Return the path if its checksum is right; None if there is no such file."""
     if not path.exists():
         return None
-    found = file_sha256(path)
-    if found != sha256:
+    actual = file_sha256(path)
+    if actual != sha256:
         raise BenchError(
-            f"{path} is not the file that was published: SHA-256 {found}, expected {sha256}; "
-            "replace it, or remove it to do without."
+            f"{path} is not the published file: its SHA-256 is {actual}, expected {sha256}. "
+            "Replace or remove it."
         )
     return path

@@ -1,4 +1,4 @@
-"""Weight files of extractors: where each is looked for, whether it is there, how to get it."""
+"""Weight files of extractors: given by the user, cached, or downloaded once and verified."""
 
 import os
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from bench.system.files import file_sha256
 from bench.system.network import NETWORK_TIMEOUT_SECONDS, network_timeout
 from bench.system.paths import Resources
 
-# Many cells of a run need the same file. Without a network, each would wait for the timeout.
+# Downloads that failed. Many cells ask for the same file, and each would wait for the timeout.
 _failures: dict[tuple[str, Path], str] = {}
 
 
@@ -22,9 +22,9 @@ class WeightFile(ABC):
     """A file of network weights that an extractor loads.
 
     Attributes:
-        name: name of the file in ``--weights NAME=PATH``.
+        name: name of the weights, as in ``--weights NAME=PATH``.
         sha256: SHA-256 of the file in hex, or its first digits.
-        variable: environment variable that can hold the file's path; None if there is none.
+        variable: name of the environment variable that can hold the path; None if there is none.
         checks_given: whether a file given by its path must have the same SHA-256.
     """
 
@@ -72,10 +72,10 @@ class WeightFile(ABC):
 class DownloadedWeights(WeightFile):
     """A weight file that is downloaded once and then kept in the cache.
 
-    A file given by its path can hold other weights.
+    A file given by its path can contain other weights.
 
     Attributes:
-        url: address of the file.
+        url: address to download the file from.
     """
 
     url: str
@@ -95,18 +95,19 @@ class DownloadedWeights(WeightFile):
         return resources.cache / "weights" / self.url.rsplit("/", 1)[-1]
 
     def obtain(self, resources: Resources) -> Path:
-        """Return the path of the file, and download the file if necessary.
+        """Return the path of the file, downloading the file if necessary.
 
         A download that failed is not tried again in the same process.
 
         Raises:
-            SkippedError: The file is not here and cannot be downloaded, or has another checksum.
+            SkippedError: the file named by the variable does not exist, the download failed, or its
+                checksum is wrong.
         """
         given = self.given_path(resources)
         if given is not None:
             if not given.is_file():
                 raise SkippedError(
-                    f"the environment variable {self.variable} names {given}: no such file"
+                    f"the environment variable {self.variable} names {given}, which is not a file"
                 )
             return given
         target = self.default_path(resources)
@@ -115,13 +116,13 @@ class DownloadedWeights(WeightFile):
             if reason:
                 _failures[self.url, target] = reason
                 raise SkippedError(
-                    f"no weights {self.name!r} here, and {reason}: give the file with --weights "
-                    f"{self.name}=PATH or in the environment variable {self.variable}"
+                    f"the weights {self.name!r} are missing, and {reason}: give the file with "
+                    f"--weights {self.name}=PATH or in the environment variable {self.variable}"
                 )
         return target
 
     def _download(self, target: Path) -> str | None:
-        """Download the file, whole or not at all, and return the reason if that failed."""
+        """Download the file atomically; return the reason if that failed, else None."""
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with network_timeout(NETWORK_TIMEOUT_SECONDS):
@@ -129,7 +130,7 @@ class DownloadedWeights(WeightFile):
                     self.url, str(target), hash_prefix=self.sha256, progress=False
                 )
         except RuntimeError as error:
-            return f"{self.url} is not what it should be ({one_line(error)})"
+            return f"the download of {self.url} has the wrong checksum ({one_line(error)})"
         except OSError as error:
-            return f"{self.url} cannot be fetched to {target.parent} ({one_line(error)})"
+            return f"{self.url} cannot be downloaded to {target.parent} ({one_line(error)})"
         return None

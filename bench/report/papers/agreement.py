@@ -25,7 +25,7 @@ def differences(number: Number, answer: Answer, found: Mapping[str, Any]) -> Ite
         found: of our rows ``status``, ``protocol``, ``protocol_hash`` and ``dataset_variant``; if
             they have a value also ``epoch_selection``, ``extractor`` and ``images``.
     """
-    yield from _protocol_differences(number["protocol"], found)
+    yield from _protocol_differences(number, found)
     if found["dataset_variant"] != "complete":
         yield INCOMPLETE.get(found["dataset_variant"], "a dataset that could not be had")
     if found["status"] == "ok":
@@ -44,7 +44,7 @@ def worth_running(number: Number, found: Mapping[str, Any], ours: pd.DataFrame) 
     """
     if not number["protocol"]:
         return False
-    wanted = _paper(number["protocol"]).hash
+    wanted = _hash(number)
     if found["protocol_hash"] == wanted:
         return found["status"] in {"failed", "skipped", "missing"}
     return found["backend"] not in set(ours.loc[ours["protocol_hash"] == wanted, "backend"])
@@ -66,12 +66,13 @@ def command(number: Number, backend: str | None, out: str) -> str | None:
     return shlex.join([*words, "--protocol", number["protocol"], "--out", out])
 
 
-def _protocol_differences(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+def _protocol_differences(number: Number, found: Mapping[str, Any]) -> Iterator[str]:
+    name = number["protocol"]
     if not name:
         yield "the protocol of a number that is quoted from elsewhere is not known here"
     elif found["protocol"] != name:
         yield f"protocol {found['protocol']}, not {name}"
-    elif found["protocol_hash"] != (known := _paper(name).hash):
+    elif found["protocol_hash"] != (known := _hash(number)):
         yield f"{name} of hash {found['protocol_hash'][:12]}, not this version's {known[:12]}"
 
 
@@ -90,6 +91,11 @@ def _measurement_differences(
             yield f"{found['images']} images, not {number['images']}"
     if answer.extractor not in str(found["extractor"]):
         yield f"not the paper's extractor but {found['extractor']}"
+
+
+def _hash(number: Number) -> str:
+    """Return the hash of the paper's protocol as it holds for the number's model and dataset."""
+    return _paper(number["protocol"]).resolve(number["model"], number["dataset"]).hash
 
 
 @cache
