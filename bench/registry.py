@@ -107,6 +107,7 @@ backends: Registry[Any] = Registry("backend")
 datasets: Registry[Any] = Registry("dataset")
 metrics: Registry[Any] = Registry("metric")
 extractors: Registry[Any] = Registry("extractor")
+plots: Registry[Any] = Registry("plot")
 
 
 def registries() -> dict[str, Registry[Any]]:

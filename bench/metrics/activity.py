@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
-from bench.recording.activity import NeuronCounts, SpikeTrains
+from bench.recording.layer_activity import NeuronCounts, SpikeTrains
 
 NO_SPIKES = "none of the model's spiking layers runs"
 

@@ -42,7 +42,7 @@ from torch import Tensor
 from bench.metrics.extractors.extractor import Extractors, Features
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.protocol import Protocol
-from bench.recording.activity import LayerActivity
+from bench.recording.layer_activity import LayerActivity
 from bench.recording.training_record import TrainingRecord
 
 # What a metric can read. A metric receives only the passes that it lists.

@@ -24,7 +24,7 @@ from torch import Tensor
 from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
-from bench.recording.activity import LayerActivity
+from bench.recording.layer_activity import LayerActivity
 from bench.recording.synaptic_operations import Operations
 
 PICOJOULES_PER_MAC = 4.6

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bench.backend import SpikingNeuron
 from bench.model import GenerativeModel
-from bench.recording.activity import LayerActivity, NeuronCounts, SpikeTrains
+from bench.recording.layer_activity import LayerActivity, NeuronCounts, SpikeTrains
 from bench.recording.synaptic_operations import SYNAPTIC_LAYERS, OperationCounter
 
 
