@@ -264,11 +264,10 @@ def test_the_docs_name_every_metric_and_noise():
 
 
 def test_the_docs_name_every_weights_file():
-    from bench.metrics.extractors import inception
     from bench.registry import extractors
 
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    known = {name for e in extractors.names() for name in extractors.load(e).weight_names}
-    assert set(re.findall(r"`--weights (\w+)=", text)) == known
-    variables = {inception.VARIABLE, inception.TORCHVISION_VARIABLE}
+    files = {file for name in extractors.names() for file in extractors.load(name).weight_files}
+    assert set(re.findall(r"`--weights (\w+)=", text)) == {file.name for file in files}
+    variables = {file.variable for file in files if file.variable}
     assert set(re.findall(r"BENCH_INCEPTION\w+", text)) == variables

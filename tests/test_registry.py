@@ -94,6 +94,30 @@ def processor_time(command):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def test_an_attribute_is_read_without_importing_the_plugin():
+    code = (
+        "import sys\n"
+        "from bench.registry import metrics\n"
+        "values = {name: metrics.attribute(name, 'extractors') for name in metrics.names()}\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert values == {name: metrics.load(name).extractors for name in metrics.names()}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class X:\n    needs = tuple('ab')",
+        "class Y:\n    needs: tuple = ()\nclass Z:\n    needs = ('a', 'b')\nclass X(Z, Y): pass",
+        "X = type('X', (), {'needs': ('a', 'b')})",
+    ],
+)
+def test_an_attribute_that_is_no_literal_is_that_of_the_class(plugins, source):
+    plugins("plugin_x", source, models={"x": "plugin_x:X"})
+    assert registry.models.attribute("x", "needs") == ("a", "b")
+
+
 def test_importing_bench_imports_no_torch():
     code = "import sys, bench; dir(bench); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

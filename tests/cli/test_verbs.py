@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from bench.registry import datasets, registries
+from bench.registry import registries
 
 
 @pytest.mark.parametrize(
@@ -111,17 +111,6 @@ def test_data_fetch_of_an_unknown_name(bench_cli, tmp_path):
     code, _, err = bench_cli("data", "fetch", "mnits", "--data-root", tmp_path)
     assert code == 2
     assert "Did you mean: mnist?" in err
-
-
-def test_doctor_tells_versions_devices_neurons_datasets_and_weights(bench_cli, tmp_path):
-    code, out, _ = bench_cli("doctor", "--data-root", tmp_path)
-    assert code == 0
-    assert re.search(r"torch\s+│ \d+\.\d+", out)
-    assert re.search(r"snntorch on \w+\s+│ snnTorch \d", out)
-    assert re.search(r"spikingjelly on \w+\s+│ SpikingJelly \d.*torch-reference", out)
-    for name in datasets.names():
-        assert re.search(rf"│ {name} ", out)
-    assert "Inception v3" in out
 
 
 def test_no_verb_shows_the_help(bench_cli):

@@ -7,9 +7,9 @@ from bench.errors import SkippedError
 from bench.metrics.extractors.autoencoder_network import CHANNELS, AutoencoderNetwork
 from bench.metrics.extractors.autoencoder_published import (
     PUBLISHED,
+    WEIGHT_FILES,
     published_statistics,
     published_weights,
-    weight_name,
 )
 from bench.metrics.extractors.autoencoder_training import (
     VERSION,
@@ -35,7 +35,7 @@ class Autoencoder(TrainedExtractor):
 
     cell_name = "fad_autoencoder"
     version = VERSION
-    weight_names = tuple(map(weight_name, PUBLISHED))
+    weight_files = tuple(WEIGHT_FILES.values())
 
     @classmethod
     def training_fields(cls, protocol: Protocol) -> tuple[str, ...] | None:

@@ -7,7 +7,9 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.metrics.extractors.extractor import Setting
+from bench.metrics.extractors.weights import WeightFile
 from bench.system.files import file_sha256
+from bench.system.paths import Resources
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,35 @@ PUBLISHED = {
 }
 
 
-def weight_name(dataset: str) -> str:
-    """Return the name under which ``--weights NAME=PATH`` gives a dataset's autoencoder."""
-    return f"fad_{dataset}"
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights(WeightFile):
+    """The weights of a published autoencoder.
+
+    Attributes:
+        file: path of the file below the data root.
+    """
+
+    file: Path
+
+    @property
+    def advice(self) -> str:
+        """Sentences that say how to get the file, and what happens without it."""
+        return (
+            f"It is {self.file.name} in FSVAE's official code (arXiv:2110.00375): put it there, or "
+            f"give it with --weights {self.name}=FILE. Without it, a run trains an autoencoder."
+        )
+
+    def default_path(self, resources: Resources) -> Path:
+        """Return the path of the file below the data root."""
+        return resources.data_root / self.file
+
+
+WEIGHT_FILES = {
+    dataset: PublishedWeights(
+        name=f"fad_{dataset}", sha256=published.weights_sha256, file=published.weights
+    )
+    for dataset, published in PUBLISHED.items()
+}
 
 
 def published_weights(setting: Setting) -> Path | None:
@@ -73,10 +101,8 @@ def published_weights(setting: Setting) -> Path | None:
         return None
     if preprocessing != (32, None, "bilinear"):
         return None
-    given = setting.resources.weights.get(weight_name(setting.dataset))
-    return _checked(
-        given or setting.resources.data_root / published.weights, published.weights_sha256
-    )
+    path = WEIGHT_FILES[setting.dataset].path(setting.resources)
+    return _checked(path, published.weights_sha256)
 
 
 def published_statistics(setting: Setting) -> tuple[np.ndarray, np.ndarray] | None:

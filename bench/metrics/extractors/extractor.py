@@ -12,6 +12,7 @@ from bench import registry
 from bench.datasets.batches import evaluation_batches
 from bench.errors import SkippedError
 from bench.metrics.extractors.feature_cache import cached_features
+from bench.metrics.extractors.weights import WeightFile
 from bench.protocol import Protocol
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
@@ -70,7 +71,7 @@ class Extractor(ABC):
     Attributes:
         description: network, resize mode and quantisation, in words; the row's ``extractor``.
         sha256: SHA-256 of the weights in hex; the row's ``extractor_sha256``.
-        weight_names: names under which ``--weights NAME=PATH`` gives the extractor's weight files.
+        weight_files: files with the weights; empty if the weights come in a package.
         reference_batch: number of reference images per batch; if the features depend on it, the
             description must say it.
         generated_batch: number of generated images per batch; None if the features do not depend on
@@ -79,7 +80,7 @@ class Extractor(ABC):
 
     description: str
     sha256: str
-    weight_names: ClassVar[tuple[str, ...]] = ()
+    weight_files: ClassVar[tuple[WeightFile, ...]] = ()
     reference_batch: ClassVar[int] = REFERENCE_BATCH
     generated_batch: ClassVar[int | None] = None
 

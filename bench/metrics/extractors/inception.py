@@ -7,29 +7,37 @@ The Inception score of the official code of FSVAE and ESVAE uses torchvision's n
 import io
 from abc import abstractmethod
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from cleanfid.resize import build_resizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_fidelity.feature_extractor_inceptionv3 import (
-    URL_INCEPTION_V3,
-    FeatureExtractorInceptionV3,
-)
-from torchvision.models import Inception_V3_Weights, inception_v3
 
 from bench.errors import SkippedError, one_line
 from bench.metrics.extractors.extractor import Extractor, Features, Setting
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
-from bench.metrics.extractors.weights import weight_file
+from bench.metrics.extractors.weights import DownloadedWeights
 from bench.system.files import file_sha256
 from bench.system.paths import Resources
 
-NAME = "inception"
-VARIABLE = "BENCH_INCEPTION_WEIGHTS"
-TORCHVISION_NAME = "inception_torchvision"
-TORCHVISION_VARIABLE = "BENCH_INCEPTION_TORCHVISION_WEIGHTS"
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+# The addresses are torch-fidelity's and torchvision's, which take seconds to import.
+INCEPTION = DownloadedWeights(
+    name="inception",
+    variable="BENCH_INCEPTION_WEIGHTS",
+    url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth",
+    sha256="6726825d",
+)
+TORCHVISION = DownloadedWeights(
+    name="inception_torchvision",
+    variable="BENCH_INCEPTION_TORCHVISION_WEIGHTS",
+    url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+    sha256="0cc3c7bd",
+)
 NETWORK = "Inception v3 of 2015-12-05 (torch-fidelity)"
 SIDE = 299
 # The activations of the first layers take about 30 MB per image.
@@ -38,6 +46,8 @@ IMAGES_AT_ONCE = 32
 
 class _Weighted(Extractor):
     """An extractor whose weights are a file."""
+
+    weight_files: ClassVar[tuple[DownloadedWeights, ...]]
 
     @classmethod
     def unavailable(cls, resources: Resources) -> str | None:
@@ -48,20 +58,21 @@ class _Weighted(Extractor):
             return str(error)
         return None
 
-    @staticmethod
-    @abstractmethod
-    def _weights(resources: Resources) -> Path:
+    @classmethod
+    def _weights(cls, resources: Resources) -> Path:
         """Return the file with the weights, downloading it if necessary.
 
         Raises:
             SkippedError: the file is missing and cannot be downloaded.
         """
+        (file,) = cls.weight_files
+        return file.obtain(resources)
 
 
 class _Inception(_Weighted):
     """The network of 2015-12-05: 2,048 pool features, and 1,008 logits without the bias."""
 
-    weight_names = (NAME,)
+    weight_files = (INCEPTION,)
 
     def __init__(self, setting: Setting) -> None:
         """Load the weights ``inception``.
@@ -90,10 +101,6 @@ class _Inception(_Weighted):
                 outputs.append(self._run(rgb_pixels(part.to(self._device))))
         pools, logits = zip(*outputs, strict=True)
         return Features(torch.cat(pools).cpu(), torch.cat(logits).cpu())
-
-    @staticmethod
-    def _weights(resources: Resources) -> Path:
-        return weight_file(resources, NAME, VARIABLE, URL_INCEPTION_V3, _prefix(URL_INCEPTION_V3))
 
     @abstractmethod
     def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +161,7 @@ class InceptionTorchvision(_Weighted):
     this extractor. It returns logits of 1,000 ImageNet classes, and these as pool features too.
     """
 
-    weight_names = (TORCHVISION_NAME,)
+    weight_files = (TORCHVISION,)
     description = (
         "Inception v3 (torchvision, ImageNet), not quantised, bilinear resize to 299x299, "
         "raw 0..255 input"
@@ -167,17 +174,14 @@ class InceptionTorchvision(_Weighted):
             SkippedError: the weights are missing; the message says how to provide them.
             ValueError: the file contains something else.
         """
+        from torchvision.models import inception_v3
+
         path = self._weights(setting.resources)
         network = inception_v3(weights=None, transform_input=False, init_weights=False)
         load_weights(network, path)
         self._device = setting.device
         self._network = network.eval().to(setting.device)
         self.sha256 = file_sha256(path)
-
-    @staticmethod
-    def _weights(resources: Resources) -> Path:
-        url = Inception_V3_Weights.IMAGENET1K_V1.url
-        return weight_file(resources, TORCHVISION_NAME, TORCHVISION_VARIABLE, url, _prefix(url))
 
     def __call__(self, images: Tensor) -> Features:
         """Compute logits ``(N, 1000)``.
@@ -210,15 +214,17 @@ def load_weights(network: nn.Module, path: Path) -> None:
         raise ValueError(f"{path} does not contain weights of {name}: {one_line(error)}") from error
 
 
-def _torch_fidelity_network(path: Path) -> FeatureExtractorInceptionV3:
+def _torch_fidelity_network(path: Path) -> "FeatureExtractorInceptionV3":
     """Build the network with weights from a file, without torch-fidelity's unsafe unpickling."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         plain = io.BytesIO()
         torch.save(state, plain)
         plain.seek(0)
         return FeatureExtractorInceptionV3(
-            NAME, ["2048", "logits_unbiased"], feature_extractor_weights_path=plain
+            INCEPTION.name, ["2048", "logits_unbiased"], feature_extractor_weights_path=plain
         )
     except Exception as error:
         raise ValueError(
@@ -228,11 +234,8 @@ def _torch_fidelity_network(path: Path) -> FeatureExtractorInceptionV3:
 
 def _clean_resized(pixels: Tensor) -> Tensor:
     """Resize pixels ``(N, 3, H, W)`` as clean-fid does, to float32 ``(N, 3, 299, 299)``."""
+    from cleanfid.resize import build_resizer
+
     resize = build_resizer("clean")
     resized = [resize(image) for image in pixels.permute(0, 2, 3, 1).cpu().numpy()]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(pixels.device)
-
-
-def _prefix(url: str) -> str:
-    """Return the first digits of the SHA-256, which PyTorch puts at the end of the file name."""
-    return url.rsplit("-", 1)[-1].removesuffix(".pth")
