@@ -70,7 +70,8 @@ def plugins(tmp_path, monkeypatch):
 
 
 def forget_entry_points():
-    for known in (registry.models, registry.backends, registry.datasets, registry.metrics):
+    kinds = (registry.models, registry.backends, registry.datasets, registry.metrics)
+    for known in (*kinds, registry.extractors):
         known.__dict__.pop("_entry_points", None)
 
 
