@@ -5,8 +5,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from baselines.fused.cpu.linear_sequence import LinearSequence
 from baselines.fused.layers import FusedDirectCodingLayer, FusedLayer, FusedReadout
+from baselines.fused.linear_sequence import LinearSequence
 from baselines.fused.neuron import FusedNeuron
 from baselines.fused.synapses import Downsampling, SpikeLinear, Upsampling
 from bench.backend import (

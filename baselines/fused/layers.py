@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from baselines.fused.cpu import lif
-from baselines.fused.lazy_tensors import Spikes, Weighted, bytes_of
+from baselines.fused.cpu.lazy_tensors import ByteSpikes, WeightedSteps, bytes_of
 from bench.backend import DirectCodingLayer, MembraneReadout, SpikingLayer
 
 
@@ -41,7 +41,7 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: list[float], spikes: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.weights, ctx.dtype = weights, spikes.dtype
-        ctx.in_bytes = isinstance(spikes, Spikes) or spikes.dtype == torch.uint8
+        ctx.in_bytes = isinstance(spikes, ByteSpikes) or spikes.dtype == torch.uint8
         if ctx.in_bytes:
             return lif.weighted_sum(bytes_of(spikes), torch.tensor(weights, dtype=dtype))
         total = torch.zeros_like(spikes[0], dtype=dtype)
@@ -52,5 +52,5 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor) -> tuple[None, Tensor, None]:
         weights = torch.tensor(ctx.weights, dtype=ctx.dtype, device=grad_total.device)
-        grad_spikes = Weighted(weights, grad_total.to(ctx.dtype))
-        return None, grad_spikes if ctx.in_bytes else grad_spikes.computed(), None
+        grad_spikes = WeightedSteps(weights, grad_total.to(ctx.dtype))
+        return None, grad_spikes if ctx.in_bytes else grad_spikes.materialise(), None

@@ -77,7 +77,7 @@ class FusedNeuron(SpikingNeuron):
         if currents.device.type == "cuda":
             from baselines.fused import cuda
 
-            return cuda.fire(currents, membrane, self._constants)
+            return cuda.lif_forward(currents, membrane, self._constants)
         return self._lif(currents, membrane, len(currents), None)
 
     def known_norm(self, norm: TimeDependentBatchNorm) -> lif.Normalisation:
@@ -104,8 +104,8 @@ class FusedNeuron(SpikingNeuron):
             applied = normalisation(norm, norm.running_mean, norm.running_var)
         else:
             applied = self.known_norm(norm)
-            if isinstance(currents, lookup.Currents):
-                return currents.fire(membrane, *applied.affine, self._constants)
+            if isinstance(currents, lookup.LazyCurrents):
+                return currents.lif_forward(membrane, *applied.affine, self._constants)
         return self._lif(currents, membrane, repeats * len(currents), applied)
 
     def _lif(
@@ -115,7 +115,9 @@ class FusedNeuron(SpikingNeuron):
         time_steps: int,
         norm: lif.Normalisation | None,
     ) -> tuple[Tensor, Tensor]:
-        return lif.fire(currents, membrane, time_steps, self._constants, norm, self._in_bytes)
+        return lif.lif_forward(
+            currents, membrane, time_steps, self._constants, norm=norm, in_bytes=self._in_bytes
+        )
 
 
 def normalisation(
@@ -150,7 +152,7 @@ def _batch_normalisation(
 ) -> lif.Normalisation:
     """Return tdBN with the statistics of ``currents``, which the norm tracks."""
     mean, variance = (
-        currents.moments if isinstance(currents, lookup.Currents) else lif.moments(currents)
+        currents.moments if isinstance(currents, lookup.LazyCurrents) else lif.moments(currents)
     )
     track(norm, mean, variance, values)
     return normalisation(norm, mean, variance)

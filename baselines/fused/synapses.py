@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 
 from baselines.fused.cpu import input_gradients, lookup, weight_gradients
-from baselines.fused.lazy_tensors import Spikes, bytes_of
+from baselines.fused.cpu.lazy_tensors import ByteSpikes, bytes_of
 
 _STRIDE, _PADDING, _DILATION, _NONE = [2, 2], [1, 1], [1, 1], [0, 0]
 # A table costs more than it saves for fewer pixels, or for gradients of fewer rows.
@@ -26,12 +26,11 @@ class SpikeLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return currents ``(R, C')`` for inputs ``(R, C)``."""
-        rounded = torch.is_autocast_enabled("cpu")
-        if isinstance(input, Spikes) and not rounded:
+        if isinstance(input, ByteSpikes) and not torch.is_autocast_enabled("cpu"):
             return _Connection.apply(input, self.weight, self.bias)
         if input.dtype != torch.uint8:
             return super().forward(input)
-        return lookup.connect(input, self.weight, self.bias, rounded)
+        return lookup.connect(input, rounded(self.weight), rounded(self.bias))
 
 
 class Downsampling(nn.Conv2d):
@@ -73,6 +72,16 @@ class Upsampling(nn.ConvTranspose2d):
         return _Convolution.apply(input, self.weight, self.bias, True, self.spiking_input)
 
 
+def rounded(parameter: Tensor) -> Tensor:
+    """Return a parameter ``(...)`` for look-ups: its values are bfloat16 under autocast.
+
+    The look-ups themselves compute in the dtype of the parameter.
+    """
+    return (
+        parameter.bfloat16().to(parameter.dtype) if torch.is_autocast_enabled("cpu") else parameter
+    )
+
+
 def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
     # Weights of one channel are contiguous in both ways; PyTorch's own gradients are fast for them.
     last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
@@ -81,11 +90,10 @@ def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
 
 def _byte_currents(spikes: Tensor, weight: Tensor, bias: Any, transposed: bool) -> Tensor:
     """Return the currents of uint8 spikes, lazy if they are looked up in tables."""
-    rounded = torch.is_autocast_enabled("cpu")
     if not _worth_a_table(spikes):
-        dtype = torch.bfloat16 if rounded else weight.dtype
+        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else weight.dtype
         return _dense(spikes.to(dtype), weight.to(dtype), bias.to(dtype), transposed)
-    return lookup.convolve(spikes, weight, bias, transposed, rounded)
+    return lookup.convolve(spikes, rounded(weight), rounded(bias), transposed)
 
 
 def _worth_a_table(images: Tensor) -> bool:
@@ -157,9 +165,9 @@ class _Connection(torch.autograd.Function):
     """A linear layer of spikes in bytes."""
 
     @staticmethod
-    def forward(ctx: Any, input: Spikes, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(input.fired, weight)
-        return lookup.connect(input.fired, weight, bias)
+    def forward(ctx: Any, input: ByteSpikes, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(input.uint8, weight)
+        return lookup.connect(input.uint8, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.fused.cpu.packed_spikes import Bits, Words, words_of
+from baselines.fused.cpu.packed_spikes import PackedSpikes, PackedSpikeTensor, packed_spikes_of
 from bench.backend import NeuronSpec, Rectangle, stateful
 from bench.registry import backends
 
@@ -26,38 +26,38 @@ def drawn(seed, *shape, rate=0.4):
 )
 def test_words_are_unpacked_to_what_was_packed(seed, shape, rate):
     spikes = drawn(seed, *shape, rate=rate)
-    words = Words.packed(spikes)
-    assert torch.equal(words.unpacked, spikes)
+    packed = PackedSpikes.pack(spikes)
+    assert torch.equal(packed.unpacked, spikes)
     weights = torch.randn(shape[0])
     expected = torch.einsum("t, tnpc -> npc", weights.double(), spikes.double())
-    torch.testing.assert_close(words.weighted_sum(weights).double(), expected)
+    torch.testing.assert_close(packed.weighted_sum(weights).double(), expected)
 
 
 def test_a_channel_is_a_bit_and_the_first_the_lowest():
     spikes = torch.zeros((1, 1, 2, 40), dtype=torch.uint8)
     spikes[0, 0, 1, [0, 5, 33]] = 1
-    words = Words.packed(spikes)
-    assert words.array[: words.of_pixel * words.pixels].tolist() == [0, 2**0 + 2**5, 0, 2**1]
+    packed = PackedSpikes.pack(spikes)
+    assert packed.packed.words[:4].tolist() == [0, 2**0 + 2**5, 0, 2**1]
 
 
 @pytest.fixture
 def spikes():
-    """Bits (3, 4, 40, 2, 6), and the bytes."""
+    """Packed spikes (3, 4, 40, 2, 6), and the bytes."""
     expected = drawn(0, 3, 4, 40, 2, 6)
-    words = Words.packed(expected.flatten(3).mT)
-    return Bits(words, (3, 4), (2, 6)), expected
+    packed = PackedSpikes.pack(expected.flatten(3).mT)
+    return PackedSpikeTensor(packed, (3, 4), (2, 6)), expected
 
 
 def test_time_is_folded_into_the_batch_and_unfolded_without_computing(spikes):
     found, expected = spikes
     folded = found.flatten(0, 1)
-    assert isinstance(folded, Bits)
+    assert isinstance(folded, PackedSpikeTensor)
     assert folded.shape == (12, 40, 2, 6)
-    assert torch.equal(folded.computed(), expected.flatten(0, 1))
+    assert torch.equal(folded.materialise(), expected.flatten(0, 1))
     unfolded = folded.unflatten(0, (3, 4)).detach()
-    assert isinstance(unfolded, Bits)
-    assert torch.equal(unfolded.computed(), expected)
-    assert unfolded.stride() == unfolded.computed().stride() == found.stride()
+    assert isinstance(unfolded, PackedSpikeTensor)
+    assert torch.equal(unfolded.materialise(), expected)
+    assert unfolded.stride() == unfolded.materialise().stride() == found.stride()
 
 
 @pytest.mark.parametrize(
@@ -77,22 +77,22 @@ def test_time_is_folded_into_the_batch_and_unfolded_without_computing(spikes):
 def test_whatever_else_is_done_to_them_is_done_to_the_bytes(spikes, use):
     found, expected = spikes
     result = use(found)
-    assert not isinstance(result, Bits)
+    assert not isinstance(result, PackedSpikeTensor)
     assert torch.equal(result, use(expected))
 
 
 def test_they_cannot_be_written_to(spikes):
-    with pytest.raises(TypeError, match="writes to Bits"):
+    with pytest.raises(TypeError, match="writes to PackedSpikeTensor"):
         spikes[0].zero_()
 
 
 @pytest.mark.parametrize("time_steps", [3, 6])
-def test_other_time_steps_are_packed_anew(spikes, time_steps):
+def test_other_time_steps_are_packed_again(spikes, time_steps):
     found, expected = spikes
-    words = words_of(found.flatten(0, 1), time_steps)
-    assert words.steps == time_steps
+    packed = packed_spikes_of(found.flatten(0, 1), time_steps)
+    assert packed.packed.steps == time_steps
     laid_out = expected.flatten(0, 1).flatten(2).mT
-    assert torch.equal(words.unpacked, laid_out.unflatten(0, (time_steps, -1)))
+    assert torch.equal(packed.unpacked, laid_out.unflatten(0, (time_steps, -1)))
 
 
 @pytest.mark.parametrize("features", [32, 40])
@@ -112,10 +112,10 @@ def test_layers_hand_bits_on_and_give_what_they_give_for_bytes(features):
     with stateful(first), stateful(second):
         for part in spikes.split(3):
             given = first(part)
-            assert isinstance(given, Bits)
+            assert isinstance(given, PackedSpikeTensor)
             parts.append(second(given))
-            assert isinstance(parts[-1], Bits)
-    expected = second(first(spikes).computed())
+            assert isinstance(parts[-1], PackedSpikeTensor)
+    expected = second(first(spikes).materialise())
     assert 0.05 < expected.float().mean() < 0.95
     assert torch.equal(torch.cat(parts), expected + 0)
-    torch.testing.assert_close(readout(parts[0]), readout(parts[0].computed()))
+    torch.testing.assert_close(readout(parts[0]), readout(parts[0].materialise()))

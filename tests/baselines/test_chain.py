@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.fused.cpu.linear_sequence import LinearSequence
+from baselines.fused.linear_sequence import LinearSequence
 from bench.backend import NeuronSpec, Rectangle, stateful
 from bench.registry import backends
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from baselines.fused.lazy_tensors import Spikes, Weighted, bytes_of, computed
+from baselines.fused.cpu.lazy_tensors import ByteSpikes, WeightedSteps, bytes_of, materialised
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def rearranged(fired):
 )
 def test_spikes_that_are_moved_stay_bytes(fired, move, dtype):
     fired = rearranged(fired)
-    found, expected = move(Spikes(fired, dtype)), move(fired.to(dtype))
-    assert isinstance(found, Spikes)
+    found, expected = move(ByteSpikes(fired, dtype)), move(fired.to(dtype))
+    assert isinstance(found, ByteSpikes)
     assert found.dtype == dtype
     assert found.shape == expected.shape
     assert found.stride() == expected.stride()
-    assert torch.equal(computed(found), expected)
+    assert torch.equal(materialised(found), expected)
     assert torch.equal(bytes_of(found), bytes_of(expected))
 
 
@@ -59,7 +59,7 @@ def test_spikes_that_are_moved_stay_bytes(fired, move, dtype):
     ],
 )
 def test_whatever_else_is_done_to_spikes_is_done_to_the_numbers(fired, use):
-    result = use(Spikes(fired, torch.float32))
+    result = use(ByteSpikes(fired, torch.float32))
     assert type(result) is torch.Tensor
     torch.testing.assert_close(result, use(fired.float()))
 
@@ -67,7 +67,7 @@ def test_whatever_else_is_done_to_spikes_is_done_to_the_numbers(fired, use):
 def test_gradients_flow_through_spikes(fired):
     weights = torch.randn(fired.shape)
     gradients = []
-    for spikes in (Spikes(fired, torch.float32), fired.float()):
+    for spikes in (ByteSpikes(fired, torch.float32), fired.float()):
         leaf = spikes.requires_grad_()
         loss = (leaf.flatten(2) * weights.flatten(2)).sum() + leaf.mean(0).square().sum()
         gradients.append(torch.autograd.grad(loss, leaf)[0])
@@ -75,13 +75,13 @@ def test_gradients_flow_through_spikes(fired):
 
 
 def test_they_can_be_printed(fired):
-    spikes = Spikes(fired[0, 0, 0], torch.float32).requires_grad_()
-    assert repr(spikes) == f"Spikes({fired[0, 0, 0].float()})"
-    assert repr(Weighted(torch.ones(2), torch.ones(1))) == f"Weighted({torch.ones(2, 1)})"
+    spikes = ByteSpikes(fired[0, 0, 0], torch.float32).requires_grad_()
+    assert repr(spikes) == f"ByteSpikes({fired[0, 0, 0].float()})"
+    assert repr(WeightedSteps(torch.ones(2), torch.ones(1))) == f"WeightedSteps({torch.ones(2, 1)})"
 
 
 def test_they_are_arrays_and_lists_of_the_numbers(fired):
-    spikes = Spikes(fired, torch.float32)
+    spikes = ByteSpikes(fired, torch.float32)
     assert (spikes.numpy() == fired.float().numpy()).all()
     assert (np.asarray(spikes) == fired.float().numpy()).all()
     assert spikes.tolist() == fired.float().tolist()
@@ -100,14 +100,14 @@ def test_they_are_arrays_and_lists_of_the_numbers(fired):
     ],
 )
 def test_spikes_cannot_be_written_to(fired, write):
-    with pytest.raises(TypeError, match="writes to Spikes"):
-        write(Spikes(fired, torch.float32))
+    with pytest.raises(TypeError, match="writes to ByteSpikes"):
+        write(ByteSpikes(fired, torch.float32))
 
 
 def test_products_are_computed_when_they_are_used():
     weights, step = torch.randn(3), torch.randn((4, 5, 2)).mT
-    found, expected = Weighted(weights, step), weights[:, None, None, None] * step
+    found, expected = WeightedSteps(weights, step), weights[:, None, None, None] * step
     assert found.shape == expected.shape
-    torch.testing.assert_close(computed(found), expected)
+    torch.testing.assert_close(materialised(found), expected)
     torch.testing.assert_close(found.sum(0), expected.sum(0))
     torch.testing.assert_close(found.flatten(0, 1) * 2, expected.flatten(0, 1) * 2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.fused.lazy_tensors import Spikes
+from baselines.fused.cpu.lazy_tensors import ByteSpikes
 from baselines.fused.synapses import Downsampling, Upsampling
 from bench.backend import NeuronSpec, Rectangle, stateful
 from bench.registry import backends
@@ -75,7 +75,7 @@ def test_float64_spikes_and_gradients_are_the_reference_ones(name, training, ima
     inputs = spike_trains(5, images, shape).requires_grad_()
     given = inputs
     if in_bytes:
-        given = Spikes(inputs.detach().to(torch.uint8), inputs.dtype).requires_grad_()
+        given = ByteSpikes(inputs.detach().to(torch.uint8), inputs.dtype).requires_grad_()
     weights = torch.randn_like(reference.train(training)(inputs))
     assert torch.equal(fused.train(training)(given), reference(inputs))
     expected = gradients(reference, inputs, weights)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baselines.fused.cpu.aligned_memory import padded, unwritten
+from baselines.fused.cpu.aligned_memory import empty_aligned, padded
 from baselines.fused.cpu.simd import CACHE_LINE
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.uint8]
@@ -19,13 +19,13 @@ REPEATED = """
 import torch
 from bench.system.memory import keep_freed_memory
 from bench.system.devices import PeakMemory
-from baselines.fused.cpu.aligned_memory import unwritten
+from baselines.fused.cpu.aligned_memory import empty_aligned
 assert keep_freed_memory()
 memory = PeakMemory(torch.device("cpu"))
 before = memory.bytes()
 stays = []
 for _ in range(8):
-    large = unwritten((2**24,), torch.float32).zero_()
+    large = empty_aligned((2**24,), torch.float32).zero_()
     stays.append(torch.zeros(2**17))
     del large
 print(memory.bytes() - before)
@@ -33,8 +33,8 @@ print(memory.bytes() - before)
 
 
 @given(size=st.lists(st.integers(1, 20), min_size=1, max_size=4), dtype=st.sampled_from(DTYPES))
-def test_unwritten_memory_begins_where_the_widest_stores_may(size, dtype):
-    tensor = unwritten(size, dtype)
+def test_aligned_memory_begins_where_the_widest_stores_may(size, dtype):
+    tensor = empty_aligned(size, dtype)
     assert tensor.data_ptr() % CACHE_LINE == 0
     assert tensor.is_contiguous()
     assert tensor.shape == torch.Size(size)

@@ -1,4 +1,4 @@
-"""Tensors as kernels take them."""
+"""Tensors as kernels need them: padded to whole vectors, or aligned for nontemporal stores."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,15 @@ from baselines.fused.cpu.simd import CACHE_LINE
 
 
 def padded(tensor: Tensor, *multiples: int) -> Tensor:
-    """Contiguous, with zeros behind the last axes, up to a multiple of each."""
+    """Return a contiguous tensor whose last axes are zero-padded to multiples of given sizes.
+
+    Args:
+        tensor: tensor ``(..., A, B)`` with as many last axes as there are multiples.
+        *multiples: sizes for the last axes, in their order.
+
+    >>> padded(torch.ones(1, 3), 4)
+    tensor([[1., 1., 1., 0.]])
+    """
     sizes = tensor.shape[-len(multiples) :]
     missing = [-size % multiple for size, multiple in zip(sizes, multiples, strict=True)]
     if any(missing):
@@ -20,12 +28,11 @@ def padded(tensor: Tensor, *multiples: int) -> Tensor:
     return tensor.contiguous()
 
 
-def unwritten(size: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A contiguous tensor to be written, which begins at a multiple of CACHE_LINE.
+def empty_aligned(size: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return an uninitialised contiguous tensor ``(*size)`` that begins at a cache line.
 
-    NumPy allocates it. PyTorch asks the C library for an alignment, and once freed such a block
-    serves for another like it only as long as what lies around it is free too: of the largest
-    tensors, new ones were then needed again and again.
+    NumPy allocates it. PyTorch requests aligned blocks, which the C library can reuse only while
+    their neighbours are also free: large tensors then fragment the heap.
     """
     length = math.prod(size) * dtype.itemsize
     block = np.empty(length + CACHE_LINE, np.uint8)

@@ -1,56 +1,66 @@
-"""Which pixels the papers' convolutions connect."""
+"""Sparse connectivity of the papers' convolutions, as the kernels read it."""
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
+from baselines.fused.cpu.kernel import Array
 
-@dataclass(frozen=True)
-class Connections:
-    """Which output pixel is connected to which input pixels, as the kernels take it.
+SIDE = 3
+
+
+class Connectivity(NamedTuple):
+    """Connections from input pixels to Q output pixels: a sparse matrix in CSR format.
+
+    A row is an output pixel. Rows that use the same taps follow one another, so that the tables of
+    these taps stay in the cache; ``pixel_order`` and ``rank`` translate between rows and pixels.
 
     Attributes:
-        taps: of the kernel.
-        arrays: places, firsts, sources and taps, see :mod:`lookup_kernels`.
-        ranks: which of the places an output pixel is.
+        indptr: first connection of each row, ``(Q + 1,)`` int64.
+        indices: input pixel of each connection, int64.
+        taps: kernel tap of each connection, from 0 to ``kernel_size - 1``, int64.
+        pixel_order: output pixel of each row, ``(Q,)`` int64.
+        rank: row of each output pixel, ``(Q,)`` int64.
+        kernel_size: number of taps K.
     """
 
-    taps: int
-    arrays: tuple[Any, Any, Any, Any]
-    ranks: Any
+    indptr: Array
+    indices: Array
+    taps: Array
+    pixel_order: Array
+    rank: Array
+    kernel_size: int
 
 
 @lru_cache
-def connections(height: int, width: int, transposed: bool) -> Connections:
-    """Those of the papers' convolutions: 3x3, stride 2, padding 1 (and output padding 1).
+def convolution_connectivity(height: int, width: int, transposed: bool) -> Connectivity:
+    """Return the connectivity of a convolution 3x3, stride 2, padding 1 (output padding 1).
 
     Args:
-        height: of the smaller map, which is the output unless ``transposed``.
-        width: alike.
-        transposed: whether the smaller map is the input.
+        height: height of the smaller map, which is the output unless ``transposed``.
+        width: width of the smaller map.
+        transposed: True if the convolution is transposed, so that the smaller map is the input.
     """
     i, j, down, right = np.meshgrid(
-        *(np.arange(size) for size in (height, width, 3, 3)), indexing="ij"
+        *(np.arange(size) for size in (height, width, SIDE, SIDE)), indexing="ij"
     )
     row, column = 2 * i - 1 + down, 2 * j - 1 + right
     inside = (row >= 0) & (row < 2 * height) & (column >= 0) & (column < 2 * width)
     small, large = (i * width + j)[inside], (row * 2 * width + column)[inside]
-    taps = (3 * down + right)[inside]
-    outputs, sources = (large, small) if transposed else (small, large)
-    # Pixels that use the same taps follow one another: their tables then stay in the cache.
-    used = np.zeros((outputs.max() + 1, 9), bool)
-    used[outputs, taps] = True
-    places = np.lexsort(used.T)
-    ranks = np.argsort(places)
-    order = np.lexsort((taps, ranks[outputs]))
-    firsts = np.concatenate([[0], np.cumsum(used[places].sum(1))])
-    return Connections(9, (places, firsts, sources[order], taps[order]), ranks)
+    taps = (SIDE * down + right)[inside]
+    outputs, inputs = (large, small) if transposed else (small, large)
+    uses_tap = np.zeros((outputs.max() + 1, SIDE**2), bool)
+    uses_tap[outputs, taps] = True
+    pixel_order = np.lexsort(uses_tap.T)
+    rank = np.argsort(pixel_order)
+    order = np.lexsort((taps, rank[outputs]))
+    indptr = np.concatenate([[0], np.cumsum(uses_tap[pixel_order].sum(1))])
+    return Connectivity(indptr, inputs[order], taps[order], pixel_order, rank, SIDE**2)
 
 
 @lru_cache
-def one_to_one() -> Connections:
-    """That of a linear layer: one pixel, one tap."""
-    only = np.array([0])
-    return Connections(1, (only, np.array([0, 1]), only, only), only)
+def linear_connectivity() -> Connectivity:
+    """Return the connectivity of a linear layer: a convolution of one pixel and one tap."""
+    zero = np.array([0])
+    return Connectivity(np.array([0, 1]), zero, zero, zero, zero, 1)

@@ -1,80 +1,135 @@
-"""Sums of weights times numbers, compiled by Numba: convolutions of what is no spike.
+"""Compiled kernel of dense convolutions, for the gradients of their inputs."""
 
-The arrays are those of :mod:`lookup_kernels`, but for numbers instead of spikes and weights instead
-of tables.
-"""
-
-from typing import Any
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
-from baselines.fused.cpu.lif_kernels import PIECES, Kernel
+from baselines.fused.cpu.connectivity import Connectivity
+from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined, part
 from baselines.fused.cpu.simd import (
     LANES,
-    add_product,
-    item,
+    Vector,
+    broadcast,
     load,
-    spread,
+    load_scalar,
+    multiply_add,
     store,
-    stream,
-    streamed,
+    store_fence,
+    store_nontemporal,
 )
 
-# Whose sums are held in registers together: two of 512 bits for each.
+# Images whose sums are kept in registers together: two registers of 512 bits per image.
 IMAGES = 8
 
 
-@numba.njit(inline="always")
-def _add(numbers: Any, at: Any, weights: Any, total: Any) -> Any:
-    return add_product(total, spread(item(numbers, at)), weights)
+class Bands(NamedTuple):
+    """Ranges of output pixels that are computed together, so that their inputs stay in the cache.
+
+    Attributes:
+        ranges: first output pixel, end, first input pixel needed, end, ``(S, 4)`` int64.
+        stride: distance from an image to the next where the inputs of a band are copied to.
+    """
+
+    ranges: Array
+    stride: int
 
 
-@numba.njit(inline="always")
-def _sum(
-    near: Any,
-    image: Any,
-    base: Any,
-    inputs: Any,
-    sources: Any,
-    taps: Any,
-    first: Any,
-    last: Any,
-    weights: Any,
-    block: Any,
-    none: Any,
-    totals: Any,
+class Window(NamedTuple):
+    """Inputs of a band, for IMAGES images.
+
+    Attributes:
+        numbers: inputs, flat: of image k, input pixel p and channel c at
+            ``k * stride + (p - first_pixel) * channels + c``.
+        stride: distance from an image to the next.
+        first_pixel: first input pixel that the band needs.
+        channels: number of input channels C.
+    """
+
+    numbers: Array
+    stride: int
+    first_pixel: int
+    channels: int
+
+
+@Kernel
+def convolve(
+    inputs: Array, bands: Bands, connectivity: Connectivity, weights: Array, outputs: Array
 ) -> None:
-    """What IMAGES images have in LANES channels of a pixel.
+    """Compute a convolution without bias.
 
     Args:
-        near: numbers of the images, a pixel's channels side by side.
-        image: from an image to the next in them.
-        base: which pixel's they begin with.
-        inputs: C.
-        sources: see :mod:`lookup_kernels`.
-        taps: see there.
-        first: of the pixel's connections.
-        last: one behind its last.
-        weights: flat.
-        block: where the channels' own begin.
-        none: zeros.
-        totals: ``(IMAGES * LANES,)``, written.
+        inputs: inputs ``(R, P, C)``, C a multiple of LANES.
+        bands: ranges of output pixels.
+        connectivity: input pixels of each output pixel.
+        weights: weights ``(B, K, C, LANES)``.
+        outputs: outputs ``(R, Q, B * LANES)``, written past the caches; it must begin at a multiple
+            of CACHE_LINE.
     """
-    a, b, c, d, e, f, g, h = none, none, none, none, none, none, none, none
-    for connection in range(first, last):
-        begin = (item(sources, connection) - base) * inputs
-        weight = block + item(taps, connection) * inputs * LANES
-        for i in range(begin, begin + inputs):
-            lanes = load(weights, weight)
-            a = _add(near, i, lanes, a)
-            b = _add(near, i + image, lanes, b)
-            c = _add(near, i + 2 * image, lanes, c)
-            d = _add(near, i + 3 * image, lanes, d)
-            e = _add(near, i + 4 * image, lanes, e)
-            f = _add(near, i + 5 * image, lanes, f)
-            g = _add(near, i + 6 * image, lanes, g)
-            h = _add(near, i + 7 * image, lanes, h)
+    images, pixels, channels = outputs.shape
+    input_channels = inputs.shape[2]
+    flat, taps_weights, targets = inputs.reshape(-1), weights.reshape(-1), outputs.reshape(-1)
+    groups, ranges, image_stride = (images + IMAGES - 1) // IMAGES, bands.ranges, bands.stride
+    for piece in numba.prange(PIECES):
+        scratch = np.zeros(IMAGES * image_stride, flat.dtype)
+        totals = np.empty(IMAGES * LANES, flat.dtype)
+        for index in part(piece, channels // LANES * groups * len(ranges)):
+            band, block = ranges[index % len(ranges)], index // (groups * len(ranges))
+            image = index // len(ranges) % groups * IMAGES
+            count, length = min(IMAGES, images - image), (band[3] - band[2]) * input_channels
+            for k in range(count):
+                source = ((image + k) * inputs.shape[1] + band[2]) * input_channels
+                for i in range(0, length, LANES):
+                    store(scratch, k * image_stride + i, load(flat, source + i))
+            window = Window(scratch, image_stride, band[2], input_channels)
+            first_weight = block * connectivity.kernel_size * input_channels * LANES
+            for pixel in range(band[0], band[1]):
+                row = load_scalar(connectivity.rank, pixel)
+                _sum_pixel(window, connectivity, row, taps_weights, first_weight, totals)
+                target = (image * pixels + pixel) * channels + block * LANES
+                for k in range(count):
+                    total = load(totals, k * LANES)
+                    store_nontemporal(targets, target + k * pixels * channels, total)
+        store_fence()
+
+
+@inlined
+def _sum_pixel(
+    window: Window,
+    connectivity: Connectivity,
+    row: int,
+    weights: Array,
+    first_weight: int,
+    totals: Array,
+) -> None:
+    """Compute 32 channels of an output pixel in IMAGES images.
+
+    Args:
+        window: inputs.
+        connectivity: input pixels of each output pixel.
+        row: row of the output pixel; see :class:`Connectivity`.
+        weights: weights, flat.
+        first_weight: index of the weights ``(K, C, LANES)`` of the 32 channels.
+        totals: outputs ``(IMAGES, LANES)``, flat, written.
+    """
+    numbers, stride, channels = window.numbers, window.stride, window.channels
+    zero = broadcast(numbers.dtype.type(0))
+    a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+    for connection in range(
+        load_scalar(connectivity.indptr, row), load_scalar(connectivity.indptr, row + 1)
+    ):
+        begin = (load_scalar(connectivity.indices, connection) - window.first_pixel) * channels
+        weight = first_weight + load_scalar(connectivity.taps, connection) * channels * LANES
+        for i in range(begin, begin + channels):
+            vector = load(weights, weight)
+            a = _add_product(a, numbers, i, vector)
+            b = _add_product(b, numbers, i + stride, vector)
+            c = _add_product(c, numbers, i + 2 * stride, vector)
+            d = _add_product(d, numbers, i + 3 * stride, vector)
+            e = _add_product(e, numbers, i + 4 * stride, vector)
+            f = _add_product(f, numbers, i + 5 * stride, vector)
+            g = _add_product(g, numbers, i + 6 * stride, vector)
+            h = _add_product(h, numbers, i + 7 * stride, vector)
             weight += LANES
     store(totals, 0, a)
     store(totals, LANES, b)
@@ -86,68 +141,7 @@ def _sum(
     store(totals, 7 * LANES, h)
 
 
-@Kernel
-def convolve(
-    numbers: Any,
-    pixels: Any,
-    bands: Any,
-    image: Any,
-    ranks: Any,
-    firsts: Any,
-    sources: Any,
-    taps: Any,
-    weights: Any,
-    results: Any,
-) -> None:
-    """Sums of all output pixels.
-
-    Args:
-        numbers: ``(R * P * C,)``, C a multiple of LANES.
-        pixels: P.
-        bands: ``(S, 4)``: which output pixels are computed together, from the first to one behind
-            the last, and in the same way which pixels they need.
-        image: from an image to the next where a band's numbers are copied to.
-        ranks: which of the places, see :mod:`lookup_kernels`, an output pixel is.
-        firsts: see there.
-        sources: see there.
-        taps: see there.
-        weights: ``(B, K, C, LANES)``.
-        results: ``(R * Q * B * LANES,)``, written past the caches.
-    """
-    blocks, kernel, inputs = weights.shape[:3]
-    flat, outputs, channels = weights.reshape(-1), len(ranks), blocks * LANES
-    count = len(numbers) // (pixels * inputs)
-    tiles = (count + IMAGES - 1) // IMAGES
-    work = blocks * tiles * len(bands)
-    for piece in numba.prange(PIECES):
-        near = np.zeros(IMAGES * image, numbers.dtype)
-        totals = np.empty(IMAGES * LANES, numbers.dtype)
-        none = spread(numbers.dtype.type(0))
-        for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
-            band, block = bands[at % len(bands)], at // (tiles * len(bands))
-            first_image = at // len(bands) % tiles * IMAGES
-            some = min(IMAGES, count - first_image)
-            for k in range(some):
-                source = ((first_image + k) * pixels + band[2]) * inputs
-                for i in range(0, (band[3] - band[2]) * inputs, LANES):
-                    store(near, k * image + i, load(numbers, source + i))
-            for pixel in range(band[0], band[1]):
-                rank = item(ranks, pixel)
-                _sum(
-                    near,
-                    image,
-                    band[2],
-                    inputs,
-                    sources,
-                    taps,
-                    item(firsts, rank),
-                    item(firsts, rank + 1),
-                    flat,
-                    block * kernel * inputs * LANES,
-                    none,
-                    totals,
-                )
-                place = (first_image * outputs + pixel) * channels + block * LANES
-                for k in range(some):
-                    stream(results, place + k * outputs * channels, load(totals, k * LANES))
-        streamed()
+@inlined
+def _add_product(total: Vector, numbers: Array, index: int, weights: Vector) -> Vector:
+    """Return ``total + numbers[index] * weights``."""
+    return multiply_add(total, broadcast(load_scalar(numbers, index)), weights)

@@ -1,88 +1,97 @@
-"""Gradients of what a convolution takes in, on the CPU: tensors in, :mod:`dense_kernels` within."""
+"""Gradients of a convolution's input on the CPU.
+
+Takes tensors and calls the kernel in :mod:`input_gradient_kernels`.
+"""
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from baselines.fused.cpu import input_gradient_kernels
-from baselines.fused.cpu.aligned_memory import unwritten
-from baselines.fused.cpu.connectivity import connections
-from baselines.fused.cpu.input_gradient_kernels import IMAGES
+from baselines.fused.cpu.aligned_memory import empty_aligned
+from baselines.fused.cpu.connectivity import Connectivity, convolution_connectivity
+from baselines.fused.cpu.input_gradient_kernels import IMAGES, Bands
+from baselines.fused.cpu.kernel import Array
 from baselines.fused.cpu.simd import CACHE_LINE, LANES
 
-# Bytes of what a band's sums are computed from: they stay in a core's second cache, beside weights.
-NEAR = 2**18
+# Bytes of the inputs of a band: they stay in a core's second cache, together with the weights.
+BAND_BYTES = 2**18
 
 
-def are_faster(gradient: Tensor, weight: Tensor, transposed: bool) -> bool:
-    """Whether :func:`convolution_gradient` takes these, and less time for them than PyTorch.
+def are_faster(grad_output: Tensor, weight: Tensor, transposed: bool) -> bool:
+    """Return True if :func:`convolution_gradient` takes these tensors and is faster than PyTorch.
 
-    The sums fill the registers of AVX-512; with fewer they would be kept in memory.
+    Its sums fill the registers of AVX-512; with fewer registers they would be kept in memory.
+
+    Args:
+        grad_output: gradient of the output ``(R, O, H', W')``.
+        weight: weights ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
+        transposed: True if the convolution doubles height and width.
     """
     channels = weight.shape[0] if transposed else weight.shape[1]
     return (
         weight.dtype == torch.float32
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and channels % LANES == gradient.shape[1] % LANES == 0
+        and channels % LANES == grad_output.shape[1] % LANES == 0
     )
 
 
-def convolution_gradient(gradient: Tensor, weight: Tensor, transposed: bool) -> Tensor:
-    """The gradient ``(R, C, H, W)`` of the input of one of the papers' convolutions.
+def convolution_gradient(grad_output: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+    """Return the gradient ``(R, C, H, W)`` of a convolution's input.
 
     Args:
-        gradient: of its output, ``(R, O, H', W')`` with the channels last.
-        weight: ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
-        transposed: whether it doubles height and width and does not halve them.
+        grad_output: gradient of the output ``(R, O, H', W')``, channels last.
+        weight: weights ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
+        transposed: True if the convolution doubles height and width instead of halving them.
     """
-    images, inputs, height, width = gradient.shape
+    images, inputs, height, width = grad_output.shape
     if transposed:
         height, width = height // 2, width // 2
-    # The operation is the other one of the two: what doubled now halves.
-    joined = connections(height, width, not transposed)
-    bands, stride = _bands(height, width, not transposed, inputs * weight.itemsize)
+    # The input gradient of a transposed convolution is a strided convolution, and vice versa.
+    connectivity = convolution_connectivity(height, width, not transposed)
     axes = (2, 3, 1, 0) if transposed else (2, 3, 0, 1)
     by_tap = weight.permute(axes).flatten(0, 1)
     by_block = by_tap.unflatten(2, (-1, LANES)).permute(2, 0, 1, 3).contiguous()
     size = (height, width) if transposed else (2 * height, 2 * width)
-    results = unwritten((images, *size, by_tap.shape[2]), weight.dtype)
+    grad_input = empty_aligned((images, *size, by_tap.shape[2]), weight.dtype)
     input_gradient_kernels.convolve(
-        gradient.movedim(1, -1).view(-1).numpy(),
-        gradient[0, 0].numel(),
-        bands,
-        stride * inputs + CACHE_LINE // weight.itemsize,
-        joined.ranks,
-        *joined.arrays[1:],
+        grad_output.movedim(1, -1).flatten(1, 2).numpy(),
+        _bands(height, width, not transposed, inputs, weight.itemsize),
+        connectivity,
         by_block.numpy(),
-        results.view(-1).numpy(),
+        grad_input.flatten(1, 2).numpy(),
     )
-    return results.movedim(-1, 1)
+    return grad_input.movedim(-1, 1)
 
 
 @lru_cache
-def _bands(height: int, width: int, transposed: bool, pixel: int) -> tuple[Any, int]:
-    """Rows of output pixels, as many as NEAR allows, and the most pixels that any of them needs.
+def _bands(height: int, width: int, transposed: bool, channels: int, itemsize: int) -> Bands:
+    """Return the fewest bands of rows of output pixels whose inputs take BAND_BYTES each.
 
     Args:
-        height: see :func:`connections`.
-        width: see there.
-        transposed: see there.
-        pixel: bytes of a pixel.
+        height: height of the smaller map.
+        width: width of the smaller map.
+        transposed: True if the smaller map is the input.
+        channels: number of input channels.
+        itemsize: bytes per number.
     """
-    joined = connections(height, width, transposed)
-    _, firsts, sources, _ = joined.arrays
-    rows = joined.ranks.reshape((2 * height, -1) if transposed else (height, -1))
+    connectivity = convolution_connectivity(height, width, transposed)
+    rows = connectivity.rank.reshape((2 * height, -1) if transposed else (height, -1))
     for count in range(1, len(rows) + 1):
-        bands: list[tuple[int, ...]] = []
+        ranges: list[tuple[int, ...]] = []
         for ranks in np.array_split(rows, count):
-            needed = np.concatenate([sources[firsts[r] : firsts[r + 1]] for r in ranks.flat])
-            begin = bands[-1][1] if bands else 0
-            bands.append((begin, begin + ranks.size, needed.min(), needed.max() + 1))
-        found = np.array(bands)
-        most = int((found[:, 3] - found[:, 2]).max())
-        if most * pixel * IMAGES <= NEAR:
+            needed = np.concatenate([_inputs_of(connectivity, rank) for rank in ranks.flat])
+            begin = ranges[-1][1] if ranges else 0
+            ranges.append((begin, begin + ranks.size, needed.min(), needed.max() + 1))
+        pixels = int(max(last - first for *_, first, last in ranges))
+        if pixels * channels * itemsize * IMAGES <= BAND_BYTES:
             break
-    return found, most
+    # Images begin off the multiples of a power of two that compete for the same cache lines.
+    return Bands(np.array(ranges), pixels * channels + CACHE_LINE // itemsize)
+
+
+def _inputs_of(connectivity: Connectivity, row: int) -> Array:
+    """Return the input pixels of a row, ``(connections,)`` int64."""
+    return connectivity.indices[connectivity.indptr[row] : connectivity.indptr[row + 1]]

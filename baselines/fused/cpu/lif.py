@@ -1,80 +1,83 @@
-"""Normalised LIF neurons on the CPU, with gradients: tensors in, :mod:`compiled` kernels within.
+"""Normalised LIF neurons on the CPU, with gradients.
 
-Tensors are ``(T, N, C, ...)``. Within, the channels lie last: convolutions are fastest so on a
-CPU, and what differs by channel is then read as fast as what does not.
+Takes tensors ``(T, N, C, ...)`` and calls the kernels in :mod:`lif_kernels`. In the kernels, the
+channels lie last in memory: this is the fastest layout of PyTorch's convolutions on a CPU, and
+values per channel are then read as fast as values per neuron.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.fused.cpu import lif_backward_kernels, lif_kernels
-from baselines.fused.cpu.aligned_memory import padded, unwritten
+from baselines.fused.cpu import lif_kernels
+from baselines.fused.cpu.aligned_memory import empty_aligned
+from baselines.fused.cpu.kernel import PIECES, Array
+from baselines.fused.cpu.lazy_tensors import ByteSpikes, WeightedSteps, materialised
 from baselines.fused.cpu.lif_constants import LIFConstants
-from baselines.fused.cpu.packed_spikes import Bits
-from baselines.fused.cpu.simd import LANES
-from baselines.fused.lazy_tensors import Spikes, Weighted, computed
+from baselines.fused.cpu.lif_kernels import Gradients, MembraneRows, SpikeGradients, TileAffine
+from baselines.fused.cpu.packed_spikes import PackedSpikeTensor
 
-CHANNELS = 2
+CHANNEL_AXIS = 2
+# Neurons of a tile: what a step of theirs takes fits the first cache several times.
 TILE = 1024
+# Currents per channel whose mean is the origin of the sums for the variance.
 FEW = 64
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """``weight * (x - mean) * inverse_deviation + bias`` by channel, each ``(C,)``.
+    """``weight * (x - mean) * inverse_deviation + bias`` per channel.
 
     Attributes:
-        weight: learned.
-        bias: learned.
-        mean: subtracted.
-        inverse_deviation: multiplied with.
-        of_batch: whether mean and deviation are those of the currents, so that gradients flow
-            through them.
+        weight: learned factor ``(C,)``.
+        bias: learned summand ``(C,)``.
+        mean: mean of the currents ``(C,)``.
+        inverse_deviation: one over the standard deviation of the currents ``(C,)``.
+        from_batch: True if mean and deviation are statistics of the currents themselves, so that
+            gradients flow through them.
     """
 
     weight: Tensor
     bias: Tensor
     mean: Tensor
     inverse_deviation: Tensor
-    of_batch: bool
+    from_batch: bool
 
     @cached_property
     def affine(self) -> tuple[Tensor, Tensor]:
-        """What multiplies and what is then added."""
+        """Scale and shift of the currents, each ``(C,)``."""
         scale = self.weight * self.inverse_deviation
         return scale, self.bias - self.mean * scale
 
     @cached_property
-    def tiles(self) -> tuple[Any, Any]:
-        """The same, of a tile of neurons."""
+    def tiles(self) -> TileAffine:
+        """Scale and shift for the neurons of a tile."""
         scale, shift = self.affine
-        return _tiled(scale.numpy()), _tiled(shift.numpy())
+        return TileAffine(_tiled(scale.numpy()), _tiled(shift.numpy()))
 
 
 def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance by channel of ``(T, N, C, ...)``, each ``(C,)``."""
-    laid_out = _channels_last(currents.detach())
-    channels = laid_out.shape[-1]
+    """Return mean and biased variance per channel, each ``(C,)``, of ``(T, N, C, ...)``."""
+    by_channel = _channels_last(currents.detach())
+    channels = by_channel.shape[-1]
     # The first values are near enough to the mean for the sums to keep their digits.
-    few = laid_out.reshape(-1, channels)[:FEW]
-    origin = few.to(_computed(currents)).mean(0)
+    few = by_channel.reshape(-1, channels)[:FEW]
+    origin = few.to(_number_type(currents)).mean(0)
     tile = _tiled(origin.numpy())
-    sums, squares = (_pieces(tile) for _ in range(2))
-    lif_kernels.deviations(_rows(laid_out), tile, sums, squares)
-    elements = laid_out.numel() / channels
-    offset, square = (_by_channel(part, channels) / elements for part in (sums, squares))
-    found = origin.numpy() + offset, np.maximum(square - offset**2, 0)
-    mean, variance = (torch.from_numpy(each).to(origin.dtype) for each in found)
-    return mean, variance
+    sums, squares = _zeros_per_piece(tile), _zeros_per_piece(tile)
+    lif_kernels.sum_deviations(_rows(by_channel), tile, sums, squares)
+    elements = by_channel.numel() / channels
+    offset, square = (_by_channel(each, channels) / elements for each in (sums, squares))
+    mean, variance = origin.numpy() + offset, np.maximum(square - offset**2, 0)
+    return torch.from_numpy(mean).to(origin.dtype), torch.from_numpy(variance).to(origin.dtype)
 
 
-def fire(
+def lif_forward(
     currents: Tensor,
     membrane: Tensor | None,
     time_steps: int,
@@ -82,41 +85,63 @@ def fire(
     norm: Normalisation | None,
     in_bytes: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Spikes ``(T, N, ...)`` and the last potential ``(N, ...)`` after its reset.
+    """Normalise currents and run the neurons through all time steps, with gradients.
 
     Args:
-        currents: ``(T, N, C, ...)``, or ``(1, N, C, ...)`` for the same at each step.
-        membrane: where to start, ``(N, C, ...)``; at rest if None.
-        time_steps: T.
-        constants: of the neurons.
-        norm: applied to the currents first.
-        in_bytes: whether the spikes are kept in bytes. Where a gradient may flow they are
-            :class:`Spikes` then, else uint8.
+        currents: currents ``(T, N, C, ...)``, or ``(1, N, C, ...)`` if they are the same at every
+            step.
+        membrane: initial potential ``(N, C, ...)``; None to start at rest.
+        time_steps: number of time steps T.
+        constants: constants of the neurons.
+        norm: normalisation of the currents; None to leave them unchanged.
+        in_bytes: True to return uint8 spikes where no gradient can flow, and :class:`ByteSpikes`
+            elsewhere; False to return spikes in the dtype of the currents.
+
+    Returns:
+        Spikes ``(T, N, C, ...)``, and the potential ``(N, C, ...)`` after the last reset.
     """
-    parameters = (
-        (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.mean, norm.inverse_deviation)
-    )
-    of_batch = norm is not None and norm.of_batch
-    dtype = torch.uint8 if in_bytes else currents.dtype
-    if torch.is_grad_enabled():
-        return _Firing.apply(
-            currents, membrane, *parameters, of_batch, time_steps, constants, dtype
-        )
-    currents = _channels_last(computed(currents))
-    return _fired(currents, membrane, _tiles(norm, currents), time_steps, constants, dtype)
+    call = _Call(constants, time_steps, torch.uint8 if in_bytes else currents.dtype)
+    if not torch.is_grad_enabled():
+        by_channel = _channels_last(materialised(currents))
+        return _forward(by_channel, membrane, _tiles(norm, by_channel), call)
+    if norm is None:
+        return _LIF.apply(currents, membrane, None, None, None, None, False, call)
+    parameters = norm.weight, norm.bias, norm.mean, norm.inverse_deviation
+    return _LIF.apply(currents, membrane, *parameters, norm.from_batch, call)
 
 
 def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
-    """``sum_t w_t * s_t`` of spikes in bits or bytes ``(T, N, C, ...)`` and weights ``(T,)``."""
-    if isinstance(spikes, Bits):
+    """Return ``sum_t w_t * s_t``, ``(N, C, ...)``.
+
+    Args:
+        spikes: spikes ``(T, N, C, ...)``, packed or uint8.
+        weights: weights ``(T,)``.
+    """
+    if isinstance(spikes, PackedSpikeTensor):
         return spikes.weighted_sum(weights)
-    laid_out = _channels_last(spikes)
-    total = torch.empty(laid_out.shape[1:], dtype=weights.dtype)
-    lif_kernels.weighted_sum(_rows(laid_out), weights.numpy(), _rows(total[None])[0])
-    return _restored(total, CHANNELS - 1)
+    by_channel = _channels_last(spikes)
+    total = torch.empty(by_channel.shape[1:], dtype=weights.dtype)
+    lif_kernels.weighted_sum(_rows(by_channel), weights.numpy(), _row(total))
+    return _channels_restored(total, CHANNEL_AXIS - 1)
 
 
-class _Firing(torch.autograd.Function):
+class _Call(NamedTuple):
+    """What a call of the neurons has in addition to its tensors.
+
+    Attributes:
+        constants: constants of the neurons.
+        time_steps: number of time steps T.
+        dtype: dtype of the spikes that are written.
+    """
+
+    constants: LIFConstants
+    time_steps: int
+    dtype: torch.dtype
+
+
+class _LIF(torch.autograd.Function):
+    """Neurons with gradients; the tensors of the norm are separate arguments."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -126,204 +151,203 @@ class _Firing(torch.autograd.Function):
         bias: Tensor | None,
         mean: Tensor | None,
         inverse_deviation: Tensor | None,
-        of_batch: bool,
-        time_steps: int,
-        constants: LIFConstants,
-        dtype: torch.dtype,
+        from_batch: bool,
+        call: _Call,
     ) -> tuple[Tensor, Tensor]:
-        laid_out = _channels_last(computed(currents))
-        parameters = (weight, bias, mean, inverse_deviation)
-        ctx.save_for_backward(laid_out, membrane, *parameters)
-        ctx.of_batch, ctx.time_steps, ctx.constants = of_batch, time_steps, constants
+        by_channel = _channels_last(materialised(currents))
+        norm = _normalisation((weight, bias, mean, inverse_deviation), from_batch)
+        ctx.save_for_backward(by_channel, membrane, weight, bias, mean, inverse_deviation)
+        ctx.from_batch, ctx.call, ctx.tiles = from_batch, call, _tiles(norm, by_channel)
         ctx.set_materialize_grads(False)
-        ctx.tiles = _tiles(_normalisation(*parameters, of_batch), laid_out)
-        spikes, ended = _fired(laid_out, membrane, ctx.tiles, time_steps, constants, dtype)
-        return spikes if dtype == currents.dtype else Spikes(spikes, currents.dtype), ended
+        spikes, final = _forward(by_channel, membrane, ctx.tiles, call)
+        return spikes if call.dtype == currents.dtype else ByteSpikes(spikes, currents.dtype), final
 
     @staticmethod
     def backward(
-        ctx: Any, of_spikes: Tensor | None, of_ended: Tensor | None
+        ctx: Any, grad_spikes: Tensor | None, grad_final: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        currents, membrane, weight, bias, mean, inverse_deviation = ctx.saved_tensors
-        started, of_membrane = (_state(each, currents) for each in (membrane, of_ended))
-        scale, shift = ctx.tiles
-        norm = _normalisation(weight, bias, mean, inverse_deviation, ctx.of_batch)
-        factors, of_spikes = _factors(of_spikes, currents, ctx.time_steps)
-        rows, of_membrane = _by_lanes(currents), _by_lanes(of_membrane[None])
-        if of_ended is not None:
-            of_membrane = of_membrane.clone()
-        of_rows = unwritten(rows.shape, (currents if len(rows) > 1 else started).dtype)
-        sums, products = (_pieces(scale) for _ in range(2))
-        number = scale.dtype.type
-        constants = ctx.constants
-        lif_backward_kernels.fire_backward(
-            _rows(rows),
-            _tiled((started.new_zeros(1) if mean is None else mean).numpy()),
-            scale,
-            shift,
-            number(constants.decay),
-            number(constants.threshold),
-            number(constants.centre),
-            number(constants.width / 2),
-            number(1 / constants.width),
-            membrane is None,
-            _rows(_by_lanes(started[None]))[0],
-            factors.to(started.dtype).numpy(),
-            _rows(_by_lanes(_channels_last(of_spikes))),
-            of_ended is None,
-            _rows(of_membrane)[0],
-            _rows(of_rows),
-            sums,
-            products,
+        currents, membrane, *parameters = ctx.saved_tensors
+        norm = _normalisation(parameters, ctx.from_batch)
+        products = _grad_products(grad_spikes, currents, ctx.call.time_steps)
+        grad_membrane = _state(grad_final, currents)
+        mean = np.zeros(1, ctx.tiles.scale.dtype) if norm is None else norm.mean.numpy()
+        dtype = currents.dtype if len(currents) > 1 else grad_membrane.dtype
+        grad_currents = empty_aligned(currents.shape, dtype)
+        gradients = Gradients(
+            currents=_rows(grad_currents),
+            membrane=_row(grad_membrane),
+            sums=_zeros_per_piece(ctx.tiles.scale),
+            products=_zeros_per_piece(ctx.tiles.scale),
+            mean=_tiled(mean),
         )
-        of_currents = of_rows[:, : currents[0].numel()].reshape(currents.shape)
-        of_weight, of_bias = _through_norm(norm, of_currents, currents, sums, products)
-        of_started = of_membrane[0, : started.numel()].view(started.shape)
+        lif_kernels.lif_backward(
+            _rows(currents),
+            ctx.tiles,
+            ctx.call.constants.scalars(ctx.tiles.scale),
+            membrane=_membrane_rows(membrane, grad_membrane),
+            grad_spikes=products,
+            gradients=gradients,
+        )
+        grad_weight = grad_bias = None
+        if norm is not None:
+            grad_weight, grad_bias = _through_norm(norm, currents, gradients)
+        grad_initial = _channels_restored(grad_membrane, CHANNEL_AXIS - 1)
         return (
-            _restored(of_currents.to(currents.dtype)),
-            _restored(of_started, CHANNELS - 1) if ctx.needs_input_grad[1] else None,
-            of_weight,
-            of_bias,
-            *(None,) * 6,
+            _channels_restored(grad_currents.to(currents.dtype)),
+            grad_initial if ctx.needs_input_grad[1] else None,
+            grad_weight,
+            grad_bias,
+            *(None,) * 4,
         )
 
 
-def _fired(
-    currents: Tensor,
-    membrane: Tensor | None,
-    tiles: tuple[Any, Any],
-    time_steps: int,
-    constants: LIFConstants,
-    dtype: torch.dtype,
+def _forward(
+    currents: Tensor, membrane: Tensor | None, tiles: TileAffine, call: _Call
 ) -> tuple[Tensor, Tensor]:
-    """Spikes and the last potential for currents ``(T, N, ..., C)``, see :func:`fire`."""
-    spikes = unwritten((time_steps, *currents.shape[1:]), dtype)
-    started = _state(membrane, currents)
-    ended = torch.empty_like(started)
-    scale, shift = tiles
-    number = scale.dtype.type
-    lif_kernels.fire(
-        _rows(currents),
-        scale,
-        shift,
-        number(constants.decay),
-        number(constants.threshold),
-        membrane is None,
-        _rows(started[None])[0],
-        _rows(ended[None])[0],
-        _rows(spikes),
-    )
-    return _restored(spikes), _restored(ended, CHANNELS - 1)
-
-
-def _state(potential: Tensor | None, currents: Tensor) -> Tensor:
-    """``(N, C, ...)`` with the channels last; any numbers if there is none.
+    """Run the neurons; see :func:`lif_forward`.
 
     Args:
-        potential: of the neurons, or its gradient.
-        currents: theirs, channels last.
+        currents: currents ``(T, N, ..., C)`` or ``(1, N, ..., C)``.
+        membrane: initial potential ``(N, C, ...)``; None to start at rest.
+        tiles: scale and shift of the currents.
+        call: constants, time steps and dtype.
     """
-    if potential is None:
-        return torch.empty(currents.shape[1:], dtype=_computed(currents))
-    return _channels_last(potential, CHANNELS - 1)
+    spikes = empty_aligned((call.time_steps, *currents.shape[1:]), call.dtype)
+    final = currents.new_empty(currents.shape[1:], dtype=_number_type(currents))
+    membrane_rows = _membrane_rows(membrane, final)
+    constants = call.constants.scalars(tiles.scale)
+    lif_kernels.lif_forward(_rows(currents), tiles, constants, membrane_rows, _rows(spikes))
+    return _channels_restored(spikes), _channels_restored(final, CHANNEL_AXIS - 1)
 
 
-def _factors(of_spikes: Tensor | None, currents: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
-    """Gradients of spikes: factors ``(T,)``, of what is ``(T, N, ...)`` or ``(1, N, ...)``."""
-    if of_spikes is None:
-        return currents.new_zeros(time_steps), _restored(torch.zeros_like(currents[:1]))
-    if isinstance(of_spikes, Weighted):
-        return of_spikes.weights, of_spikes.step[None].to(currents.dtype)
-    return of_spikes.new_ones(time_steps), of_spikes.to(currents.dtype)
+def _membrane_rows(membrane: Tensor | None, final: Tensor) -> MembraneRows:
+    """Return initial potentials ``(N, C, ...)``, rest if None, and final ones ``(N, ..., C)``."""
+    initial = final if membrane is None else _channels_last(membrane, CHANNEL_AXIS - 1)
+    return MembraneRows(_row(initial), _row(final), membrane is None)
+
+
+def _state(grad_final: Tensor | None, currents: Tensor) -> Tensor:
+    """Return a new tensor ``(N, ..., C)`` with the gradient of the final potentials.
+
+    Args:
+        grad_final: gradient ``(N, C, ...)``; None if there is none.
+        currents: currents ``(T, N, ..., C)``.
+    """
+    if grad_final is None:
+        return currents.new_zeros(currents.shape[1:], dtype=_number_type(currents))
+    return _channels_last(grad_final, CHANNEL_AXIS - 1).clone()
+
+
+def _grad_products(grad_spikes: Tensor | None, currents: Tensor, time_steps: int) -> SpikeGradients:
+    """Return the gradient of the spikes as products.
+
+    Args:
+        grad_spikes: gradient ``(T, N, C, ...)``, perhaps :class:`WeightedSteps`; None if there is
+            none.
+        currents: currents ``(T, N, ..., C)`` or ``(1, N, ..., C)``.
+        time_steps: number of time steps T.
+    """
+    if grad_spikes is None:
+        factors, steps = currents.new_zeros(time_steps), torch.zeros_like(currents[:1])
+    elif isinstance(grad_spikes, WeightedSteps):
+        factors, steps = grad_spikes.weights, _channels_last(grad_spikes.step[None])
+    else:
+        factors, steps = grad_spikes.new_ones(time_steps), _channels_last(grad_spikes)
+    number_type = _number_type(currents)
+    return SpikeGradients(factors.to(number_type).numpy(), _rows(steps.to(currents.dtype)))
 
 
 def _through_norm(
-    norm: Normalisation | None, of_currents: Tensor, currents: Tensor, sums: Any, products: Any
-) -> tuple[Tensor | None, Tensor | None]:
-    """Turn the gradient of what the norm gives, in place, into that of what it got.
+    norm: Normalisation, currents: Tensor, gradients: Gradients
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the norm's weight and bias, each ``(C,)``.
 
-    Returns the gradients of weight and bias.
+    The gradients of the normalised currents become those of the currents, in place.
+
+    Args:
+        norm: normalisation that was applied.
+        currents: currents ``(T, N, ..., C)`` or ``(1, N, ..., C)``.
+        gradients: gradients of the normalised currents, and their sums.
     """
-    if norm is None:
-        return None, None
-    # By NumPy: for so few numbers PyTorch takes longer to start than to compute.
+    # In NumPy: for so few numbers PyTorch takes longer to start than to compute.
     weight, mean, inverse_deviation = (
         each.detach().numpy() for each in (norm.weight, norm.mean, norm.inverse_deviation)
     )
     channels = len(weight)
-    of_bias = _by_channel(sums, channels)
-    of_weight = _by_channel(products, channels) * inverse_deviation
+    grad_bias = _by_channel(gradients.sums, channels)
+    grad_weight = _by_channel(gradients.products, channels) * inverse_deviation
     scale = weight * inverse_deviation.astype(np.float64)
     slope, offset = np.zeros_like(scale), np.zeros_like(scale)
-    if norm.of_batch:
+    if norm.from_batch:
         elements = currents.numel() / channels
-        slope = -scale * inverse_deviation * of_weight / elements
-        offset = -scale * of_bias / elements - slope * mean
-    a, b, c = (_tiled(value.astype(weight.dtype)) for value in (scale, slope, offset))
-    lif_kernels.combine(_rows(of_currents), _rows(currents), a, b, c)
-    of_weight, of_bias = (each.astype(weight.dtype) for each in (of_weight, of_bias))
-    return torch.from_numpy(of_weight), torch.from_numpy(of_bias)
+        slope = -scale * inverse_deviation * grad_weight / elements
+        offset = -scale * grad_bias / elements - slope * mean
+    a, b, c = (_tiled(each.astype(weight.dtype)) for each in (scale, slope, offset))
+    lif_kernels.add_scaled(gradients.currents, _rows(currents), a, b, c)
+    grad_weight, grad_bias = (each.astype(weight.dtype) for each in (grad_weight, grad_bias))
+    return torch.from_numpy(grad_weight), torch.from_numpy(grad_bias)
 
 
-def _normalisation(
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    inverse_deviation: Tensor | None,
-    of_batch: bool,
-) -> Normalisation | None:
+def _normalisation(parameters: Sequence[Tensor | None], from_batch: bool) -> Normalisation | None:
+    """Return the normalisation of four tensors ``(C,)`` in its order; None if any is missing."""
+    weight, bias, mean, inverse_deviation = parameters
     if weight is None or bias is None or mean is None or inverse_deviation is None:
         return None
-    return Normalisation(weight, bias, mean, inverse_deviation, of_batch)
+    return Normalisation(weight, bias, mean, inverse_deviation, from_batch)
 
 
-def _tiles(norm: Normalisation | None, currents: Tensor) -> tuple[Any, Any]:
-    """Scale and shift of a tile, those of currents that are not normalised if there is no norm."""
+def _tiles(norm: Normalisation | None, currents: Tensor) -> TileAffine:
+    """Return scale and shift for the neurons of a tile; 1 and 0 without a norm.
+
+    Args:
+        norm: normalisation to apply.
+        currents: currents of any shape ``(...)``.
+    """
     if norm is not None:
         return norm.tiles
-    one = torch.ones(1, dtype=_computed(currents)).numpy()
-    return _tiled(one), _tiled(one - one)
+    one = torch.ones(1, dtype=_number_type(currents)).numpy()
+    return TileAffine(_tiled(one), _tiled(one - one))
 
 
-def _tiled(by_channel: Any) -> Any:
-    least = math.lcm(len(by_channel), LANES) // len(by_channel)
-    repeats = max(1, TILE // len(by_channel) // least) * least
-    # Faster than what NumPy has for it.
-    return np.concatenate([by_channel] * repeats)
+def _tiled(by_channel: Array) -> Array:
+    """Return values ``(C,)`` repeated for the neurons of a tile, ``(V,)``."""
+    # Faster than numpy.tile.
+    return np.concatenate([by_channel] * max(1, TILE // len(by_channel)))
 
 
-def _by_channel(sums: Any, channels: int) -> Any:
-    """Sums of pieces and places, ``(P, W)``, by channel, in float64."""
+def _by_channel(sums: Array, channels: int) -> Array:
+    """Return sums ``(PIECES, V)`` added up per channel, ``(C,)`` float64."""
     total = np.zeros(channels)
     lif_kernels.add_pieces(sums, total)
     return total
 
 
-def _pieces(tile: Any) -> Any:
-    """Zeros for the sums of each piece, ``(P, W)``."""
-    return np.zeros((lif_kernels.PIECES, len(tile)), tile.dtype)
+def _zeros_per_piece(tile: Array) -> Array:
+    """Return zeros ``(PIECES, V)`` for the sums over tiles ``(V,)``."""
+    return np.zeros((PIECES, len(tile)), tile.dtype)
 
 
-def _channels_last(tensor: Tensor, axis: int = CHANNELS) -> Tensor:
-    """``(..., C, ...)`` as ``(..., C)``, contiguous; copied only if it lies otherwise."""
+def _channels_last(tensor: Tensor, axis: int = CHANNEL_AXIS) -> Tensor:
+    """Return ``(..., C, ...)`` as contiguous ``(..., C)``; copies only if the layout differs."""
     return (tensor.movedim(axis, -1) if tensor.dim() > axis else tensor).contiguous()
 
 
-def _restored(tensor: Tensor, axis: int = CHANNELS) -> Tensor:
+def _channels_restored(tensor: Tensor, axis: int = CHANNEL_AXIS) -> Tensor:
+    """Return ``(..., C)`` as ``(..., C, ...)``; the inverse of :func:`_channels_last`."""
     return tensor.movedim(-1, axis) if tensor.dim() > axis else tensor
 
 
-def _by_lanes(tensor: Tensor) -> Tensor:
-    """``(T, ...)`` as ``(T, L)``, L a multiple of LANES: behind the values stand zeros."""
-    return padded(tensor.detach().reshape(len(tensor), -1), LANES)
-
-
-def _rows(tensor: Tensor) -> Any:
-    """``(T, ...)`` as an array ``(T, L)`` of the same memory."""
+def _rows(tensor: Tensor) -> Array:
+    """Return a contiguous tensor ``(T, ...)`` as an array ``(T, L)`` on the same memory."""
     flat = tensor.detach().reshape(len(tensor), -1)
     return flat.view(torch.uint16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
 
 
-def _computed(tensor: Tensor) -> torch.dtype:
-    """The precision in which values of a tensor's precision are computed."""
+def _row(tensor: Tensor) -> Array:
+    """Return a contiguous tensor ``(...)`` as an array ``(L,)`` on the same memory."""
+    return _rows(tensor[None])[0]
+
+
+def _number_type(tensor: Tensor) -> torch.dtype:
+    """Return the dtype in which values of a tensor of any shape ``(...)`` are computed."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32

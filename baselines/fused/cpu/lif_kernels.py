@@ -1,208 +1,309 @@
-"""Normalised LIF neurons, compiled for the CPU by Numba, and what tdBN needs.
+"""Compiled kernels of normalised LIF neurons, forward and backward, and of what tdBN needs.
 
-Arrays are ``(T, L)``: time steps, and the neurons of all images as they lie in memory. What differs
-by channel is given for one *tile* of W neurons, which repeats along L. Values are float32, float64,
-or bfloat16 as the bits of ``uint16``, which is computed in float32; spikes may also be ``uint8``.
-
-Work is cut into a fixed number of pieces, each summed on its own, so that the number of threads
-changes no result.
+Arrays are ``(T, L)``: time steps, and the neurons of all images in their order in memory. Values
+per channel are given for one *tile* of V neurons, which repeats along L. Elements are float32,
+float64 or bfloat16 (as uint16, computed in float32); spikes can also be uint8.
 """
 
-from collections.abc import Callable
-from types import FunctionType
-from typing import Any
+from typing import NamedTuple
 
 import numba
 import numpy as np
-import torch
-from numba import float32, types, uint32
-from numba.core import config
-from numba.core.extending import intrinsic, overload
 
-PIECES = 64
-SMALL = 2**16
+from baselines.fused.cpu.bfloat16 import to_element, to_number
+from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined, part
+from baselines.fused.cpu.lif_constants import LIFScalars
+
+# Neurons whose spikes are summed together.
 SUMMED = 2**11
 
 
-class Kernel:
-    """A compiled function in two variants: on one thread, and on as many as PyTorch uses.
+class TileAffine(NamedTuple):
+    """A scale and a shift per channel, repeated for the neurons of a tile.
 
-    The first is for few values: where other processes keep the cores busy, threads that wait for
-    each other cost far more than such work is worth.
+    Attributes:
+        scale: factors ``(V,)``.
+        shift: summands ``(V,)``.
     """
 
-    def __init__(self, function: Callable[..., None]) -> None:
-        assert isinstance(function, FunctionType)
-        self.__doc__ = function.__doc__
-        serial = FunctionType(function.__code__, function.__globals__)
-        # Numba finds by this name what it has cached.
-        serial.__qualname__ = f"{function.__qualname__}_serial"
-        self._serial = numba.njit(serial, nogil=True, cache=True, error_model="numpy")
-        self._parallel = numba.njit(
-            function, parallel=True, nogil=True, cache=True, error_model="numpy"
-        )
-
-    def __call__(self, *arguments: Any) -> None:
-        """Run on arrays and numbers; the arrays are changed in place."""
-        available: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        threads = min(torch.get_num_threads(), available)
-        if threads == 1 or _largest(arguments) < SMALL:
-            self._serial(*arguments)
-        else:
-            numba.set_num_threads(threads)
-            self._parallel(*arguments)
+    scale: Array
+    shift: Array
 
 
-def _largest(arguments: tuple[Any, ...]) -> int:
-    """The size of the largest array among them."""
-    return max([each.size for each in arguments if isinstance(each, np.ndarray)])
+class MembraneRows(NamedTuple):
+    """Membrane potentials before the first and after the last time step.
+
+    Attributes:
+        initial: potentials ``(L,)``.
+        final: potentials ``(L,)``, written by the forward pass; ignored by the backward pass.
+        from_rest: True to start at 0 and ignore ``initial``.
+    """
+
+    initial: Array
+    final: Array
+    from_rest: bool
 
 
-@intrinsic
-def _float_from(context: Any, bits: Any) -> Any:
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], target.get_value_type(types.float32))
+class SpikeGradients(NamedTuple):
+    """Gradients of the spikes, as products ``factors[t] * steps[t]``.
 
-    return float32(uint32), generate
+    Attributes:
+        factors: factor per time step ``(T,)``.
+        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step.
+    """
 
-
-@intrinsic
-def _bits_of(context: Any, value: Any) -> Any:
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], target.get_value_type(types.uint32))
-
-    return uint32(float32), generate
+    factors: Array
+    steps: Array
 
 
-def _number(stored):  # type: ignore[no-untyped-def]
-    raise NotImplementedError("only within compiled code")
+class Gradients(NamedTuple):
+    """What the backward pass computes.
+
+    Attributes:
+        currents: gradients of the normalised currents ``(T, L)``, or ``(1, L)`` summed over the
+            steps if the currents are the same at every step; written.
+        membrane: gradients of the final potentials ``(L,)``; replaced by those of the initial ones.
+        sums: sums of the gradients of the currents per neuron of a tile, ``(PIECES, V)``, added to.
+        products: sums of these gradients times the currents less ``mean``, ``(PIECES, V)``, added
+            to.
+        mean: mean of the currents per neuron of a tile ``(V,)``.
+    """
+
+    currents: Array
+    membrane: Array
+    sums: Array
+    products: Array
+    mean: Array
 
 
-def _stored(number, like):  # type: ignore[no-untyped-def]
-    raise NotImplementedError("only within compiled code")
-
-
-@overload(_number, inline="always")
-def _number_overload(stored):  # type: ignore[no-untyped-def]
-    if stored == types.uint16:
-        return lambda stored: _float_from(np.uint32(np.uint32(stored) << np.uint32(16)))
-    return lambda stored: stored
-
-
-@overload(_stored, inline="always")
-def _stored_overload(number, like):  # type: ignore[no-untyped-def]
-    if like == types.uint8:
-        return lambda number, like: np.uint8(number)
-    if like != types.uint16:
-        return lambda number, like: number
-
-    def to_nearest_even(number, like):  # type: ignore[no-untyped-def]
-        bits = _bits_of(np.float32(number))
-        half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-        return np.uint16((bits + half) >> np.uint32(16))
-
-    return to_nearest_even
+@inlined
+def _first_and_last(tile: int, width: int, neurons: int) -> tuple[int, int]:
+    """Return the first neuron of a tile and the index after its last one."""
+    return tile * width, min((tile + 1) * width, neurons)
 
 
 @Kernel
-def fire(
-    currents: Any,
-    scale: Any,
-    shift: Any,
-    decay: Any,
-    threshold: Any,
-    rests: Any,
-    started: Any,
-    ended: Any,
-    spikes: Any,
+def lif_forward(
+    currents: Array,
+    affine: TileAffine,
+    constants: LIFScalars,
+    membrane: MembraneRows,
+    spikes: Array,
 ) -> None:
-    """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
+    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
     Args:
-        currents: x, ``(T, L)``, or ``(1, L)`` for the same at each step.
-        scale: ``(W,)``.
-        shift: ``(W,)``.
-        decay: of the potential.
-        threshold: which it must exceed.
-        rests: whether the neurons start at rest, whatever ``started`` says.
-        started: ``(L,)``, the potential that they go on from.
-        ended: alike, written: that after the last step's reset.
-        spikes: ``(T, L)``, written.
+        currents: currents x ``(T, L)``, or ``(1, L)`` if they are the same at every step.
+        affine: scale and shift of the currents.
+        constants: constants of the neurons.
+        membrane: initial potentials, and final ones, written.
+        spikes: spikes ``(T, L)``, written.
     """
     time_steps, neurons = spikes.shape
-    width = scale.shape[0]
-    tiles = (neurons + width - 1) // width
-    moves = currents.shape[0] > 1
-    rest = scale.dtype.type(0)
-    none, one = _stored(rest, spikes[0, 0]), _stored(rest + 1, spikes[0, 0])
+    scale, shift, width = affine.scale, affine.shift, len(affine.scale)
+    decay, threshold, zero = constants.decay, constants.threshold, scale.dtype.type(0)
+    silent, fired = to_element(zero, spikes[0, 0]), to_element(zero + 1, spikes[0, 0])
     for piece in numba.prange(PIECES):
-        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
-            first, last = tile * width, min((tile + 1) * width, neurons)
-            state = ended[first:last]
-            if rests:
-                state[:] = rest
-            else:
-                state[:] = started[first:last]
+        for tile in part(piece, (neurons + width - 1) // width):
+            first, last = _first_and_last(tile, width, neurons)
+            potential = membrane.final[first:last]
+            _start(membrane, first, potential)
             for t in range(time_steps):
-                current = currents[t if moves else 0, first:last]
+                current = currents[t if len(currents) > 1 else 0, first:last]
                 spike = spikes[t, first:last]
                 for i in range(last - first):
-                    normalised = scale[i] * _number(current[i]) + shift[i]
-                    potential = decay * state[i] + normalised
-                    fires = potential - threshold > 0
-                    spike[i] = one if fires else none
-                    state[i] = rest if fires else potential
+                    normalised = scale[i] * to_number(current[i]) + shift[i]
+                    reached = decay * potential[i] + normalised
+                    fires = reached - threshold > 0
+                    spike[i] = fired if fires else silent
+                    potential[i] = zero if fires else reached
+
+
+@inlined
+def _start(membrane: MembraneRows, first: int, potential: Array) -> None:
+    """Write the initial potentials of the neurons from ``first`` on to ``potential``, ``(V,)``."""
+    if membrane.from_rest:
+        potential[:] = 0
+    else:
+        potential[:] = membrane.initial[first : first + len(potential)]
 
 
 @Kernel
-def combine(gradients: Any, currents: Any, a: Any, b: Any, c: Any) -> None:
-    """``gradients = a * gradients + b * currents + c``, ``(T, L)`` and ``(W,)``, in place."""
-    time_steps, neurons = gradients.shape
-    width = a.shape[0]
-    tiles = (neurons + width - 1) // width
+def lif_backward(
+    currents: Array,
+    affine: TileAffine,
+    constants: LIFScalars,
+    membrane: MembraneRows,
+    grad_spikes: SpikeGradients,
+    gradients: Gradients,
+) -> None:
+    """Compute the gradients of :func:`lif_forward`, whose potentials are computed again.
+
+    Args:
+        currents: currents x ``(T, L)``, or ``(1, L)`` if they are the same at every step.
+        affine: scale and shift of the currents.
+        constants: constants of the neurons.
+        membrane: initial potentials.
+        grad_spikes: gradients of the spikes.
+        gradients: gradients of the final potentials, replaced; all other gradients, written.
+    """
+    neurons, width = len(gradients.membrane), len(affine.scale)
     for piece in numba.prange(PIECES):
-        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
-            first, last = tile * width, min((tile + 1) * width, neurons)
+        potentials = np.empty((len(grad_spikes.factors), width), affine.scale.dtype)
+        sums, products = gradients.sums[piece], gradients.products[piece]
+        for tile in part(piece, (neurons + width - 1) // width):
+            first, last = _first_and_last(tile, width, neurons)
+            _recompute(currents, affine, constants, membrane, first, last, potentials)
+            _backpropagate(
+                currents, potentials, constants, grad_spikes, gradients, first, last, sums, products
+            )
+
+
+@inlined
+def _recompute(
+    currents: Array,
+    affine: TileAffine,
+    constants: LIFScalars,
+    membrane: MembraneRows,
+    first: int,
+    last: int,
+    potentials: Array,
+) -> None:
+    """Compute the potentials of a tile before each reset.
+
+    Args:
+        currents: currents ``(T, L)`` or ``(1, L)``.
+        affine: scale and shift of the currents.
+        constants: constants of the neurons.
+        membrane: initial potentials.
+        first: index of the tile's first neuron.
+        last: index after the tile's last neuron.
+        potentials: potentials ``(T, V)``, written.
+    """
+    decay, threshold, zero = constants.decay, constants.threshold, affine.scale.dtype.type(0)
+    scale, shift = affine.scale, affine.shift
+    state = np.empty(last - first, scale.dtype)
+    _start(membrane, first, state)
+    for t in range(len(potentials)):
+        current = currents[t if len(currents) > 1 else 0, first:last]
+        potential = potentials[t]
+        for i in range(last - first):
+            normalised = scale[i] * to_number(current[i]) + shift[i]
+            reached = decay * state[i] + normalised
+            potential[i] = reached
+            state[i] = zero if reached - threshold > 0 else reached
+
+
+@inlined
+def _backpropagate(
+    currents: Array,
+    potentials: Array,
+    constants: LIFScalars,
+    grad_spikes: SpikeGradients,
+    gradients: Gradients,
+    first: int,
+    last: int,
+    sums: Array,
+    products: Array,
+) -> None:
+    """Compute the gradients of a tile, from the last time step to the first.
+
+    Args:
+        currents: currents ``(T, L)`` or ``(1, L)``.
+        potentials: potentials of the tile before each reset ``(T, V)``.
+        constants: constants of the neurons.
+        grad_spikes: gradients of the spikes.
+        gradients: gradients of membranes and currents, written.
+        first: index of the tile's first neuron.
+        last: index after the tile's last neuron.
+        sums: sums of the gradients ``(V,)``, added to.
+        products: sums of the gradients times the centred currents ``(V,)``, added to.
+    """
+    decay, threshold, centre = constants.decay, constants.threshold, constants.centre
+    half_width, height, zero = constants.half_width, constants.height, potentials.dtype.type(0)
+    mean, grad_state = gradients.mean, gradients.membrane[first:last]
+    per_step = len(currents) > 1
+    if not per_step:
+        gradients.currents[0, first:last] = 0
+    for t in range(len(grad_spikes.factors) - 1, -1, -1):
+        current, potential = currents[t if per_step else 0, first:last], potentials[t]
+        grad_spike = grad_spikes.steps[t if len(grad_spikes.steps) > 1 else 0, first:last]
+        factor, grad_current = (
+            grad_spikes.factors[t],
+            gradients.currents[t if per_step else 0, first:last],
+        )
+        for i in range(last - first):
+            excess = potential[i] - threshold
+            grad_fire = factor * to_number(grad_spike[i]) - grad_state[i] * potential[i]
+            gradient = grad_fire * height if abs(excess - centre) < half_width else zero
+            gradient += zero if excess > 0 else grad_state[i]
+            grad_state[i] = decay * gradient
+            sums[i] += gradient
+            products[i] += gradient * (to_number(current[i]) - mean[i])
+            before = zero if per_step else to_number(grad_current[i])
+            grad_current[i] = to_element(before + gradient, grad_current[i])
+
+
+@Kernel
+def add_scaled(gradients: Array, currents: Array, a: Array, b: Array, c: Array) -> None:
+    """Compute ``gradients = a * gradients + b * currents + c`` in place.
+
+    Args:
+        gradients: gradients ``(T, L)``, replaced.
+        currents: currents ``(T, L)``.
+        a: factors of the gradients, per neuron of a tile ``(V,)``.
+        b: factors of the currents ``(V,)``.
+        c: summands ``(V,)``.
+    """
+    time_steps, neurons = gradients.shape
+    width = len(a)
+    for piece in numba.prange(PIECES):
+        for tile in part(piece, (neurons + width - 1) // width):
+            first, last = _first_and_last(tile, width, neurons)
             for t in range(time_steps):
                 gradient, current = gradients[t, first:last], currents[t, first:last]
                 for i in range(last - first):
-                    value = a[i] * _number(gradient[i]) + b[i] * _number(current[i]) + c[i]
-                    gradient[i] = _stored(value, gradient[i])
+                    value = a[i] * to_number(gradient[i]) + b[i] * to_number(current[i]) + c[i]
+                    gradient[i] = to_element(value, gradient[i])
 
 
 @Kernel
-def deviations(currents: Any, origin: Any, sums: Any, squares: Any) -> None:
-    """Sums of ``x - origin`` and of its square, by place in the tile, of ``(T, L)`` currents.
+def sum_deviations(currents: Array, origin: Array, sums: Array, squares: Array) -> None:
+    """Sum ``x - origin`` and ``(x - origin)^2``.
 
     Args:
-        currents: x.
-        origin: ``(W,)``, near the mean, or digits are lost.
-        sums: ``(PIECES, W)``, added to.
-        squares: alike.
+        currents: currents x ``(T, L)``.
+        origin: numbers per neuron of a tile ``(V,)``; digits are lost far from the mean.
+        sums: sums per piece and neuron of a tile ``(PIECES, V)``, added to.
+        squares: sums of squares ``(PIECES, V)``, added to.
     """
     time_steps, neurons = currents.shape
-    width = origin.shape[0]
-    tiles = (neurons + width - 1) // width
+    width = len(origin)
     for piece in numba.prange(PIECES):
         total, square = sums[piece], squares[piece]
-        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
-            first, last = tile * width, min((tile + 1) * width, neurons)
+        for tile in part(piece, (neurons + width - 1) // width):
+            first, last = _first_and_last(tile, width, neurons)
             for t in range(time_steps):
                 current = currents[t, first:last]
                 for i in range(last - first):
-                    deviation = _number(current[i]) - origin[i]
+                    deviation = to_number(current[i]) - origin[i]
                     total[i] += deviation
                     square[i] += deviation * deviation
 
 
 @Kernel
-def weighted_sum(spikes: Any, weights: Any, total: Any) -> None:
-    """``total = sum_t weights_t * spikes_t``, spikes ``(T, L)`` uint8, total ``(L,)``."""
+def weighted_sum(spikes: Array, weights: Array, total: Array) -> None:
+    """Compute ``total = sum_t weights_t * spikes_t``.
+
+    Args:
+        spikes: spikes ``(T, L)`` uint8.
+        weights: weights ``(T,)``.
+        total: sums ``(L,)``, written.
+    """
     time_steps, neurons = spikes.shape
-    tiles = (neurons + SUMMED - 1) // SUMMED
     for piece in numba.prange(PIECES):
-        for tile in range(piece * tiles // PIECES, (piece + 1) * tiles // PIECES):
-            first, last = tile * SUMMED, min((tile + 1) * SUMMED, neurons)
+        for tile in part(piece, (neurons + SUMMED - 1) // SUMMED):
+            first, last = _first_and_last(tile, SUMMED, neurons)
             sums = total[first:last]
             sums[:] = 0
             for t in range(time_steps):
@@ -212,12 +313,17 @@ def weighted_sum(spikes: Any, weights: Any, total: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def add_pieces(sums: Any, total: Any) -> None:
-    """Add to float64 ``(C,)`` the sums of pieces and of places in the tile, ``(PIECES, W)``."""
+def add_pieces(sums: Array, total: Array) -> None:
+    """Add the sums of all pieces and neurons of a tile, by channel.
+
+    Args:
+        sums: sums ``(PIECES, V)``, V a multiple of C.
+        total: totals ``(C,)`` float64, added to.
+    """
     pieces, width = sums.shape
     channels = len(total)
     for piece in range(pieces):
         for first in range(0, width, channels):
-            of_places = sums[piece, first : first + channels]
+            values = sums[piece, first : first + channels]
             for i in range(channels):
-                total[i] += of_places[i]
+                total[i] += values[i]

@@ -1,280 +1,217 @@
-"""Sums of a linear layer's weights over spikes by table look-up, compiled by Numba.
+"""Compiled kernels of linear layers: sums of weights over spikes by table look-up.
 
-As in :mod:`lookup_kernels`, but each weight belongs to one pixel only, so that a table is used by
-the rows alone: it is made where it is used, and never leaves the core's cache.
+The idea is explained in :mod:`lookup_kernels`. Each weight of a linear layer belongs to one output
+only, so a table serves few sums: it is made where it is used, and never leaves the core's cache.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
-from baselines.fused.cpu.lif_kernels import PIECES, Kernel
+from baselines.fused.cpu.kernel import PIECES, Array, Kernel, Scalar, inlined, part
+from baselines.fused.cpu.lif_constants import LIFScalars
 from baselines.fused.cpu.lookup_kernels import (
     GROUP,
-    PATTERNS,
-    TOGETHER,
-    add_together,
-    fire_lanes,
-    round_all,
-    tabulate_four,
+    GROUPS_PER_WORD,
+    TABLE,
+    WORD_TABLES,
+    Affine,
+    Membranes,
+    Tile,
+    fire_tile,
+    lif_vectors,
+    look_up_word,
+    tabulate_group,
 )
+from baselines.fused.cpu.packed_spike_kernels import SpikeWords
 from baselines.fused.cpu.simd import (
     LANES,
-    bfloat16,
-    item,
+    Vector,
+    broadcast,
     load,
-    minus,
-    plus,
-    spread,
+    load_scalar,
     store,
-    stream,
-    streamed,
-    times,
+    store_fence,
+    store_nontemporal,
 )
 
-# That use a table before the next one is made; their totals take 32 KiB in float32.
+# Rows that use a table before the next one is made. Their totals take 32 KiB in float32.
 ROWS = 256
 
 
-@numba.njit(inline="always")
-def _load(numbers: Any, at: Any, rounded: Any) -> Any:
-    lanes = load(numbers, at)
-    return bfloat16(lanes) if rounded else lanes
+class LinearWeights(NamedTuple):
+    """Parameters of a linear layer of W * LANES inputs and B * LANES outputs.
+
+    Attributes:
+        weights: weights, flat: of input c and output ``b * LANES + i`` at
+            ``b * block_stride + c * input_stride + i``.
+        bias: bias ``(B * LANES,)``.
+        block_stride: distance from the weights of 32 outputs to those of the next 32.
+        input_stride: distance from the weights of an input to those of the next.
+    """
+
+    weights: Array
+    bias: Array
+    block_stride: int
+    input_stride: int
 
 
-@numba.njit(inline="always")
-def _sum(
-    words: Any,
-    first_word: Any,
-    steps: Any,
-    step_stride: Any,
-    images: Any,
-    image_stride: Any,
-    weights: Any,
-    weight: Any,
-    stride: Any,
-    inputs: Any,
-    first: Any,
-    rounded: Any,
-    table: Any,
-    totals: Any,
+class BatchStatistics(NamedTuple):
+    """Mean and biased variance of the batch per output, for normalisation.
+
+    Attributes:
+        means: means ``(B * LANES,)``, written if ``used``.
+        variances: biased variances ``(B * LANES,)``, written if ``used``.
+        epsilon: number added to the variances before the square root.
+        used: True to compute the statistics and normalise with them.
+    """
+
+    means: Array
+    variances: Array
+    epsilon: Scalar
+    used: bool
+
+
+@inlined
+def _sum_tile(
+    spikes: SpikeWords, parameters: LinearWeights, tile: Tile, table: Array, totals: Array
 ) -> None:
-    """The currents of LANES channels: bias, and the weights of the spikes.
+    """Sum the currents of a tile: the bias and the weights of all spikes.
 
     Args:
-        words: see :mod:`bits`.
-        first_word: where those of the first image's first step begin.
-        steps: of each image.
-        step_stride: of the words.
-        images: whose totals are summed.
-        image_stride: of the words.
-        weights: flat.
-        weight: where those of the first input begin.
-        stride: from the weights of one input to those of the next.
-        inputs: ``W * LANES``.
-        first: bias of the channels, LANES.
-        rounded: whether the weights are rounded to bfloat16.
-        table: ``(TOGETHER * PATTERNS * LANES,)``, written.
-        totals: ``(steps * images * LANES,)``, the steps outermost, written.
+        spikes: input spikes of one pixel.
+        parameters: weights and bias.
+        tile: the currents to sum.
+        table: room for the tables of a word ``(WORD_TABLES,)``.
+        totals: currents ``(T, tile.images, LANES)``, flat, written.
     """
-    size = PATTERNS * LANES
-    for k in range(steps * images):
-        store(totals, k * LANES, first)
-    for group in range(0, inputs // GROUP, TOGETHER):
-        for k in range(TOGETHER):
-            tabulate_four(
-                _load(weights, weight, rounded),
-                _load(weights, weight + stride, rounded),
-                _load(weights, weight + 2 * stride, rounded),
-                _load(weights, weight + 3 * stride, rounded),
+    words, weights, stride = spikes.words, parameters.weights, parameters.input_stride
+    bias = load(parameters.bias, tile.block * LANES)
+    for index in range(spikes.steps * tile.images):
+        store(totals, index * LANES, bias)
+    weight = tile.block * parameters.block_stride
+    for block in range(spikes.blocks):
+        for group in range(GROUPS_PER_WORD):
+            tabulate_group(
+                load(weights, weight),
+                load(weights, weight + stride),
+                load(weights, weight + 2 * stride),
+                load(weights, weight + 3 * stride),
                 table,
-                k * size,
+                group * TABLE,
             )
             weight += GROUP * stride
-        place = 0
-        for step in range(steps):
-            word = first_word + step * step_stride + group // TOGETHER
-            for _ in range(images):
-                total = add_together(item(words, word), table, 0, load(totals, place))
-                store(totals, place, total)
-                word += image_stride
-                place += LANES
+        target = 0
+        for step in range(spikes.steps):
+            word = tile.image * spikes.image_stride + step * spikes.step_stride + block
+            for _ in range(tile.images):
+                summand = look_up_word(load_scalar(words, word), table, 0)
+                store(totals, target, load(totals, target) + summand)
+                word += spikes.image_stride
+                target += LANES
+
+
+@inlined
+def _tile_at(index: int, images: int, together: int) -> Tile:
+    """Return a tile of at most ``together`` of the images; those of one block follow another."""
+    groups = (images + together - 1) // together
+    image = index % groups * together
+    return Tile(index // groups, image, min(together, images - image), 0)
 
 
 @Kernel
-def connect(words: Any, stride: Any, weights: Any, bias: Any, rounded: Any, currents: Any) -> None:
-    """Currents of a linear layer: bias, and the weights of the spikes.
+def sum_currents(spikes: SpikeWords, parameters: LinearWeights, currents: Array) -> None:
+    """Compute the currents of a linear layer.
 
     Args:
-        words: of R rows, see :mod:`bits`.
-        stride: from the words of one row to those of the next.
-        weights: ``(W * LANES, B * LANES)``.
-        bias: ``(B * LANES,)``.
-        rounded: whether weights, bias and currents are rounded to bfloat16; sums are not.
-        currents: ``(R * B * LANES,)``, written past the caches: see :func:`lookup_kernels.add_up`.
+        spikes: input spikes of one step, R images and one pixel.
+        parameters: weights and bias.
+        currents: currents ``(R, B * LANES)``, flat, written past the caches; it must begin at a
+            multiple of CACHE_LINE.
     """
-    inputs, channels = weights.shape
-    flat = weights.reshape(-1)
-    rows, blocks = len(currents) // channels, channels // LANES
-    parts = (rows + ROWS - 1) // ROWS
-    work = blocks * parts
+    channels, groups = len(parameters.bias), (spikes.images + ROWS - 1) // ROWS
     for piece in numba.prange(PIECES):
-        table = np.empty(TOGETHER * PATTERNS * LANES, weights.dtype)
-        totals = np.empty(ROWS * LANES, weights.dtype)
-        for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
-            channel, begin = at // parts * LANES, at % parts * ROWS
-            some = min(ROWS, rows - begin)
-            _sum(
-                words,
-                begin * stride,
-                1,
-                0,
-                some,
-                stride,
-                flat,
-                channel,
-                channels,
-                inputs,
-                _load(bias, channel, rounded),
-                rounded,
-                table,
-                totals,
-            )
-            for k in range(some):
-                current = load(totals, k * LANES)
-                if rounded:
-                    current = bfloat16(current)
-                stream(currents, (begin + k) * channels + channel, current)
-        streamed()
-
-
-@numba.njit(inline="always")
-def _statistics(totals: Any, rows: Any, mean: Any, variance: Any) -> None:
-    """Mean and biased variance of LANES channels, each ``(LANES,)``, written."""
-    share, total = spread(totals.dtype.type(1 / rows)), load(totals, 0)
-    total = minus(total, total)
-    square = total
-    for k in range(0, rows * LANES, LANES):
-        total = plus(total, load(totals, k))
-    total = times(total, share)
-    for k in range(0, rows * LANES, LANES):
-        deviation = minus(load(totals, k), total)
-        square = plus(square, times(deviation, deviation))
-    store(mean, 0, total)
-    store(variance, 0, times(square, share))
+        table = np.empty(WORD_TABLES, currents.dtype)
+        totals = np.empty(ROWS * LANES, currents.dtype)
+        for index in part(piece, channels // LANES * groups):
+            tile = _tile_at(index, spikes.images, ROWS)
+            _sum_tile(spikes, parameters, tile, table, totals)
+            target = tile.image * channels + tile.block * LANES
+            for k in range(tile.images):
+                store_nontemporal(currents, target + k * channels, load(totals, k * LANES))
+        store_fence()
 
 
 @Kernel
-def fire(
-    words: Any,
-    step_stride: Any,
-    image_stride: Any,
-    time_steps: Any,
-    weights: Any,
-    block_stride: Any,
-    input_stride: Any,
-    bias: Any,
-    scale: Any,
-    shift: Any,
-    decay: Any,
-    threshold: Any,
-    epsilon: Any,
-    of_batch: Any,
-    rounded: Any,
-    rests: Any,
-    membrane: Any,
-    fired: Any,
-    fired_step_stride: Any,
-    fired_image_stride: Any,
-    means: Any,
-    variances: Any,
+def lif_forward(
+    spikes: SpikeWords,
+    parameters: LinearWeights,
+    affine: Affine,
+    statistics: BatchStatistics,
+    constants: LIFScalars,
+    membranes: Membranes,
+    fired: SpikeWords,
 ) -> None:
-    """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
+    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
-    x are the currents of :func:`connect`, which are not kept. They may be normalised before.
+    The currents x are those of :func:`sum_currents`; they are not written to memory.
 
     Args:
-        words: of T steps and N images, see :mod:`bits`.
-        step_stride: of the words.
-        image_stride: of the words.
-        time_steps: T.
-        weights: flat.
-        block_stride: from the weights of LANES channels to those of the next LANES.
-        input_stride: from the weights of one input to those of the next.
-        bias: as there.
-        scale: ``(B * LANES,)``.
-        shift: alike.
-        decay: of the potential.
-        threshold: which it must exceed.
-        epsilon: added to variances.
-        of_batch: whether x are ``(x - mean) / sqrt(variance + epsilon)`` of the currents, by
-            channel.
-        rounded: as there.
-        rests: whether the neurons start at rest, whatever ``membrane`` says.
-        membrane: ``(N * B * LANES,)``, the potential that they go on from, and then that after the
-            last step's reset.
-        fired: words ``(T, N, B, 1)`` of the spikes, written, see :mod:`bits`.
-        fired_step_stride: of those words.
-        fired_image_stride: of those words.
-        means: ``(B * LANES,)``, written if ``of_batch``.
-        variances: alike; biased.
+        spikes: input spikes of T steps, N images and one pixel.
+        parameters: weights and bias.
+        affine: scale and shift of the currents, which are normalised before if
+            ``statistics.used``.
+        statistics: mean and variance of the currents, written if used.
+        constants: constants of the neurons.
+        membranes: initial and final potentials.
+        fired: output spikes of T steps, N images and one pixel, written.
     """
-    channels = len(bias)
-    inputs, blocks, images = len(weights) // channels, channels // LANES, len(membrane) // channels
-    together = images if of_batch else max(1, ROWS // time_steps)
-    parts = (images + together - 1) // together
-    work = blocks * parts
+    together = fired.images if statistics.used else max(1, ROWS // fired.steps)
+    groups = (fired.images + together - 1) // together
     for piece in numba.prange(PIECES):
-        decays, thresholds, rest = spread(decay), spread(threshold), spread(decay - decay)
-        table = np.empty(TOGETHER * PATTERNS * LANES, weights.dtype)
-        totals = np.empty(time_steps * together * LANES, weights.dtype)
-        factors = np.empty(LANES, weights.dtype)
-        for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
-            block, image = at // parts, at % parts * together
-            some, channel = min(together, images - image), block * LANES
-            _sum(
-                words,
-                image * image_stride,
-                time_steps,
-                step_stride,
-                some,
-                image_stride,
-                weights,
-                block * block_stride,
-                input_stride,
-                inputs,
-                _load(bias, channel, rounded),
-                rounded,
-                table,
-                totals,
-            )
-            if rounded:
-                round_all(totals, time_steps * some)
-            scales, shifts = load(scale, channel), load(shift, channel)
-            if of_batch:
-                last = channel + LANES
-                mean, variance = means[channel:last], variances[channel:last]
-                _statistics(totals, time_steps * some, mean, variance)
-                for i in range(LANES):
-                    factors[i] = scale[channel + i] / np.sqrt(variance[i] + epsilon)
-                scales = load(factors, 0)
-                shifts = minus(shifts, times(load(mean, 0), scales))
-            for k in range(some):
-                place = (image + k) * channels + channel
-                state = fire_lanes(
-                    totals,
-                    k,
-                    some,
-                    time_steps,
-                    scales,
-                    shifts,
-                    decays,
-                    thresholds,
-                    rest,
-                    rest if rests else load(membrane, place),
-                    fired,
-                    (image + k) * fired_image_stride + block,
-                    fired_step_stride,
-                )
-                store(membrane, place, state)
+        table = np.empty(WORD_TABLES, affine.scale.dtype)
+        totals = np.empty(fired.steps * together * LANES, affine.scale.dtype)
+        for index in part(piece, fired.blocks * groups):
+            tile = _tile_at(index, fired.images, together)
+            _sum_tile(spikes, parameters, tile, table, totals)
+            scale = load(affine.scale, tile.block * LANES)
+            shift = load(affine.shift, tile.block * LANES)
+            if statistics.used:
+                count = fired.steps * tile.images
+                scale, shift = _normalised(totals, count, affine, statistics, tile.block)
+            lif = lif_vectors(scale, shift, constants)
+            fire_tile(totals, tile, 0, lif, membranes, fired)
+
+
+@inlined
+def _normalised(
+    totals: Array, count: int, affine: Affine, statistics: BatchStatistics, block: int
+) -> tuple[Vector, Vector]:
+    """Return scale and shift that include the normalisation with the batch's statistics.
+
+    Args:
+        totals: currents ``(count, LANES)``, flat.
+        count: number of currents per channel.
+        affine: scale and shift of the normalised currents.
+        statistics: mean and variance, written.
+        block: index of the 32 channels.
+    """
+    share, mean = broadcast(totals.dtype.type(1 / count)), load(totals, 0)
+    mean = mean - mean
+    square = mean
+    for index in range(count):
+        mean += load(totals, index * LANES)
+    mean = mean * share
+    for index in range(count):
+        deviation = load(totals, index * LANES) - mean
+        square += deviation * deviation
+    channel = block * LANES
+    store(statistics.means, channel, mean)
+    store(statistics.variances, channel, square * share)
+    factors = np.empty(LANES, totals.dtype)
+    for i in range(LANES):
+        deviation_i = np.sqrt(statistics.variances[channel + i] + statistics.epsilon)
+        factors[i] = affine.scale[channel + i] / deviation_i
+    scale = load(factors, 0)
+    return scale, load(affine.shift, channel) - mean * scale

@@ -1,10 +1,9 @@
 """Currents of spikes by table look-up on the CPU.
 
-Tensors in, :mod:`lookup_kernels` and :mod:`linear_kernels` within.
+Takes tensors and calls the kernels in :mod:`lookup_kernels` and :mod:`linear_kernels`.
 
-Sums of weights over spikes need no multiplications, and the sums over any four inputs can be kept
-in a table. What :func:`convolve` gives is a tensor of currents that are not computed yet: neurons
-that know it compute them as they go, and for anyone else they are computed once they are used.
+:func:`convolve` returns lazy currents: the neurons of this backend sum them in their own kernel,
+all other code sees a tensor that is computed on first use.
 """
 
 import math
@@ -18,206 +17,200 @@ import torch
 from torch import Tensor
 
 from baselines.fused.cpu import linear_kernels, lookup_kernels
-from baselines.fused.cpu.aligned_memory import padded, unwritten
-from baselines.fused.cpu.connectivity import Connections, connections
+from baselines.fused.cpu.aligned_memory import empty_aligned, padded
+from baselines.fused.cpu.connectivity import Connectivity, convolution_connectivity
+from baselines.fused.cpu.kernel import PIECES
+from baselines.fused.cpu.lazy_tensors import LazyTensor, channels_last
 from baselines.fused.cpu.lif_constants import LIFConstants
-from baselines.fused.cpu.lif_kernels import PIECES
-from baselines.fused.cpu.lookup_kernels import GROUP, TOGETHER
-from baselines.fused.cpu.packed_spikes import Bits, Words, words_of
+from baselines.fused.cpu.lookup_kernels import (
+    GROUP,
+    GROUPS_PER_WORD,
+    PATTERNS,
+    Affine,
+    LookupTables,
+    Membranes,
+    Moments,
+)
+from baselines.fused.cpu.packed_spike_kernels import SpikeWords
+from baselines.fused.cpu.packed_spikes import PackedSpikes, PackedSpikeTensor, packed_spikes_of
 from baselines.fused.cpu.simd import LANES
-from baselines.fused.lazy_tensors import Deferred, channels_last
 
 aten = torch.ops.aten
-# Images whose currents are summed side by side.
+# Images whose currents are summed together where spikes have no axis of time.
 STEPS = 16
 
 
-class Currents(Deferred):
-    """Currents ``(R, O, ...)``, or ``(T, N, O, ...)``, that are computed once they are needed."""
+class LazyCurrents(LazyTensor):
+    """Currents ``(R, O, H, W)`` or ``(T, N, O, H, W)`` that are computed when they are needed.
+
+    Args:
+        source: spikes and weights that the currents are computed from.
+        leading: sizes of the axes before the channels, ``(R,)`` or ``(T, N)``.
+    """
 
     _source: "_Source"
-    _images: Sequence[int]
+    _leading: Sequence[int]
 
     @staticmethod
-    def __new__(cls, source: "_Source", images: Sequence[int]) -> "Currents":
-        """Of a source, its R images on one axis or on two, ``(T, N)``."""
-        layout = channels_last(images, source.pixels, len(source.bias))
-        currents: Currents = Tensor._make_wrapper_subclass(cls, *layout, dtype=source.dtype)
-        currents._source, currents._images = source, images
+    def __new__(cls, source: "_Source", leading: Sequence[int]) -> "LazyCurrents":
+        """Return the tensor without computing its values."""
+        layout = channels_last(leading, source.size, len(source.bias))
+        currents: LazyCurrents = Tensor._make_wrapper_subclass(
+            cls, *layout, dtype=source.weights.dtype
+        )
+        currents._source, currents._leading = source, leading
         return currents
 
-    def __init__(self, source: "_Source", images: Sequence[int]) -> None:
+    def __init__(self, source: "_Source", leading: Sequence[int]) -> None:
         super().__init__()
 
-    def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
-        """Images may be put on other axes."""
+    def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> LazyTensor | None:
+        """Split or merge the axes before the channels; see the base class."""
         if function is aten.detach.default:
-            return Currents(self._source, self._images)
-        of_image = [len(self._source.bias), *self._source.pixels]
+            return LazyCurrents(self._source, self._leading)
+        image = [len(self._source.bias), *self._source.size]
         if function is aten.view.default:
             shape = list(args[0])
-            if shape[-len(of_image) :] == of_image and -1 not in shape:
-                return Currents(self._source, shape[: -len(of_image)])
+            if shape[-len(image) :] == image and -1 not in shape:
+                return LazyCurrents(self._source, shape[: -len(image)])
         return None
 
-    def computed(self) -> Tensor:
-        """The numbers, with the channels last in memory."""
+    def materialise(self) -> Tensor:
+        """Return the currents of this tensor's shape ``(..., O, H, W)``, channels last."""
         return self._source.currents.view(self.shape)
 
     @property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance by channel, each ``(O,)``."""
+        """Mean and biased variance per channel, each ``(O,)``."""
         return self._source.moments
 
-    def fire(
+    def lif_forward(
         self, membrane: Tensor | None, scale: Tensor, shift: Tensor, constants: LIFConstants
     ) -> tuple[Tensor, Tensor]:
-        """Spikes of the neurons that these currents ``(T, N, O, ...)`` drive, and their potential.
+        """Run the neurons that these currents ``(T, N, O, H, W)`` drive.
 
         Args:
-            membrane: where to start, ``(N, O, ...)``; at rest if None.
-            scale: multiplies the currents, ``(O,)``.
-            shift: is then added, ``(O,)``.
-            constants: of the neurons.
+            membrane: initial potential ``(N, O, H, W)``; None to start at rest.
+            scale: factor of the currents per channel ``(O,)``.
+            shift: summand of the scaled currents per channel ``(O,)``.
+            constants: constants of the neurons.
 
         Returns:
-            Spikes ``(T, N, O, ...)``, and the membrane after the last step's reset.
+            Packed spikes ``(T, N, O, H, W)``, and the potential ``(N, O, H, W)`` after the last
+            reset.
         """
-        return self._source.fire(self.shape, membrane, scale, shift, constants)
+        affine = Affine(padded(scale, LANES).numpy(), padded(shift, LANES).numpy())
+        return self._source.lif_forward(self.shape[:2], membrane, affine, constants)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What currents are computed of.
+    """What currents are computed from.
 
     Attributes:
-        spikes: 0 or 1, in bits or bytes, ``(R, C, H', W')``.
-        weights: ``(K, C, O)``.
-        bias: ``(O,)``.
-        connections: of the pixels.
-        pixels: ``(H, W)`` of the output.
-        rounded: whether the currents are rounded to bfloat16, as the weights are.
+        spikes: spikes ``(R, C, H', W')``, packed or uint8.
+        weights: weights ``(K, C, O)``.
+        bias: bias ``(O,)``.
+        connectivity: input pixels of each output pixel.
+        size: height and width ``(H, W)`` of the output.
     """
 
     spikes: Tensor
     weights: Tensor
     bias: Tensor
-    connections: Connections
-    pixels: tuple[int, int]
-    rounded: bool
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the currents."""
-        return torch.bfloat16 if self.rounded else self.weights.dtype
+    connectivity: Connectivity
+    size: tuple[int, int]
 
     @property
     def currents(self) -> Tensor:
-        """``(R, O, H, W)``."""
+        """Currents ``(R, O, H, W)``."""
         return self._summed[0]
 
     @property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance by channel."""
-        # By NumPy: for so few numbers PyTorch takes longer to start than to compute.
-        origins, sums, squares, counts = self._summed[1]
+        """Mean and biased variance per channel, each ``(O,)``."""
+        # In NumPy: for so few numbers PyTorch takes longer to start than to compute.
+        origin, sums, squares, counts = (array.astype(np.float64) for array in self._summed[1])
         counts = counts.repeat(LANES, 1)
-        mean = (counts * origins + sums).sum(0) / counts.sum(0)
-        apart = origins - mean
-        variance = (squares + 2 * apart * sums + counts * apart**2).sum(0) / counts.sum(0)
-        found = np.stack([mean, np.maximum(variance, 0)])[:, : len(self.bias)]
-        mean, variance = torch.from_numpy(found).to(self.weights.dtype)
+        mean = (counts * origin + sums).sum(0) / counts.sum(0)
+        offset = origin - mean
+        variance = (squares + 2 * offset * sums + counts * offset**2).sum(0) / counts.sum(0)
+        moments = np.stack([mean, np.maximum(variance, 0)])[:, : len(self.bias)]
+        mean, variance = torch.from_numpy(moments).to(self.weights.dtype)
         return mean, variance
 
     @cached_property
-    def _summed(self) -> tuple[Tensor, list[Any]]:
-        """Currents, and of each piece of the work what :meth:`moments` is made of, in float64."""
-        size = (len(self.spikes), self._outputs, self._channels)
-        currents = unwritten(size, self.weights.dtype)
-        time_steps = math.gcd(len(self.spikes), STEPS)
+    def _summed(self) -> tuple[Tensor, Moments]:
+        """Currents ``(R, O, H, W)`` and the sums for their moments."""
+        currents = empty_aligned(
+            (len(self.spikes), math.prod(self.size), self._channels), self.weights.dtype
+        )
         numbers = currents.view(-1).numpy()
-        pieces = [np.zeros((PIECES, self._channels), numbers.dtype) for _ in range(3)]
-        counts = np.zeros((PIECES, self._channels // LANES), np.int64)
-        flat = [piece.reshape(-1) for piece in pieces]
-        lookup_kernels.add_up(*self._arguments(time_steps), numbers, *flat, counts)
-        of_pieces = [piece.astype(np.float64) for piece in (*pieces, counts)]
-        return self._restored(currents.to(self.dtype)), of_pieces
+        sums = [np.zeros((PIECES, self._channels), numbers.dtype) for _ in range(3)]
+        moments = Moments(*sums, np.zeros((PIECES, self._channels // LANES), np.int64))
+        time_steps = math.gcd(len(self.spikes), STEPS)
+        spikes, tables = self._operands(time_steps)
+        lookup_kernels.sum_currents(spikes, tables, self.connectivity, numbers, moments)
+        return self._unpadded(currents), moments
 
-    def fire(
+    def lif_forward(
         self,
-        shape: torch.Size,
+        leading: Sequence[int],
         membrane: Tensor | None,
-        scale: Tensor,
-        shift: Tensor,
+        affine: Affine,
         constants: LIFConstants,
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`Currents.fire`."""
-        ended = self.weights.new_empty((shape[1], self._outputs, self._channels))
-        started = ended if membrane is None else padded(membrane.flatten(2).mT, LANES)
-        fired = Words.empty(shape[0], shape[1], self._outputs, len(self.bias))
-        number = ended.numpy().dtype.type
-        lookup_kernels.fire(
-            *self._arguments(shape[0]),
-            padded(scale, LANES).numpy(),
-            padded(shift, LANES).numpy(),
-            number(constants.decay),
-            number(constants.threshold),
-            membrane is None,
-            started.view(-1).numpy(),
-            ended.view(-1).numpy(),
-            fired.array,
-            fired.step_stride,
-            fired.image_stride,
-        )
-        return Bits(fired, shape[:2], self.pixels), self._restored(ended)
+        """Run the neurons; see :meth:`LazyCurrents.lif_forward`.
 
-    def _arguments(self, time_steps: int) -> tuple[Any, ...]:
-        """What both kernels take first."""
-        words, taps = words_of(self.spikes, time_steps), self.connections.taps
-        groups = words.of_pixel * TOGETHER
-        weights = padded(self.weights, LANES, LANES)
-        weights = weights.view(taps * groups, GROUP, -1, LANES)
-        tables = unwritten((weights.shape[2], taps * groups, 2**GROUP, LANES), weights.dtype)
-        lookup_kernels.tabulate(weights.numpy(), tables.numpy())
-        return (
-            words.array,
-            *words.layout,
-            tables.view(-1).numpy(),
-            *self.connections.arrays,
-            padded(self.bias, LANES).numpy(),
-            words.of_pixel,
-            taps,
-            time_steps,
-            self.rounded,
+        Args:
+            leading: numbers of time steps and images ``(T, N)``.
+            membrane: initial potential ``(N, O, H, W)``; None to start at rest.
+            affine: scale and shift of the currents.
+            constants: constants of the neurons.
+        """
+        time_steps, images = leading
+        final = self.weights.new_empty((images, math.prod(self.size), self._channels))
+        initial = final if membrane is None else padded(membrane.flatten(2).mT, LANES)
+        membranes = Membranes(initial.view(-1).numpy(), final.view(-1).numpy(), membrane is None)
+        fired = PackedSpikes.empty(time_steps, images, math.prod(self.size), len(self.bias))
+        lookup_kernels.lif_forward(
+            *self._operands(time_steps),
+            self.connectivity,
+            affine,
+            constants.scalars(affine.scale),
+            membranes,
+            fired.packed,
         )
+        return PackedSpikeTensor(fired, leading, self.size), self._unpadded(final)
 
-    @property
-    def _outputs(self) -> int:
-        """Number of output pixels."""
-        return math.prod(self.pixels)
+    def _operands(self, time_steps: int) -> tuple[SpikeWords, LookupTables]:
+        """Return the spikes, as so many time steps, and the tables of the weights."""
+        spikes = packed_spikes_of(self.spikes, time_steps).packed
+        groups = self.connectivity.kernel_size * spikes.blocks * GROUPS_PER_WORD
+        weights = padded(self.weights, LANES, LANES).view(groups, GROUP, -1, LANES)
+        entries = empty_aligned((weights.shape[2], groups, PATTERNS, LANES), weights.dtype)
+        lookup_kernels.tabulate(weights.numpy(), entries.numpy())
+        return spikes, LookupTables(entries.view(-1).numpy(), padded(self.bias, LANES).numpy())
 
     @property
     def _channels(self) -> int:
-        """Number of output channels as the kernels have them."""
+        """Number of output channels, padded to whole vectors."""
         return len(self.bias) + -len(self.bias) % LANES
 
-    def _restored(self, rows: Tensor) -> Tensor:
-        """``(R, Q, O + padding)`` as ``(R, O, H, W)``."""
+    def _unpadded(self, rows: Tensor) -> Tensor:
+        """Return ``(R, H * W, O + padding)`` as ``(R, O, H, W)``."""
         rows = rows[..., : len(self.bias)].contiguous()
-        return rows.unflatten(1, self.pixels).movedim(-1, 1)
+        return rows.unflatten(1, self.size).movedim(-1, 1)
 
 
-def convolve(
-    spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rounded: bool = False
-) -> Currents:
-    """Currents of one of the papers' convolutions: 3x3, stride 2, padding 1 (output padding 1).
+def convolve(spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> LazyCurrents:
+    """Return the currents of a convolution 3x3, stride 2, padding 1 (output padding 1).
 
     Args:
-        spikes: 0 or 1, in bits or bytes, ``(R, C, H, W)``, H and W even unless ``transposed``.
-        weight: as PyTorch lays it out, ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
-        bias: ``(O,)``.
-        transposed: whether height and width are doubled and not halved.
-        rounded: whether weights, bias and currents are rounded to bfloat16; sums are not.
+        spikes: spikes ``(R, C, H, W)``, packed or uint8; H and W are even unless ``transposed``.
+        weight: weights ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
+        bias: bias ``(O,)``.
+        transposed: True to double height and width instead of halving them.
     """
     height, width = spikes.shape[2:]
     if not transposed:
@@ -225,38 +218,29 @@ def convolve(
     axes = (2, 3, 0, 1) if transposed else (2, 3, 1, 0)
     source = _Source(
         spikes,
-        _in_precision(weight, rounded).permute(axes).flatten(0, 1),
-        _in_precision(bias, rounded),
-        connections(height, width, transposed),
+        weight.detach().permute(axes).flatten(0, 1),
+        bias.detach(),
+        convolution_connectivity(height, width, transposed),
         (2 * height, 2 * width) if transposed else (height, width),
-        rounded,
     )
-    return Currents(source, (len(spikes),))
+    return LazyCurrents(source, (len(spikes),))
 
 
-def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False) -> Tensor:
-    """Currents ``(R, O)`` of a linear layer.
+def connect(spikes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the currents ``(R, O)`` of a linear layer.
 
     Args:
-        spikes: 0 or 1, in bytes, ``(R, C)``.
-        weight: ``(O, C)``, best with the outputs last in memory.
-        bias: ``(O,)``.
-        rounded: see :func:`convolve`.
+        spikes: uint8 spikes ``(R, C)``.
+        weight: weights ``(O, C)``; fastest with the outputs last in memory.
+        bias: bias ``(O,)``.
     """
-    words = Words.packed(spikes[None, :, None])
+    packed = PackedSpikes.pack(spikes[None, :, None]).packed
     bias = padded(bias.detach(), LANES)
-    currents = unwritten((len(spikes), len(bias)), bias.dtype)
-    linear_kernels.connect(
-        words.array,
-        words.image_stride,
-        padded(weight.detach().mT, LANES, LANES).numpy(),
-        bias.numpy(),
-        rounded,
+    currents = empty_aligned((len(spikes), len(bias)), bias.dtype)
+    weights = padded(weight.detach().mT, LANES, LANES)
+    linear_kernels.sum_currents(
+        packed,
+        linear_kernels.LinearWeights(weights.view(-1).numpy(), bias.numpy(), LANES, len(bias)),
         currents.view(-1).numpy(),
     )
-    currents = currents[:, : len(weight)]
-    return currents.bfloat16() if rounded else currents
-
-
-def _in_precision(weight: Tensor, rounded: bool) -> Tensor:
-    return weight.detach().bfloat16().float() if rounded else weight.detach()
+    return currents[:, : len(weight)]

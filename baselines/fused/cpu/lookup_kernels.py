@@ -1,408 +1,390 @@
-"""Sums of weights over spikes by table look-up, and the neurons that they drive, compiled by Numba.
+"""Compiled kernels that sum weights over spikes by table look-up, and run the neurons they drive.
 
-Four inputs that are 0 or 1 have 16 *patterns*. A table holds, for every four inputs, the sum of
-their weights under each pattern; summing over all inputs then takes one addition for every four,
-however many of them fire (Arlazarov et al., 1970: the method of the four Russians).
+Four inputs that are 0 or 1 have 16 *patterns*. A table holds, for four inputs, the sum of their
+weights under each pattern. The sum over all inputs then takes one addition per four inputs,
+however many of them fire (the method of the four Russians: Arlazarov et al., 1970).
 
-Arrays are flat. Spikes are words of 32 bits, see :mod:`bits`: TOGETHER patterns each. Tables are
-``(B, K, G, 16, LANES)``: B blocks of output channels, K taps of the kernel, G groups of four input
-channels. The connections of output pixel ``places[i]`` are the entries from ``firsts[i]`` to
-``firsts[i + 1]`` of ``sources``, an input pixel each, and of ``taps``.
+Sizes: T time steps, N images, Q output pixels, W words of 32 input channels per pixel, K taps,
+B blocks of 32 output channels.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
-from baselines.fused.cpu.lif_kernels import PIECES, Kernel
+from baselines.fused.cpu.connectivity import Connectivity
+from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined, part
+from baselines.fused.cpu.lif_constants import LIFScalars
+from baselines.fused.cpu.packed_spike_kernels import SpikeWords
 from baselines.fused.cpu.simd import (
     LANES,
-    bfloat16,
-    bits,
-    item,
+    Vector,
+    broadcast,
+    is_positive,
     load,
-    minus,
-    plus,
-    positive,
-    spread,
+    load_scalar,
+    select,
     store,
-    stream,
-    streamed,
-    times,
-    where,
+    store_fence,
+    store_nontemporal,
+    to_bitmask,
 )
 
 GROUP = 4
 PATTERNS = 2**GROUP
-# Groups of a word, that are added to each other before they are added to a total: their tables take
+TABLE = PATTERNS * LANES
+# The groups of a word are added to each other before they are added to a total. Their tables take
 # 16 KiB in float32.
-TOGETHER = LANES // GROUP
-# Images whose totals are summed side by side, of which each takes as much of a table as it needs.
+GROUPS_PER_WORD = LANES // GROUP
+WORD_TABLES = GROUPS_PER_WORD * TABLE
+# Images whose totals are summed together: each reads the same tables.
 IMAGES = 4
 
 
-@numba.njit(inline="always")
-def tabulate_four(one: Any, two: Any, three: Any, four: Any, table: Any, start: Any) -> None:
-    """The table of four, from ``start``: their sums under each pattern."""
-    store(table, start, minus(one, one))
+class LookupTables(NamedTuple):
+    """Weights as look-up tables.
+
+    Attributes:
+        entries: sums of weights ``(B, K, W, GROUPS_PER_WORD, PATTERNS, LANES)``, flat.
+        bias: bias ``(B * LANES,)``.
+    """
+
+    entries: Array
+    bias: Array
+
+
+class Affine(NamedTuple):
+    """A scale and a shift per channel, which normalise the currents.
+
+    Attributes:
+        scale: factors ``(B * LANES,)``.
+        shift: summands ``(B * LANES,)``.
+    """
+
+    scale: Array
+    shift: Array
+
+
+class Moments(NamedTuple):
+    """Sums for mean and variance, per piece of the work and channel; see :func:`sum_currents`.
+
+    Attributes:
+        origin: first current of each piece ``(PIECES, B * LANES)``, written.
+        sums: sums of ``x - origin``, ``(PIECES, B * LANES)``, zeros that are added to.
+        squares: sums of ``(x - origin)^2``, ``(PIECES, B * LANES)``, zeros that are added to.
+        counts: number of currents ``(PIECES, B)``, zeros that are added to.
+    """
+
+    origin: Array
+    sums: Array
+    squares: Array
+    counts: Array
+
+
+class Membranes(NamedTuple):
+    """Membrane potentials before the first and after the last time step.
+
+    Attributes:
+        initial: potentials ``(N, Q, B * LANES)``, flat.
+        final: potentials ``(N, Q, B * LANES)``, flat, written; can be ``initial`` itself.
+        from_rest: True to start at 0 and ignore ``initial``.
+    """
+
+    initial: Array
+    final: Array
+    from_rest: bool
+
+
+class Tile(NamedTuple):
+    """Currents that are summed together: all steps of a few images, 32 channels of one pixel.
+
+    Attributes:
+        block: index of the 32 channels.
+        image: index of the first image.
+        images: number of images.
+        row: row of the output pixel; see :class:`Connectivity`.
+    """
+
+    block: int
+    image: int
+    images: int
+    row: int
+
+
+class LIFVectors(NamedTuple):
+    """What 32 neurons need in registers.
+
+    Attributes:
+        scale: factors of their currents.
+        shift: summands of their scaled currents.
+        decay: decay in every lane.
+        threshold: threshold in every lane.
+        zero: 0 in every lane.
+    """
+
+    scale: Vector
+    shift: Vector
+    decay: Vector
+    threshold: Vector
+    zero: Vector
+
+
+@inlined
+def tabulate_group(
+    one: Vector, two: Vector, three: Vector, four: Vector, table: Array, start: int
+) -> None:
+    """Write the sums of four vectors under each of the 16 patterns.
+
+    Args:
+        one: summand of patterns whose lowest bit is set.
+        two: summand of patterns whose second bit is set.
+        three: summand of patterns whose third bit is set.
+        four: summand of patterns whose fourth bit is set.
+        table: array with the sums ``(PATTERNS, LANES)`` from ``start`` on, written.
+        start: index of the first sum.
+    """
+    store(table, start, one - one)
     store(table, start + LANES, one)
     store(table, start + 2 * LANES, two)
-    store(table, start + 3 * LANES, plus(one, two))
-    for bit, added in ((4, three), (8, four)):
+    store(table, start + 3 * LANES, one + two)
+    for bit, summand in ((4, three), (8, four)):
         for pattern in range(bit):
-            total = plus(load(table, start + pattern * LANES), added)
+            total = load(table, start + pattern * LANES) + summand
             store(table, start + (pattern + bit) * LANES, total)
 
 
 @Kernel
-def tabulate(weights: Any, tables: Any) -> None:
-    """Tables of weights.
+def tabulate(weights: Array, tables: Array) -> None:
+    """Compute the tables of weights.
 
     Args:
-        weights: ``(K * G, GROUP, B, LANES)``.
-        tables: ``(B, K * G, PATTERNS, LANES)``, written.
+        weights: weights ``(K * W * GROUPS_PER_WORD, GROUP, B, LANES)``.
+        tables: sums ``(B, K * W * GROUPS_PER_WORD, PATTERNS, LANES)``, written.
     """
     blocks, groups = tables.shape[:2]
-    numbers, written, stride = weights.reshape(-1), tables.reshape(-1), blocks * LANES
+    flat, entries, stride = weights.reshape(-1), tables.reshape(-1), blocks * LANES
     for piece in numba.prange(PIECES):
-        for at in range(piece * blocks * groups // PIECES, (piece + 1) * blocks * groups // PIECES):
-            first = (at % groups * GROUP * blocks + at // groups) * LANES
-            tabulate_four(
-                load(numbers, first),
-                load(numbers, first + stride),
-                load(numbers, first + 2 * stride),
-                load(numbers, first + 3 * stride),
-                written,
-                at * PATTERNS * LANES,
+        for index in part(piece, blocks * groups):
+            first = (index % groups * GROUP * blocks + index // groups) * LANES
+            tabulate_group(
+                load(flat, first),
+                load(flat, first + stride),
+                load(flat, first + 2 * stride),
+                load(flat, first + 3 * stride),
+                entries,
+                index * TABLE,
             )
 
 
-@numba.njit(inline="always")
-def add_together(word: Any, tables: Any, table: Any, total: Any) -> Any:
-    """A total, and what the tables of TOGETHER groups, from ``table``, say of a word."""
-    added = load(tables, table + (word & (PATTERNS - 1)) * LANES)
-    for _ in range(1, TOGETHER):
-        table += PATTERNS * LANES
+@inlined
+def look_up_word(word: int, tables: Array, first: int) -> Vector:
+    """Return the sum of the weights of the spikes in a word, for 32 output channels.
+
+    Args:
+        word: 32 spikes.
+        tables: array with the tables ``(GROUPS_PER_WORD, PATTERNS, LANES)`` from ``first`` on.
+        first: index of the first table.
+    """
+    total = load(tables, first + (word & (PATTERNS - 1)) * LANES)
+    for _ in range(1, GROUPS_PER_WORD):
+        first += TABLE
         word >>= GROUP
-        added = plus(added, load(tables, table + (word & (PATTERNS - 1)) * LANES))
-    return plus(total, added)
+        total += load(tables, first + (word & (PATTERNS - 1)) * LANES)
+    return total
 
 
-@numba.njit(inline="always")
-def _sum(
-    words: Any,
-    row: Any,
-    steps: Any,
-    step_stride: Any,
-    images: Any,
-    image_stride: Any,
-    pixels: Any,
-    of_pixel: Any,
-    tables: Any,
-    sources: Any,
-    taps: Any,
-    first: Any,
-    last: Any,
-    kernel: Any,
-    bias: Any,
-    channel: Any,
-    totals: Any,
+@inlined
+def _tile_count(images: int, pixels: int, blocks: int) -> int:
+    """Return the number of tiles."""
+    return blocks * ((images + IMAGES - 1) // IMAGES) * pixels
+
+
+@inlined
+def _tile_at(index: int, images: int, pixels: int) -> Tile:
+    """Return a tile; tiles of one block and the same images follow one another."""
+    groups = (images + IMAGES - 1) // IMAGES
+    image = index // pixels % groups * IMAGES
+    return Tile(index // (groups * pixels), image, min(IMAGES, images - image), index % pixels)
+
+
+@inlined
+def _sum_tile(
+    spikes: SpikeWords, tables: LookupTables, connectivity: Connectivity, tile: Tile, totals: Array
 ) -> None:
-    """The currents of a pixel: bias and all connections, for LANES channels of a few images.
+    """Sum the currents of a tile: the bias and the weights of all spikes.
 
-    A word at a time for all of the totals: what these need of the table is then at hand.
-
-    Args:
-        words: see :mod:`bits`.
-        row: where those of the first image's first step begin.
-        steps: of each image.
-        step_stride: of the words.
-        images: whose totals are summed.
-        image_stride: of the words.
-        pixels: P.
-        of_pixel: W.
-        tables: see the module.
-        sources: see the module.
-        taps: see the module.
-        first: of the pixel's connections.
-        last: one behind its last.
-        kernel: K.
-        bias: ``(B * LANES,)``.
-        channel: the first of the channels.
-        totals: ``(steps * images * LANES,)``, the steps outermost, written.
-    """
-    for k in range(steps * images):
-        store(totals, k * LANES, load(bias, channel))
-    of_word = TOGETHER * PATTERNS * LANES
-    of_block = kernel * of_pixel * of_word
-    for connection in range(first, last):
-        source = row + item(sources, connection)
-        table = channel // LANES * of_block + item(taps, connection) * of_pixel * of_word
-        for word in range(of_pixel):
-            place = 0
-            for step in range(steps):
-                at = source + step * step_stride + word * pixels
-                for _ in range(images):
-                    total = add_together(item(words, at), tables, table, load(totals, place))
-                    store(totals, place, total)
-                    at += image_stride
-                    place += LANES
-            table += of_word
-
-
-@numba.njit(inline="always")
-def round_all(totals: Any, count: Any) -> None:
-    """Round as many LANES of totals to bfloat16."""
-    for k in range(0, count * LANES, LANES):
-        store(totals, k, bfloat16(load(totals, k)))
-
-
-@numba.njit(inline="always")
-def fire_lanes(
-    totals: Any,
-    image: Any,
-    images: Any,
-    steps: Any,
-    scales: Any,
-    shifts: Any,
-    decays: Any,
-    thresholds: Any,
-    rest: Any,
-    state: Any,
-    fired: Any,
-    word: Any,
-    step_stride: Any,
-) -> Any:
-    """Write the spikes of LANES neurons, and return their potential after the last step's reset.
+    For each word of input channels, all totals are updated: they share its tables.
 
     Args:
-        totals: their currents, see :func:`_sum`.
-        image: whose neurons they are.
-        images: of which there are totals.
-        steps: of each image.
-        scales: multiply the currents.
-        shifts: are then added.
-        decays: of the potential.
-        thresholds: which it must exceed.
-        rest: zeros.
-        state: the potential that they go on from.
-        fired: words, see :mod:`bits`.
-        word: that of the first step.
-        step_stride: of the words.
+        spikes: input spikes.
+        tables: weights and bias.
+        connectivity: input pixels of each output pixel.
+        tile: the currents to sum.
+        totals: currents ``(T, tile.images, LANES)``, flat, written.
     """
-    for t in range(steps):
-        current = load(totals, (t * images + image) * LANES)
-        potential = plus(times(decays, state), plus(times(scales, current), shifts))
-        fires = positive(minus(potential, thresholds))
-        fired[word + t * step_stride] = bits(fires)
-        state = where(fires, rest, potential)
-    return state
+    words, entries = spikes.words, tables.entries
+    indices, taps = connectivity.indices, connectivity.taps
+    for index in range(spikes.steps * tile.images):
+        store(totals, index * LANES, load(tables.bias, tile.block * LANES))
+    first_tap = tile.block * connectivity.kernel_size
+    for connection in range(
+        load_scalar(connectivity.indptr, tile.row), load_scalar(connectivity.indptr, tile.row + 1)
+    ):
+        source = tile.image * spikes.image_stride + load_scalar(indices, connection)
+        table = (first_tap + load_scalar(taps, connection)) * spikes.blocks * WORD_TABLES
+        for block in range(spikes.blocks):
+            target = 0
+            for step in range(spikes.steps):
+                word = source + step * spikes.step_stride + block * spikes.pixels
+                for _ in range(tile.images):
+                    summand = look_up_word(load_scalar(words, word), entries, table)
+                    store(totals, target, load(totals, target) + summand)
+                    word += spikes.image_stride
+                    target += LANES
+            table += WORD_TABLES
 
 
 @Kernel
-def add_up(
-    words: Any,
-    pixels: Any,
-    step_stride: Any,
-    image_stride: Any,
-    tables: Any,
-    places: Any,
-    firsts: Any,
-    sources: Any,
-    taps: Any,
-    bias: Any,
-    of_pixel: Any,
-    kernel: Any,
-    time_steps: Any,
-    rounded: Any,
-    currents: Any,
-    origins: Any,
-    sums: Any,
-    squares: Any,
-    counts: Any,
+def sum_currents(
+    spikes: SpikeWords,
+    tables: LookupTables,
+    connectivity: Connectivity,
+    currents: Array,
+    moments: Moments,
 ) -> None:
-    """Currents of all output pixels: bias, and the weights of the spikes. And their moments.
+    """Compute the currents of all output pixels, and the sums for their mean and variance.
 
     Args:
-        words: see :mod:`bits`.
-        pixels: P.
-        step_stride: of the words.
-        image_stride: of the words.
-        tables: see the module.
-        places: see the module.
-        firsts: see the module.
-        sources: see the module.
-        taps: see the module.
-        bias: ``(B * LANES,)``.
-        of_pixel: W; G is TOGETHER times that.
-        kernel: K.
-        time_steps: T.
-        rounded: whether currents are rounded to bfloat16.
-        currents: ``(T * N * Q * B * LANES,)`` for Q output pixels, written past the caches; they
-            must begin at a multiple of CACHE_LINE.
-        origins: ``(PIECES * B * LANES,)``, written: of each piece and channel the first current.
-        sums: alike, of zeros: those of the currents less their origin.
-        squares: alike, of the squares of the same.
-        counts: ``(PIECES, B)`` of zeros: how many currents of each channel were summed.
+        spikes: input spikes of T steps and N images.
+        tables: weights and bias.
+        connectivity: input pixels of each output pixel.
+        currents: currents ``(T, N, Q, B * LANES)``, flat, written past the caches; it must begin at
+            a multiple of CACHE_LINE.
+        moments: sums per piece and channel, written.
     """
-    outputs, channels = len(places), len(bias)
-    neurons = len(currents) // time_steps
-    images, blocks = neurons // (outputs * channels), channels // LANES
-    tiles = (images + IMAGES - 1) // IMAGES
-    work = blocks * tiles * outputs
+    pixels, blocks = len(connectivity.rank), moments.counts.shape[1]
     for piece in numba.prange(PIECES):
-        totals = np.empty(time_steps * IMAGES * LANES, currents.dtype)
-        for at in range(piece * work // PIECES, (piece + 1) * work // PIECES):
-            block, image, i = at // (tiles * outputs), at // outputs % tiles * IMAGES, at % outputs
-            some = min(IMAGES, images - image)
-            channel = block * LANES
-            _sum(
-                words,
-                image * image_stride,
-                time_steps,
-                step_stride,
-                some,
-                image_stride,
-                pixels,
-                of_pixel,
-                tables,
-                sources,
-                taps,
-                item(firsts, i),
-                item(firsts, i + 1),
-                kernel,
-                bias,
-                channel,
-                totals,
-            )
-            place = (image * outputs + item(places, i)) * channels + channel
-            moment = piece * channels + channel
-            if counts[piece, block] == 0:
-                store(origins, moment, load(totals, 0))
-            counts[piece, block] += time_steps * some
-            origin = load(origins, moment)
-            total, square = load(sums, moment), load(squares, moment)
-            for t in range(time_steps):
-                for k in range(some):
-                    current = load(totals, (t * some + k) * LANES)
-                    if rounded:
-                        current = bfloat16(current)
-                    stream(currents, t * neurons + place + k * outputs * channels, current)
-                    deviation = minus(current, origin)
-                    total = plus(total, deviation)
-                    square = plus(square, times(deviation, deviation))
-            store(sums, moment, total)
-            store(squares, moment, square)
-        streamed()
+        totals = np.empty(spikes.steps * IMAGES * LANES, currents.dtype)
+        for index in part(piece, _tile_count(spikes.images, pixels, blocks)):
+            tile = _tile_at(index, spikes.images, pixels)
+            _sum_tile(spikes, tables, connectivity, tile, totals)
+            _add_moments(totals, spikes.steps * tile.images, moments, piece, tile.block)
+            pixel = load_scalar(connectivity.pixel_order, tile.row)
+            source = 0
+            for step in range(spikes.steps):
+                for image in range(tile.image, tile.image + tile.images):
+                    row = (step * spikes.images + image) * pixels + pixel
+                    target = (row * blocks + tile.block) * LANES
+                    store_nontemporal(currents, target, load(totals, source))
+                    source += LANES
+        store_fence()
+
+
+@inlined
+def _add_moments(totals: Array, count: int, moments: Moments, piece: int, block: int) -> None:
+    """Add the currents of a tile to the sums for mean and variance.
+
+    Args:
+        totals: currents ``(count, LANES)``, flat.
+        count: number of currents per channel.
+        moments: sums per piece and channel, added to.
+        piece: piece of the work.
+        block: index of the 32 channels.
+    """
+    origins, counts = moments.origin[piece], moments.counts[piece]
+    all_sums, all_squares, channel = moments.sums[piece], moments.squares[piece], block * LANES
+    if counts[block] == 0:
+        store(origins, channel, load(totals, 0))
+    counts[block] += count
+    origin = load(origins, channel)
+    total, square = load(all_sums, channel), load(all_squares, channel)
+    for index in range(count):
+        deviation = load(totals, index * LANES) - origin
+        total += deviation
+        square += deviation * deviation
+    store(all_sums, channel, total)
+    store(all_squares, channel, square)
 
 
 @Kernel
-def fire(
-    words: Any,
-    pixels: Any,
-    step_stride: Any,
-    image_stride: Any,
-    tables: Any,
-    places: Any,
-    firsts: Any,
-    sources: Any,
-    taps: Any,
-    bias: Any,
-    of_pixel: Any,
-    kernel: Any,
-    time_steps: Any,
-    rounded: Any,
-    scale: Any,
-    shift: Any,
-    decay: Any,
-    threshold: Any,
-    rests: Any,
-    started: Any,
-    ended: Any,
-    fired: Any,
-    fired_step_stride: Any,
-    fired_image_stride: Any,
+def lif_forward(
+    spikes: SpikeWords,
+    tables: LookupTables,
+    connectivity: Connectivity,
+    affine: Affine,
+    constants: LIFScalars,
+    membranes: Membranes,
+    fired: SpikeWords,
 ) -> None:
-    """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
+    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
-    x are the currents of :func:`add_up`, which are not kept.
+    The currents x are those of :func:`sum_currents`; they are not written to memory.
 
     Args:
-        words: as there.
-        pixels: as there.
-        step_stride: as there.
-        image_stride: as there.
-        tables: as there.
-        places: as there.
-        firsts: as there.
-        sources: as there.
-        taps: as there.
-        bias: as there.
-        of_pixel: as there.
-        kernel: as there.
-        time_steps: as there.
-        rounded: as there.
-        scale: ``(B * LANES,)``.
-        shift: alike.
-        decay: of the potential.
-        threshold: which it must exceed.
-        rests: whether the neurons start at rest, whatever ``started`` says.
-        started: ``(N * Q * B * LANES,)``, the potential that they go on from.
-        ended: alike, written: that after the last step's reset.
-        fired: words ``(T, N, B, Q)`` of the spikes, written, see :mod:`bits`.
-        fired_step_stride: of those words.
-        fired_image_stride: of those words.
+        spikes: input spikes of T steps and N images.
+        tables: weights and bias.
+        connectivity: input pixels of each output pixel.
+        affine: scale and shift of the currents.
+        constants: constants of the neurons.
+        membranes: initial and final potentials.
+        fired: output spikes of T steps, N images and Q pixels, written.
     """
-    outputs, channels, neurons = len(places), len(bias), len(ended)
-    images, blocks = neurons // (outputs * channels), channels // LANES
-    tiles = (images + IMAGES - 1) // IMAGES
-    total = blocks * tiles * outputs
+    pixels, pixel_order = fired.pixels, connectivity.pixel_order
     for piece in numba.prange(PIECES):
-        decays, thresholds, rest = spread(decay), spread(threshold), spread(decay - decay)
-        totals = np.empty(time_steps * IMAGES * LANES, ended.dtype)
-        for at in range(piece * total // PIECES, (piece + 1) * total // PIECES):
-            block, image, i = at // (tiles * outputs), at // outputs % tiles * IMAGES, at % outputs
-            some = min(IMAGES, images - image)
-            channel = block * LANES
-            _sum(
-                words,
-                image * image_stride,
-                time_steps,
-                step_stride,
-                some,
-                image_stride,
-                pixels,
-                of_pixel,
-                tables,
-                sources,
-                taps,
-                item(firsts, i),
-                item(firsts, i + 1),
-                kernel,
-                bias,
-                channel,
-                totals,
-            )
-            if rounded:
-                round_all(totals, time_steps * some)
-            pixel = item(places, i)
-            scales, shifts = load(scale, channel), load(shift, channel)
-            for k in range(some):
-                place = ((image + k) * outputs + pixel) * channels + channel
-                state = fire_lanes(
-                    totals,
-                    k,
-                    some,
-                    time_steps,
-                    scales,
-                    shifts,
-                    decays,
-                    thresholds,
-                    rest,
-                    rest if rests else load(started, place),
-                    fired,
-                    (image + k) * fired_image_stride + block * outputs + pixel,
-                    fired_step_stride,
-                )
-                store(ended, place, state)
+        totals = np.empty(spikes.steps * IMAGES * LANES, tables.bias.dtype)
+        for index in part(piece, _tile_count(fired.images, pixels, fired.blocks)):
+            tile = _tile_at(index, fired.images, pixels)
+            _sum_tile(spikes, tables, connectivity, tile, totals)
+            scale = load(affine.scale, tile.block * LANES)
+            shift = load(affine.shift, tile.block * LANES)
+            lif = lif_vectors(scale, shift, constants)
+            fire_tile(totals, tile, load_scalar(pixel_order, tile.row), lif, membranes, fired)
+
+
+@inlined
+def lif_vectors(scale: Vector, shift: Vector, constants: LIFScalars) -> LIFVectors:
+    """Return what 32 neurons need in registers.
+
+    Args:
+        scale: factors of their currents.
+        shift: summands of their scaled currents.
+        constants: constants of the neurons.
+    """
+    decay, threshold = broadcast(constants.decay), broadcast(constants.threshold)
+    return LIFVectors(scale, shift, decay, threshold, decay - decay)
+
+
+@inlined
+def fire_tile(
+    totals: Array,
+    tile: Tile,
+    pixel: int,
+    lif: LIFVectors,
+    membranes: Membranes,
+    fired: SpikeWords,
+) -> None:
+    """Run the neurons of a tile through all time steps.
+
+    Args:
+        totals: their currents ``(T, tile.images, LANES)``, flat.
+        tile: their block of channels and their images.
+        pixel: their output pixel.
+        lif: constants of the neurons.
+        membranes: initial potentials, and final ones, written.
+        fired: output spikes, written.
+    """
+    words = fired.words
+    for k in range(tile.images):
+        neuron = (tile.image + k) * fired.pixels + pixel
+        neuron = (neuron * fired.blocks + tile.block) * LANES
+        word = (tile.image + k) * fired.image_stride + tile.block * fired.pixels + pixel
+        potential = lif.zero if membranes.from_rest else load(membranes.initial, neuron)
+        for t in range(fired.steps):
+            current = load(totals, (t * tile.images + k) * LANES)
+            potential = lif.decay * potential + (lif.scale * current + lif.shift)
+            fires = is_positive(potential - lif.threshold)
+            words[word] = to_bitmask(fires)
+            word += fired.step_stride
+            potential = select(fires, lif.zero, potential)
+        store(membranes.final, neuron, potential)

@@ -1,9 +1,4 @@
-"""Spikes of a bit each on the CPU: what look-ups read, and what neurons hand on to them.
-
-A word holds a pixel's spikes in LANES channels, the first in its lowest bit. Words lie as
-``(T, N, W, P)``: T time steps, N images, W words a pixel, P pixels. Steps and images begin at
-multiples of strides that keep them off the same few places in the processor's cache.
-"""
+"""Spikes of one bit each on the CPU: what look-ups read and what neurons pass on to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,130 +11,121 @@ from torch import Tensor
 
 from baselines.fused.cpu import packed_spike_kernels
 from baselines.fused.cpu.aligned_memory import padded
+from baselines.fused.cpu.lazy_tensors import LazyTensor, channels_last, materialised
+from baselines.fused.cpu.packed_spike_kernels import SpikeWords
 from baselines.fused.cpu.simd import CACHE_LINE, LANES
-from baselines.fused.lazy_tensors import Deferred, channels_last, computed
 
 aten = torch.ops.aten
+# Steps and images begin a cache line off their dense places: at multiples of a power of two they
+# would all compete for the same few lines of the cache.
+OFFSET = CACHE_LINE // np.dtype(np.uint32).itemsize
 
 
 @dataclass(frozen=True)
-class Words:
-    """Spikes of T steps, N images, P pixels and C channels.
+class PackedSpikes:
+    """Spikes of T steps, N images, P pixels and C channels, one bit each.
 
     Attributes:
-        steps: T.
-        images: N.
-        pixels: P.
-        channels: C; the bits of further ones say nothing.
-        array: flat, uint32.
+        packed: the words as kernels take them; see :class:`SpikeWords`.
+        channels: C; the bits of channels from C on are undefined.
     """
 
-    steps: int
-    images: int
-    pixels: int
+    packed: SpikeWords
     channels: int
-    array: Any
 
     @classmethod
-    def empty(cls, steps: int, images: int, pixels: int, channels: int) -> "Words":
-        """To be written."""
-        unwritten = cls(steps, images, pixels, channels, None)
-        array = np.empty(steps * unwritten.step_stride, np.uint32)
-        return cls(steps, images, pixels, channels, array)
+    def empty(cls, steps: int, images: int, pixels: int, channels: int) -> "PackedSpikes":
+        """Return uninitialised spikes.
+
+        Args:
+            steps: number of time steps T.
+            images: number of images N.
+            pixels: number of pixels P.
+            channels: number of channels C.
+        """
+        blocks = -(-channels // LANES)
+        image_stride = blocks * pixels + OFFSET
+        step_stride = images * image_stride + OFFSET
+        words = np.empty(steps * step_stride, np.uint32)
+        packed = SpikeWords(words, steps, images, pixels, blocks, step_stride, image_stride)
+        return cls(packed, channels)
 
     @classmethod
-    def packed(cls, spikes: Tensor) -> "Words":
-        """Of spikes in bytes ``(T, N, P, C)``."""
-        words = cls.empty(*spikes.shape)
-        by_word = padded(spikes, LANES).flatten(2)
-        packed_spike_kernels.pack(by_word.numpy(), *words.layout, words.array)
-        return words
-
-    @property
-    def of_pixel(self) -> int:
-        """W."""
-        return -(-self.channels // LANES)
-
-    @property
-    def image_stride(self) -> int:
-        """From the words of one image to those of the next."""
-        return self.of_pixel * self.pixels + CACHE_LINE // np.dtype(np.uint32).itemsize
-
-    @property
-    def step_stride(self) -> int:
-        """From the words of one step to those of the next."""
-        return self.images * self.image_stride + CACHE_LINE // np.dtype(np.uint32).itemsize
-
-    @property
-    def layout(self) -> tuple[int, int, int]:
-        """What kernels take beside the array: P, and the strides of steps and images."""
-        return self.pixels, self.step_stride, self.image_stride
+    def pack(cls, spikes: Tensor) -> "PackedSpikes":
+        """Pack uint8 spikes ``(T, N, P, C)``."""
+        packed_spikes = cls.empty(*spikes.shape)
+        packed_spike_kernels.pack(padded(spikes, LANES).numpy(), packed_spikes.packed)
+        return packed_spikes
 
     @cached_property
     def unpacked(self) -> Tensor:
-        """Bytes ``(T, N, P, C)``."""
-        length = self.pixels * self.of_pixel * LANES
-        spikes = torch.empty((self.steps, self.images, length), dtype=torch.uint8)
-        packed_spike_kernels.unpack(self.array, *self.layout, spikes.numpy())
-        return self._by_channel(spikes)
+        """Spikes as uint8 ``(T, N, P, C)``."""
+        packed = self.packed
+        size = packed.steps, packed.images, packed.pixels, packed.blocks * LANES
+        spikes = torch.empty(size, dtype=torch.uint8)
+        packed_spike_kernels.unpack(packed, spikes.numpy())
+        return spikes[..., : self.channels].contiguous()
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """``sum_t w_t * s_t`` for weights ``(T,)``: ``(N, P, C)``."""
-        total = weights.new_empty((self.images, self.pixels * self.of_pixel * LANES))
-        packed_spike_kernels.weighted_sum(self.array, *self.layout, weights.numpy(), total.numpy())
-        return self._by_channel(total)
-
-    def _by_channel(self, numbers: Tensor) -> Tensor:
-        """``(..., P * W * LANES)`` as ``(..., P, C)``."""
-        return numbers.unflatten(-1, (self.pixels, -1))[..., : self.channels].contiguous()
+        """Return ``sum_t w_t * s_t``, ``(N, P, C)``, for weights ``(T,)``."""
+        packed = self.packed
+        total = weights.new_empty((packed.images, packed.pixels, packed.blocks * LANES))
+        packed_spike_kernels.weighted_sum(packed, weights.numpy(), total.numpy())
+        return total[..., : self.channels].contiguous()
 
 
-class Bits(Deferred):
-    """Spikes ``(T, N, C, H, W)``, or with the time folded into the batch, that are uint8 if used.
+class PackedSpikeTensor(LazyTensor):
+    """Packed spikes as a uint8 tensor ``(T, N, C, H, W)`` or ``(T * N, C, H, W)``.
 
-    They lie with the channels last.
+    Its layout in memory is channels-last. Folding time into the batch keeps the spikes packed.
+
+    Args:
+        spikes: the packed spikes.
+        leading: sizes of the axes of time and batch, ``(T, N)`` or ``(T * N,)``.
+        size: height and width, ``(H, W)``.
     """
 
-    words: Words
-    _before: Sequence[int]
-    _map: Sequence[int]
+    spikes: PackedSpikes
+    _leading: Sequence[int]
+    _size: Sequence[int]
 
     @staticmethod
-    def __new__(cls, words: Words, before: Sequence[int], size: Sequence[int]) -> "Bits":
-        """Of words, the axes of time and batch, ``(T, N)`` or ``(T * N,)``, and ``(H, W)``."""
-        layout = channels_last(before, size, words.channels)
-        spikes: Bits = Tensor._make_wrapper_subclass(cls, *layout, dtype=torch.uint8)
-        spikes.words, spikes._before, spikes._map = words, before, size
-        return spikes
+    def __new__(
+        cls, spikes: PackedSpikes, leading: Sequence[int], size: Sequence[int]
+    ) -> "PackedSpikeTensor":
+        """Return the tensor without computing its values."""
+        layout = channels_last(leading, size, spikes.channels)
+        tensor: PackedSpikeTensor = Tensor._make_wrapper_subclass(cls, *layout, dtype=torch.uint8)
+        tensor.spikes, tensor._leading, tensor._size = spikes, leading, size
+        return tensor
 
-    def __init__(self, words: Words, before: Sequence[int], size: Sequence[int]) -> None:
+    def __init__(self, spikes: PackedSpikes, leading: Sequence[int], size: Sequence[int]) -> None:
         super().__init__()
 
-    def computed(self) -> Tensor:
-        """The spikes in bytes."""
-        unpacked = self.words.unpacked.unflatten(2, self._map).movedim(-1, 2)
-        return unpacked if len(self._before) > 1 else unpacked.flatten(0, 1)
+    def materialise(self) -> Tensor:
+        """Return the spikes as uint8, of this tensor's shape ``(T, N, C, H, W)`` or folded."""
+        unpacked = self.spikes.unpacked.unflatten(2, self._size).movedim(-1, 2)
+        return unpacked if len(self._leading) > 1 else unpacked.flatten(0, 1)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """``sum_t w_t * s_t`` of spikes ``(T, N, C, ...)`` and weights ``(T,)``."""
-        return self.words.weighted_sum(weights).unflatten(1, self._map).movedim(-1, 1)
+        """Return ``sum_t w_t * s_t``, ``(N, C, H, W)``, for weights ``(T,)``."""
+        return self.spikes.weighted_sum(weights).unflatten(1, self._size).movedim(-1, 1)
 
-    def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
-        """Time may be folded into the batch and unfolded."""
+    def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> LazyTensor | None:
+        """Fold time into the batch, or unfold it; see the base class."""
         if function is aten.detach.default:
-            return Bits(self.words, self._before, self._map)
+            return PackedSpikeTensor(self.spikes, self._leading, self._size)
         if function is aten.view.default:
-            of_image = [self.words.channels, *self._map]
-            folded = [self.words.steps * self.words.images]
-            for before in (folded, [self.words.steps, self.words.images]):
-                if list(args[0]) == [*before, *of_image]:
-                    return Bits(self.words, before, self._map)
+            steps, images = self.spikes.packed.steps, self.spikes.packed.images
+            for leading in ([steps * images], [steps, images]):
+                if list(args[0]) == [*leading, self.spikes.channels, *self._size]:
+                    return PackedSpikeTensor(self.spikes, leading, self._size)
         return None
 
 
-def words_of(spikes: Tensor, time_steps: int) -> Words:
-    """The words of spikes ``(T * N, C, H, W)`` in bits or bytes, for T time steps."""
-    if isinstance(spikes, Bits) and spikes.words.steps == time_steps:
-        return spikes.words
-    laid_out = computed(spikes).flatten(2).mT
-    return Words.packed(laid_out.unflatten(0, (time_steps, -1)))
+def packed_spikes_of(spikes: Tensor, time_steps: int) -> PackedSpikes:
+    """Return spikes ``(T * N, C, H, W)``, packed or uint8, as packed spikes of T time steps."""
+    if isinstance(spikes, PackedSpikeTensor) and spikes.spikes.packed.steps == time_steps:
+        return spikes.spikes
+    by_pixel = materialised(spikes).flatten(2).mT
+    return PackedSpikes.pack(by_pixel.unflatten(0, (time_steps, -1)))
