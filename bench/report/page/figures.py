@@ -33,15 +33,15 @@ class File:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A plot.
+    """A plot of the report.
 
     Attributes:
-        name: as ``bench plot`` takes it.
-        title: what it shows.
-        caption: what is shown and how, in words.
-        image: the drawing; None where it cannot be drawn.
-        data: what was drawn, as CSV.
-        reason: why it cannot be drawn; "" where it is.
+        name: registered name, which ``bench plot`` takes.
+        title: what the plot shows, in a few words.
+        caption: what its points, error bars and bands are.
+        image: the figure; None if the plot cannot be drawn.
+        data: the rows that the figure shows, as CSV; None if the plot cannot be drawn.
+        reason: the reason why the plot cannot be drawn; empty if it is drawn.
     """
 
     name: str
