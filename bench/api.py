@@ -322,7 +322,7 @@ def _weights(given: Iterable[str]) -> dict[str, Path]:
     files = weight_files(given)
     if files:
         extractors = [registry.extractors.load(name) for name in registry.extractors.names()]
-        known = {name for extractor in extractors for name in extractor.weight_names}
+        known = {file.name for extractor in extractors for file in extractor.weight_files}
         for name in files:
             if name not in known:
                 raise UnknownNameError("weights", name, known)

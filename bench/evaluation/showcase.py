@@ -10,7 +10,7 @@ from torchvision.utils import save_image
 
 from bench.datasets.batches import to_unit_range
 from bench.evaluation.evaluator import Evaluator
-from bench.metrics.noise import LATENT_SHUFFLE, Draws, flip, shuffle
+from bench.metrics.noise import LATENT_SHUFFLE, NoiseStream, flip, shuffle
 from bench.model import GenerativeModel
 from bench.store.schema import IMAGES_FILE, IMAGES_FOLDER, SPIKES_FILE
 from bench.system.checksums import SummedFolder
@@ -80,11 +80,11 @@ def save_showcase(found: Showcase, folder: SummedFolder) -> None:
 
 
 def _under_latent_noise(model: GenerativeModel, latents: Tensor, seed: int) -> dict[str, Tensor]:
-    draws = Draws(seed, "latent_flip", 0)
+    draws = NoiseStream(seed, "latent_flip", 0)
     flipped = [model.decode(flip(latents, level, draws)) for level in FLIP_LEVELS]
     found = {"latent_flip": torch.stack(flipped)}
     if model.spiking:
-        shuffled = shuffle(latents, Draws(seed, LATENT_SHUFFLE, 0))
+        shuffled = shuffle(latents, NoiseStream(seed, LATENT_SHUFFLE, 0))
         found[LATENT_SHUFFLE] = model.decode(shuffled)
     return found
 

@@ -482,7 +482,7 @@ def test_a_reference_with_a_broken_run_file_is_one_line(
 
 def test_update_writes_a_reference_that_the_run_is_the_same_as(bench_cli, tiny_run, tmp_path):
     run, reference = tiny_run[0], tmp_path / "deep" / "reference"
-    code, out, _ = bench_cli("compare", "--update", run, reference)
+    code, out, _ = bench_cli("reference", "update", run, reference)
     assert code == 0
     assert sorted(path.name for path in reference.iterdir()) == [
         "results.parquet", "run.json", "values.csv",
@@ -498,7 +498,7 @@ def test_update_writes_a_reference_that_the_run_is_the_same_as(bench_cli, tiny_r
     assert (code, "No regression." in out, "Note" in out) == (0, True, False)
     before = {path.name: path.read_bytes() for path in reference.iterdir()}
     (reference / "README.md").write_text("how it was made")
-    bench_cli("compare", "--update", run, reference)
+    bench_cli("reference", "update", run, reference)
     after = {path.name: path.read_bytes() for path in reference.iterdir()}
     assert after == {**before, "README.md": b"how it was made"}
     assert not [path for path in reference.parent.iterdir() if path != reference]
@@ -508,7 +508,7 @@ def test_a_reference_may_be_described_before_it_is_made(bench_cli, run_directory
     run, reference = run_directory("run", [row(1.0)]), tmp_path / "reference"
     reference.mkdir()
     (reference / "README.md").write_text("how it is made")
-    assert bench_cli("compare", "--update", run, reference)[0] == 0
+    assert bench_cli("reference", "update", run, reference)[0] == 0
     assert (reference / "README.md").read_text() == "how it is made"
     assert list(bench.load_results(reference)["value"]) == [1.0]
 
@@ -522,8 +522,8 @@ def test_a_reference_is_made_in_several_runs(bench_cli, run_directory, tmp_path)
         [row(20.0, seed=1), row(30.0, seed=2), row(4.0, model="b")],
         {"loss": {"tolerance": 0.5}},
     )
-    bench_cli("compare", "--update", "--keep", first, reference)
-    assert bench_cli("compare", "--update", "--keep", second, reference)[0] == 0
+    bench_cli("reference", "update", "--keep", first, reference)
+    assert bench_cli("reference", "update", "--keep", second, reference)[0] == 0
     rows = bench.load_results(reference)[["model", "seed", "metric", "value"]]
     assert sorted(rows.itertuples(index=False, name=None)) == [
         ("b", 0, "loss", 4.0),
@@ -534,7 +534,7 @@ def test_a_reference_is_made_in_several_runs(bench_cli, run_directory, tmp_path)
     before = (reference / "run.json").read_bytes()
     made = [command["metrics"] for command in json.loads(before)["commands"]]
     assert made == [{}, {"loss": {"tolerance": 0.5}}]
-    bench_cli("compare", "--update", "--keep", second, reference)
+    bench_cli("reference", "update", "--keep", second, reference)
     assert (reference / "run.json").read_bytes() == before
 
 
@@ -543,7 +543,7 @@ def test_an_interrupted_update_leaves_the_old_reference(
 ):
     old, new = run_directory("old", [row(1.0)]), run_directory("new", [row(2.0)])
     reference = tmp_path / "references" / "smoke"
-    bench_cli("compare", "--update", old, reference)
+    bench_cli("reference", "update", old, reference)
     rename = shutil.os.rename
 
     def interrupted(source, target):
@@ -552,7 +552,7 @@ def test_an_interrupted_update_leaves_the_old_reference(
         rename(source, target)
 
     monkeypatch.setattr("os.rename", interrupted)
-    assert bench_cli("compare", "--update", new, reference)[0] == 130
+    assert bench_cli("reference", "update", new, reference)[0] == 130
     assert list(bench.load_results(reference)["value"]) == [1.0]
     assert list(reference.parent.iterdir()) == [reference]
 
@@ -566,7 +566,7 @@ def test_update_leaves_other_folders_alone(bench_cli, run_directory, tmp_path):
     file.write_text("x")
     for target in (mine, cells, file, run):
         before = sorted(tmp_path.rglob("*"))
-        code, _, err = bench_cli("compare", "--update", run, target)
+        code, _, err = bench_cli("reference", "update", run, target)
         assert (code, err.count("\n")) == (2, 1)
         assert sorted(tmp_path.rglob("*")) == before
 
@@ -577,11 +577,11 @@ def test_a_run_with_failures_becomes_a_reference_only_on_purpose(
     failed = row(None, metric="fid", status="failed", reason="no")
     run = run_directory("run", [row(1.0), failed])
     reference = tmp_path / "reference"
-    code, _, err = bench_cli("compare", "--update", run, reference)
+    code, _, err = bench_cli("reference", "update", run, reference)
     assert (code, "--allow-failed" in err, reference.exists()) == (2, True, False)
-    assert bench_cli("compare", "--update", "--allow-failed", run, reference)[0] == 0
+    assert bench_cli("reference", "update", "--allow-failed", run, reference)[0] == 0
     empty = run_directory("empty", [])
-    assert bench_cli("compare", "--update", empty, reference)[0] == 2
+    assert bench_cli("reference", "update", empty, reference)[0] == 2
 
 
 # A real regression
@@ -591,7 +591,7 @@ def test_a_run_with_failures_becomes_a_reference_only_on_purpose(
 def test_a_model_broken_on_purpose_fails_the_gate(bench_cli, tiny, tmp_path, monkeypatch, seeds):
     arguments = {"models": "ann_vae", "settings": tiny, "seeds": seeds}
     bench.run(**arguments, out=tmp_path / "before")
-    bench_cli("compare", "--update", tmp_path / "before", tmp_path / "reference")
+    bench_cli("reference", "update", tmp_path / "before", tmp_path / "reference")
     whole = ANNVAE.decode
     monkeypatch.setattr(ANNVAE, "decode", lambda self, latents: whole(self, latents) * 0 + 1)
     bench.run(**arguments, out=tmp_path / "broken")

@@ -269,7 +269,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(disk, finished, bench_cli, 
     code, _, err = bench_cli(*flags)
     assert code == 1
     assert err.startswith("Error: ")
-    assert "cannot be written: No space left on device. What is finished is kept" in err
+    assert "cannot be written: No space left on device. Finished results are kept" in err
     assert bench.load_results(disk / "run").equals(done)
     (disk / "ballast").unlink()
     assert [found for found in inspect(disk / "run") if found.damage] == []

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.report.plots import PLOTS, render
+from bench.report.plots.drawing import draw_plot, load_plots
+from bench.report.plots.plot import NotDrawnError, Plot
 from bench.report.run_reader import Run
 from bench.store.schema import CELL, IMAGES_FOLDER
 
@@ -87,19 +88,20 @@ class Grids:
 
 
 def drawn(run: Run) -> Iterator[Drawn]:
-    """Draw the plots of a run, one after the other."""
-    for plot in PLOTS:
-        data = plot.data(run)
-        if data.empty:
-            reason = plot.why(data, run) or "there is nothing to draw"
-            yield Drawn(plot.name, plot.title, plot.caption, reason=reason)
-            continue
-        figure = plot.draw(data, run)
-        image = File(f"{plot.name}.svg", render(figure, "svg"), "image/svg+xml")
-        if len(image.content) > LARGE_SVG:
-            image = File(f"{plot.name}.png", render(figure, "png"), "image/png")
-        csv = _csv(plot.name, data.to_csv(index=False).encode())
-        yield Drawn(plot.name, plot.title, plot.caption, image, csv)
+    """Draw every plot, in the order of the report; a plot that fails is yielded with its reason."""
+    for name, plot in load_plots().items():
+        try:
+            yield _drawn(name, plot, run)
+        except NotDrawnError as error:
+            yield Drawn(name, plot.title, plot.caption, reason=str(error))
+
+
+def _drawn(name: str, plot: Plot, run: Run) -> Drawn:
+    drawing = draw_plot(plot, run)
+    image = File(f"{name}.svg", drawing.render("svg"), "image/svg+xml")
+    if len(image.content) > LARGE_SVG:
+        image = File(f"{name}.png", drawing.render("png"), "image/png")
+    return Drawn(name, plot.title, plot.caption, image, _csv(name, drawing.csv()))
 
 
 def grids(run: Run) -> Grids:

@@ -25,7 +25,7 @@ def differences(published: Published, mapping: MetricMapping, ours: Ours) -> Ite
         ours: ``status``, ``protocol``, ``protocol_hash`` and ``dataset_variant`` of our rows; if
             they have a value also ``epoch_selection``, ``extractor`` and ``images``.
     """
-    yield from _protocol_differences(published["protocol"], ours)
+    yield from _protocol_differences(published, ours)
     if ours["dataset_variant"] != COMPLETE:
         yield INCOMPLETE.get(ours["dataset_variant"], "a dataset that is not available")
     if ours["status"] == OK:
@@ -44,7 +44,7 @@ def worth_running(published: Published, ours: Ours, rows: pd.DataFrame) -> bool:
     """
     if not published["protocol"]:
         return False
-    wanted = _load(published["protocol"]).hash
+    wanted = _hash(published)
     if ours["protocol_hash"] == wanted:
         return ours["status"] in {FAILED, SKIPPED, "missing"}
     return ours["backend"] not in set(rows.loc[rows["protocol_hash"] == wanted, "backend"])
@@ -73,12 +73,13 @@ def command(published: Published, backend: str | None, out: str) -> str | None:
     return shlex.join([*words, "--protocol", published["protocol"], "--out", out])
 
 
-def _protocol_differences(name: str, ours: Ours) -> Iterator[str]:
+def _protocol_differences(published: Published, ours: Ours) -> Iterator[str]:
+    name = published["protocol"]
     if not name:
         yield "the protocol of a number that the paper quotes is unknown"
     elif ours["protocol"] != name:
         yield f"protocol {ours['protocol']}, not {name}"
-    elif ours["protocol_hash"] != (known := _load(name).hash):
+    elif ours["protocol_hash"] != (known := _hash(published)):
         digests = short_hash(ours["protocol_hash"]), short_hash(known)
         yield "{} with hash {}, not {} of this version".format(name, *digests)
 
@@ -98,6 +99,11 @@ def _measurement_differences(
             yield f"{ours['images']} images, not {published['images']}"
     if mapping.extractor not in str(ours["extractor"]):
         yield f"not the paper's extractor but {ours['extractor']}"
+
+
+def _hash(published: Published) -> str:
+    """Return the hash of the paper's protocol as it holds for the number's model and dataset."""
+    return _load(published["protocol"]).resolve(published["model"], published["dataset"]).hash
 
 
 @cache

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from bench.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIX = ".csv"
 
@@ -56,7 +58,7 @@ def published_tables() -> list[str]:
     return sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
 
 
-def published(name: str) -> pd.DataFrame:
+def published(name: str) -> "pd.DataFrame":
     """Read a table of published numbers.
 
     Returns:
@@ -69,6 +71,8 @@ def published(name: str) -> pd.DataFrame:
     Raises:
         UnknownNameError: no such table.
     """
+    import pandas as pd
+
     if name not in published_tables():
         raise UnknownNameError("table", name, published_tables())
     with (_folder() / f"{name}{SUFFIX}").open(encoding="utf-8") as file:
