@@ -1,4 +1,4 @@
-"""The ANN VAE that the spiking papers compare with."""
+"""The ANN VAE that the spiking papers use as a baseline."""
 
 from collections import OrderedDict
 from typing import Annotated, Literal
@@ -9,35 +9,32 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines.divergences import elbo_weight, gaussian_kl
-from baselines.fused.synapses import Downsampling, Upsampling
-from baselines.networks import (
-    SMALLEST_MAP,
-    convolution_channels,
-    to_image,
-)
+from baselines.networks import SMALLEST_MAP, convolution_channels
 from baselines.vae import VAE
-from bench.model import ImageShape, ModelOptions, Protocol, SpikingNeuron, Step
+from bench.backend import SpikingBackend, downsampling, to_image, upsampling
+from bench.model import ImageShape, ModelOptions, Step
+from bench.protocol import Protocol
 
 
 class ANNVAEOptions(ModelOptions):
     """Options of the ANN VAE.
 
     Attributes:
-        kl_weight: ``elbo`` weighs the KL as the ELBO does; ``per_batch`` by one over the number
-            of batches in the loader, as the papers' official code does; or a number.
+        kl_weight: weight of the KL: ``elbo`` as in the ELBO; ``per_batch`` one over the number of
+            batches in the loader, as in the papers' official code; or a number.
     """
 
     kl_weight: Literal["elbo", "per_batch"] | Annotated[float, Field(ge=0)] = "elbo"
 
 
 class ANNVAE(VAE):
-    """ANN VAE (Kingma and Welling, arXiv:1312.6114), in the shape of the spiking ones."""
+    """ANN VAE (Kingma and Welling, arXiv:1312.6114) with the layer sizes of the spiking VAEs."""
 
     version = "1"
     Options = ANNVAEOptions
 
     def __init__(
-        self, image_shape: ImageShape, protocol: Protocol, backend: type[SpikingNeuron] | None
+        self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend | None
     ) -> None:
         super().__init__(image_shape, protocol, backend)
         self.model_options = ANNVAEOptions.model_validate(protocol.options)
@@ -50,7 +47,7 @@ class ANNVAE(VAE):
         self.decoder = _decoder(image_shape[0], channels[::-1])
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Both heads belong to the encoder; drawing z takes no layer."""
+        """Return encoder (with both heads) and decoder; drawing z needs no layer."""
         return {
             "encoder": [self.encoder, self.mean, self.log_variance],
             "latent_sampler": [],
@@ -58,31 +55,31 @@ class ANNVAE(VAE):
         }
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | x), each ``(N, latent_size)``."""
+        """Return mean and log-variance of q(z | x), each ``(N, latent_size)``."""
         with self.autocast():
             features = self.encoder(images)
             mean, log_variance = self.mean(features), self.log_variance(features)
         return mean.to(self.dtype), log_variance.to(self.dtype)
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A draw ``(N, latent_size)`` from the posterior."""
+        """Return a draw ``(N, latent_size)`` from the posterior of images ``(N, C, H, W)``."""
         return _draw(*self.posterior(images), generator)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images of latents ``(N, latent_size)``."""
+        """Return images ``(N, C, H, W)`` of latents ``(N, latent_size)``."""
         with self.autocast():
             images = self.decoder(self.decoder_input(latents))
         return images.to(self.dtype)
 
     def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draws ``(n, latent_size)`` from the prior N(0, I)."""
+        """Return draws ``(n, latent_size)`` from the prior N(0, I)."""
         size = (n, self.protocol.latent_size)
         return torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
 
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """``MSE + w * KL``; see :class:`ANNVAEOptions` for w."""
+        """Return ``MSE + w * KL`` and both terms; :class:`ANNVAEOptions` defines w."""
         mean, log_variance = self.posterior(images)
         reconstructions = self.decode(_draw(mean, log_variance, generator))
         reconstruction_loss = F.mse_loss(reconstructions, images)
@@ -108,7 +105,7 @@ def _draw(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None)
 def _encoder(image_channels: int, channels: list[int]) -> nn.Sequential:
     inputs = [image_channels, *channels[:-1]]
     blocks = [
-        (f"conv{i + 1}", _block(Downsampling(before, after), after))
+        (f"conv{i + 1}", _block(downsampling(before, after), after))
         for i, (before, after) in enumerate(zip(inputs, channels, strict=True))
     ]
     return nn.Sequential(OrderedDict([*blocks, ("flatten", nn.Flatten())]))
@@ -118,7 +115,7 @@ def _decoder(image_channels: int, channels: list[int]) -> nn.Sequential:
     outputs = [*channels[1:], channels[-1]]
     smallest_map = (channels[0], SMALLEST_MAP, SMALLEST_MAP)
     blocks = [
-        (f"deconv{i + 1}", _block(Upsampling(before, after), after))
+        (f"deconv{i + 1}", _block(upsampling(before, after), after))
         for i, (before, after) in enumerate(zip(channels, outputs, strict=True))
     ]
     return nn.Sequential(

@@ -11,9 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines.divergences import bernoulli_kl, psp_mmd
-from baselines.networks import SpikingLayers
+from baselines.networks import neuron_spec
 from baselines.vae import SpikingVAE
-from bench.model import ImageShape, ModelOptions, Protocol, SpikingNeuron, Step, carrying_state
+from bench.backend import NeuronSpec, SpikingBackend, stateful
+from bench.model import ImageShape, ModelOptions, Step
+from bench.protocol import Protocol
 
 ALPHA = 2.0
 KL_WEIGHT = 1e-4
@@ -26,14 +28,14 @@ class FSVAEOptions(ModelOptions):
     """Options of FSVAE.
 
     Attributes:
-        k: spikes per latent channel and step of which one is picked.
-        divergence: ``mmd``, or the ``kl`` ablation.
+        k: number of spikes per latent channel and time step of which one is picked.
+        divergence: ``mmd``, or ``kl`` for the paper's ablation.
         mmd_over_time: ``mean`` (official code) or ``sum`` (paper) over time steps.
-        scheduled_sampling: whether the prior is at times trained on its own output.
-        posterior_statistics: where tdBN's statistics come from while z is sampled in training.
-            ``prefix``: each prefix runs again with its own batch's, which also update the
-            running ones (official code, O(T^2)). ``running``: one pass with carried state and
-            the running ones, left as they are (O(T)).
+        scheduled_sampling: True to train the prior on its own output at some time steps.
+        posterior_statistics: tdBN statistics used while z is sampled in training. ``prefix``: each
+            prefix runs again with its own batch statistics, which also update the running ones
+            (official code, O(T^2)). ``running``: one pass with carried state and unchanged running
+            statistics (O(T)).
     """
 
     k: Annotated[int, Field(ge=1)] = 20
@@ -44,43 +46,61 @@ class FSVAEOptions(ModelOptions):
 
 
 class BernoulliNet(nn.Module):
-    """Three spiking linear layers whose ``k`` outputs per channel make a Bernoulli process."""
+    """Three spiking linear layers whose ``k`` outputs per channel form a Bernoulli process.
 
-    def __init__(self, inputs: int, channels: int, k: int, layers: SpikingLayers) -> None:
+    Args:
+        inputs: number of input features.
+        channels: number of latent channels C.
+        k: number of outputs per channel.
+        spec: neuron of the layers.
+        backend: builds the layers.
+    """
+
+    def __init__(
+        self, inputs: int, channels: int, k: int, spec: NeuronSpec, backend: SpikingBackend
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.k = k
-        self.layers = layers.backend.chain(
+        self.layers = backend.sequence(
             OrderedDict(
-                linear1=layers.linear(inputs, 2 * channels, ALPHA),
-                linear2=layers.linear(2 * channels, 4 * channels, ALPHA),
-                linear3=layers.linear(4 * channels, k * channels, ALPHA),
+                linear1=backend.linear(inputs, 2 * channels, spec, ALPHA),
+                linear2=backend.linear(2 * channels, 4 * channels, spec, ALPHA),
+                linear3=backend.linear(4 * channels, k * channels, spec, ALPHA),
             )
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Spikes ``(T, N, C, k)`` for inputs ``(T, N, inputs)``, in whatever the neurons give."""
+        """Return spikes ``(T, N, C, k)``, of any numeric dtype, for inputs ``(T, N, inputs)``."""
         spikes: Tensor = self.layers(inputs)
         return spikes.unflatten(-1, (self.channels, self.k))
 
 
 def pick(spikes: Tensor, indices: Tensor) -> Tensor:
-    """One of the ``k`` spikes in ``(..., k)`` for each index in ``(...)``."""
+    """Return one of the ``k`` spikes in ``(..., k)`` for each index in ``(...)``.
+
+    >>> pick(torch.tensor([[0, 1], [1, 0]]), torch.tensor([1, 1])).tolist()
+    [1, 0]
+    """
     return spikes.gather(-1, indices[..., None])[..., 0]
 
 
 def delayed(latents: Tensor) -> Tensor:
-    """``(z_0 = 0, z_1, ..., z_{T-1})`` for ``(z_1, ..., z_T)``, time first."""
+    """Return ``(z_0 = 0, z_1, ..., z_{T-1})`` for ``(z_1, ..., z_T)``, both ``(T, ...)``.
+
+    >>> delayed(torch.tensor([1, 2, 3])).tolist()
+    [0, 1, 2]
+    """
     return torch.cat([torch.zeros_like(latents[:1]), latents[:-1]])
 
 
 @contextmanager
 def _running_statistics(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, and the neurons' state carried from step to step."""
+    """Put ``net`` into evaluation mode and let its neurons carry their state."""
     training = net.training
     net.eval()
     try:
-        with carrying_state(net):
+        with stateful(net):
             yield
     finally:
         net.train(training)
@@ -93,26 +113,27 @@ class FSVAE(SpikingVAE):
     Options = FSVAEOptions
 
     def __init__(
-        self, image_shape: ImageShape, protocol: Protocol, backend: type[SpikingNeuron] | None
+        self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend | None
     ) -> None:
         super().__init__(image_shape, protocol, backend)
         self.model_options = FSVAEOptions.model_validate(protocol.options)
-        channels, k = protocol.latent_size, self.model_options.k
-        self.posterior = BernoulliNet(2 * channels, channels, k, self.layers)
-        self.prior = BernoulliNet(channels, channels, k, self.layers)
+        channels, k, spec = protocol.latent_size, self.model_options.k, neuron_spec(protocol)
+        assert backend is not None
+        self.posterior = BernoulliNet(2 * channels, channels, k, spec, backend)
+        self.prior = BernoulliNet(channels, channels, k, spec, backend)
         self.latent = nn.Identity()
 
     def latent_sampler(self) -> list[nn.Module]:
-        """Posterior and prior."""
+        """Return posterior and prior."""
         return [self.posterior, self.prior]
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Latent spikes ``(T, N, latent_size)`` drawn from the posterior q(z_t | x_<=t, z_<t)."""
+        """Return spikes ``(T, N, latent_size)`` drawn from the posterior q(z_t | x_<=t, z_<t)."""
         with self.autocast():
             return self.posterior_pass(self.encoded(images), generator)[0]
 
     def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Latent spikes ``(T, n, latent_size)`` drawn step by step from the prior p(z_t | z_<t)."""
+        """Return spikes ``(T, n, latent_size)`` drawn step by step from the prior p(z_t | z_<t)."""
         time_steps, channels = self.protocol.time_steps, self.protocol.latent_size
         indices = self._indices((time_steps, n, channels), generator)
         latent = torch.zeros((1, n, channels), device=self.device, dtype=self.dtype)
@@ -126,12 +147,11 @@ class FSVAE(SpikingVAE):
     def posterior_pass(
         self, encoded: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw z from the posterior for the encoder's latent spikes ``(T, N, C)``.
+        """Return z ``(T, N, C)`` and the posterior's outputs ``(T, N, C, k)`` for ``(T, N, C)``.
 
-        Returns z ``(T, N, C)`` and all outputs of the posterior ``(T, N, C, k)``. In training the
-        inputs z_<t are sampled first, without gradient; z is then picked, at the same indices,
-        from one pass with gradient. In evaluation mode both passes would give the same, and one
-        step-by-step pass does.
+        In training the inputs z_<t are sampled first, without gradient; z is then picked, at the
+        same indices, from one pass with gradient. In evaluation mode both passes would be equal, so
+        one step-by-step pass suffices.
         """
         indices = self._indices(encoded.shape, generator)
         if not self.training:
@@ -150,9 +170,13 @@ class FSVAE(SpikingVAE):
     def prior_pass(
         self, latents: Tensor, step: Step, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Outputs of the prior ``(T, N, C, k)`` given z ``(T, N, C)``, through which no gradient.
+        """Return the prior's outputs ``(T, N, C, k)`` given z; no gradient flows to z.
 
-        In training some of its inputs are replaced by its own output: scheduled sampling.
+        Args:
+            latents: z, ``(T, N, C)``. In training some steps are replaced by the prior's own
+                output (scheduled sampling).
+            step: position of the batch in the run, which sets the probability of replacement.
+            generator: source of random draws; PyTorch's default generator if None.
         """
         latents = latents.detach()
         if self.training and self.model_options.scheduled_sampling:
@@ -163,7 +187,7 @@ class FSVAE(SpikingVAE):
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """``MSE + MMD``, or ``MSE + 1e-4 * KL`` (arXiv:2110.00375)."""
+        """Return ``MSE + MMD``, or ``MSE + 1e-4 * KL`` (arXiv:2110.00375), and both terms."""
         with self.autocast():
             latents, posterior = self.posterior_pass(self.encoded(images), generator)
             prior = self.prior_pass(latents, step, generator)
@@ -182,7 +206,7 @@ class FSVAE(SpikingVAE):
         }
 
     def spiking_layers(self) -> dict[str, nn.Module]:
-        """The neurons and the latent that is picked from the posterior's or prior's output."""
+        """Return the neurons and the latent picked from posterior or prior, by name."""
         names = super().spiking_layers()
         return {
             **{name.replace(".layers.", "."): m for name, m in names.items()},
@@ -196,7 +220,7 @@ class FSVAE(SpikingVAE):
     def _posterior_by_steps(
         self, encoded: Tensor, indices: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """z and the posterior's outputs, step by step."""
+        """Yield z ``(1, N, C)`` and the posterior's outputs ``(1, N, C, k)``, step by step."""
         latent = torch.zeros_like(encoded[:1])
         with _running_statistics(self.posterior):
             for spikes, index in zip(encoded, indices, strict=True):
@@ -205,7 +229,7 @@ class FSVAE(SpikingVAE):
                 yield latent, output
 
     def _posterior_by_prefixes(self, encoded: Tensor, indices: Tensor) -> Tensor:
-        """The inputs ``(z_0, ..., z_{T-1})`` of the pass with gradient."""
+        """Return the inputs ``(z_0, ..., z_{T-1})`` of the pass with gradient."""
         inputs = torch.zeros_like(encoded[:1])
         for t in range(len(encoded) - 1):
             output = self.posterior(torch.cat([encoded[: t + 1], inputs], dim=-1))
@@ -213,9 +237,9 @@ class FSVAE(SpikingVAE):
         return inputs
 
     def _scheduled(self, latents: Tensor, step: Step, generator: torch.Generator | None) -> Tensor:
-        """z with some steps replaced by the prior's own output, one draw a step for the batch.
+        """Return z with some steps replaced by the prior's mean output, thresholded at 1/2.
 
-        That is its mean thresholded at 1/2.
+        One draw per time step decides for the whole batch.
         """
         first, last = SCHEDULED_PROBABILITY
         probability = first + (last - first) * step.progress

@@ -1,4 +1,4 @@
-"""What the three VAEs share: one optimiser, one loss, reconstruction by encoding and decoding."""
+"""Base classes of the three VAEs: one optimiser, one loss, reconstruction through the latent."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -8,19 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from baselines.networks import SpikingDecoder, SpikingEncoder, SpikingLayers, unsupported_images
-from bench.model import (
-    Capability,
-    GenerativeModel,
-    ImageShape,
-    Protocol,
-    SpikingNeuron,
-    Step,
-)
+from baselines.networks import SpikingDecoder, SpikingEncoder, unsupported_images
+from bench.backend import SpikingBackend
+from bench.model import Capability, GenerativeModel, ImageShape, Step
+from bench.protocol import Protocol
 
 
 class VAE(GenerativeModel):
-    """A variational autoencoder that is trained by one optimiser on one loss."""
+    """A variational autoencoder trained by one optimiser on one loss."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {"sample", "sample_latents", "reconstruct", "encode", "decode", "test_loss"}
@@ -29,18 +24,24 @@ class VAE(GenerativeModel):
 
     @classmethod
     def unsupported(cls, image_shape: ImageShape, protocol: Protocol) -> str | None:
-        """The papers' networks take 32x32 and 64x64 images."""
+        """Return why the papers' networks cannot take images ``(C, H, W)``; None if they can."""
         return unsupported_images(image_shape)
 
     @abstractmethod
     def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draws from the prior, as ``encode`` gives latents."""
+        """Return latents ``(T, n, D)`` or ``(n, D)`` drawn from the prior."""
 
     @abstractmethod
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Loss and its parts, each a scalar, for images ``(N, C, H, W)`` in [-1, 1]."""
+        """Return the loss and its parts, each a scalar.
+
+        Args:
+            images: batch ``(N, C, H, W)`` in [-1, 1].
+            step: position of the batch in the run.
+            generator: source of random draws; PyTorch's default generator if None.
+        """
 
     @property
     def dtype(self) -> torch.dtype:
@@ -48,7 +49,7 @@ class VAE(GenerativeModel):
         return next(self.parameters()).dtype
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters by learning rate, as ``torch.optim`` takes them."""
+        """Return the parameters in groups, as ``torch.optim`` takes them."""
         return [{"params": list(self.parameters())}]
 
     @cached_property
@@ -64,7 +65,7 @@ class VAE(GenerativeModel):
         )
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, float]:
-        """One step of gradient descent on a batch; returns the losses before it."""
+        """Take one gradient step on a batch ``(N, C, H, W)``; return the losses before it."""
         self.optimizer.zero_grad()
         losses = self.losses(images, step)
         losses["loss"].backward()
@@ -73,15 +74,21 @@ class VAE(GenerativeModel):
         return dict(zip(losses, values, strict=True))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Images of draws from the prior."""
+        """Return images ``(n, C, H, W)`` of latents drawn from the prior."""
         return self.decode(self.sample_latents(n, generator))
 
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Decode what the posterior gives for the images."""
+        """Return the decoded latents of images, both ``(N, C, H, W)``."""
         return self.decode(self.encode(images, generator))
 
     def test_loss(self, images: Tensor, step: Step, generator: torch.Generator) -> Tensor:
-        """The training objective, with the statistics of evaluation mode."""
+        """Return the training objective in evaluation mode, a scalar.
+
+        Args:
+            images: batch ``(N, C, H, W)`` in [-1, 1].
+            step: position of the batch.
+            generator: source of the model's random draws.
+        """
         return self.losses(images, step, generator)["loss"]
 
 
@@ -91,33 +98,35 @@ class SpikingVAE(VAE):
     spiking = True
 
     def __init__(
-        self, image_shape: ImageShape, protocol: Protocol, backend: type[SpikingNeuron] | None
+        self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend | None
     ) -> None:
         super().__init__(image_shape, protocol, backend)
         if backend is None:
             raise ValueError(f"{type(self).__name__} needs a spiking backend")
-        self.layers = SpikingLayers(protocol, backend)
-        self.encoder = SpikingEncoder(image_shape, self.layers)
-        self.decoder = SpikingDecoder(image_shape, self.layers)
+        self.encoder = SpikingEncoder(image_shape, protocol, backend)
+        self.decoder = SpikingDecoder(image_shape, protocol, backend)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` of latent spikes ``(T, N, latent_size)``."""
+        """Return images ``(N, C, H, W)`` of latent spikes ``(T, N, latent_size)``."""
         with self.autocast():
             return self.decoder(latents)
 
     def decode_prefixes(self, latents: Tensor) -> Iterator[Tensor]:
-        """One pass: what comes later changes no earlier spike."""
+        """Yield the images ``(N, C, H, W)`` of the first t = 1..T steps of ``(T, N, latent_size)``.
+
+        One pass suffices, because later steps change no earlier spike.
+        """
         with self.autocast():
             images = list(self.decoder.prefixes(latents))
         yield from images
 
     def encoded(self, images: Tensor) -> Tensor:
-        """The encoder's latent spikes ``(T, N, latent_size)``."""
+        """Return the encoder's spikes ``(T, N, latent_size)`` for images ``(N, C, H, W)``."""
         with self.autocast():
             return self.encoder(images).to(self.dtype)
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Encoder and decoder, and as latent sampler what :meth:`latent_sampler` gives."""
+        """Return encoder, decoder and :meth:`latent_sampler`."""
         return {
             "encoder": [self.encoder],
             "latent_sampler": self.latent_sampler(),
@@ -126,4 +135,4 @@ class SpikingVAE(VAE):
 
     @abstractmethod
     def latent_sampler(self) -> list[nn.Module]:
-        """The modules between the encoder's latent spikes, or noise, and z."""
+        """Return the modules between the encoder's spikes, or noise, and z."""

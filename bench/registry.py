@@ -1,15 +1,13 @@
 """One generic registry: a name maps to a lazy ``"module:attribute"``, filled from entry points."""
 
-import ast
-import importlib.util
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from bench.errors import BenchError, UnknownNameError
+from bench.system.source import class_attribute, summary
 
 T = TypeVar("T")
 
@@ -69,6 +67,19 @@ class Registry(Generic[T]):
                 f"(package {_package(point)}): {type(error).__name__}: {error}"
             ) from error
 
+    def attribute(self, name: str, attribute: str) -> Any:
+        """Return an attribute of a plug-in's class, from its source unless that must run.
+
+        Raises:
+            UnknownNameError: no package registers that name.
+            BenchError: the plug-in must be imported and cannot be.
+        """
+        point = self._point(name)
+        try:
+            return class_attribute(point.module, point.attr, attribute)
+        except LookupError:
+            return getattr(self.load(name), attribute)
+
     def _point(self, name: str) -> EntryPoint:
         if name not in self._entry_points:
             raise UnknownNameError(self.kind, name, self._entry_points)
@@ -82,29 +93,11 @@ class Registry(Generic[T]):
         return points[0]
 
     def _describe(self, point: EntryPoint) -> Entry:
-        return Entry(point.name, point.value, _package(point), _summary(point))
+        return Entry(point.name, point.value, _package(point), summary(point.module, point.attr))
 
 
 def _package(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
-
-
-def _summary(point: EntryPoint) -> str:
-    """First docstring line of what the entry point names, read from source without running it."""
-    try:
-        spec = importlib.util.find_spec(point.module)
-    except ImportError as error:
-        return f"cannot be imported: {error}"
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return ""
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    named = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr
-    ]
-    docstring = ast.get_docstring(named[0] if named else tree) or ""
-    return docstring.split("\n", 1)[0]
 
 
 # The element types are the contracts (GenerativeModel, SpikingBackend, Dataset, Metric, Extractor);
@@ -115,3 +108,9 @@ datasets: Registry[Any] = Registry("dataset")
 metrics: Registry[Any] = Registry("metric")
 extractors: Registry[Any] = Registry("extractor")
 plots: Registry[Any] = Registry("plot")
+
+
+def registries() -> dict[str, Registry[Any]]:
+    """Return every registry of this module by its kind in the plural, such as ``models``."""
+    known = [value for value in globals().values() if isinstance(value, Registry)]
+    return {each.group.removeprefix("bench."): each for each in known}

@@ -1,31 +1,32 @@
-"""The LIF equations written out in PyTorch: what the other backends are held against."""
+"""The LIF equations written out in PyTorch, which the other backends are tested against."""
 
 import torch
 from torch import Tensor
 
-from baselines.backends.surrogate import RectangularSurrogate
-from bench.model import SpikingNeuron, SurrogateWindow
+from bench.backend import NeuronSpec, SpikingBackend, SpikingNeuron
 
 
-class ReferenceLIF(SpikingNeuron):
-    """The papers' LIF equations in PyTorch, one loop over time."""
-
-    def __init__(self, decay: float, threshold: float, surrogate: SurrogateWindow) -> None:
-        super().__init__(decay, threshold, surrogate)
-        self._fire = RectangularSurrogate(surrogate, threshold)
+class ReferenceNeuron(SpikingNeuron):
+    """The equations of :class:`~bench.backend.NeuronSpec` in a loop over time."""
 
     def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``u_t = decay * u_{t-1} * (1 - o_{t-1}) + x_t``; see the base class."""
+        """Return spikes ``(T, N, ...)`` and the last potential ``(N, ...)``."""
         residual = torch.zeros_like(currents[0]) if membrane is None else membrane
         spikes = []
         for current in currents:
-            potential = self.decay * residual + current
-            spike = self._fire(potential - self.threshold)
-            residual = potential * (1 - spike)
-            spikes.append(spike)
+            potential = self.spec.decay * residual + current
+            spikes.append(self.spec.fire(potential))
+            residual = self.spec.reset(potential, spikes[-1])
         return torch.stack(spikes), residual
 
-    @classmethod
-    def implementation(cls, device: torch.device) -> str:
-        """PyTorch operators, on any device."""
+
+class ReferenceBackend(SpikingBackend):
+    """Neurons and layers in plain PyTorch."""
+
+    def neuron(self, spec: NeuronSpec) -> ReferenceNeuron:
+        """Return a neuron; every specification is supported."""
+        return ReferenceNeuron(spec)
+
+    def implementation(self, device: torch.device) -> str:
+        """Return the version of PyTorch, whose operators run on any device."""
         return f"PyTorch {torch.__version__}, loop over time"

@@ -6,32 +6,31 @@ import torch
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor
 
-from baselines.backends.surrogate import RectangularSurrogate
-from bench.model import SpikingNeuron, SurrogateWindow
+from bench.backend import NeuronSpec, SpikingBackend, SpikingNeuron
 
 
-class SpikingJellyLIF(SpikingNeuron):
-    """SpikingJelly's multi-step LIFNode with a hard reset that carries gradients.
+class SpikingJellyNeuron(SpikingNeuron):
+    """SpikingJelly's multi-step ``LIFNode`` with a hard reset.
 
-    It computes the decay as ``u - u / tau``, which is ``decay * u`` up to rounding. So in float32 a
-    potential within about 1e-7 of the threshold may fire here and not elsewhere: one spike in
-    2.5e7 neuron-steps of ESVAE, as measured.
+    It computes the decay as ``u - u / tau``, which equals ``decay * u`` up to rounding. In float32
+    a potential within about 1e-7 of the threshold can therefore fire here and not elsewhere: one
+    spike in 2.5e7 neuron-steps of ESVAE, as measured.
     """
 
-    def __init__(self, decay: float, threshold: float, surrogate: SurrogateWindow) -> None:
-        super().__init__(decay, threshold, surrogate)
+    def __init__(self, spec: NeuronSpec) -> None:
+        super().__init__(spec)
         self._node = LIFNode(
-            tau=1 / (1 - decay),
+            tau=1 / (1 - spec.decay),
             decay_input=False,
-            v_threshold=threshold,
+            v_threshold=spec.threshold,
             v_reset=0.0,
-            surrogate_function=RectangularSurrogate(surrogate, threshold),
-            detach_reset=False,
+            surrogate_function=spec.fire_excess,
+            detach_reset=not spec.reset_gradient,
             step_mode="m",
         )
 
     def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Run ``LIFNode`` over the currents; see the base class."""
+        """Return spikes ``(T, N, ...)`` and the last potential ``(N, ...)``."""
         self._node.reset()
         if membrane is not None:
             self._node.v = membrane
@@ -40,12 +39,21 @@ class SpikingJellyLIF(SpikingNeuron):
         self._node.reset()
         return spikes, membrane
 
-    @classmethod
-    def implementation(cls, device: torch.device) -> str:
-        """SpikingJelly's Torch code: its CUDA and Triton kernels know no window of any centre.
+
+class SpikingJellyBackend(SpikingBackend):
+    """Neurons of SpikingJelly, layers in plain PyTorch."""
+
+    def neuron(self, spec: NeuronSpec) -> SpikingJellyNeuron:
+        """Return a neuron; every specification is supported."""
+        return SpikingJellyNeuron(spec)
+
+    def implementation(self, device: torch.device) -> str:
+        """Return the version of SpikingJelly and the code that it runs.
+
+        That is its PyTorch code: its CUDA and Triton kernels do not support a custom surrogate.
 
         Raises:
-            RuntimeError: SpikingJelly's neurons run on CPU and NVIDIA CUDA only.
+            RuntimeError: the device is neither CPU nor NVIDIA CUDA.
         """
         if device.type not in {"cpu", "cuda"}:
             raise RuntimeError(f"SpikingJelly's neurons run on cpu and cuda, not on {device.type}")

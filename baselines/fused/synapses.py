@@ -1,8 +1,9 @@
-"""The papers' synapses, fast on a CPU where the channels lie last.
+"""The papers' synapses, fast on a CPU with the channels last in memory.
 
-Currents of spikes are sums of weights, which are looked up where that pays. PyTorch's own weight
-and bias gradients of a channels-last transposed convolution take about three times as long as those
-of the convolution that it transposes. The values are the same, up to the order of sums.
+Currents of spikes are sums of weights, which are looked up in tables where that pays. PyTorch's own
+weight and bias gradients of a channels-last transposed convolution take about three times as long
+as those of the convolution that it transposes; here each gradient is computed in its fastest form.
+Values equal PyTorch's up to the order of sums.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 
+from baselines.fused.cpu import input_gradients, lookup, weight_gradients
 from baselines.fused.lazy_tensors import Spikes, bytes_of
 
 _STRIDE, _PADDING, _DILATION, _NONE = [2, 2], [1, 1], [1, 1], [0, 0]
@@ -20,17 +22,15 @@ ROWS_WORTH_LOOKING_BACK = 128
 
 
 class SpikeLinear(nn.Linear):
-    """A fully connected layer, whose inputs may also be spikes in bytes ``(R, C)``."""
+    """A fully connected layer that also takes uint8 spikes ``(R, C)``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """``(R, C)`` to ``(R, C')``."""
+        """Return currents ``(R, C')`` for inputs ``(R, C)``."""
         rounded = torch.is_autocast_enabled("cpu")
         if isinstance(input, Spikes) and not rounded:
             return _Connection.apply(input, self.weight, self.bias)
         if input.dtype != torch.uint8:
             return super().forward(input)
-        from baselines.fused.cpu import lookup
-
         return lookup.connect(input, self.weight, self.bias, rounded)
 
 
@@ -38,60 +38,58 @@ class Downsampling(nn.Conv2d):
     """A convolution that halves height and width.
 
     Args:
-        inputs: channels.
-        outputs: channels.
-        of_spikes: whether all inputs are 0 or 1. They may then come in bytes, where no gradient
-            flows; else a byte of each is kept for the gradient.
+        inputs: number of input channels.
+        outputs: number of output channels.
+        spiking_input: True if all inputs are 0 or 1. They can then be uint8 where no grad_output
+            flows; elsewhere a byte of each is kept for the gradient.
     """
 
-    def __init__(self, inputs: int, outputs: int, of_spikes: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, spiking_input: bool = False) -> None:
         super().__init__(inputs, outputs, kernel_size=3, stride=2, padding=1)
-        self.of_spikes = of_spikes
+        self.spiking_input = spiking_input
 
     def forward(self, input: Tensor) -> Tensor:
-        """``(N, C, H, W)`` to ``(N, C', H / 2, W / 2)``."""
+        """Return currents ``(N, C', H / 2, W / 2)`` for inputs ``(N, C, H, W)``."""
         if input.dtype == torch.uint8:
-            return _of_bytes(input, self.weight, self.bias, False)
+            return _byte_currents(input, self.weight, self.bias, False)
         if not _channels_last_on_cpu(input, self.weight):
             return super().forward(input)
-        return _Convolution.apply(input, self.weight, self.bias, False, self.of_spikes)
+        return _Convolution.apply(input, self.weight, self.bias, False, self.spiking_input)
 
 
 class Upsampling(nn.ConvTranspose2d):
     """A transposed convolution that doubles height and width; see :class:`Downsampling`."""
 
-    def __init__(self, inputs: int, outputs: int, of_spikes: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, spiking_input: bool = False) -> None:
         super().__init__(inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1)
-        self.of_spikes = of_spikes
+        self.spiking_input = spiking_input
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """``(N, C, H, W)`` to ``(N, C', 2 H, 2 W)``."""
+        """Return currents ``(N, C', 2 * H, 2 * W)`` for inputs ``(N, C, H, W)``."""
         if input.dtype == torch.uint8:
-            return _of_bytes(input, self.weight, self.bias, True)
+            return _byte_currents(input, self.weight, self.bias, True)
         if output_size is not None or not _channels_last_on_cpu(input, self.weight):
             return super().forward(input, output_size)
-        return _Convolution.apply(input, self.weight, self.bias, True, self.of_spikes)
+        return _Convolution.apply(input, self.weight, self.bias, True, self.spiking_input)
 
 
 def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
-    """With one channel weights lie both ways: then PyTorch's own gradients do."""
+    # Weights of one channel are contiguous in both ways; PyTorch's own gradients are fast for them.
     last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     return last and input.device.type == "cpu"
 
 
-def _of_bytes(spikes: Tensor, weight: Tensor, bias: Any, transposed: bool) -> Tensor:
-    """The currents, perhaps not computed yet; see :class:`baselines.fused.cpu.lookup.Currents`."""
+def _byte_currents(spikes: Tensor, weight: Tensor, bias: Any, transposed: bool) -> Tensor:
+    """Return the currents of uint8 spikes, lazy if they are looked up in tables."""
     rounded = torch.is_autocast_enabled("cpu")
     if not _worth_a_table(spikes):
         dtype = torch.bfloat16 if rounded else weight.dtype
         return _dense(spikes.to(dtype), weight.to(dtype), bias.to(dtype), transposed)
-    from baselines.fused.cpu import lookup
-
     return lookup.convolve(spikes, weight, bias, transposed, rounded)
 
 
 def _worth_a_table(images: Tensor) -> bool:
-    """Whether they are spikes in bytes, and enough of them."""
+    """Return True for uint8 spikes with enough pixels for a table to pay."""
     pixels = images.numel() // images.shape[1]
     return images.dtype == torch.uint8 and pixels >= PIXELS_WORTH_A_TABLE
 
@@ -109,53 +107,49 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, transposed: bool, of_spikes: bool
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, transposed: bool, spiking_input: bool
     ) -> Tensor:
-        input = bytes_of(input) if of_spikes else input
+        input = bytes_of(input) if spiking_input else input
         input = input.contiguous(memory_format=torch.channels_last)
         ctx.transposed = transposed
         ctx.save_for_backward(input, weight)
-        if not of_spikes:
+        if not spiking_input:
             return _dense(input, weight, bias, transposed)
         if weight.dtype == torch.bfloat16:
             return _dense(input.to(weight.dtype), weight, bias, transposed)
-        return _of_bytes(input, weight, bias, transposed)
+        return _byte_currents(input, weight, bias, transposed)
 
     @staticmethod
     @custom_bwd(device_type="cpu")
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         input, weight = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        of_input = None
+        grad_output = grad_output.contiguous(memory_format=torch.channels_last)
+        grad_input = None
         if ctx.needs_input_grad[0]:
-            of_input = _input_gradient(gradient, weight, ctx.transposed)
+            grad_input = _input_gradient(grad_output, weight, ctx.transposed)
         if _worth_a_table(input) and weight.dtype != torch.bfloat16:
-            from baselines.fused.cpu import weight_gradients
-
-            of_weight, of_bias = weight_gradients.convolution_gradients(
-                input, gradient, ctx.transposed
+            grad_weight, grad_bias = weight_gradients.convolution_gradients(
+                input, grad_output, ctx.transposed
             )
         else:
-            # A transposed convolution's weight gradient is that of the one which it transposes.
+            # The weight gradient of a transposed convolution is its convolution's, roles swapped.
             input = input.to(weight.dtype)
-            first, second = (input, gradient) if ctx.transposed else (gradient, input)
-            of_weight = _weight_gradient(first, second, weight)
-            of_bias = gradient.sum((0, 2, 3))
-        return of_input, of_weight, of_bias, None, None
+            first, second = (input, grad_output) if ctx.transposed else (grad_output, input)
+            grad_weight = _weight_gradient(first, second, weight)
+            grad_bias = grad_output.sum((0, 2, 3))
+        return grad_input, grad_weight, grad_bias, None, None
 
 
-def _input_gradient(gradient: Tensor, weight: Tensor, transposed: bool) -> Tensor:
-    from baselines.fused.cpu import input_gradients
-
-    if input_gradients.are_faster(gradient, weight, transposed):
-        return input_gradients.convolution_gradient(gradient, weight, transposed)
-    return _dense(gradient, weight, None, not transposed)
+def _input_gradient(grad_output: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+    if input_gradients.are_faster(grad_output, weight, transposed):
+        return input_gradients.convolution_gradient(grad_output, weight, transposed)
+    return _dense(grad_output, weight, None, not transposed)
 
 
-def _weight_gradient(gradient: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+def _weight_gradient(grad_output: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     mask = [False, True, False]
     return torch.ops.aten.convolution_backward(
-        gradient, input, weight, None, _STRIDE, _PADDING, _DILATION, False, _NONE, 1, mask
+        grad_output, input, weight, None, _STRIDE, _PADDING, _DILATION, False, _NONE, 1, mask
     )[1]
 
 
@@ -164,17 +158,13 @@ class _Connection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: Spikes, weight: Tensor, bias: Tensor) -> Tensor:
-        from baselines.fused.cpu import lookup
-
         ctx.save_for_backward(input.fired, weight)
         return lookup.connect(input.fired, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         spikes, weight = ctx.saved_tensors
-        of_input = gradient @ weight if ctx.needs_input_grad[0] else None
+        grad_input = grad_output @ weight if ctx.needs_input_grad[0] else None
         if len(spikes) < ROWS_WORTH_LOOKING_BACK:
-            return of_input, gradient.T @ spikes.to(gradient.dtype), gradient.sum(0)
-        from baselines.fused.cpu import weight_gradients
-
-        return of_input, *weight_gradients.linear_gradients(spikes, gradient)
+            return grad_input, grad_output.T @ spikes.to(grad_output.dtype), grad_output.sum(0)
+        return grad_input, *weight_gradients.linear_gradients(spikes, grad_output)

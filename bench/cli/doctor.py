@@ -1,77 +1,90 @@
-"""``bench doctor``: what would run here, and on what; or what is wrong with a run directory."""
+"""``bench doctor``: what works on this machine, or what is damaged in a run directory."""
 
-from collections.abc import Iterator
+import platform
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from urllib.parse import urlparse
+from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import EXIT_FAILED
+from bench.cli import EXIT_FAILED, completion, options
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.metrics.extractors.weights import WeightFile
+    from bench.system.paths import Resources
+
+INDENT = "\n    "
 
 
 @click.command("doctor")
-@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
-@click.option("--data-root", type=click.Path(path_type=Path), help="Where datasets are looked for.")
+@click.argument(
+    "directory",
+    metavar="[DIR]",
+    type=click.Path(path_type=Path),
+    required=False,
+    shell_complete=completion.run_directories,
+)
+@options.data_root
 def command(directory: Path | None, data_root: Path | None) -> int:
-    """Show versions, devices, neuron implementations, datasets and weights.
+    """Show versions, devices, backends, datasets and weights, and how to get what is missing.
 
-    With DIR, a run directory: check it for damage instead, and say what to do. Exit codes: 0 no
-    damage, 1 damage.
+    With the run directory DIR, check its files for damage instead, and say what to do. Exit codes:
+    0 no damage, 1 damage.
     """
-    return _show_machine(data_root) if directory is None else _show_findings(directory)
+    return _check_machine(data_root) if directory is None else _check_run(directory)
 
 
-def _show_findings(directory: Path) -> int:
+def _check_run(directory: Path) -> int:
     from rich.console import Console
     from rich.table import Table
 
     from bench.store.inspection import inspect
 
     findings = inspect(directory)
-    console = Console()
     if not findings:
-        click.echo(f"{directory}: nothing is wrong.")
+        click.echo(f"{directory}: no damage found.")
         return 0
     table = Table(title=str(directory), title_justify="left")
     for heading in ("where", "what", "what to do"):
         table.add_column(heading, overflow="fold")
-    for found in findings:
-        table.add_row(found.where, found.what, found.remedy)
-    console.print(table, markup=False)
-    return EXIT_FAILED if any(found.damage for found in findings) else 0
+    for finding in findings:
+        table.add_row(finding.where, finding.what, finding.remedy)
+    Console().print(table, markup=False)
+    return EXIT_FAILED if any(finding.damage for finding in findings) else 0
 
 
-def _show_machine(data_root: Path | None) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
+def _check_machine(data_root: Path | None) -> int:
+    from bench.system.paths import Resources, cache_folder
     from bench.system.paths import data_root as checked
 
-    root = checked(data_root)
-    console = Console()
-    sections = {
-        "Versions": _versions(),
-        "Devices": _devices(),
-        "Which LIF implementation runs": _implementations(),
-        f"Datasets under {root}": _datasets(root),
-        "Weights": _weights(),
-    }
-    for title, lines in sections.items():
-        table = Table(title=title, title_justify="left", show_header=False)
-        table.add_column(overflow="fold")
-        table.add_column(overflow="fold")
-        for name, value in lines:
-            table.add_row(name, value)
-        console.print(table, markup=False)
+    resources = Resources(checked(data_root), {}, cache_folder())
+    _print("Versions", _columns(_versions()))
+    _print("Devices", _columns(_devices()))
+    _print("Backends", _backends())
+    _print(f"Datasets: looked for under {resources.data_root}", _datasets(resources.data_root))
+    _print("Weights: files of networks that metrics need", _weights(resources))
     return 0
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    from bench.system.environment import environment, library_versions
+def _print(title: str, lines: Iterable[str]) -> None:
+    """Print a section line by line, as soon as each line is known."""
+    click.echo(title)
+    for line in lines:
+        click.echo(f"  {line}")
+    click.echo()
 
-    facts = environment()
-    yield "spikegen-bench", f"{facts['version']} (commit {facts['git_commit'] or 'unknown'})"
-    yield "python", f"{facts['python']} on {facts['platform']}"
+
+def _columns(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, value in pairs:
+        yield f"{name:<16}{value}"
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    from bench.system.environment import git_commit, library_versions, suite_version
+
+    yield "spikegen-bench", f"{suite_version()} (commit {git_commit() or 'unknown'})"
+    yield "python", f"{platform.python_version()} on {platform.platform()}"
     yield from library_versions().items()
 
 
@@ -86,36 +99,83 @@ def _devices() -> Iterator[tuple[str, str]]:
         properties = torch.cuda.get_device_properties(index)
         yield f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     if not torch.cuda.is_available():
-        yield "cuda", "none that PyTorch can use"
+        yield "cuda", "PyTorch finds no GPU."
 
 
-def _implementations() -> Iterator[tuple[str, str]]:
-    from bench.errors import BenchError
+def _backends() -> Iterator[str]:
     from bench.registry import backends
     from bench.system.devices import resolve_device
 
     device = resolve_device("auto")
     for name in backends.names():
         try:
-            yield f"{name} on {device.type}", backends.load(name).implementation(device)
+            yield f"{name}: {backends.load(name)().implementation(device)}, on {device.type}."
         except (BenchError, RuntimeError) as error:
-            yield f"{name} on {device.type}", f"cannot run: {error}"
+            yield f"{name}: cannot run on {device.type}: {error}"
 
 
-def _datasets(root: Path) -> Iterator[tuple[str, str]]:
+def _datasets(root: Path) -> Iterator[str]:
     from bench.datasets.resolve import open_dataset
     from bench.registry import datasets
 
     for name in datasets.names():
-        missing = open_dataset(name, root).missing()
-        yield name, f"not here: {missing}" if missing else "here"
+        try:
+            missing = open_dataset(name, root).missing()
+        except BenchError as error:
+            yield f"{name}: cannot be used: {error}"
+            continue
+        state = f"not here, {missing}.{INDENT}`bench data fetch {name}` downloads it."
+        yield f"{name}: {state if missing else 'here.'}"
 
 
-def _weights() -> Iterator[tuple[str, str]]:
-    import torch
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+def _weights(resources: "Resources") -> Iterator[str]:
+    """Yield the state of the weights that each metric needs, without a download."""
+    from bench.registry import extractors
 
-    name = Path(urlparse(URL_INCEPTION_V3).path).name
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    here = "here" if path.exists() else "not here"
-    yield "Inception v3 (torch-fidelity)", f"{here}: {path}; no metric of this version needs it"
+    metrics, errors = _metrics_by_extractor()
+    files: dict[WeightFile, set[str]] = {}
+    for name in sorted({*extractors.names(), *metrics}):
+        try:
+            extractor = extractors.load(name)
+        except BenchError as error:
+            errors.append(str(error))
+            continue
+        users = metrics.get(name, set())
+        for file in extractor.weight_files:
+            files.setdefault(file, set()).update(users)
+        if users and not extractor.weight_files:
+            reason = extractor.unavailable(resources)
+            state = f"cannot be used: {reason}." if reason else "here, in a package."
+            yield _entry(name, state, users)
+    for file, users in files.items():
+        if users:
+            yield _entry(file.name, _state(file, resources), users)
+    yield from errors
+
+
+def _metrics_by_extractor() -> tuple[dict[str, set[str]], list[str]]:
+    """Return the metrics that need each extractor, and why some metrics cannot say so."""
+    from bench.registry import metrics
+
+    needed: dict[str, set[str]] = {}
+    errors = []
+    for name in metrics.names():
+        try:
+            for extractor in metrics.attribute(name, "extractors"):
+                needed.setdefault(extractor, set()).add(name)
+        except BenchError as error:
+            errors.append(str(error))
+    return needed, errors
+
+
+def _state(file: "WeightFile", resources: "Resources") -> str:
+    problem = file.problem(resources)
+    path = file.path(resources)
+    if problem is None:
+        return f"here, {path}."
+    state = "cannot be used" if path.exists() else "not here"
+    return f"{state}: {problem}.{INDENT}{file.advice}"
+
+
+def _entry(name: str, state: str, metrics: Iterable[str]) -> str:
+    return f"{name}: {state}{INDENT}Needed by: {', '.join(sorted(metrics))}"

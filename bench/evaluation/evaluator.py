@@ -13,7 +13,7 @@ from bench.errors import SkippedError, one_line
 from bench.evaluation.passes import Passes
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
-from bench.metrics.metric import Batch, Facts, LatentBatch, Metric, Need, Observation, Status
+from bench.metrics.metric import Batch, LatentBatch, Metric, ModelFacts, Need, Observation, Status
 from bench.model import GenerativeModel, Step
 from bench.protocol import Protocol
 from bench.recording.training_record import TrainingRecord
@@ -88,7 +88,7 @@ class Evaluator:
             shown.show_latents(passes.latents)
             sampling = passes.sampling_time() if shown.wants("sampling_time") else None
             found = selections or Selections()
-            facts = Facts(
+            facts = ModelFacts(
                 *_size(model),
                 training,
                 sampling,
@@ -186,7 +186,7 @@ class _Audience:
                         with self._guarded(metric):
                             metric.update_latents(batch)
 
-    def compute(self, metric: Metric, facts: Facts) -> list[Observation]:
+    def compute(self, metric: Metric, facts: ModelFacts) -> list[Observation]:
         observations: list[Observation] = []
         if metric.name not in self._ended:
             with self._guarded(metric):

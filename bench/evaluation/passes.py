@@ -16,7 +16,7 @@ from bench.metrics.noise import (
     LATENT_NOISE,
     LATENT_SHUFFLE,
     NO_NOISE,
-    Draws,
+    NoiseStream,
     derived_seed,
     shuffle,
 )
@@ -209,8 +209,8 @@ class Passes:
         clean = reconstructed(originals)
         yield self._noisy(clean, originals, clean, NO_NOISE, 0.0)
         for kind, noise in INPUT_NOISE.items():
-            draws = Draws(self.seed, kind, first)
-            for level in self._noise_levels():
+            draws = NoiseStream(self.seed, kind, first)
+            for level in self.protocol.noise_levels:
                 images = reconstructed(noise(originals, level, draws))
                 yield self._noisy(images, originals, clean, kind, level)
 
@@ -228,15 +228,12 @@ class Passes:
         self, latents: Tensor, first: int
     ) -> Iterator[tuple[str, float | None, Tensor]]:
         for kind, noise in LATENT_NOISE.items():
-            draws = Draws(self.seed, kind, first)
-            for level in self._noise_levels():
+            draws = NoiseStream(self.seed, kind, first)
+            for level in self.protocol.noise_levels:
                 yield kind, level, noise(latents, level, draws)
         if latents.ndim == 3:
-            draws = Draws(self.seed, LATENT_SHUFFLE, first)
+            draws = NoiseStream(self.seed, LATENT_SHUFFLE, first)
             yield LATENT_SHUFFLE, None, shuffle(latents, draws)
-
-    def _noise_levels(self) -> list[float]:
-        return sorted(set(self.protocol.noise_levels))
 
     def _noisy(
         self, images: Tensor, originals: Tensor, clean: Tensor, kind: str, level: float | None

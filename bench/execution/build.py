@@ -3,8 +3,10 @@
 import torch
 
 from bench import registry
-from bench.model import GenerativeModel, SpikingNeuron
-from bench.plan import NO_BACKEND, Cell
+from bench.backend import SpikingBackend
+from bench.model import GenerativeModel
+from bench.plan import Cell
+from bench.store.schema import NO_BACKEND
 from bench.system.random_state import seed_everything
 
 
@@ -32,5 +34,5 @@ def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) 
     return model.to(device)
 
 
-def _backend(cell: Cell) -> type[SpikingNeuron] | None:
-    return None if cell.backend == NO_BACKEND else registry.backends.load(cell.backend)
+def _backend(cell: Cell) -> SpikingBackend | None:
+    return None if cell.backend == NO_BACKEND else registry.backends.load(cell.backend)()

@@ -11,7 +11,7 @@ from bench.datasets.dataset import ImageData
 from bench.execution.cell import CellRun
 from bench.execution.cell_rows import Scored
 from bench.metrics.extractors.extractor import TrainedExtractor
-from bench.metrics.metric import Batch, Facts, Metric
+from bench.metrics.metric import Batch, Metric, ModelFacts
 from bench.metrics.reconstruction import AutoencoderReconstructionLoss
 from bench.plan import ExtractorCell
 from bench.recording.training_record import TrainingRecord
@@ -54,7 +54,7 @@ class ExtractorRun(CellRun):
             instance = metric(cell.resolved)
             for images in evaluation_batches(test_images, extractor.reference_batch):
                 instance.update(Batch("test", extractor.reconstruct(images), images.cpu(), {}))
-            for found in instance.compute(Facts(0, 0, TrainingRecord((), {}, None), None)):
+            for found in instance.compute(ModelFacts(0, 0, TrainingRecord((), {}, None), None)):
                 named = replace(
                     found,
                     extractor=extractor.description,

@@ -1,1 +1,1 @@
-"""The metrics, one file a family, behind the contract of ``bench.metrics.metric``."""
+"""Metrics, one file per family. :mod:`bench.metrics.metric` has the contract."""

@@ -1,6 +1,7 @@
-"""How active a model's layers and neurons are, in NeuroBench's terms (arXiv:2304.04640).
+"""Activity of layers and neurons, in NeuroBench's terms (arXiv:2304.04640).
 
-``test`` while the test images are reconstructed, ``generated`` while images are sampled.
+The split ``test`` is activity during the reconstruction of test images, ``generated`` during
+sampling.
 """
 
 from abc import abstractmethod
@@ -8,16 +9,17 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
-from bench.recording.activity import NeuronCounts, SpikeTrains
+from bench.recording.layer_activity import NeuronCounts, SpikeTrains
+from bench.store.schema import MAIN_VIEWS, Headline
 
 NO_SPIKES = "none of the model's spiking layers runs"
 
 
 class _Spikes(Metric):
-    """Sums up spike trains by split and layer."""
+    """Sums spike trains by split and layer."""
 
     needs = frozenset({"spikes"})
     needs_any = frozenset({"reconstructions", "generated"})
@@ -35,8 +37,8 @@ class _Spikes(Metric):
             if activity.spikes is not None:
                 layers.setdefault(name, SpikeTrains(activity.spikes.membrane)).add(activity.spikes)
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """Per split: the overall value, then each layer's, then what there is by time step."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield per split the overall value, then one per layer, then one per time step."""
         for split, layers in self._layers.items():
             if layers:
                 yield from self._observations(split, layers)
@@ -45,17 +47,18 @@ class _Spikes(Metric):
 
     @abstractmethod
     def _observations(self, split: str, layers: dict[str, SpikeTrains]) -> Iterator[Observation]:
-        """Of one split, where at least one layer ran."""
+        """Yield the observations of one split, in which at least one layer ran."""
 
 
 class FiringRate(_Spikes):
     """Spikes per neuron, time step and image: overall, by spiking layer and by time step.
 
-    The overall rate weighs each neuron alike, not each layer; its interval is over images. The
-    rates of one time step hold for that step alone.
+    In [0, 1], no better direction. The overall rate is the mean over neurons, not over layers; its
+    interval comes from the spread over images.
     """
 
     name = "firing_rate"
+    headline = Headline(80, "firing rate", "test", MAIN_VIEWS)
     unit = "spikes per neuron and time step"
     higher_is_better = None
     tolerance = 0.05
@@ -66,7 +69,7 @@ class FiringRate(_Spikes):
         self._over_images: dict[str, ImageMean | None] = {}
 
     def update(self, batch: Batch) -> None:
-        """Add the spikes of one batch, and each image's own rate."""
+        """Add the spikes of one batch, and the firing rate of each image."""
         super().update(batch)
         mean = self._over_images.setdefault(batch.split, ImageMean())
         rates = _rates_by_image(batch)
@@ -91,7 +94,7 @@ class FiringRate(_Spikes):
 
 
 class _NeuronShare(_Spikes):
-    """Share of neurons with a property: overall and by spiking layer."""
+    """Share of neurons with a property, overall and by spiking layer."""
 
     unit = "1"
     higher_is_better = None
@@ -100,16 +103,16 @@ class _NeuronShare(_Spikes):
     @staticmethod
     @abstractmethod
     def _which(counts: NeuronCounts) -> Tensor:
-        """Which neurons have it, boolean."""
+        """Return which neurons have the property, boolean, one per neuron."""
 
     def _observations(self, split: str, layers: dict[str, SpikeTrains]) -> Iterator[Observation]:
-        found = {name: self._count(trains) for name, trains in layers.items()}
-        overall = tuple(map(sum, zip(*found.values(), strict=True)))
-        for layer, (number, neurons) in [(None, overall), *found.items()]:
+        by_layer = {name: self._count(trains) for name, trains in layers.items()}
+        overall = tuple(map(sum, zip(*by_layer.values(), strict=True)))
+        for layer, (number, neurons) in [(None, overall), *by_layer.items()]:
             yield Observation(number / neurons, n=self._images[split], split=split, layer=layer)
 
     def _count(self, trains: SpikeTrains) -> tuple[int, int]:
-        """How many neurons of a layer have it, and how many there are."""
+        """Return the number of neurons with the property, and the number of all neurons."""
         number = sum(int(self._which(counts).sum()) for counts in trains.neurons.values())
         return number, sum(len(counts.spikes) for counts in trains.neurons.values())
 
@@ -117,7 +120,7 @@ class _NeuronShare(_Spikes):
 class DeadNeurons(_NeuronShare):
     """Share of neurons that never fire, over all images and time steps, overall and by layer.
 
-    It falls with the number of images.
+    In [0, 1], no better direction. The share falls as the number of images grows.
     """
 
     name = "dead_neurons"
@@ -130,7 +133,7 @@ class DeadNeurons(_NeuronShare):
 class SaturatedNeurons(_NeuronShare):
     """Share of neurons that fire at every time step of every image, overall and by layer.
 
-    It falls with the number of images.
+    In [0, 1], no better direction. The share falls as the number of images grows.
     """
 
     name = "saturated_neurons"
@@ -141,9 +144,10 @@ class SaturatedNeurons(_NeuronShare):
 
 
 class ActivationSparsity(Metric):
-    """Share of activations that are zero, over layers, time steps and images; 1 is silent.
+    """Share of activations that are zero, over layers, time steps and images.
 
-    NeuroBench's definition: spiking layers and activation functions count.
+    In [0, 1], higher is better; 1 means that no neuron fires. As NeuroBench defines it, the outputs
+    of spiking layers and of activation functions count.
     """
 
     name = "activation_sparsity"
@@ -165,8 +169,8 @@ class ActivationSparsity(Metric):
         self._nonzero[split] = self._nonzero.get(split, 0) + sum(a.nonzero for a in layers)
         self._elements[split] = self._elements.get(split, 0) + sum(a.elements for a in layers)
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """Per split: one observation over all layers."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation per split, over all layers."""
         for split, elements in self._elements.items():
             if elements:
                 value = 1 - self._nonzero[split] / elements
@@ -185,7 +189,7 @@ def _rates_by_time_step(trains: SpikeTrains) -> list[float]:
 
 
 def _rates_by_image(batch: Batch) -> Tensor | None:
-    """Each image's overall rate ``(N,)``; None if some layer's spikes are not known by image."""
+    """Return the firing rate of each image ``(N,)``; None if a layer has no counts by image."""
     spiking = [activity for activity in batch.activity.values() if activity.spikes is not None]
     known = [a.spikes_by_image for a in spiking if a.spikes_by_image is not None]
     if not spiking or len(known) < len(spiking):

@@ -1,49 +1,55 @@
-"""What a model costs: size, time, memory."""
+"""Cost of a model: size, speed and memory."""
 
 from collections.abc import Iterable
 from statistics import median
 
-from bench.metrics.metric import Facts, Metric, Observation
+from bench.metrics.metric import Metric, ModelFacts, Observation
+from bench.store.schema import Headline
 from bench.system.devices import NO_PEAK_MEMORY
 
 
 class ParameterCount(Metric):
-    """Number of parameters."""
+    """Number of parameters; lower is better."""
 
     name = "parameter_count"
+    headline = Headline(100, "parameters", None, ("report",))
     unit = "parameters"
     higher_is_better = False
     tolerance = 0.0
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
         yield Observation(facts.parameter_count)
 
 
 class Footprint(Metric):
-    """Bytes of parameters and buffers (NeuroBench's footprint)."""
+    """Bytes of parameters and buffers (NeuroBench, arXiv:2304.04640); lower is better."""
 
     name = "footprint"
     unit = "bytes"
     higher_is_better = False
     tolerance = 0.0
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
         yield Observation(facts.footprint)
 
 
 class TrainingThroughput(Metric):
-    """Training images a second: the median over epochs, evaluation and checkpoints left out."""
+    """Training images per second, the median over epochs; higher is better.
+
+    Only training steps are timed, not evaluation and checkpoints.
+    """
 
     name = "training_throughput"
+    headline = Headline(110, "training, images/s", "train", ("summary", "report"), "train img/s")
     unit = "images/s"
     higher_is_better = True
     tolerance = 0.3
     reproducible = False
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
         epochs = facts.training.epochs
         rates = [epoch.images / epoch.seconds for epoch in epochs]
         n = sum(epoch.images for epoch in epochs)
@@ -51,7 +57,10 @@ class TrainingThroughput(Metric):
 
 
 class SamplingThroughput(Metric):
-    """Generated images a second: the median over timed batches, after one to warm up."""
+    """Generated images per second, the median over timed batches; higher is better.
+
+    One batch is generated before, to warm up.
+    """
 
     name = "sampling_throughput"
     unit = "images/s"
@@ -60,17 +69,17 @@ class SamplingThroughput(Metric):
     needs = frozenset({"sampling_time"})
     reproducible = False
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
         assert facts.sampling is not None
         images, seconds = facts.sampling.images, facts.sampling.seconds
         yield Observation(images / median(seconds), n=images * len(seconds), split="generated")
 
 
 class PeakMemory(Metric):
-    """Largest memory in use during training.
+    """Peak memory during training, in bytes; lower is better.
 
-    On CUDA what PyTorch had allocated on the device; on a CPU the resident set of the whole
+    On CUDA the memory that PyTorch allocated on the device; on a CPU the resident set of the whole
     process, interpreter and libraries included.
     """
 
@@ -80,8 +89,8 @@ class PeakMemory(Metric):
     tolerance = 0.3
     reproducible = False
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
         peak = facts.training.peak_memory
         if peak is None:
             yield Observation(None, split="train", status="not_applicable", reason=NO_PEAK_MEMORY)

@@ -1,4 +1,4 @@
-"""Distances between the features of generated and reference images: FID, KID, their kin."""
+"""Distances between features of generated and of reference images: FID, KID and variants."""
 
 import math
 from typing import ClassVar
@@ -13,24 +13,27 @@ from torch_fidelity.metric_kid import (
 from bench.metrics.distribution import DistributionMetric, Estimate, counts
 from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.frechet import Moments, frechet_distance, moments, near_distances
-from bench.metrics.uncertainty import GROUPS, Line, jackknife_error, line, subset_sizes
+from bench.metrics.uncertainty import GROUPS, LineFit, fit_line, jackknife_error, subset_sizes
+from bench.store.schema import VIEWS, Headline
 
 OFFICIAL_FID_IMAGES = 5000
 SUBSET_SEED = 0
 
 
 class FID(DistributionMetric):
-    """Fréchet inception distance (Heusel et al., arXiv:1706.08500) as torch-fidelity computes it.
+    """Fréchet inception distance (Heusel et al., arXiv:1706.08500), preprocessed as torch-fidelity.
 
-    It falls with the number of images, so values compare only where that number agrees. The
-    interval is that of a delete-a-group jackknife over ten groups of generated images; the
-    reference counts as known.
+    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` for the means and covariances of Inception
+    features of generated and reference images; 0 or more, lower is better. The value falls as the
+    number of images grows, so compare values of equal ``n`` only. The interval comes from a
+    delete-a-group jackknife over ten groups of generated images, with the reference held fixed.
 
     Attributes:
-        first_images: how many of the generated images it takes; None for all.
+        first_images: number of generated images to use, from the first on; None for all.
     """
 
     name = "fid"
+    headline = Headline(40, "FID", "generated", VIEWS)
     higher_is_better = False
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
@@ -38,18 +41,20 @@ class FID(DistributionMetric):
     first_images: ClassVar[int | None] = None
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
-        """The distance, from two images a side."""
+        """Return the distance, which needs at least two images in each set."""
         first = self.first_images
         n = len(pair.generated.pool[:first])
         if min(n, pair.reference_count) < 2:
             return counts(pair) + "the distance needs 2 of each"
-        expected, found = pair.once(_reference_moments), pair.once(_generated_moments, first)
-        value = frechet_distance(found.mean, found.covariance, expected.mean, expected.covariance)
+        generated, reference = pair.once(_generated_moments, first), pair.once(_reference_moments)
+        value = frechet_distance(
+            generated.mean, generated.covariance, reference.mean, reference.covariance
+        )
         return Estimate(value, pair.once(_distance_error, first), n)
 
 
 class CleanFID(FID):
-    """FID as clean-fid computes it from image files (Parmar et al., arXiv:2104.11222)."""
+    """FID with the preprocessing of clean-fid for image files (Parmar et al., arXiv:2104.11222)."""
 
     name = "fid_clean"
     extractors = ("inception_clean",)
@@ -57,9 +62,9 @@ class CleanFID(FID):
 
 
 class OfficialFID(FID):
-    """FID as FSVAE's and ESVAE's code computes it: clean-fid, images not quantised to 8 bits.
+    """FID as the official code of FSVAE and ESVAE computes it.
 
-    Of the first 5,000 generated images.
+    clean-fid on images that are not quantised to 8 bits, over the first 5,000 generated images.
     """
 
     name = "fid_official"
@@ -69,24 +74,27 @@ class OfficialFID(FID):
 
 
 class EfficientNetFrechetDistance(FID):
-    """The Fréchet distance of FID between features of EfficientNet-Lite0; no FID."""
+    """Fréchet distance of EfficientNet-Lite0 features: FID's formula, not comparable with FID."""
 
     name = "efficientnet_frechet_distance"
+    headline = Headline(60, "EfficientNet FD", "generated", ("metric_by_model",))
     extractors = ("efficientnet_lite0",)
     selects_epochs = False
 
 
 class InfiniteFID(DistributionMetric):
-    """FID extrapolated to infinitely many generated images, where their number gives no bias.
+    """FID extrapolated to infinitely many generated images, which removes the bias of their number.
 
-    After Chong and Forsyth (arXiv:1911.07023): FID of 15 random subsets of the generated images,
-    from half of them to all, and a line through it against 1/N, whose value at 0 this is. The
-    variance behind the interval is the fit's, of which images the subsets hold, and the jackknife's
-    of FID, of which images there are. Covariances of fewer images than features are singular and
-    the bias no longer a line, so the smallest subset must be larger. The value may be negative.
+    Chong and Forsyth (arXiv:1911.07023): compute FID of 15 random subsets of the generated images,
+    from half of them to all, fit a line to FID against 1/N, and take its value at 1/N = 0. Lower is
+    better; negative values occur. The variance behind the interval is the sum of two variances: of
+    the fit (draw of the subsets) and of the jackknife of FID (draw of the images).
+
+    The smallest subset must hold more images than there are features: below that, covariances are
+    singular and the bias is not linear in 1/N.
 
     Attributes:
-        smallest_part: all images over those of the smallest subset.
+        smallest_part: number of all images divided by the number in the smallest subset.
     """
 
     name = "fid_infinity"
@@ -97,41 +105,55 @@ class InfiniteFID(DistributionMetric):
     smallest_part: ClassVar[int] = 2
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
-        """What the line has of it, where there are images enough for one."""
+        """Return the line's value, or why there are too few images to fit a line."""
         n, features = pair.generated.pool.shape
         if n // self.smallest_part <= features or pair.reference_count < 2:
+            least = self.smallest_part * (features + 1)
             return counts(pair) + (
-                f"the extrapolation needs {self.smallest_part * (features + 1)} generated ones for "
-                f"{features} features, and 2 of reference"
+                f"the extrapolation needs {least} generated images for {features} features, and 2 "
+                "reference images"
             )
-        return self.of_line(pair.once(_line, self.smallest_part), pair, n)
+        return self.of_line(pair.once(_distance_line, self.smallest_part), pair, n)
 
-    def of_line(self, fit: Line, pair: FeaturePair, n: int) -> Estimate:
-        """The line's value at 0."""
+    def of_line(self, fit: LineFit, pair: FeaturePair, n: int) -> Estimate:
+        """Return the line's value at 1/N = 0.
+
+        Args:
+            fit: line through the subsets' distances against 1/N.
+            pair: features of generated and reference images.
+            n: number of generated images.
+        """
         error = math.hypot(fit.intercept_error, pair.once(_distance_error, None) or 0)
         return Estimate(fit.intercept, error, n)
 
 
 class InfiniteFIDSlope(InfiniteFID):
-    """The slope of the line behind ``fid_infinity``: what FID loses with 1/N, times N.
+    """Slope of the line behind ``fid_infinity``, which measures the bias of FID.
 
-    FID of N of these images is about ``fid_infinity + slope / N``. The interval is the fit's.
+    FID of N of these images is about ``fid_infinity + slope / N``. No better direction. The
+    interval comes from the fit.
     """
 
     name = "fid_infinity_slope"
     higher_is_better = None
 
-    def of_line(self, fit: Line, pair: FeaturePair, n: int) -> Estimate:
-        """The line's slope."""
+    def of_line(self, fit: LineFit, pair: FeaturePair, n: int) -> Estimate:
+        """Return the line's slope.
+
+        Args:
+            fit: line through the subsets' distances against 1/N.
+            pair: features of generated and reference images; unused.
+            n: number of generated images.
+        """
         return Estimate(fit.slope, fit.slope_error, n)
 
 
 class KID(DistributionMetric):
-    """Kernel inception distance (Bińkowski et al., arXiv:1801.01401), torch-fidelity's function.
+    """Kernel inception distance (Bińkowski et al., arXiv:1801.01401), computed by torch-fidelity.
 
-    The mean over random subsets of the unbiased squared maximum mean discrepancy with the kernel
-    ``(x . y / D + 1)^3``; on equal distributions it is around 0, so negative values occur. For the
-    interval see :func:`kid_error`.
+    Mean over random subsets of the unbiased squared maximum mean discrepancy with the kernel
+    ``(x . y / D + 1)^3`` of D features; lower is better. It is about 0 for equal distributions, so
+    negative values occur. :func:`kid_error` gives the standard error behind the interval.
     """
 
     name = "kid"
@@ -140,33 +162,46 @@ class KID(DistributionMetric):
     extractors = ("inception_torch_fidelity",)
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
-        """The mean over the protocol's subsets."""
+        """Return the mean over the protocol's subsets."""
         generated = pair.generated.pool
         subsets, size = self.protocol.kid_subsets, self.protocol.kid_subset_size
         smaller = min(len(generated), pair.reference_count)
         if smaller < size:
             return counts(pair) + f"kid_subset_size={size} needs {size} of each"
-        found = kid_features_to_metric(
+        statistics = kid_features_to_metric(
             generated, pair.reference, kid_subsets=subsets, kid_subset_size=size, verbose=False
         )
-        error = kid_error(found[KEY_METRIC_KID_STD], subsets, size, smaller)
-        return Estimate(found[KEY_METRIC_KID_MEAN], error, len(generated))
+        error = kid_error(statistics[KEY_METRIC_KID_STD], subsets, size, smaller)
+        return Estimate(statistics[KEY_METRIC_KID_MEAN], error, len(generated))
 
 
 class EfficientNetKID(KID):
-    """The kernel distance of KID between features of EfficientNet-Lite0; no KID."""
+    """Kernel distance of EfficientNet-Lite0 features: KID's formula, not comparable with KID."""
 
     name = "efficientnet_kid"
     extractors = ("efficientnet_lite0",)
 
 
 def kid_error(deviation: float, subsets: int, size: int, n: int) -> float | None:
-    """The standard error of a mean over random subsets of m out of n images.
+    """Return the standard error of a mean over random subsets of m out of n images.
 
-    Such subsets overlap: their spread s shrinks by ``1 - m / n`` against that of independent sets,
-    and their mean is no surer than all n images make it. So the variance is ``s^2 (m / n) /
-    (1 - m / n)`` for the images and ``s^2 / subsets`` for the draw. None where every subset holds
-    all images or there is but one, and the spread tells nothing.
+    Such subsets overlap: the variance s^2 between them is smaller than between independent sets
+    of images, by the factor ``1 - m / n``. The variance of the mean is the sum of
+    ``s^2 (m / n) / (1 - m / n)``, for the draw of the n images, and ``s^2 / subsets``, for the draw
+    of the subsets.
+
+    Args:
+        deviation: standard deviation s of the values over the subsets.
+        subsets: number of subsets.
+        size: number m of images per subset.
+        n: number n of images that the subsets are drawn from.
+
+    Returns:
+        The standard error; None if there is one subset only or each holds all images, because
+        the deviation then says nothing.
+
+    >>> round(kid_error(0.1, subsets=100, size=500, n=1000), 4)
+    0.1005
     """
     if size == n or subsets < 2:
         return None
@@ -183,16 +218,16 @@ def _reference_moments(pair: FeaturePair) -> Moments:
 
 
 def _distance_error(pair: FeaturePair, first: int | None) -> float | None:
-    """The jackknife's standard error of the distance; None for fewer images than groups."""
-    generated, found = pair.generated.pool[:first], pair.once(_generated_moments, first)
+    """Return the jackknife's standard error of the distance; None for fewer images than groups."""
+    generated, moments_of_all = pair.generated.pool[:first], pair.once(_generated_moments, first)
     if len(generated) < GROUPS:
         return None
-    left_out = (found.without(moments(generated[i::GROUPS])) for i in range(GROUPS))
+    left_out = (moments_of_all.without(moments(generated[i::GROUPS])) for i in range(GROUPS))
     return jackknife_error(near_distances(left_out, pair.once(_reference_moments)))
 
 
-def _line(pair: FeaturePair, smallest_part: int) -> Line:
-    """The distance against 1/N, over subsets drawn without replacement with a fixed seed."""
+def _distance_line(pair: FeaturePair, smallest_part: int) -> LineFit:
+    """Fit the distance against 1/N, over subsets drawn without replacement from a fixed seed."""
     generated, sizes = pair.generated.pool, subset_sizes(len(pair.generated.pool), smallest_part)
     generator = torch.Generator().manual_seed(SUBSET_SEED)
     drawn = (
@@ -200,4 +235,4 @@ def _line(pair: FeaturePair, smallest_part: int) -> Line:
         for size in sizes
     )
     distances = near_distances(drawn, pair.once(_reference_moments))
-    return line([1 / size for size in sizes], distances)
+    return fit_line([1 / size for size in sizes], distances)

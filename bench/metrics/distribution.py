@@ -1,4 +1,4 @@
-"""What metrics of generated images against a reference share: one number of a pair, one row."""
+"""Base class of metrics that compare features of generated and of reference images."""
 
 import math
 from abc import abstractmethod
@@ -8,13 +8,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.metrics.feature_pairs import FeaturePair
-from bench.metrics.metric import Facts, Metric, Observation
+from bench.metrics.metric import Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import interval
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error, None where there is none, and how many images it is of."""
+    """An estimated number with its uncertainty.
+
+    Attributes:
+        value: the estimate.
+        standard_error: standard error of the estimate; None if it is unknown.
+        n: number of generated images that the estimate is computed from.
+    """
 
     value: float
     standard_error: float | None
@@ -22,30 +28,34 @@ class Estimate:
 
 
 class DistributionMetric(Metric):
-    """One number about the features that its one extractor finds in all generated images.
+    """A metric with one extractor and one value, computed from features of all generated images.
 
-    The 95 % confidence interval is the value and 1.96 standard errors either side.
+    Subclasses write :meth:`estimate`. The 95 % confidence interval is the value ± 1.96 standard
+    errors.
     """
 
     unit = "1"
     needs = frozenset({"features"})
 
     def inapplicable(self) -> str | None:
-        """Too few images for Inception's 2,048 features, by the protocol."""
+        """Return why the protocol has too few images for Inception's features, or None."""
         n, least = self.protocol.generated_images, self.protocol.inception_minimum_images
         if n >= least or not any("inception" in name for name in self.extractors):
             return None
-        return f"{n} generated images, of which Inception's features need {least} (protocol)"
+        return (
+            f"{n} generated images, but metrics of Inception features need at least {least} "
+            "(inception_minimum_images)"
+        )
 
     @abstractmethod
     def estimate(self, pair: FeaturePair) -> Estimate | str:
-        """The number, or why there can be none."""
+        """Return the estimate, or the reason why there is none."""
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation, with its interval where there is a standard error."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation, with an interval if the standard error is known."""
         assert facts.generated is not None
         pair = facts.generated.pair(self.extractors[0])
-        found = self.estimate(pair)
+        estimate = self.estimate(pair)
         row = Observation(
             None,
             n=len(pair.generated.pool),
@@ -53,27 +63,39 @@ class DistributionMetric(Metric):
             extractor=pair.extractor.description,
             extractor_sha256=pair.extractor.sha256,
         )
-        yield _not_applicable(row, found) if isinstance(found, str) else _filled(row, found)
+        if isinstance(estimate, str):
+            yield replace(row, status="not_applicable", reason=estimate)
+        else:
+            yield _with_estimate(row, estimate)
 
 
 def counts(pair: FeaturePair) -> str:
-    """How many images a side, in words that begin a reason."""
+    """Return the numbers of images as the beginning of a reason."""
     n, m = len(pair.generated.pool), pair.reference_count
     return f"{n} generated and {m} reference images: "
 
 
 def mean_with_error(values: np.ndarray, n: int) -> Estimate:
-    """The mean of independent values and its standard error, None where all are the same."""
+    """Return the mean of independent values with its standard error.
+
+    Args:
+        values: float64 ``(V,)``, one value per image or per split.
+        n: number of generated images.
+
+    Returns:
+        The mean and ``s / sqrt(V)``, s being the unbiased standard deviation; a standard error of
+        None if all values are equal.
+
+    >>> estimate = mean_with_error(np.array([1.0, 2.0, 3.0, 2.0]), n=4)
+    >>> estimate.value, round(estimate.standard_error, 3)
+    (2.0, 0.408)
+    """
     error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
     return Estimate(float(values.mean()), error or None, n)
 
 
-def _filled(row: Observation, found: Estimate) -> Observation:
+def _with_estimate(row: Observation, estimate: Estimate) -> Observation:
     low, high = None, None
-    if found.standard_error is not None:
-        low, high = interval(found.value, found.standard_error)
-    return replace(row, value=found.value, n=found.n, ci_low=low, ci_high=high)
-
-
-def _not_applicable(row: Observation, reason: str) -> Observation:
-    return replace(row, status="not_applicable", reason=reason)
+    if estimate.standard_error is not None:
+        low, high = interval(estimate.value, estimate.standard_error)
+    return replace(row, value=estimate.value, n=estimate.n, ci_low=low, ci_high=high)

@@ -1,19 +1,19 @@
-"""What choosing an epoch by its score is worth, against taking the last."""
+"""Gain from selecting an epoch by its score instead of using the last epoch."""
 
 from collections.abc import Iterable
 from typing import ClassVar
 
-from bench.metrics.metric import Facts, Metric, Observation
+from bench.metrics.metric import Metric, ModelFacts, Observation
 
 
 class _SelectionGain(Metric):
-    """Improvement of one metric over the last epoch's value; positive is better.
+    """Improvement of a metric over its value at the last epoch; positive is an improvement.
 
-    One observation for each selection that the protocol's training kept: ``best_test_loss``, and
-    ``best_per_metric``, which is scored on the very images that it selects by.
+    One observation per selection that training kept under the protocol: ``best_test_loss`` and
+    ``best_per_metric``. The latter is scored on the same images that the epoch is selected by.
 
     Attributes:
-        of: the metric.
+        of: name of the metric.
     """
 
     of: ClassVar[str]
@@ -22,8 +22,8 @@ class _SelectionGain(Metric):
     tolerance = 0.1
     needs = frozenset({"selections"})
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation a selection."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation per selection."""
         values = facts.selections.get(self.of, {})
         others = {selection: value for selection, value in values.items() if selection != "last"}
         if "last" not in values or not others:
@@ -37,32 +37,32 @@ class _SelectionGain(Metric):
     def _reason(self) -> str:
         if self.protocol.epoch_selection == "last":
             return "the protocol keeps the last epoch only (epoch_selection)"
-        return f"{self.of} has no value under two selections"
+        return f"{self.of} has values under fewer than two selections"
 
 
 class ReconstructionLossSelectionGain(_SelectionGain):
-    """By how much choosing the epoch lowers the reconstruction loss."""
+    """Reduction of ``reconstruction_loss`` by selecting the epoch."""
 
     name = "reconstruction_loss_selection_gain"
     of = "reconstruction_loss"
 
 
 class FADSelectionGain(_SelectionGain):
-    """By how much choosing the epoch lowers the Fréchet autoencoder distance."""
+    """Reduction of ``fad`` by selecting the epoch."""
 
     name = "fad_selection_gain"
     of = "fad"
 
 
 class FIDSelectionGain(_SelectionGain):
-    """By how much choosing the epoch lowers FID."""
+    """Reduction of ``fid`` by selecting the epoch."""
 
     name = "fid_selection_gain"
     of = "fid"
 
 
 class InceptionScoreSelectionGain(_SelectionGain):
-    """By how much choosing the epoch raises the inception score."""
+    """Increase of ``inception_score`` by selecting the epoch."""
 
     name = "inception_score_selection_gain"
     of = "inception_score"

@@ -1,4 +1,4 @@
-"""The Fréchet autoencoder distance: done right, as published, and for infinitely many images."""
+"""The Fréchet autoencoder distance: corrected, as published, and without the bias of N."""
 
 import numpy as np
 
@@ -7,27 +7,30 @@ from bench.metrics.distribution import DistributionMetric, Estimate, counts
 from bench.metrics.extractors.autoencoder import OfficialAutoencoder
 from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.frechet import frechet_distance, moments
+from bench.store.schema import VIEWS, Headline
 
 
 class FAD(FID):
-    """Fréchet distance between latents of generated and reference images, in evaluation mode.
+    """Fréchet autoencoder distance (Kamata et al., arXiv:2110.00375), in evaluation mode.
 
-    FAD (Kamata et al., arXiv:2110.00375) with the autoencoder's running statistics, so that an
-    image's latent is its own. The interval is that of a delete-a-group jackknife over ten groups
-    of generated images; the reference counts as known.
+    FID's formula on latents of a plain autoencoder; 0 or more, lower is better. In evaluation mode
+    the latent of an image does not depend on the other images of its batch. The interval comes from
+    a delete-a-group jackknife over ten groups of generated images, with the reference held fixed.
     """
 
     name = "fad"
+    headline = Headline(70, "FAD", "generated", VIEWS)
     extractors = ("autoencoder",)
 
 
 class OfficialFAD(DistributionMetric):
-    """FAD as the official code of FSVAE and ESVAE computes it, under each batch's statistics.
+    """FAD as the official code of FSVAE and ESVAE computes it, with statistics per batch.
 
-    That code never puts the autoencoder in evaluation mode. Generated images go through in batches
-    of 128, in order, an incomplete last one included; the reference in batches of 256, or it is
-    the published one where the published autoencoder is in use. Batch norm undoes what all images
-    of a batch share, so this metric is blind to contrast: see :class:`FAD`.
+    That code never puts the autoencoder in evaluation mode, so batch norm uses the statistics of
+    each batch. Generated images are encoded in batches of 128, in order, with a smaller last batch;
+    reference images in batches of 256, unless the published reference statistics are in use. Batch
+    norm removes a contrast or brightness that a whole batch shares, so this metric does not see it;
+    :class:`FAD` does.
     """
 
     name = "fad_official"
@@ -37,22 +40,22 @@ class OfficialFAD(DistributionMetric):
     selects_epochs = True
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
-        """The distance, from two images a side.
+        """Return the distance, which needs at least two images in each set.
 
-        Without an error: latents of one batch depend on each other.
+        It has no standard error, because the latents of a batch depend on each other.
         """
         n = len(pair.generated.pool)
         if min(n, pair.reference_count) < 2:
             return counts(pair) + "the distance needs 2 of each"
-        found = moments(pair.generated.pool)
-        value = frechet_distance(found.mean, found.covariance, *_official_reference(pair))
+        generated = moments(pair.generated.pool)
+        value = frechet_distance(generated.mean, generated.covariance, *_official_reference(pair))
         return Estimate(value, None, n)
 
 
 class InfiniteFAD(InfiniteFID):
-    """FAD extrapolated to infinitely many generated images, where it has no bias left.
+    """FAD extrapolated to infinitely many generated images, which removes the bias of their number.
 
-    As ``fid_infinity``, with the smallest subset a quarter of the images.
+    Computed as ``fid_infinity``, but the smallest subset holds a quarter of the images.
     """
 
     name = "fad_infinity"
@@ -61,9 +64,10 @@ class InfiniteFAD(InfiniteFID):
 
 
 class InfiniteFADSlope(InfiniteFIDSlope):
-    """The slope of the line behind ``fad_infinity``: FAD of N images is about that plus slope / N.
+    """Slope of the line behind ``fad_infinity``, which measures the bias of FAD.
 
-    The interval is the fit's.
+    FAD of N of these images is about ``fad_infinity + slope / N``. No better direction. The
+    interval comes from the fit.
     """
 
     name = "fad_infinity_slope"
@@ -72,7 +76,7 @@ class InfiniteFADSlope(InfiniteFIDSlope):
 
 
 def _official_reference(pair: FeaturePair) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance: the published ones, else of the reference images."""
+    """Return the published mean ``(D,)`` and covariance ``(D, D)``, else the reference images'."""
     extractor = pair.extractor
     if isinstance(extractor, OfficialAutoencoder) and extractor.statistics:
         return extractor.statistics

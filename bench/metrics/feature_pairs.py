@@ -1,4 +1,4 @@
-"""Features of all generated images beside those of the reference, shared by the metrics."""
+"""Features of all generated images and of the reference images, shared by all metrics."""
 
 import tempfile
 import weakref
@@ -15,11 +15,17 @@ from bench.metrics.extractors.extractor import Extractor, Extractors, Features
 R = TypeVar("R")
 
 
-class Spool:
+class FeatureBuffer:
     """Rows of float32 in a temporary file, so that memory does not grow with their number.
 
     Attributes:
-        n: how many rows.
+        n: number of rows.
+
+    >>> buffer = FeatureBuffer()
+    >>> buffer.add(torch.tensor([[1.0, 2.0]]))
+    >>> buffer.add(torch.tensor([[3.0, 4.0], [5.0, 6.0]]))
+    >>> buffer.rows().shape
+    torch.Size([3, 2])
     """
 
     def __init__(self) -> None:
@@ -32,17 +38,19 @@ class Spool:
         """Append rows ``(N, D)``.
 
         Raises:
-            ValueError: a value is not finite, or D differs from that of the rows before.
+            ValueError: a value is not finite, or D differs from the D of earlier rows.
         """
         if not torch.isfinite(rows).all():
-            raise ValueError("the features hold values that are not finite")
+            raise ValueError("the features contain values that are not finite")
         if self.n and rows.shape[1] != self._width:
-            raise ValueError(f"features of {rows.shape[1]} values after {self._width}")
+            raise ValueError(
+                f"got features of {rows.shape[1]} values after features of {self._width}"
+            )
         self._file.write(rows.detach().cpu().float().contiguous().numpy().data)
         self.n, self._width = self.n + len(rows), rows.shape[1]
 
     def rows(self) -> Tensor:
-        """All rows ``(N, D)``, read from disk when they are needed."""
+        """Return all rows ``(N, D)`` as a memory map, read from disk on access."""
         if not self.n:
             return torch.zeros(0, self._width)
         self._file.flush()
@@ -51,11 +59,16 @@ class Spool:
 
 
 class FeaturePair:
-    """What one extractor found in the generated and in the reference images.
+    """Features that one extractor computed from the generated and from the reference images.
+
+    Args:
+        name: registered name of the extractor.
+        generated: features of all generated images, in order.
+        extractors: source of the extractor and of the reference features.
 
     Attributes:
         extractor: the extractor.
-        generated: features of the generated images, in order.
+        generated: features of all generated images, in order.
     """
 
     def __init__(self, name: str, generated: Features, extractors: Extractors) -> None:
@@ -67,23 +80,28 @@ class FeaturePair:
 
     @property
     def reference_count(self) -> int:
-        """How many reference images there are."""
+        """Number of reference images."""
         return len(self._extractors.setting.reference_images)
 
     @cached_property
     def reference(self) -> Tensor:
-        """Features ``(M, D)`` of the reference images.
+        """Pool features ``(M, D)`` of the M reference images.
 
         Raises:
             ValueError: a value is not finite.
         """
         pool = self._extractors.reference(self._name).pool
         if not torch.isfinite(pool).all():
-            raise ValueError("the features of the reference hold values that are not finite")
+            raise ValueError("the features of the reference contain values that are not finite")
         return pool
 
     def once(self, function: Callable[..., R], *arguments: Hashable) -> R:
-        """``function(pair, *arguments)``, computed once for all metrics that ask."""
+        """Return ``function(self, *arguments)``, computed once for all metrics that ask for it.
+
+        Args:
+            function: function of a pair; compared by identity.
+            *arguments: further arguments of the function.
+        """
         key = (function, arguments)
         if key not in self._known:
             self._known[key] = function(self, *arguments)
@@ -91,7 +109,11 @@ class FeaturePair:
 
 
 class GeneratedFeatures:
-    """Collects the features of generated images, by extractor."""
+    """Collects the features of generated images, by extractor.
+
+    Errors of an extractor are kept until :meth:`pair`, so that they end only the metrics that use
+    this extractor.
+    """
 
     def __init__(self, extractors: Extractors) -> None:
         self._extractors = extractors
@@ -100,7 +122,7 @@ class GeneratedFeatures:
         self._pairs: dict[str, FeaturePair] = {}
 
     def add(self, name: str, images: Tensor) -> None:
-        """Take in images ``(N, C, H, W)`` in [-1, 1]; :meth:`pair` raises what goes wrong."""
+        """Add the named extractor's features of images ``(N, C, H, W)`` in [-1, 1]."""
         if name in self._errors:
             return
         try:
@@ -111,10 +133,10 @@ class GeneratedFeatures:
             self._errors[name] = error
 
     def pair(self, name: str) -> FeaturePair:
-        """What was collected of an extractor's features, beside the reference's.
+        """Return the collected features of the named extractor, paired with the reference.
 
         Raises:
-            Exception: what the extractor raised.
+            Exception: the extractor failed on an earlier batch; this is its exception.
         """
         if name in self._errors:
             raise self._errors[name]
@@ -125,34 +147,39 @@ class GeneratedFeatures:
 
 
 class _Collector:
-    """Keeps one extractor's features of a stream of images."""
+    """Collects one extractor's features of a stream of images.
+
+    An extractor whose features depend on the batch gets batches of exactly its size, whatever the
+    size of the batches added here.
+    """
 
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor
-        self._pool, self._logits = Spool(), Spool()
-        self._open: list[Tensor] = []
+        self._pool, self._logits = FeatureBuffer(), FeatureBuffer()
+        self._pending: list[Tensor] = []
 
     def add(self, images: Tensor) -> None:
+        """Extract the features of images ``(N, C, H, W)``, or keep them for the next batch."""
         size = self._extractor.generated_batch
         if size is None:
-            self._take(images)
+            self._extract(images)
             return
-        *full, rest = torch.cat([*self._open, images]).split(size)
+        *full, rest = torch.cat([*self._pending, images]).split(size)
         if len(rest) == size:
             full, rest = [*full, rest], rest[:0]
         for batch in full:
-            self._take(batch)
-        self._open = [rest.clone()] if len(rest) else []
+            self._extract(batch)
+        self._pending = [rest.clone()] if len(rest) else []
 
     def features(self) -> Features:
-        """Of all images; an incomplete batch goes through as it is."""
-        for batch in self._open:
-            self._take(batch)
-        self._open = []
+        """Return the features of all images; the last batch can be incomplete."""
+        for batch in self._pending:
+            self._extract(batch)
+        self._pending = []
         return Features(self._pool.rows(), self._logits.rows() if self._logits.n else None)
 
-    def _take(self, images: Tensor) -> None:
-        found = self._extractor(images)
-        self._pool.add(found.pool)
-        if found.logits is not None:
-            self._logits.add(found.logits)
+    def _extract(self, images: Tensor) -> None:
+        features = self._extractor(images)
+        self._pool.add(features.pool)
+        if features.logits is not None:
+            self._logits.add(features.logits)

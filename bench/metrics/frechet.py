@@ -1,4 +1,4 @@
-"""The Fréchet distance between Gaussians, and the moments that it compares."""
+"""The Fréchet distance between Gaussians, and streaming means and covariances."""
 
 from collections.abc import Iterable
 
@@ -11,13 +11,19 @@ VECTORS_AT_ONCE = 1000
 
 
 class Moments:
-    """Mean and covariance of features, summed up batch by batch in float64.
+    """Mean and covariance of feature vectors, accumulated batch by batch in float64.
 
-    Batches merge by the pairwise update of Chan, Golub and LeVeque (1983), which keeps its digits
-    where the mean is large.
+    Batches are merged by the pairwise update of Chan, Golub and LeVeque (1983), which stays
+    accurate if the mean is large compared with the spread.
 
     Attributes:
-        n: how many feature vectors.
+        n: number of feature vectors.
+
+    >>> seen = Moments()
+    >>> seen.update(Tensor([[1.0], [3.0]]))
+    >>> seen.update(Tensor([[5.0]]))
+    >>> seen.mean, seen.covariance
+    (array([3.]), array([[4.]]))
     """
 
     def __init__(self) -> None:
@@ -43,13 +49,13 @@ class Moments:
         self.n = total
 
     def without(self, part: "Moments") -> "Moments":
-        """The moments of the vectors that are not in ``part``, which holds some of them.
+        """Return the moments of the vectors outside ``part``, a subset of the vectors added here.
 
         Raises:
-            ValueError: none would be left.
+            ValueError: no vector would remain.
         """
         if part.n >= self.n:
-            raise ValueError(f"leaving {part.n} of {self.n} images out leaves none")
+            raise ValueError(f"leaving out {part.n} of {self.n} images leaves none")
         rest = Moments()
         rest.n = self.n - part.n
         rest._mean = (self._mean * self.n - part._mean * part.n) / rest.n
@@ -60,15 +66,15 @@ class Moments:
 
     @property
     def mean(self) -> np.ndarray:
-        """The mean, ``(D,)``."""
+        """Mean ``(D,)``."""
         return self._mean
 
     @property
     def covariance(self) -> np.ndarray:
-        """The unbiased covariance, ``(D, D)``.
+        """Unbiased covariance ``(D, D)``.
 
         Raises:
-            ValueError: fewer than two feature vectors.
+            ValueError: there are fewer than two feature vectors.
         """
         if self.n < 2:
             raise ValueError(f"a covariance needs at least 2 images, got {self.n}")
@@ -76,31 +82,46 @@ class Moments:
 
 
 def moments(features: Tensor) -> Moments:
-    """The moments of features ``(N, D)``, taken in parts to save memory."""
-    found = Moments()
+    """Return the moments of features ``(N, D)``, computed in parts to save memory."""
+    accumulated = Moments()
     for part in features.split(VECTORS_AT_ONCE):
-        found.update(part)
-    return found
+        accumulated.update(part)
+    return accumulated
 
 
 def frechet_distance(
     mean: np.ndarray, covariance: np.ndarray, other_mean: np.ndarray, other_covariance: np.ndarray
 ) -> float:
-    """``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` of two Gaussians in ``(D,)``.
+    """Return the squared Fréchet distance of two Gaussians in D dimensions.
 
-    The square of the distance of Dowson and Landau (1982), as FID is defined (Heusel et al.,
-    arXiv:1706.08500). With ``C1 = R1 R1^T`` and ``C2 = R2 R2^T``, the trace of ``(C1 C2)^(1/2)``
-    is the sum of the singular values of ``R1^T R2``; no matrix square root of a product is taken,
-    and singular covariances are as good as any.
+    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``: the square of the distance of Dowson and Landau
+    (1982), which is how FID is defined (Heusel et al., arXiv:1706.08500, equation 6).
+
+    With ``C1 = R1 R1^T`` and ``C2 = R2 R2^T``, the trace of ``(C1 C2)^(1/2)`` is the sum of the
+    singular values of ``R1^T R2``. This needs no matrix square root and is exact for singular
+    covariances too.
+
+    Args:
+        mean: mean ``(D,)`` of the first Gaussian, float64.
+        covariance: covariance ``(D, D)`` of the first Gaussian.
+        other_mean: mean ``(D,)`` of the second Gaussian.
+        other_covariance: covariance ``(D, D)`` of the second Gaussian.
+
+    Returns:
+        The distance, 0 or more.
 
     Raises:
         ValueError: the dimensions differ, or a value is not finite.
+
+    >>> mean, covariance = np.zeros(2), np.eye(2)
+    >>> frechet_distance(mean, covariance, mean + 1, 4 * covariance)
+    4.0
     """
     if mean.shape != other_mean.shape or covariance.shape != other_covariance.shape:
         raise ValueError(f"dimensions differ: {mean.shape} and {other_mean.shape}")
     parts = (mean, covariance, other_mean, other_covariance)
     if not all(np.isfinite(part).all() for part in parts):
-        raise ValueError("the features hold values that are not finite")
+        raise ValueError("the features contain values that are not finite")
     difference = mean - other_mean
     product = _root(covariance).T @ _root(other_covariance)
     cross = float(svdvals(product, check_finite=False).sum()) if product.size else 0.0
@@ -109,13 +130,18 @@ def frechet_distance(
 
 
 def near_distances(parts: Iterable[Moments], reference: Moments) -> list[float]:
-    """:func:`frechet_distance` of several to one, each in a third of the time, for their spread.
+    """Return the Fréchet distances of several sets to one reference, fast and less exactly.
 
-    With ``C2 = R R^T``, the trace of ``(C1 C2)^(1/2)`` is the sum of the square roots of the
-    eigenvalues of ``R^T C1 R``; the roots have half the digits that singular values have.
+    Each takes a third of the time of :func:`frechet_distance` and has half its digits, which is
+    enough to compute the spread of the distances. With ``C2 = R R^T``, the trace of
+    ``(C1 C2)^(1/2)`` is the sum of the square roots of the eigenvalues of ``R^T C1 R``.
+
+    Args:
+        parts: moments of each set, of D features.
+        reference: moments of the reference, of D features.
 
     Raises:
-        ValueError: a part or the reference has fewer than two feature vectors.
+        ValueError: a set or the reference has fewer than two feature vectors.
     """
     root, total = _root(reference.covariance), float(np.trace(reference.covariance))
     distances = []
@@ -129,7 +155,7 @@ def near_distances(parts: Iterable[Moments], reference: Moments) -> list[float]:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """A factor R ``(D, rank)`` with ``R R^T`` the covariance: Cholesky's, with pivoting."""
+    """Return R ``(D, rank)`` with ``R R^T`` the covariance, by Cholesky's method with pivoting."""
     factor, pivots, rank, _ = dpstrf(covariance, lower=1)
     root = np.empty((len(covariance), rank))
     root[pivots - 1] = np.tril(factor)[:, :rank]

@@ -1,4 +1,4 @@
-"""What the latent keeps of an image, and how far the posterior is from the prior."""
+"""Metrics of latents: information about the class, and distances of posterior and prior."""
 
 import math
 import warnings
@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from bench.metrics.metric import Facts, LatentBatch, Metric, Observation
+from bench.metrics.metric import LatentBatch, Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import (
     Z_95,
     GroupedMoments,
@@ -29,11 +29,12 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 class LinearProbeAccuracy(Metric):
-    """Share of test images whose class a linear classifier tells from the latent's firing rates.
+    """Accuracy of a linear classifier on the latent's firing rates, over test images.
 
-    Multinomial logistic regression (L2 penalty, C = 1) on rates standardised by the training
-    images', fitted to the first ``latent_images`` training images, with Wilson's 95 % interval.
-    The latent itself stands for the rates of a model without time.
+    In [0, 1], higher is better. Multinomial logistic regression (L2 penalty, C = 1), fitted to the
+    first ``latent_images`` training images; rates are standardised by the mean and standard
+    deviation of these. The interval is Wilson's. For a model without time the latents themselves
+    replace the rates.
     """
 
     name = "linear_probe_accuracy"
@@ -48,13 +49,13 @@ class LinearProbeAccuracy(Metric):
         self._labels: dict[str, list[Tensor]] = {"train": [], "test": []}
 
     def update_latents(self, batch: LatentBatch) -> None:
-        """Keep the rates of images whose classes are known."""
+        """Keep the firing rates of images whose class is known."""
         if batch.split != "prior" and batch.labels is not None:
             self._rates[batch.split].append(batch.rates.double().cpu())
             self._labels[batch.split].append(batch.labels.cpu())
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation, over the test images."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation, over the test images."""
         reason = self._inapplicable()
         if reason:
             yield Observation(None, split="test", status="not_applicable", reason=reason)
@@ -67,16 +68,16 @@ class LinearProbeAccuracy(Metric):
         if not (self._labels["train"] and self._labels["test"]):
             return "the dataset has no labels"
         classes = len(torch.cat(self._labels["train"]).unique())
-        return None if classes > 1 else "the training images are of one class only"
+        return None if classes > 1 else "all training images are of one class"
 
     def _probe(self) -> np.ndarray:
-        """Whether each test image's class is told, ``(N,)``.
+        """Return whether the classifier predicts each test image's class, boolean ``(N,)``.
 
         Raises:
             ConvergenceWarning: the fit does not converge.
         """
-        rates = {split: torch.cat(found).numpy() for split, found in self._rates.items()}
-        labels = {split: torch.cat(found).numpy() for split, found in self._labels.items()}
+        rates = {split: torch.cat(batches).numpy() for split, batches in self._rates.items()}
+        labels = {split: torch.cat(batches).numpy() for split, batches in self._labels.items()}
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=PROBE_ITERATIONS))
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
@@ -85,12 +86,13 @@ class LinearProbeAccuracy(Metric):
 
 
 class PosteriorPriorMMD(Metric):
-    """Squared maximum mean discrepancy between the posterior's rates and the prior's.
+    """Squared maximum mean discrepancy between firing rates of the posterior and of the prior.
 
-    The posterior's are those of test images. See :func:`squared_mmd`: its bandwidths follow the
-    distances among the latents, so that latents of any scale compare. Over the first 2,000 of
-    each, as it takes all pairs of latents. The latent itself stands for the rates of a model
-    without time.
+    Lower is better; about 0 for equal distributions, so negative values occur. The posterior
+    latents are encoded test images. :func:`squared_mmd` gives the formula; its bandwidths follow
+    the distances between latents, so that latents of any scale are comparable. The first 2,000
+    latents of each are used, because the cost grows with the number of pairs. For a model without
+    time the latents themselves replace the rates.
     """
 
     name = "posterior_prior_mmd"
@@ -104,14 +106,14 @@ class PosteriorPriorMMD(Metric):
         self._rates: dict[str, list[Tensor]] = {"test": [], "prior": []}
 
     def update_latents(self, batch: LatentBatch) -> None:
-        """Keep the first rates."""
+        """Keep the firing rates of the first 2,000 latents."""
         if batch.split != "train":
             kept = self._rates[batch.split]
             left = MMD_LATENTS - sum(map(len, kept))
             kept.append(batch.rates[:left].double().cpu())
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation; n is the number of each of the two."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation; its n is the number of latents in each of the two sets."""
         n, drawn = (sum(map(len, self._rates[split])) for split in ("test", "prior"))
         if min(n, drawn) < MMD_LEAST:
             yield _no_comparison(n, drawn, MMD_LEAST)
@@ -123,10 +125,11 @@ class PosteriorPriorMMD(Metric):
 
 
 class PosteriorPriorFrechetDistance(Metric):
-    """Fréchet distance between the posterior's rates on test images and the prior's.
+    """Fréchet distance between firing rates of the posterior (of test images) and of the prior.
 
-    Over ``latent_images`` of each at most. The latent itself stands for the rates of a model
-    without time. The interval is that of a delete-a-group jackknife over ten groups of both.
+    FID's formula, on at most ``latent_images`` latents of each; 0 or more, lower is better. For a
+    model without time the latents themselves replace the rates. The interval comes from a
+    delete-a-group jackknife over ten groups of both sets.
     """
 
     name = "posterior_prior_frechet_distance"
@@ -140,12 +143,12 @@ class PosteriorPriorFrechetDistance(Metric):
         self._moments = {"test": GroupedMoments(), "prior": GroupedMoments()}
 
     def update_latents(self, batch: LatentBatch) -> None:
-        """Add the rates."""
+        """Add the firing rates."""
         if batch.split != "train":
             self._moments[batch.split].update(batch.rates)
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation; n is the number of each of the two."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation; its n is the number of latents in each of the two sets."""
         posterior, prior = self._moments["test"], self._moments["prior"]
         if min(posterior.n, prior.n) < 2:
             yield _no_comparison(posterior.n, prior.n, 2)
@@ -158,7 +161,7 @@ class PosteriorPriorFrechetDistance(Metric):
 
 def _no_comparison(posterior: int, prior: int, least: int) -> Observation:
     reason = (
-        f"{posterior} latents of test images and {prior} of the prior: it needs {least} of each"
+        f"{posterior} latents of test images and {prior} of the prior: {least} of each are needed"
     )
     if not prior:
         reason = "the model cannot draw latents from its prior"
@@ -166,7 +169,16 @@ def _no_comparison(posterior: int, prior: int, least: int) -> Observation:
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927), which always holds the share itself."""
+    """Return Wilson's 95 % interval of a share (Wilson 1927), which always contains the share.
+
+    Args:
+        successes: number of successes.
+        n: number of trials, at least 1.
+
+    >>> low, high = wilson_interval(8, n=10)
+    >>> round(low, 3), round(high, 3)
+    (0.49, 0.943)
+    """
     share, squared = successes / n, Z_95**2
     centre = (share + squared / (2 * n)) / (1 + squared / n)
     spread = math.sqrt(share * (1 - share) / n + squared / (4 * n**2))
@@ -175,25 +187,37 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Unbiased squared MMD of two samples ``(N, D)`` in float64, and its standard error.
+    """Return the unbiased squared maximum mean discrepancy of two samples of equal size.
 
-    The U-statistic of Gretton et al. (JMLR 13, 2012) for samples of equal size, the mean over
-    i != j of ``k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)``, which may be negative. The
-    kernel is the mean of the Gaussians ``exp(-d^2 / (2 (b m)^2))`` for b in 1/4, 1/2, 1, 2, 4; m
-    is the median of the distances d that are not 0 within the two samples taken as one. The
-    standard error is the jackknife's, over pairs (x_i, y_i).
+    The U-statistic of Gretton et al. (JMLR 13, 2012, equation 4): the mean over i != j of
+    ``k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)``. The kernel is the mean of the
+    Gaussians ``exp(-d^2 / (2 (b m)^2))`` for b in 1/4, 1/2, 1, 2, 4, where m is the median of the
+    non-zero distances d between all vectors of both samples.
+
+    Args:
+        x: first sample ``(N, D)``, float64, N at least 3.
+        y: second sample ``(N, D)``, float64.
+
+    Returns:
+        The value, which can be negative, and its standard error by the jackknife over the pairs
+        (x_i, y_i).
 
     Raises:
         ValueError: the sizes differ or are below 3, or a value is not finite.
+
+    >>> x = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    >>> value, error = squared_mmd(x, x + 10)
+    >>> round(value, 3), round(error, 3)
+    (0.922, 0.093)
     """
     n = len(x)
     if n != len(y) or n < MMD_LEAST:
         raise ValueError(
-            f"MMD needs two samples of one size, at least {MMD_LEAST}, got {n} and {len(y)}"
+            f"MMD needs two samples of equal size, at least {MMD_LEAST}, got {n} and {len(y)}"
         )
     both = torch.cat([x, y])
     if not both.isfinite().all():
-        raise ValueError("the latents hold values that are not finite")
+        raise ValueError("the latents contain values that are not finite")
     distances = torch.cdist(both, both, compute_mode="donot_use_mm_for_euclid_dist")
     kernel = _mean_gaussian(distances)
     cross = kernel[:n, n:]
@@ -205,11 +229,11 @@ def squared_mmd(x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def _mean_gaussian(distances: Tensor) -> Tensor:
-    """The kernel at all distances; 1 everywhere if these are all 0."""
-    apart = distances[distances > 0]
-    if not len(apart):
+    """Return the kernel at distances of any shape; 1 everywhere if all distances are 0."""
+    nonzero = distances[distances > 0]
+    if not len(nonzero):
         return torch.ones_like(distances)
-    scaled = (distances / np.median(apart.numpy())).square_()
+    scaled = (distances / np.median(nonzero.numpy())).square_()
     kernel = torch.zeros_like(scaled)
     for width in BANDWIDTHS:
         kernel += (scaled / (-2 * width**2)).exp_()

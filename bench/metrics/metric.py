@@ -1,51 +1,84 @@
-"""The contract of a metric: what it says of itself, what it is shown, what it returns."""
+"""The contract of a metric.
+
+A metric is a subclass of :class:`Metric`, registered under the entry-point group ``bench.metrics``
+(``docs/plugins.md``). Write:
+
+- ``name``, ``unit``, ``higher_is_better`` and ``tolerance``, which describe its values;
+- ``needs``, which lists the passes over the trained model that it reads (:data:`Need`);
+- ``update``, which adds one batch to running sums and keeps no images;
+- ``compute``, which yields one :class:`Observation` per number after the last batch.
+
+A complete metric, shown four test images in one batch:
+
+>>> class LargestError(Metric):
+...     name, unit, higher_is_better, tolerance = "largest_error", "1", False, 0.05
+...     needs = frozenset({"reconstructions"})
+...     largest, images = 0.0, 0
+...
+...     def update(self, batch):
+...         errors = (batch.images - batch.originals).abs()
+...         self.largest = max(self.largest, errors.max().item())
+...         self.images += len(batch.images)
+...
+...     def compute(self, facts):
+...         yield Observation(self.largest, n=self.images, split="test")
+
+>>> import torch
+>>> from bench.protocol import load_protocol
+>>> metric = LargestError(load_protocol("smoke"))
+>>> metric.update(Batch("test", torch.zeros(4, 1, 8, 8), torch.full((4, 1, 8, 8), 0.5), {}))
+>>> [observation] = metric.compute(ModelFacts(0, 0, TrainingRecord((), {}, None), None))
+>>> observation.value, observation.n
+(0.5, 4)
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from bench.metrics.extractors.extractor import Extractors, Features
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.protocol import Protocol
-from bench.recording.activity import LayerActivity
+from bench.recording.layer_activity import LayerActivity
 from bench.recording.training_record import TrainingRecord
+from bench.store.schema import Headline, Status
 
+# What a metric can read. A metric receives only the passes that it lists.
 Need = Literal[
-    "reconstructions",
-    "generated",
-    "features",
-    "noisy_reconstructions",
-    "partial_decodings",
-    "latents",
-    "spikes",
-    "sampling_time",
-    "selections",
+    "reconstructions",  # all test images, reconstructed
+    "generated",  # the protocol's generated_images samples
+    "features",  # features of all samples, from the metric's extractors
+    "noisy_reconstructions",  # the first noise_images test images, under each noise and level
+    "partial_decodings",  # images decoded from the first t = 1..T time steps
+    "latents",  # latents of training images, of test images and of the prior
+    "spikes",  # activity of spiking layers, within the other passes
+    "sampling_time",  # seconds of timed calls of sample
+    "selections",  # values of metrics at the selected epochs
 ]
-Status = Literal["ok", "failed", "skipped", "not_applicable"]
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One number that a metric found, or the reason why there is none.
+    """One number that a metric computed, or the reason why there is none.
 
     Attributes:
         value: the number; None exactly if ``status`` is not ``ok``.
-        n: how many images it rests on.
-        split: what it was measured on: ``train``, ``test`` or ``generated``.
-        layer: the layer or part of the model it holds for; None for the whole model.
-        status: ``ok``, or why there is no number.
-        reason: in words, where there is none.
-        ci_low: lower end of the 95 % confidence interval; None where there is none.
-        ci_high: its upper end.
-        time_step: the time step, from 1, it holds for; None for all of them.
-        noise_kind: what noise was added, None for none.
-        noise_level: how much of it.
-        extractor: what gave the features it rests on, preprocessing included.
-        extractor_sha256: of the extractor's weights.
-        epoch_selection: how the epoch was chosen; None for the protocol's way.
+        n: number of images that the value is computed from.
+        split: images that the value is about: ``train``, ``test`` or ``generated``.
+        layer: name of the layer or part of the model; None for the whole model.
+        status: ``ok``, or the kind of reason why there is no number.
+        reason: reason why there is no number, in words.
+        ci_low: lower end of the 95 % confidence interval; None if there is no interval.
+        ci_high: upper end of the 95 % confidence interval; None if there is no interval.
+        time_step: time step, counted from 1; None for all time steps together.
+        noise_kind: kind of the noise that was added; None if the metric adds no noise.
+        noise_level: level of the noise; None for a kind without levels.
+        extractor: description of the feature extractor, preprocessing included.
+        extractor_sha256: SHA-256 of the extractor's weights, in hex.
+        epoch_selection: rule by which the epoch was chosen; None for the protocol's rule.
     """
 
     value: float | None
@@ -66,19 +99,19 @@ class Observation:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch of images that a model put out in one of the passes.
+    """One batch of output images of a model.
 
     Attributes:
         split: ``test`` for reconstructions of test images, ``generated`` for samples.
-        images: what the model put out, ``(N, C, H, W)`` in [-1, 1].
-        originals: what was reconstructed, same shape; None for generated images.
-        activity: what the model's layers did meanwhile, by layer; empty in passes with noise and
-            of partial decodings.
-        noise_kind: what noise was added, in the pass ``noisy_reconstructions``; else None.
-        noise_level: how much of it; None for a kind that has no level.
-        noise_free: the reconstructions without the noise, same shape.
-        time_step: how many of the first time steps were decoded, in ``partial_decodings``.
-        extractors: gives features of images; see :meth:`features`.
+        images: output images of the model, ``(N, C, H, W)`` in [-1, 1].
+        originals: images that were reconstructed, ``(N, C, H, W)`` in [-1, 1]; None for samples.
+        activity: activity of the model's layers during the batch, by layer name; empty in the
+            passes ``noisy_reconstructions`` and ``partial_decodings``.
+        noise_kind: kind of the noise that was added, in the pass ``noisy_reconstructions``.
+        noise_level: level of the noise; None for a kind without levels.
+        noise_free: reconstructions without the noise, ``(N, C, H, W)`` in [-1, 1].
+        time_step: number of time steps that were decoded, in the pass ``partial_decodings``.
+        extractors: source of the images' features; read it through :meth:`features`.
     """
 
     split: Literal["test", "generated"]
@@ -92,7 +125,10 @@ class Batch:
     extractors: Extractors | None = None
 
     def features(self, extractor: str) -> Features:
-        """What an extractor finds in ``images``; computed once for all metrics that ask."""
+        """Return the features of ``images`` from the named extractor.
+
+        They are computed once per batch, however many metrics ask for them.
+        """
         assert self.extractors is not None
         return self.extractors.features(extractor, self.images)
 
@@ -102,9 +138,10 @@ class LatentBatch:
     """One batch of latents.
 
     Attributes:
-        split: ``train`` or ``test`` for the posterior's of such images, ``prior`` for the prior's.
-        latents: spike trains ``(T, N, D)`` in {0, 1}, or ``(N, D)`` of a model without time.
-        labels: integer classes ``(N,)`` of the images; None where unknown and for the prior's.
+        split: ``train`` or ``test`` for posterior latents of such images, ``prior`` for latents
+            drawn from the prior.
+        latents: spike trains ``(T, N, D)`` in {0, 1}, or ``(N, D)`` from a model without time.
+        labels: classes of the images, integers ``(N,)``; None if unknown and for the prior.
     """
 
     split: Literal["train", "test", "prior"]
@@ -113,33 +150,45 @@ class LatentBatch:
 
     @property
     def rates(self) -> Tensor:
-        """Firing rates ``(N, D)``; the latents themselves of a model without time."""
+        """Firing rates ``(N, D)``; of a model without time the latents themselves.
+
+        >>> import torch
+        >>> trains = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+        >>> LatentBatch("prior", trains, None).rates
+        tensor([[0.5000, 0.0000]])
+        """
         return self.latents.mean(0) if self.latents.ndim == 3 else self.latents
 
 
 @dataclass(frozen=True)
 class SamplingTime:
-    """Wall-clock seconds of each timed call of ``sample``, and its number of images."""
+    """Timed calls of ``sample``.
+
+    Attributes:
+        images: number of images per call.
+        seconds: wall-clock seconds of each call.
+    """
 
     images: int
     seconds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a trained model beside its images.
+class ModelFacts:
+    """Facts about a trained model, other than its output batches.
 
     Attributes:
         parameter_count: number of parameters.
         footprint: bytes of parameters and buffers.
-        training: how it was trained.
-        sampling: how long sampling took; None if no metric asked or the model cannot sample.
-        extractors: gives features of the reference images.
+        training: losses, images and seconds of each epoch.
+        sampling: timed calls of ``sample``; None if no metric needs them or the model cannot
+            sample.
+        extractors: source of the features of reference images.
         generated: features of all generated images, by extractor, for metrics that need
             ``features``.
-        selections: values of the metrics that select epochs, by metric and by selection (``last``,
-            ``best_test_loss``, ``best_per_metric``), as far as training kept them.
-        higher_is_better: the direction of those metrics.
+        selections: values of the metrics that select epochs, by metric name and by selection
+            (``last``, ``best_test_loss``, ``best_per_metric``), as far as training kept them.
+        higher_is_better: direction of the metrics in ``selections``, by metric name.
     """
 
     parameter_count: int
@@ -153,20 +202,22 @@ class Facts:
 
 
 class Metric(ABC):
-    """One metric: fed batch by batch, so that memory does not grow with the number of images.
+    """One metric. It receives batches, so that memory does not grow with the number of images.
 
     Attributes:
-        name: its registered name, as in rows.
-        unit: of its values, "1" if they have none.
-        higher_is_better: the direction, None if there is none.
-        tolerance: relative change that the regression gate lets pass.
-        version: raised whenever a change of the code moves its values.
-        needs: what it must be shown; a model that cannot gets a ``not_applicable`` row.
-        needs_any: what it must be shown one of, and is shown all that the model can.
-        extractors: registered names of those it asks for features; if one cannot be had here, the
-            metric is ``skipped``, before anything runs for it.
-        selects_epochs: whether ``best_per_metric`` picks an epoch by it.
-        reproducible: False if it measures the machine and so differs from run to run.
+        name: registered name, which is the row's ``metric``.
+        unit: unit of the values; "1" for values without a unit.
+        higher_is_better: direction of improvement; None if there is no better direction.
+        tolerance: relative change that the regression gate accepts.
+        version: version of the computation; raise it whenever a change of the code moves values.
+        needs: passes that the metric needs; a model that lacks one gets a ``not_applicable`` row.
+        needs_any: passes of which the metric needs at least one, and receives all that the model
+            supports.
+        extractors: registered names of the extractors whose features the metric reads; if one is
+            unavailable, the metric is ``skipped`` before any pass runs for it.
+        selects_epochs: True if ``best_per_metric`` selects an epoch by this metric.
+        reproducible: False if the metric measures the machine, so that values differ between runs.
+        headline: place among the main numbers of a run; None for other metrics. Not inherited.
     """
 
     name: ClassVar[str]
@@ -179,20 +230,26 @@ class Metric(ABC):
     extractors: ClassVar[tuple[str, ...]] = ()
     selects_epochs: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
+    headline: ClassVar[Headline | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A variant of a metric is no headline because the metric is one.
+        cls.headline = cls.__dict__.get("headline")
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
 
     def inapplicable(self) -> str | None:
-        """Why there can be no number under the protocol, known before anything runs; else None."""
+        """Return why the protocol rules this metric out, or None. Called before any pass."""
         return None
 
     def update(self, batch: Batch) -> None:  # noqa: B027
-        """Take in one batch; called only for passes that the metric needs."""
+        """Add one batch. Called only for the passes that the metric needs."""
 
     def update_latents(self, batch: LatentBatch) -> None:  # noqa: B027
-        """Take in one batch of latents; called only if the metric needs ``latents``."""
+        """Add one batch of latents. Called only if the metric needs ``latents``."""
 
     @abstractmethod
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """The observations, after the last batch."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield the observations. Called once, after the last batch."""

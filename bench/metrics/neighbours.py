@@ -1,8 +1,10 @@
-"""Precision, recall, density and coverage: how the neighbourhoods of two sets overlap.
+"""Precision, recall, density and coverage: overlap of two sets of images in feature space.
 
-A set's manifold is the union of balls, one around each of its images, that reach to the k-th
-nearest other image of the set, boundary included. k is the protocol's ``neighbours``. Each is a
-mean over images, and its interval comes from their spread, the other set taken as known.
+Around each image of a set lies a ball that reaches to its k-th nearest other image of the set,
+boundary included; k is the protocol's ``neighbours``. The union of the balls is the set's manifold.
+
+Each metric is a mean over the images of one set. Its interval comes from the spread over these
+images, with the other set held fixed.
 """
 
 from abc import abstractmethod
@@ -15,21 +17,23 @@ from sklearn.neighbors import NearestNeighbors
 from bench.metrics.distribution import DistributionMetric, Estimate, counts, mean_with_error
 from bench.metrics.feature_pairs import FeaturePair
 
-# Squared distances are sums of products, exact to some 1e-14 of the largest: what differs by less
-# than this part of it is the same.
+# Squared distances are sums of products with an error of about 1e-14 of the largest one. Distances
+# that differ by less than this share of it count as equal.
 SAME = 1e-12
 WORKING_MEBIBYTES = 64
 
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Who lies in whose balls, of N generated and M reference images.
+    """Which of N generated and M reference images lie in each other's balls.
 
     Attributes:
-        balls_around_generated: how many of the reference's balls each generated image lies in,
-            ``(N,)``.
-        reference_reached: whether each reference image lies in a generated one's ball, ``(M,)``.
-        reference_filled: whether each reference image's ball holds a generated one, ``(M,)``.
+        balls_around_generated: number of reference balls that contain each generated image,
+            integers ``(N,)``.
+        reference_reached: True for reference images that lie in the ball of a generated image,
+            boolean ``(M,)``.
+        reference_filled: True for reference images whose ball contains a generated image, boolean
+            ``(M,)``.
     """
 
     balls_around_generated: np.ndarray
@@ -38,16 +42,18 @@ class Neighbourhoods:
 
 
 class _NeighbourMetric(DistributionMetric):
+    """Mean over images of a score that depends on the neighbourhoods."""
+
     higher_is_better = True
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
 
     @abstractmethod
-    def scores(self, found: Neighbourhoods) -> np.ndarray:
-        """What each image adds to the mean."""
+    def scores(self, overlap: Neighbourhoods) -> np.ndarray:
+        """Return the score of each image, ``(N,)`` or ``(M,)``; the metric is their mean."""
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
-        """The mean over images."""
+        """Return the mean over images, which needs more than k images in each set."""
         n, k = len(pair.generated.pool), self.protocol.neighbours
         if min(n, pair.reference_count) <= k:
             return counts(pair) + f"neighbours={k} needs {k + 1} of each"
@@ -55,66 +61,81 @@ class _NeighbourMetric(DistributionMetric):
 
 
 class Precision(_NeighbourMetric):
-    """The part of the generated images that lie on the reference's manifold.
+    """Share of generated images that lie on the manifold of the reference, in [0, 1].
 
-    Kynkäänniemi et al. (arXiv:1904.06991).
+    Higher is better. Kynkäänniemi et al. (arXiv:1904.06991, equation 2).
     """
 
     name = "precision"
 
-    def scores(self, found: Neighbourhoods) -> np.ndarray:
-        """Whether each generated image lies in a ball of the reference."""
-        return found.balls_around_generated > 0
+    def scores(self, overlap: Neighbourhoods) -> np.ndarray:
+        """Return whether each generated image lies in a reference ball, boolean ``(N,)``."""
+        return overlap.balls_around_generated > 0
 
 
 class Recall(_NeighbourMetric):
-    """The part of the reference images that lie on the generated images' manifold.
+    """Share of reference images that lie on the manifold of the generated images, in [0, 1].
 
-    Kynkäänniemi et al. (arXiv:1904.06991).
+    Higher is better. Kynkäänniemi et al. (arXiv:1904.06991, equation 2).
     """
 
     name = "recall"
 
-    def scores(self, found: Neighbourhoods) -> np.ndarray:
-        """Whether each reference image lies in a ball of the generated ones."""
-        return found.reference_reached
+    def scores(self, overlap: Neighbourhoods) -> np.ndarray:
+        """Return whether each reference image lies in a generated ball, boolean ``(M,)``."""
+        return overlap.reference_reached
 
 
 class Density(_NeighbourMetric):
-    """How many of the reference's balls hold a generated image, in units of k; may exceed 1.
+    """Mean number of reference balls that contain a generated image, divided by k.
 
-    Naeem et al. (arXiv:2002.09797).
+    0 or more, can exceed 1; higher is better. Naeem et al. (arXiv:2002.09797, section 3.2).
     """
 
     name = "density"
 
-    def scores(self, found: Neighbourhoods) -> np.ndarray:
-        """The number of balls around each generated image, in units of k."""
-        return found.balls_around_generated / self.protocol.neighbours
+    def scores(self, overlap: Neighbourhoods) -> np.ndarray:
+        """Return the number of reference balls around each generated image over k, ``(N,)``."""
+        return overlap.balls_around_generated / self.protocol.neighbours
 
 
 class Coverage(_NeighbourMetric):
-    """The part of the reference's balls that hold a generated image.
+    """Share of reference balls that contain a generated image, in [0, 1].
 
-    Naeem et al. (arXiv:2002.09797).
+    Higher is better. Naeem et al. (arXiv:2002.09797, section 3.2).
     """
 
     name = "coverage"
 
-    def scores(self, found: Neighbourhoods) -> np.ndarray:
-        """Whether the ball of each reference image holds a generated one."""
-        return found.reference_filled
+    def scores(self, overlap: Neighbourhoods) -> np.ndarray:
+        """Return whether each reference ball contains a generated image, boolean ``(M,)``."""
+        return overlap.reference_filled
 
 
 def neighbourhoods(generated: np.ndarray, reference: np.ndarray, k: int) -> Neighbourhoods:
-    """Who lies in whose balls, from float64 features ``(N, D)`` and ``(M, D)``, in one search."""
+    """Find which images lie in the balls of the other set.
+
+    Args:
+        generated: features ``(N, D)`` of the generated images, float64.
+        reference: features ``(M, D)`` of the reference images, float64.
+        k: number of the neighbour that a ball reaches to; less than N and M.
+
+    >>> generated, reference = np.array([[0.0], [1.0]]), np.array([[1.5], [2.0], [9.0]])
+    >>> overlap = neighbourhoods(generated, reference, k=1)
+    >>> overlap.balls_around_generated  # 1.0 lies in the ball of 1.5, of radius 0.5
+    array([0, 1])
+    >>> overlap.reference_reached  # 1.5 and 2.0 lie in the ball of 1.0, of radius 1
+    array([ True,  True, False])
+    >>> overlap.reference_filled
+    array([ True, False, False])
+    """
     slack = SAME * max(np.square(generated).sum(1).max(), np.square(reference).sum(1).max())
     generated_limits = _squared_radii(generated, k) + slack
     reference_limits = _squared_radii(reference, k) + slack
     reached, filled = np.zeros((2, len(reference)), bool)
 
-    def take(squares: np.ndarray, start: int) -> np.ndarray:
-        """In how many balls each of some generated images lies, who are noted in the others."""
+    def count_chunk(squares: np.ndarray, start: int) -> np.ndarray:
+        """Count the balls around P generated images from squared distances ``(P, M)``."""
         limits = generated_limits[start : start + len(squares), None]
         np.logical_or(reached, (squares <= limits).any(0), out=reached)
         inside = squares <= reference_limits
@@ -124,7 +145,7 @@ def neighbourhoods(generated: np.ndarray, reference: np.ndarray, k: int) -> Neig
     chunks = pairwise_distances_chunked(
         generated,
         reference,
-        reduce_func=take,
+        reduce_func=count_chunk,
         metric="euclidean",
         squared=True,
         working_memory=WORKING_MEBIBYTES,
@@ -137,6 +158,6 @@ def _neighbourhoods_of_pair(pair: FeaturePair, k: int) -> Neighbourhoods:
 
 
 def _squared_radii(centres: np.ndarray, k: int) -> np.ndarray:
-    """The squared distance of each of ``(M, D)`` to the k-th nearest other one."""
+    """Return the squared distance ``(M,)`` of each of ``(M, D)`` to its k-th nearest other one."""
     reach, _ = NearestNeighbors(n_neighbors=k).fit(centres).kneighbors()
     return np.square(reach[:, -1])

@@ -1,14 +1,16 @@
-"""What an image costs in operations, in NeuroBench's terms (arXiv:2304.04640).
+"""Operations and energy per image, in NeuroBench's terms (arXiv:2304.04640).
 
-``test`` for the reconstruction of a test image, ``generated`` for a sample: means over images, for
-the whole model and for each part that it names (``encoder``, ``latent_sampler``, ``decoder``) and
-that runs. ``bench.recording.synaptic_operations`` defines the operations; modules of other kinds,
-such as attention, are not counted.
+Values are means over images: the split ``test`` is the reconstruction of a test image,
+``generated`` a sample. There is a value for the whole model and one for each part that the model
+names (``encoder``, ``latent_sampler``, ``decoder``) and that runs.
+:mod:`bench.recording.synaptic_operations` defines the operations; modules of other kinds, such as
+attention, are not counted.
 
-They are counted as the model is executed here. The built-in spiking models run the encoder's first
-convolution once an image, since its input is the same at every time step, and the read-out's
-synapses once, on the weighted sum of their input spikes over time. Hardware that runs both at every
-time step does the first T times, and the second as ACs, one for each spike and connection.
+Operations are counted as the suite executes the model. The built-in spiking models run the
+encoder's first convolution once per image, because its input is the same at every time step. They
+run the read-out's synapses once per image too, on the weighted sum of the input spikes over time.
+Hardware that runs both at every time step executes the first convolution T times and the read-out
+as ACs, one per spike and connection.
 """
 
 from abc import abstractmethod
@@ -19,18 +21,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
-from bench.recording.activity import LayerActivity
+from bench.recording.layer_activity import LayerActivity
 from bench.recording.synaptic_operations import Operations
+from bench.store.schema import MAIN_VIEWS, Headline
 
 PICOJOULES_PER_MAC = 4.6
 PICOJOULES_PER_AC = 0.9
 
 
 class _Cost(Metric):
-    """Mean cost of an image, for the whole model and by part."""
+    """Mean cost per image, for the whole model and by part."""
 
     higher_is_better = False
     tolerance = 0.05
@@ -43,13 +46,13 @@ class _Cost(Metric):
         self._shared: set[tuple[str, str | None]] = set()
 
     def update(self, batch: Batch) -> None:
-        """Add what each image of one batch cost."""
+        """Add the cost of each image of one batch."""
         costs: dict[str | None, Tensor] = {}
         for activity in batch.activity.values():
-            found = self._cost(activity, len(batch.images))
-            if found is None:
+            layer_cost = self._cost(activity, len(batch.images))
+            if layer_cost is None:
                 continue
-            cost, by_image = found
+            cost, by_image = layer_cost
             for part in {None, activity.part}:
                 costs[part] = costs[part] + cost if part in costs else cost
                 if not by_image:
@@ -58,28 +61,30 @@ class _Cost(Metric):
         for part, cost in costs.items():
             means.setdefault(part, ImageMean()).update(cost)
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """Per split: the whole model, then its parts."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield per split the value of the whole model, then one per part."""
         for split, means in self._means.items():
             if not means:
                 reason = self.uncounted
                 yield Observation(None, split=split, status="not_applicable", reason=reason)
             for part in sorted(means, key=lambda part: part or ""):
-                found = means[part].observation(split=split, layer=part)
+                observation = means[part].observation(split=split, layer=part)
                 if (split, part) in self._shared:
-                    found = replace(found, ci_low=None, ci_high=None)
-                yield found
+                    observation = replace(observation, ci_low=None, ci_high=None)
+                yield observation
 
     @abstractmethod
     def _cost(self, activity: LayerActivity, n: int) -> tuple[Tensor, bool] | None:
-        """What a layer cost each of ``n`` images, ``(n,)`` float64; None if it has no such cost.
+        """Return the cost of a layer for each of ``n`` images; None if it has no such cost.
 
-        And whether that is each image's own cost, so that the spread over images is known.
+        Returns:
+            Float64 ``(n,)``, and True if these are the costs of single images, so that the spread
+            over images is known; False if each image has an equal share.
         """
 
 
 class _SynapticOperations(_Cost):
-    """Mean synaptic operations of an image."""
+    """Mean synaptic operations per image."""
 
     unit = "operations per image"
 
@@ -90,14 +95,14 @@ class _SynapticOperations(_Cost):
     @staticmethod
     @abstractmethod
     def _of(operations: Operations) -> tuple[Tensor, bool]:
-        """As :meth:`_cost`, of a layer with synapses."""
+        """Return the cost of a layer with synapses, as :meth:`_cost` does."""
 
 
 class DenseOperations(_SynapticOperations):
-    """Synaptic operations an image if no input and no weight were zero, borders left out.
+    """Dense synaptic operations per image: all connections, whatever the inputs and weights.
 
-    Counted as the model is executed here: direct coding's first convolution and the read-out's
-    synapses run once an image, not once a time step. It has no interval: every image costs this.
+    Lower is better. Positions in a convolution's padding are not connections. The module docstring
+    says which layers run once per image. There is no interval, because every image costs the same.
     """
 
     name = "synaptic_operations_dense"
@@ -110,11 +115,10 @@ class DenseOperations(_SynapticOperations):
 
 
 class EffectiveMACs(_SynapticOperations):
-    """Synaptic operations an image with non-zero input and weight whose inputs are not spikes.
+    """Effective multiply-accumulates (MACs) per image: non-zero input and weight, not spikes.
 
-    A layer's operations are MACs unless all its inputs in the call are in {-1, 0, 1}. Counted as
-    the model is executed here: direct coding's first convolution and the read-out's synapses run
-    once an image, not once a time step.
+    Lower is better. The operations of a layer are MACs unless all its inputs in the call are in
+    {-1, 0, 1}. The module docstring says which layers run once per image.
     """
 
     name = "synaptic_operations_effective_macs"
@@ -125,11 +129,11 @@ class EffectiveMACs(_SynapticOperations):
 
 
 class EffectiveACs(_SynapticOperations):
-    """Synaptic operations an image with non-zero input and weight whose inputs are spikes.
+    """Effective accumulates (ACs) per image: non-zero input and weight, inputs are spikes.
 
-    A layer's operations are ACs where all its inputs in the call are in {-1, 0, 1}. Counted as the
-    model is executed here: the read-out's synapses run once an image, on weighted sums of spikes,
-    and so are MACs.
+    Lower is better. The operations of a layer are ACs if all its inputs in the call are in
+    {-1, 0, 1}. The read-out's synapses run on weighted sums of spikes, so their operations are
+    MACs.
     """
 
     name = "synaptic_operations_effective_acs"
@@ -140,14 +144,15 @@ class EffectiveACs(_SynapticOperations):
 
 
 class Energy(_SynapticOperations):
-    """Estimated energy of an image's synaptic operations: 4.6 pJ a MAC and 0.9 pJ an AC.
+    """Estimated energy per image: 4.6 pJ per effective MAC plus 0.9 pJ per effective AC.
 
-    For 32-bit floating point in 45 nm (Horowitz, ISSCC 2014), on the effective operations. Synaptic
-    operations only: memory access, which often costs more, neurons and normalisation are left out.
-    Counted as the model is executed here, see ``synaptic_operations_effective_macs``.
+    Lower is better. The factors hold for 32-bit floating point in 45 nm (Horowitz, ISSCC 2014).
+    Synaptic operations only: memory access, which often costs more, neurons and normalisation are
+    left out.
     """
 
     name = "energy"
+    headline = Headline(90, "energy per sample, pJ", "generated", MAIN_VIEWS, "sample pJ")
     unit = "pJ per image"
 
     @staticmethod
@@ -157,10 +162,11 @@ class Energy(_SynapticOperations):
 
 
 class MembraneUpdates(_Cost):
-    """Updates of membrane potentials an image: neurons times the time steps they run.
+    """Updates of membrane potentials per image: neurons times the time steps that they run.
 
-    Of the spiking neurons alone: draws of a latent have no membrane, and the read-out's leaky
-    integrator is run as one weighted sum. It has no interval: every image costs this.
+    Lower is better. Only spiking neurons count: a sampled latent has no membrane, and the
+    read-out's leaky integrator runs as one weighted sum. There is no interval, because every image
+    costs the same.
     """
 
     name = "membrane_updates"

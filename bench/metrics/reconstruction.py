@@ -1,4 +1,4 @@
-"""How well test images are reconstructed."""
+"""Quality of the reconstructions of test images."""
 
 import math
 from collections.abc import Iterable
@@ -8,22 +8,32 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import interval
 from bench.protocol import Protocol
+from bench.store.schema import MAIN_VIEWS, VIEWS, Headline
 
 PEAK_TO_PEAK = 2.0
 SSIM_WINDOW = 11
 
 
 class ImageMean:
-    """Mean of one number an image, with its 95 % interval, summed up batch by batch in float64.
+    """Mean of one number per image with its 95 % interval, accumulated batch by batch in float64.
 
-    Batches merge by the pairwise update of Chan, Golub and LeVeque (1983).
+    Batches are merged by the pairwise update of Chan, Golub and LeVeque (1983).
 
     Attributes:
-        n: how many images.
-        mean: of their numbers.
+        n: number of images.
+        mean: mean over the images; 0 before the first.
+
+    >>> errors = ImageMean()
+    >>> errors.update(torch.tensor([1.0, 2.0]))
+    >>> errors.update(torch.tensor([3.0]))
+    >>> errors.mean, errors.n
+    (2.0, 3)
+    >>> low, high = errors.interval
+    >>> round(low, 3), round(high, 3)
+    (0.868, 3.132)
     """
 
     def __init__(self) -> None:
@@ -32,7 +42,7 @@ class ImageMean:
         self._squares = 0.0
 
     def update(self, values: Tensor) -> None:
-        """Add the numbers ``(N,)`` of a batch."""
+        """Add one number per image of a batch, ``(N,)``."""
         values = values.double()
         n, total = len(values), self.n + len(values)
         mean = values.mean().item()
@@ -43,30 +53,58 @@ class ImageMean:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """``mean ± 1.96 s / sqrt(n)``, s the unbiased standard deviation; None below two images."""
+        """``mean ± 1.96 s / sqrt(n)`` with the unbiased deviation s; None below two images."""
         if self.n < 2:
             return None
         return interval(self.mean, math.sqrt(self._squares / (self.n - 1) / self.n))
 
     def observation(self, **where: Any) -> Observation:
-        """The mean with its interval and n; ``where`` are the observation's other fields."""
+        """Return the mean with its interval and n as an observation.
+
+        Args:
+            **where: further fields of the observation, such as ``split``.
+        """
         low, high = self.interval or (None, None)
         return Observation(self.mean, n=self.n, ci_low=low, ci_high=high, **where)
 
 
 def squared_errors(images: Tensor, targets: Tensor) -> Tensor:
-    """Each image's squared error, averaged over its values, ``(N,)`` in float64."""
+    """Return the mean squared error of each image.
+
+    Args:
+        images: images ``(N, C, H, W)``.
+        targets: images ``(N, C, H, W)`` to compare with.
+
+    Returns:
+        Float64 ``(N,)``.
+
+    >>> squared_errors(torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 3.0]]]]))
+    tensor([5.], dtype=torch.float64)
+    """
     return (images.double() - targets.double()).square().flatten(1).mean(1)
 
 
 def structural_similarities(images: Tensor, targets: Tensor) -> Tensor:
-    """SSIM ``(N,)`` of images and targets ``(N, C, H, W)`` in [-1, 1], H and W at least 11.
+    """Return the structural similarity of each image and its target (Wang et al. 2004).
 
-    Wang et al. (2004): Gaussian window of 11 x 11 and standard deviation 1.5, K1 = 0.01,
-    K2 = 0.03, variances with weights that sum to 1, and the mean over those windows that lie
-    within the image and over its channels. In float32, which moves it by less than 1e-4.
+    Gaussian window of 11 x 11 with standard deviation 1.5, K1 = 0.01, K2 = 0.03 and weights that
+    sum to 1; the mean over the channels and over all windows within the image. Computed in float32,
+    whose rounding moves it by less than 1e-4.
+
+    Args:
+        images: images ``(N, C, H, W)`` in [-1, 1], H and W at least 11.
+        targets: images ``(N, C, H, W)`` in [-1, 1] to compare with.
+
+    Returns:
+        Float32 ``(N,)``, at most 1, which is reached by identical images.
+
+    >>> white, black = torch.ones(1, 1, 11, 11), -torch.ones(1, 1, 11, 11)
+    >>> structural_similarities(white, white)
+    tensor([1.])
+    >>> structural_similarities(white, black).item() < 0
+    True
     """
-    # TF32 would leave three digits, of which the variances' cancellation leaves none.
+    # TF32 keeps three digits, and the subtraction in the variances cancels all of them.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         _, similarities = structural_similarity_index_measure(
             images.float(),
@@ -82,9 +120,13 @@ def structural_similarities(images: Tensor, targets: Tensor) -> Tensor:
 
 
 class ReconstructionLoss(Metric):
-    """Mean squared error in [-1, 1] over every test image exactly once."""
+    """Mean squared error of reconstructions of all test images, of values in [-1, 1].
+
+    0 or more, lower is better. Every image counts once.
+    """
 
     name = "reconstruction_loss"
+    headline = Headline(10, "reconstruction loss", "test", VIEWS, "recon. loss")
     unit = "1"
     higher_is_better = False
     tolerance = 0.02
@@ -96,19 +138,20 @@ class ReconstructionLoss(Metric):
         self._errors = ImageMean()
 
     def update(self, batch: Batch) -> None:
-        """Add each image's squared error, averaged over its values."""
+        """Add the mean squared error of each image."""
         if batch.originals is not None:
             self._errors.update(squared_errors(batch.images, batch.originals))
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation, over all images."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation, over all images."""
         yield self._errors.observation(split="test")
 
 
 class AutoencoderReconstructionLoss(ReconstructionLoss):
     """Reconstruction loss of the autoencoder behind the Fréchet autoencoder distance.
 
-    Observed in the autoencoder's own cell, on test images: how much its latents keep of them.
+    Observed in the autoencoder's own cell, on test images; lower is better. It shows how much of an
+    image the autoencoder's latents keep.
     """
 
     name = "autoencoder_reconstruction_loss"
@@ -117,13 +160,15 @@ class AutoencoderReconstructionLoss(ReconstructionLoss):
 
 
 class PSNR(Metric):
-    """Peak signal-to-noise ratio ``10 log10(4 / MSE)`` of each test image, averaged.
+    """Peak signal-to-noise ratio ``10 log10(4 / MSE)`` of each test image, averaged over images.
 
-    The peak-to-peak range is the 2 of [-1, 1]. An image that is reconstructed without error has
-    an infinite ratio, and so has the mean then: there is a reason in its place, and no cap.
+    In dB, higher is better; 4 is the square of the range of [-1, 1]. The ratio of an image that is
+    reconstructed without error is infinite. It is not capped: there is then no mean, and the
+    observation has the reason.
     """
 
     name = "psnr"
+    headline = Headline(20, "PSNR, dB", "test", ("report",))
     unit = "dB"
     higher_is_better = True
     tolerance = 0.02
@@ -135,14 +180,14 @@ class PSNR(Metric):
         self._perfect = 0
 
     def update(self, batch: Batch) -> None:
-        """Add each image's ratio."""
+        """Add the ratio of each image."""
         if batch.originals is not None:
             errors = squared_errors(batch.images, batch.originals)
             self._perfect += int((errors == 0).sum())
             self._ratios.update(10 * torch.log10(PEAK_TO_PEAK**2 / errors))
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation, over all images."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation, over all images."""
         if self._perfect:
             n = self._ratios.n
             reason = f"infinite: {self._perfect} of {n} images are reconstructed without error"
@@ -152,12 +197,14 @@ class PSNR(Metric):
 
 
 class SSIM(Metric):
-    """Structural similarity of each test image and its reconstruction, averaged; 1 is identical.
+    """Structural similarity (Wang et al. 2004) of test images and reconstructions, averaged.
 
-    See :func:`structural_similarities` for the window and the borders.
+    At most 1, which means identical; higher is better. :func:`structural_similarities` gives the
+    window and the constants.
     """
 
     name = "ssim"
+    headline = Headline(30, "SSIM", "test", MAIN_VIEWS)
     unit = "1"
     higher_is_better = True
     tolerance = 0.02
@@ -169,28 +216,27 @@ class SSIM(Metric):
         self._size: tuple[int, ...] = ()
 
     def update(self, batch: Batch) -> None:
-        """Add each image's similarity."""
+        """Add the similarity of each image."""
         self._size = tuple(batch.images.shape[2:])
         if batch.originals is not None and min(self._size) >= SSIM_WINDOW:
             self._similarities.update(structural_similarities(batch.images, batch.originals))
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation, over all images."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation, over all images."""
         if min(self._size) < SSIM_WINDOW:
             size = "x".join(map(str, self._size))
-            reason = (
-                f"images of {size} pixels do not hold the window of {SSIM_WINDOW}x{SSIM_WINDOW}"
-            )
+            window = f"{SSIM_WINDOW}x{SSIM_WINDOW}"
+            reason = f"images of {size} pixels are smaller than the window of {window}"
             yield Observation(None, split="test", status="not_applicable", reason=reason)
             return
         yield self._similarities.observation(split="test")
 
 
 class OfficialReconstructionLoss(Metric):
-    """Mean of batch means of the squared error, batches cut as in the paper's official code.
+    """Mean over batches of the mean squared error, with the batches of the paper's official code.
 
-    FSVAE's code weighs an incomplete last batch like a full one; ESVAE's leaves it out. Where the
-    protocol names no such batching, the metric does not apply.
+    0 or more, lower is better. FSVAE's code gives an incomplete last batch the weight of a full
+    one; ESVAE's code drops it. Not applicable if the protocol has no ``official_test_batching``.
     """
 
     name = "reconstruction_loss_official"
@@ -210,7 +256,7 @@ class OfficialReconstructionLoss(Metric):
         self._open_n = 0
 
     def update(self, batch: Batch) -> None:
-        """Add the images to the official batch that is open, closing it when it is full."""
+        """Add the images to the current official batch, and start a new one when it is full."""
         if batch.originals is None or self._batching is None:
             return
         for error in squared_errors(batch.images, batch.originals).tolist():
@@ -219,16 +265,16 @@ class OfficialReconstructionLoss(Metric):
             if self._open_n == self._batching.size:
                 self._close()
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation, over the batches that the official code scores."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation, over the batches that the official code scores."""
         if self._batching is None:
-            reason = "the protocol names no official_test_batching"
+            reason = "the protocol has no official_test_batching"
             yield Observation(None, split="test", status="not_applicable", reason=reason)
             return
         if self._open_n and not self._batching.drop_last:
             self._close()
         if not self._batches:
-            reason = f"fewer than {self._batching.size} test images, so no batch is left"
+            reason = f"fewer than {self._batching.size} test images, so no batch is complete"
             yield Observation(None, split="test", status="not_applicable", reason=reason)
             return
         yield Observation(self._sum_of_means / self._batches, n=self._n, split="test")

@@ -1,11 +1,11 @@
-"""How noise on the latent or on the input changes reconstructions."""
+"""Effect of noise on the latent or on the input on reconstructions."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from bench.metrics.metric import Batch, Facts, Metric, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.noise import INPUT_NOISE, LATENT_NOISE, LATENT_SHUFFLE, NO_NOISE
 from bench.metrics.reconstruction import ImageMean, squared_errors
 from bench.protocol import Protocol
@@ -14,7 +14,7 @@ KINDS = (*LATENT_NOISE, LATENT_SHUFFLE, *INPUT_NOISE)
 
 
 class _NoisyLoss(Metric):
-    """Squared error of noisy reconstructions, averaged by kind and level of the noise."""
+    """Mean squared error of noisy reconstructions, by kind and level of the noise."""
 
     unit = "1"
     higher_is_better = False
@@ -27,10 +27,10 @@ class _NoisyLoss(Metric):
 
     @abstractmethod
     def target(self, batch: Batch) -> Tensor | None:
-        """What the batch's images are compared with; None if they do not count."""
+        """Return the images ``(N, C, H, W)`` to compare with; None if the batch does not count."""
 
     def update(self, batch: Batch) -> None:
-        """Add each image's squared error, averaged over its values."""
+        """Add the mean squared error of each image."""
         target = self.target(batch)
         if target is not None:
             assert batch.noise_kind is not None
@@ -38,8 +38,8 @@ class _NoisyLoss(Metric):
             errors = levels.setdefault(batch.noise_level, ImageMean())
             errors.update(squared_errors(batch.images, target))
 
-    def compute(self, facts: Facts) -> Iterable[Observation]:
-        """One observation a kind and level; a reason for each kind that the model cannot have."""
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation per kind and level, and a reason per kind that does not apply."""
         for kind in (NO_NOISE, *KINDS):
             yield from self._curve(kind)
             if kind in KINDS and kind not in self._errors:
@@ -62,28 +62,30 @@ class _NoisyLoss(Metric):
 
 
 class NoiseRobustness(_NoisyLoss):
-    """Mean squared error, against the originals, of reconstructions under noise.
+    """Mean squared error between reconstructions under noise and the originals.
 
-    In [-1, 1], over the first ``noise_images`` test images, by kind and level; see
-    ``bench.metrics.noise``. The kind ``none``, level 0, is the reconstruction without noise.
+    Of values in [-1, 1], over the first ``noise_images`` test images, one value per kind and level
+    of :mod:`bench.metrics.noise`; lower is better. The kind ``none``, at level 0, is the
+    reconstruction without noise.
     """
 
     name = "noise_robustness"
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The originals."""
+        """Return the originals ``(N, C, H, W)``."""
         return batch.originals
 
 
 class NoiseRobustnessToNoiseFree(_NoisyLoss):
-    """Mean squared error, against those without noise, of reconstructions under noise.
+    """Mean squared error between reconstructions under noise and reconstructions without it.
 
-    In [-1, 1], over the first ``noise_images`` test images, by kind and level; see
-    ``bench.metrics.noise``. The model's own draws are the same with and without noise.
+    Of values in [-1, 1], over the first ``noise_images`` test images, one value per kind and level
+    of :mod:`bench.metrics.noise`; lower is better. The model draws the same random numbers with and
+    without noise.
     """
 
     name = "noise_robustness_to_noise_free"
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The reconstructions without noise, but for themselves."""
+        """Return the reconstructions without noise ``(N, C, H, W)``; None for these themselves."""
         return None if batch.noise_kind == NO_NOISE else batch.noise_free

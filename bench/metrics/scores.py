@@ -1,4 +1,4 @@
-"""Inception scores: how sure a classifier is of single images, how varied it finds them all."""
+"""Inception scores: confidence of a classifier on single images and variety over all images."""
 
 import math
 from itertools import pairwise
@@ -8,8 +8,9 @@ from torch import Tensor
 
 from bench.metrics.distribution import DistributionMetric, Estimate, mean_with_error
 from bench.metrics.feature_pairs import FeaturePair
+from bench.store.schema import Headline
 
-# torch-fidelity's seed, so that the splits are the same.
+# torch-fidelity's seed, which gives the same splits.
 SHUFFLE_SEED = 2020
 OFFICIAL_SPLITS = 10
 OFFICIAL_SPLIT_IMAGES = 256
@@ -18,28 +19,30 @@ OFFICIAL_SPLIT_IMAGES = 256
 class InceptionScore(DistributionMetric):
     """Inception score (Salimans et al., arXiv:1606.03498) as torch-fidelity computes it.
 
-    The mean over splits of the shuffled images of ``exp(mean KL(p(y|x) || p(y)))``, with the
-    logits' bias left out. The interval comes from the spread over the splits.
+    ``exp(mean_x KL(p(y|x) || p(y)))`` of each split of the shuffled images, averaged over the
+    splits; 1 to 1,008 (the number of classes), higher is better. The bias of the last layer is left
+    out. The interval comes from the spread over the splits.
     """
 
     name = "inception_score"
+    headline = Headline(50, "Inception score", "generated")
     higher_is_better = True
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
     selects_epochs = True
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
-        """The mean over the protocol's splits, of at least two images each."""
+        """Return the mean over the protocol's splits, which need at least two images each."""
         logits = _logits(pair)
         n, splits = len(logits), self.protocol.inception_score_splits
         if n < 2 * splits:
-            return f"{n} images: inception_score_splits={splits} needs {2 * splits}"
+            return f"{n} generated images: inception_score_splits={splits} needs {2 * splits}"
         order = np.random.RandomState(SHUFFLE_SEED).permutation(n)
         return mean_with_error(split_scores(logits[order], splits), n)
 
 
 class EfficientNetScore(InceptionScore):
-    """The formula of the Inception score on logits of EfficientNet-Lite0; no Inception score."""
+    """Inception score's formula on EfficientNet-Lite0's logits, not comparable with that score."""
 
     name = "efficientnet_score"
     extractors = ("efficientnet_lite0",)
@@ -47,10 +50,11 @@ class EfficientNetScore(InceptionScore):
 
 
 class OfficialInceptionScore(DistributionMetric):
-    """Inception score as FSVAE's and ESVAE's code computes it, with torchvision's network.
+    """Inception score as the official code of FSVAE and ESVAE computes it.
 
-    Ten splits of 256 images in order, or as many as the images fill. No value of
-    ``inception_score`` compares with it: network, classes and preprocessing are others.
+    With torchvision's network, on the first ten complete splits of 256 images, in order; 1 to
+    1,000, higher is better. Not comparable with ``inception_score``, because the network, the
+    classes and the preprocessing differ.
     """
 
     name = "inception_score_official"
@@ -60,26 +64,35 @@ class OfficialInceptionScore(DistributionMetric):
     selects_epochs = True
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
-        """The mean over the splits."""
+        """Return the mean over the splits, each of 256 images."""
         logits = _logits(pair)
         splits = min(len(logits) // OFFICIAL_SPLIT_IMAGES, OFFICIAL_SPLITS)
         if not splits:
-            return f"{len(logits)} images: a split of the official code has 256"
+            return f"{len(logits)} generated images: a split of the official code has 256"
         n = splits * OFFICIAL_SPLIT_IMAGES
         return mean_with_error(split_scores(logits[:n], splits), n)
 
 
 def split_scores(logits: Tensor, splits: int) -> np.ndarray:
-    """``exp(mean KL(p(y|x) || p(y)))`` of each of ``splits`` parts of logits ``(N, K)``, in order.
+    """Return ``exp(mean KL(p(y|x) || p(y)))`` of each split of the images, in order.
 
-    Between 1 (all images alike, or nothing known of any) and K.
+    Args:
+        logits: logits ``(N, K)`` of K classes.
+        splits: number of splits S, at most N; their sizes differ by 1 at most.
+
+    Returns:
+        Float64 ``(S,)``, from 1 (all images have the same class probabilities) to K (each image
+        has one certain class, and all classes are equally frequent).
+
+    >>> split_scores(Tensor([[100.0, 0.0], [0.0, 100.0]]), splits=1).round(6)
+    array([2.])
     """
     log_p = logits.double().log_softmax(1)
     bounds = [i * len(logits) // splits for i in range(splits + 1)]
     scores = []
     for start, end in pairwise(bounds):
         part = log_p[start:end]
-        # In logarithms, so that a class that all but vanishes is no infinity.
+        # In logarithms, so that a probability that underflows gives no infinity.
         marginal = part.logsumexp(0) - math.log(len(part))
         scores.append((part.exp() * (part - marginal)).sum(1).mean().exp().item())
     return np.array(scores)

@@ -1,4 +1,4 @@
-"""How sure a Fréchet distance is: a jackknife over groups, and its limit for infinitely many."""
+"""Uncertainty of Fréchet distances: a jackknife over groups, and a line fit against 1/N."""
 
 import math
 from collections.abc import Sequence
@@ -16,15 +16,19 @@ SUBSETS = 15
 
 
 def interval(value: float, standard_error: float) -> tuple[float, float]:
-    """The 95 % confidence interval of a normally distributed estimate."""
+    """Return the 95 % confidence interval of a normally distributed estimate.
+
+    >>> interval(10.0, 1.0)
+    (8.04, 11.96)
+    """
     return value - Z_95 * standard_error, value + Z_95 * standard_error
 
 
 def merged(parts: Sequence[Moments]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean ``(D,)`` and unbiased covariance ``(D, D)`` of all that the parts have seen.
+    """Return the mean ``(D,)`` and unbiased covariance ``(D, D)`` of all parts together.
 
     Raises:
-        ValueError: fewer than two feature vectors.
+        ValueError: the parts have fewer than two feature vectors in total.
     """
     filled = [part for part in parts if part.n]
     n = sum(part.n for part in filled)
@@ -42,11 +46,14 @@ def merged(parts: Sequence[Moments]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class GroupedMoments:
-    """Moments of features dealt out in turn to groups, for a delete-a-group jackknife.
+    """Moments of feature vectors in groups, for a delete-a-group jackknife.
+
+    Args:
+        groups: number of groups, 10 by default.
 
     Attributes:
-        n: how many feature vectors.
-        groups: the moments of each group; vector i is in group i mod ``len(groups)``.
+        n: number of feature vectors.
+        groups: moments of each group; vector i belongs to group ``i mod len(groups)``.
     """
 
     def __init__(self, groups: int = GROUPS) -> None:
@@ -60,21 +67,30 @@ class GroupedMoments:
         self.n += len(features)
 
     def distance(self, mean: np.ndarray, covariance: np.ndarray) -> float:
-        """The Fréchet distance of all features to the reference of these moments.
+        """Return the Fréchet distance of all features to a reference.
+
+        Args:
+            mean: mean ``(D,)`` of the reference.
+            covariance: covariance ``(D, D)`` of the reference.
 
         Raises:
-            ValueError: fewer than two feature vectors, or values that are not finite.
+            ValueError: there are fewer than two feature vectors, or a value is not finite.
         """
         return frechet_distance(*merged(self.groups), mean, covariance)
 
     def without(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and covariance of all features but those of group i."""
+        """Return mean ``(D,)`` and covariance ``(D, D)`` of the features outside group i."""
         return merged(self.groups[:i] + self.groups[i + 1 :])
 
     def standard_error(self, mean: np.ndarray, covariance: np.ndarray) -> float | None:
-        """The delete-a-group jackknife's standard error of :meth:`distance`.
+        """Return the delete-a-group jackknife's standard error of :meth:`distance`.
 
-        None where there are fewer feature vectors than groups. The reference counts as known.
+        Args:
+            mean: mean ``(D,)`` of the reference, which is held fixed.
+            covariance: covariance ``(D, D)`` of the reference.
+
+        Returns:
+            The standard error; None if there are fewer feature vectors than groups.
         """
         if self.n < len(self.groups):
             return None
@@ -85,10 +101,10 @@ class GroupedMoments:
 
 
 def two_sample_error(one: GroupedMoments, other: GroupedMoments) -> float | None:
-    """The standard error of the Fréchet distance of two samples, both of them random.
+    """Return the standard error of the Fréchet distance between two random samples.
 
-    The jackknife leaves out the same group of both. None where either has fewer feature vectors
-    than groups.
+    The jackknife leaves out the same group of both samples. The result is None if one of them has
+    fewer feature vectors than groups.
     """
     groups = len(one.groups)
     if min(one.n, other.n) < groups:
@@ -99,18 +115,31 @@ def two_sample_error(one: GroupedMoments, other: GroupedMoments) -> float | None
 
 
 def jackknife_error(left_out: Sequence[float]) -> float:
-    """The standard error of an estimate from its values with each of G groups left out.
+    """Return the standard error of an estimate by the delete-a-group jackknife.
 
-    ``sqrt((G - 1) / G * sum_i (x_i - mean x)^2)``, the delete-a-group jackknife (Wolter,
-    Introduction to Variance Estimation, chapter 4).
+    ``sqrt((G - 1) / G * sum_i (x_i - mean x)^2)`` (Wolter, Introduction to Variance Estimation,
+    chapter 4).
+
+    Args:
+        left_out: values x_i of the estimate, each computed without one of the G groups.
+
+    >>> round(jackknife_error([1.0, 2.0, 3.0]), 4)
+    1.1547
     """
     values = np.asarray(left_out, np.float64)
     return math.sqrt((len(values) - 1) / len(values) * np.square(values - values.mean()).sum())
 
 
 @dataclass(frozen=True)
-class Line:
-    """A straight line fitted by least squares, with the standard errors that the fit gives it."""
+class LineFit:
+    """A straight line fitted by least squares.
+
+    Attributes:
+        intercept: value at x = 0.
+        intercept_error: standard error of the intercept.
+        slope: change of the value per unit of x.
+        slope_error: standard error of the slope.
+    """
 
     intercept: float
     intercept_error: float
@@ -118,18 +147,26 @@ class Line:
     slope_error: float
 
 
-def line(x: Sequence[float], y: Sequence[float]) -> Line:
-    """The line through three or more points."""
+def fit_line(x: Sequence[float], y: Sequence[float]) -> LineFit:
+    """Fit a line to three or more points.
+
+    >>> line = fit_line([1, 2, 4], [3.5, 4.0, 5.0])
+    >>> round(line.intercept, 6), round(line.slope, 6)
+    (3.0, 0.5)
+    """
     fit = linregress(x, y)
-    return Line(
+    return LineFit(
         float(fit.intercept), float(fit.intercept_stderr), float(fit.slope), float(fit.stderr)
     )
 
 
 def subset_sizes(n: int, smallest_part: int) -> list[int]:
-    """Sizes of the subsets to extrapolate from: 15, evenly from ``n // smallest_part`` to n.
+    """Return the sizes of 15 subsets, evenly spaced from ``n // smallest_part`` to n.
 
-    The bias of a Fréchet distance from N images falls as 1/N (Chong and Forsyth,
-    arXiv:1911.07023).
+    The bias of a Fréchet distance computed from N images is proportional to 1/N (Chong and Forsyth,
+    arXiv:1911.07023), so distances of subsets of these sizes lie on a line against 1/N.
+
+    >>> subset_sizes(280, smallest_part=2)
+    [140, 150, 160, 170, 180, 190, 200, 210, 220, 230, 240, 250, 260, 270, 280]
     """
     return np.linspace(n // smallest_part, n, SUBSETS).round().astype(int).tolist()

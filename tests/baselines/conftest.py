@@ -19,12 +19,12 @@ def one_thread():
 
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request):
-    return backends.load(request.param)
+    return backends.load(request.param)()
 
 
 @pytest.fixture(scope="session")
 def all_backends():
-    return {name: backends.load(name) for name in BACKENDS}
+    return {name: backends.load(name)() for name in BACKENDS}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def build(resolve):
 
     def build(name, image_shape, *settings, backend="reference", seed=0):
         model_class = models.load(name)
-        spiking = backends.load(backend) if model_class.spiking else None
+        spiking = backends.load(backend)() if model_class.spiking else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return model_class(image_shape, resolve(name, *settings), spiking)

@@ -9,15 +9,15 @@ from itertools import product
 
 import torch
 
-from baselines.backends.reference import ReferenceLIF
+from baselines.backends.reference import ReferenceNeuron
 from baselines.fused import cuda as fused_cuda
 from baselines.fused.cpu.lif_constants import LIFConstants
-from bench.model import SurrogateWindow
+from bench.backend import NeuronSpec, Rectangle
 
 DECAY, THRESHOLD = 0.25, 0.2
 WINDOWS = {
-    "official_code": SurrogateWindow(centre=0.0, width=1.0),
-    "paper": SurrogateWindow(centre=0.2, width=0.2),
+    "official_code": Rectangle(centre=0.0, width=1.0),
+    "paper": Rectangle(centre=0.2, width=0.2),
 }
 # Around a block of neurons, of which several make a layer, and T = 1.
 SHAPES = [(1, 1), (1, 3, 5), (4, 2, 3, 5, 7), (5, 1, 511), (4, 2, 256), (16, 513), (3, 4, 321)]
@@ -71,7 +71,7 @@ CASES = [
 def check(case, device):
     """Spikes and the last membrane are the reference's, and so are the gradients."""
     window = WINDOWS[case.window]
-    reference = ReferenceLIF(DECAY, THRESHOLD, window)
+    reference = ReferenceNeuron(NeuronSpec(DECAY, THRESHOLD, window))
     constants = LIFConstants(DECAY, THRESHOLD, window.centre - THRESHOLD, window.width)
     expected = _results(case, device, reference.integrate, ())
     found = _results(

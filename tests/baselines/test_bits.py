@@ -7,13 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.fused.cpu.packed_spikes import Bits, Words, words_of
-from baselines.fused.synapses import Downsampling, Upsampling
-from baselines.layers import MembraneReadout, SpikingLayer, TimeDependentBatchNorm
-from baselines.networks import to_image
-from bench.model import SurrogateWindow, carrying_state
+from bench.backend import NeuronSpec, Rectangle, stateful
 from bench.registry import backends
 
-WINDOW = SurrogateWindow(centre=0.0, width=1.0)
+SPEC = NeuronSpec(0.25, 0.2, Rectangle(centre=0.0, width=1.0))
 
 
 def drawn(seed, *shape, rate=0.4):
@@ -103,19 +100,16 @@ def test_other_time_steps_are_packed_anew(spikes, time_steps):
 def test_layers_hand_bits_on_and_give_what_they_give_for_bytes(features):
     """The state that is carried on included."""
 
-    def layer(synapse):
-        neuron = backends.load("fused")(0.25, 0.2, WINDOW)
-        norm = TimeDependentBatchNorm(features, 1.0)
-        synapse = synapse.to(memory_format=neuron.memory_format)
-        return SpikingLayer(synapse, norm, neuron).eval()
-
     torch.manual_seed(0)
-    first, second = layer(Upsampling(features, features)), layer(Downsampling(features, features))
-    readout = MembraneReadout(to_image(features, 3))
+    backend = backends.load("fused")()
+    first = backend.upsampling(features, features, SPEC).eval()
+    second = backend.downsampling(features, features, SPEC).eval()
+    first.norm.scale = second.norm.scale = 1.0
+    readout = backend.readout(features, 3)
     # Pixels of all steps and images, enough for tables.
     spikes = drawn(1, 6, 16, features, 2, 6)
     parts = []
-    with carrying_state(first), carrying_state(second):
+    with stateful(first), stateful(second):
         for part in spikes.split(3):
             given = first(part)
             assert isinstance(given, Bits)

@@ -9,13 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.fused.cpu.linear_sequence import Chain
-from baselines.fused.synapses import SpikeLinear
-from baselines.layers import SpikingLayer, TimeDependentBatchNorm
-from bench.model import SurrogateWindow, carrying_state
+from baselines.fused.cpu.linear_sequence import LinearSequence
+from bench.backend import NeuronSpec, Rectangle, stateful
 from bench.registry import backends
 
-WINDOW = SurrogateWindow(centre=0.5, width=1.0)
+SPEC = NeuronSpec(0.25, 0.2, Rectangle(centre=0.5, width=1.0))
 CHAINS = {
     "seed": st.integers(0, 2**31),
     "features": st.lists(st.integers(1, 90), min_size=2, max_size=4),
@@ -26,17 +24,15 @@ CHAINS = {
 def chain(*features, backend="fused", seed=0, dtype=torch.float32):
     """Layers with random weights and statistics, whose neurons fire."""
     torch.manual_seed(seed)
-    neurons = backends.load(backend)
+    builder = backends.load(backend)()
     layers = OrderedDict()
     for i, (inputs, outputs) in enumerate(pairwise(features)):
-        norm = TimeDependentBatchNorm(outputs, 1.0)
-        nn.init.uniform_(norm.running_mean, -0.2, 0.2)
-        nn.init.uniform_(norm.running_var, 0.2, 0.6)
-        nn.init.uniform_(norm.bias, -0.1, 0.3)
-        layers[f"linear{i}"] = SpikingLayer(
-            SpikeLinear(inputs, outputs), norm, neurons(0.25, 0.2, WINDOW)
-        )
-    return neurons.chain(layers).to(dtype).eval()
+        layer = builder.linear(inputs, outputs, SPEC, alpha=5.0)
+        nn.init.uniform_(layer.norm.running_mean, -0.2, 0.2)
+        nn.init.uniform_(layer.norm.running_var, 0.2, 0.6)
+        nn.init.uniform_(layer.norm.bias, -0.1, 0.3)
+        layers[f"linear{i}"] = layer
+    return builder.sequence(layers).to(dtype).eval()
 
 
 def drawn(seed, *shape):
@@ -46,14 +42,14 @@ def drawn(seed, *shape):
 
 def in_parts(layers, spikes, *sizes):
     """What the layers give for parts of a sequence, their state carried from one to the next."""
-    with torch.no_grad(), carrying_state(layers):
+    with torch.no_grad(), stateful(layers):
         return torch.cat([layers(part) for part in spikes.split(sizes)]).to(spikes.dtype)
 
 
 def membranes(layers, spikes):
-    with torch.no_grad(), carrying_state(layers):
+    with torch.no_grad(), stateful(layers):
         layers(spikes)
-        return [layer.neuron.carried.membrane for layer in layers]
+        return [layer.neuron.state.membrane for layer in layers]
 
 
 def listen(layers):
@@ -73,8 +69,8 @@ def test_spikes_and_state_are_those_of_the_equations(seed, features, images, fir
         chain(*features, backend=name, seed=seed, dtype=torch.float64)
         for name in ("fused", "reference")
     )
-    assert isinstance(found, Chain)
-    assert not isinstance(expected, Chain)
+    assert isinstance(found, LinearSequence)
+    assert not isinstance(expected, LinearSequence)
     assert torch.equal(
         in_parts(found, spikes, first, second), in_parts(expected, spikes, first, second)
     )
@@ -145,7 +141,7 @@ def test_a_sequence_goes_on_when_someone_starts_to_listen_and_stops():
     layers, spikes = chain(40, 50, 64), drawn(2, 3, 9, 40)
     expected = in_parts(layers, spikes, 1, 1, 1)
     found = []
-    with torch.no_grad(), carrying_state(layers):
+    with torch.no_grad(), stateful(layers):
         found.append(layers(spikes[:1]))
         _, handles = listen(layers)
         found.append(layers(spikes[1:2]))
@@ -191,7 +187,7 @@ def test_a_sequence_keeps_its_shape(heard):
     layers = chain(8, 8, 8)
     if heard:
         listen(layers)
-    with torch.no_grad(), carrying_state(layers):
+    with torch.no_grad(), stateful(layers):
         layers(drawn(6, 1, 2, 8))
-        with pytest.raises(ValueError, match=r"shape \(3, 8\) cannot go on from .* \(2, 8\)"):
+        with pytest.raises(ValueError, match=r"shape \(3, 8\) cannot continue from .* \(2, 8\)"):
             layers(drawn(6, 1, 3, 8))

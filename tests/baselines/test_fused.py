@@ -7,36 +7,32 @@ import torch
 from torch import nn
 
 from baselines.fused.lazy_tensors import Spikes
-from baselines.fused.synapses import Downsampling, SpikeLinear, Upsampling
-from baselines.layers import DirectCodingLayer, SpikingLayer, TimeDependentBatchNorm
-from bench.model import SurrogateWindow, carrying_state
+from baselines.fused.synapses import Downsampling, Upsampling
+from bench.backend import NeuronSpec, Rectangle, stateful
 from bench.registry import backends
 
-WINDOW = SurrogateWindow(centre=0.0, width=1.0)
+SPEC = NeuronSpec(0.25, 0.2, Rectangle(centre=0.0, width=1.0))
 LAYERS = {
-    "convolution": (lambda: Downsampling(6, 10), (6, 8, 8), 10),
-    "transposed convolution": (lambda: Upsampling(6, 10), (6, 4, 4), 10),
-    "linear": (lambda: SpikeLinear(37, 23), (37,), 23),
-    "wide linear": (lambda: SpikeLinear(37, 1500), (37,), 1500),
-    "large linear": (lambda: SpikeLinear(1030, 1050), (1030,), 1050),
+    "convolution": (lambda backend: backend.downsampling(6, 10, SPEC), (6, 8, 8)),
+    "transposed convolution": (lambda backend: backend.upsampling(6, 10, SPEC), (6, 4, 4)),
+    "linear": (lambda backend: backend.linear(37, 23, SPEC), (37,)),
+    "wide linear": (lambda backend: backend.linear(37, 1500, SPEC), (37,)),
+    "large linear": (lambda backend: backend.linear(1030, 1050, SPEC), (1030,)),
 }
 
 
-def layers_of(build, features, **more):
+def layers_of(build):
     """The same layer on the reference and on the fused backend."""
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        synapse, norm = build(), TimeDependentBatchNorm(features, 0.2)
-        norm.weight.data.uniform_(1.0, 2.0)
-        norm.running_var.uniform_(0.1, 0.5)
-        for tensor in (norm.bias.data, norm.running_mean):
-            tensor.uniform_(-0.1, 0.2)
-    kind = DirectCodingLayer if more else SpikingLayer
     built = []
     for name in ("reference", "fused"):
-        neuron = backends.load(name)(0.25, 0.2, WINDOW)
-        own = copy.deepcopy(synapse).to(memory_format=neuron.memory_format)
-        built.append(kind(own, copy.deepcopy(norm), neuron, **more))
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            layer = build(backends.load(name)())
+            layer.norm.weight.data.uniform_(1.0, 2.0)
+            layer.norm.running_var.uniform_(0.1, 0.5)
+            for tensor in (layer.norm.bias.data, layer.norm.running_mean):
+                tensor.uniform_(-0.1, 0.2)
+        built.append(layer)
     return built
 
 
@@ -55,8 +51,8 @@ def gradients(layer, inputs, weights):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("images", [1, 3, 64])
 def test_float32_spikes_are_the_reference_ones_up_to_rounding(name, training, images):
-    build, shape, features = LAYERS[name]
-    reference, fused = layers_of(build, features)
+    build, shape = LAYERS[name]
+    reference, fused = layers_of(build)
     inputs = spike_trains(5, images, shape)
     expected = reference.train(training)(inputs)
     spikes = fused.train(training)(inputs)
@@ -74,8 +70,8 @@ def test_float32_spikes_are_the_reference_ones_up_to_rounding(name, training, im
 @pytest.mark.parametrize("in_bytes", [True, False])
 def test_float64_spikes_and_gradients_are_the_reference_ones(name, training, images, in_bytes):
     """Few images and many take different ways, and so do spikes that are kept in bytes."""
-    build, shape, features = LAYERS[name]
-    reference, fused = layers_of(build, features)
+    build, shape = LAYERS[name]
+    reference, fused = layers_of(build)
     inputs = spike_trains(5, images, shape).requires_grad_()
     given = inputs
     if in_bytes:
@@ -89,7 +85,7 @@ def test_float64_spikes_and_gradients_are_the_reference_ones(name, training, ima
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("training", [True, False])
 def test_direct_coding_adds_up_the_gradients_of_equal_steps(training):
-    reference, fused = layers_of(lambda: Downsampling(3, 6), 6, time_steps=5)
+    reference, fused = layers_of(lambda backend: backend.direct_coding(3, 6, SPEC, 5))
     images = torch.rand((4, 3, 8, 8)).requires_grad_()
     weights = torch.randn_like(reference.train(training)(images))
     assert torch.equal(fused.train(training)(images), reference(images))
@@ -100,8 +96,8 @@ def test_direct_coding_adds_up_the_gradients_of_equal_steps(training):
 @pytest.mark.parametrize("name", LAYERS)
 def test_bfloat16_is_rounded_at_the_synapses_only(name):
     """Norm and neurons compute in float32 from what the synapses round."""
-    build, shape, features = LAYERS[name]
-    layer = layers_of(build, features)[1].eval()
+    build, shape = LAYERS[name]
+    layer = layers_of(build)[1].eval()
     inputs = spike_trains(5, 3, shape)
     with torch.autocast("cpu", torch.bfloat16):
         spikes = layer(inputs)
@@ -116,8 +112,8 @@ def test_bfloat16_is_rounded_at_the_synapses_only(name):
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("images", [3, 300])
 def test_bfloat16_spikes_of_bytes_are_rounded_where_those_of_numbers_are(name, images):
-    build, shape, features = LAYERS[name]
-    layer = layers_of(build, features)[1].eval()
+    build, shape = LAYERS[name]
+    layer = layers_of(build)[1].eval()
     inputs = spike_trains(5, images, shape)
     with torch.autocast("cpu", torch.bfloat16):
         expected = layer(inputs)
@@ -133,8 +129,8 @@ def test_bfloat16_spikes_of_bytes_are_rounded_where_those_of_numbers_are(name, i
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_bfloat16_gradients_are_the_float32_ones_up_to_their_rounding(name):
-    build, shape, features = LAYERS[name]
-    layer = layers_of(build, features)[1].train()
+    build, shape = LAYERS[name]
+    layer = layers_of(build)[1].train()
     inputs = spike_trains(5, 16, shape).requires_grad_()
     with torch.no_grad():
         weights = torch.rand(layer(inputs).shape)
@@ -151,8 +147,8 @@ def test_bfloat16_gradients_are_the_float32_ones_up_to_their_rounding(name):
 @pytest.mark.parametrize("images", [1, 3, 300])
 def test_float32_spikes_of_bytes_are_the_reference_ones_up_to_rounding(name, training, images):
     """Few images and many take different ways; no gradient flows through bytes."""
-    build, shape, features = LAYERS[name]
-    reference, fused = layers_of(build, features)
+    build, shape = LAYERS[name]
+    reference, fused = layers_of(build)
     inputs = spike_trains(5, images, shape)
     with torch.no_grad():
         expected = reference.train(training)(inputs)
@@ -168,11 +164,11 @@ def test_float32_spikes_of_bytes_are_the_reference_ones_up_to_rounding(name, tra
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("images", [7, 300])
 def test_float64_spikes_of_bytes_are_the_reference_ones_step_by_step_too(name, images):
-    build, shape, features = LAYERS[name]
-    reference, fused = (layer.eval() for layer in layers_of(build, features))
+    build, shape = LAYERS[name]
+    reference, fused = (layer.eval() for layer in layers_of(build))
     inputs = spike_trains(5, images, shape)
     spikes = inputs.to(torch.uint8)
-    with torch.no_grad(), carrying_state(fused):
+    with torch.no_grad(), stateful(fused):
         expected = reference(inputs)
         parts = torch.cat([fused(spikes[:1]), fused(spikes[1:3]), fused(spikes[3:])])
     assert torch.equal(parts, expected.to(torch.uint8))
@@ -180,10 +176,10 @@ def test_float64_spikes_of_bytes_are_the_reference_ones_step_by_step_too(name, i
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_steps_with_carried_state_are_one_pass(name):
-    build, shape, features = LAYERS[name]
-    layer = layers_of(build, features)[1].eval()
+    build, shape = LAYERS[name]
+    layer = layers_of(build)[1].eval()
     inputs = spike_trains(6, 5, shape)
-    with carrying_state(layer):
+    with stateful(layer):
         steps = torch.cat([layer(step[None]) for step in inputs])
     assert (steps != layer(inputs)).float().mean() < 2e-5
 
@@ -192,8 +188,8 @@ def test_steps_with_carried_state_are_one_pass(name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_sequence_starts_with_the_parameters_and_statistics_of_its_time(name):
     """While one goes on, what the norm does is computed once."""
-    build, shape, features = LAYERS[name]
-    layers = [layer.eval() for layer in layers_of(build, features)]
+    build, shape = LAYERS[name]
+    layers = [layer.eval() for layer in layers_of(build)]
     inputs = spike_trains(4, 300, shape)
     changes = [
         lambda norm: norm.weight.data.mul_(1.5),
@@ -205,7 +201,7 @@ def test_a_sequence_starts_with_the_parameters_and_statistics_of_its_time(name):
             found = []
             for layer in layers:
                 change(layer.norm)
-                with carrying_state(layer):
+                with stateful(layer):
                     found.append(torch.cat([layer(step[None]) for step in inputs]))
             assert 0.02 < found[0].mean() < 0.98
             assert torch.equal(*found)
@@ -215,11 +211,11 @@ def test_a_sequence_starts_with_the_parameters_and_statistics_of_its_time(name):
 @pytest.mark.parametrize("counted", [slice(3, 6), slice(0, 3), slice(0, 6)])
 def test_gradients_flow_through_carried_state(counted):
     """Also to spikes that nothing else depends on, and from a potential that nothing reads."""
-    build, shape, features = LAYERS["linear"]
+    build, shape = LAYERS["linear"]
     inputs = spike_trains(6, 5, shape).requires_grad_()
     found = []
-    for layer in layers_of(build, features):
-        with carrying_state(layer.eval()):
+    for layer in layers_of(build):
+        with stateful(layer.eval()):
             spikes = torch.cat([layer(inputs[:3]), layer(inputs[3:])])
         found.append(torch.autograd.grad(spikes[counted].sum(), [inputs, *layer.parameters()]))
     torch.testing.assert_close(found[1], found[0])
@@ -250,7 +246,7 @@ def test_channels_last_convolutions_refuse_another_precision_as_pytorch_does(kin
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_results_do_not_depend_on_the_number_of_threads(threads):
-    layer = layers_of(*LAYERS["wide linear"][::2])[1].train()
+    layer = layers_of(LAYERS["wide linear"][0])[1].train()
     inputs = spike_trains(5, 9, (37,)).requires_grad_()
     weights = torch.ones((5, 9, 1500))
     expected = gradients(layer, inputs, weights)[3:]
@@ -265,4 +261,4 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
 
 def test_a_device_without_a_kernel_is_refused():
     with pytest.raises(RuntimeError, match="not on xpu"):
-        backends.load("fused").implementation(torch.device("xpu"))
+        backends.load("fused")().implementation(torch.device("xpu"))

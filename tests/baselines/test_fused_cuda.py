@@ -4,7 +4,6 @@ The interpreter shows that the kernels compute the right thing, but takes what t
 and rounds as it is told; so they are compiled as well.
 """
 
-import copy
 import os
 import subprocess
 import sys
@@ -13,9 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from baselines.fused.synapses import Downsampling
-from baselines.layers import DirectCodingLayer, SpikingLayer, TimeDependentBatchNorm
-from bench.model import SurrogateWindow
+from bench.backend import NeuronSpec, Rectangle
 from bench.registry import backends
 
 triton = pytest.importorskip("triton", reason="PyTorch comes without Triton here")
@@ -73,11 +70,11 @@ def compiled_for_gpu(name, number):
 def test_without_triton_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(RuntimeError, match="choose another backend, or a platform"):
-        backends.load("fused").implementation(torch.device("cuda"))
+        backends.load("fused")().implementation(torch.device("cuda"))
 
 
 def test_implementation_names_triton_and_its_version():
-    name = backends.load("fused").implementation(torch.device("cuda"))
+    name = backends.load("fused")().implementation(torch.device("cuda"))
     assert name == f"Triton {triton.__version__}, one kernel over all time steps"
 
 
@@ -103,19 +100,19 @@ def test_a_potential_at_the_threshold_does_not_fire_on_a_gpu():
 @pytest.mark.parametrize("time_steps", [None, 5])
 def test_layers_on_a_gpu_are_the_reference_ones(training, time_steps):
     shape = (5, 4, 3, 8, 8) if time_steps is None else (4, 3, 8, 8)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        synapse, norm = Downsampling(3, 6), TimeDependentBatchNorm(6, 0.2)
-        inputs = torch.rand(shape).to("cuda").requires_grad_()
-    norm.running_var.fill_(0.03)
+    spec = NeuronSpec(0.25, 0.2, Rectangle(centre=0.0, width=1.0))
     results = []
     for name in ("reference", "fused"):
-        neuron = backends.load(name)(0.25, 0.2, SurrogateWindow(centre=0.0, width=1.0))
-        own = copy.deepcopy(synapse).to(memory_format=neuron.memory_format)
-        parts = own, copy.deepcopy(norm), neuron
-        layer = (
-            SpikingLayer(*parts) if time_steps is None else DirectCodingLayer(*parts, time_steps)
-        )
+        backend = backends.load(name)()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            inputs = torch.rand(shape).to("cuda").requires_grad_()
+            layer = (
+                backend.downsampling(3, 6, spec)
+                if time_steps is None
+                else backend.direct_coding(3, 6, spec, time_steps)
+            )
+        layer.norm.running_var.fill_(0.03)
         spikes = layer.to("cuda").train(training)(inputs)
         gradients = torch.autograd.grad(spikes.square().sum(), [inputs, *layer.parameters()])
         results.append([spikes.detach(), *gradients])

@@ -3,29 +3,34 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from baselines.fused.synapses import Downsampling, Upsampling
-from baselines.layers import (
-    DirectCodingLayer,
+from baselines.divergences import postsynaptic_potential
+from bench.backend import (
     MembraneReadout,
-    SpikingLayer,
+    NeuronSpec,
+    Rectangle,
     TimeDependentBatchNorm,
-    postsynaptic_potential,
     readout_weights,
+    to_image,
 )
-from baselines.networks import to_image
-from bench.model import SurrogateWindow
 
-WINDOW = SurrogateWindow(centre=0.0, width=1.0)
+SPEC = NeuronSpec(0.25, 0.2, Rectangle(centre=0.0, width=1.0))
 NEURON = naive.Neuron(centre=0.0, width=1.0)
 SCALE = 0.2
 SHAPES = [(4, 3, 5, 6, 6), (1, 2, 3, 4, 4), (5, 3, 7)]
 
 SYNAPSES = {
-    "convolution": (lambda: Downsampling(5, 6), naive.convolution, (4, 3, 5, 8, 8)),
-    "transposed": (lambda: Upsampling(5, 6), naive.transposed_convolution, (4, 3, 5, 4, 4)),
-    "linear": (lambda: nn.Linear(40, 30), naive.linear, (4, 3, 40)),
+    "convolution": (
+        lambda backend: backend.downsampling(5, 6, SPEC),
+        naive.convolution,
+        (4, 3, 5, 8, 8),
+    ),
+    "transposed": (
+        lambda backend: backend.upsampling(5, 6, SPEC),
+        naive.transposed_convolution,
+        (4, 3, 5, 4, 4),
+    ),
+    "linear": (lambda backend: backend.linear(40, 30, SPEC), naive.linear, (4, 3, 40)),
 }
 
 
@@ -53,12 +58,12 @@ def naive_network(layer, training=True):
     return naive.SpikingNetwork(named, training, NEURON, time_steps=4)
 
 
-def spiking_layer(backend, build_synapse, features, kind=SpikingLayer, **options):
+def spiking_layer(backend, build, features):
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        synapse = build_synapse()
-    neuron = backend(0.25, 0.2, WINDOW)
-    return kind(synapse, perturbed_norm(features), neuron, **options)
+        layer = build(backend)
+    layer.norm.load_state_dict(perturbed_norm(features).state_dict())
+    return layer
 
 
 def gradients(outputs, weights, layer, inputs):
@@ -155,9 +160,9 @@ def test_running_statistics_carry_no_graph():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", SYNAPSES)
 def test_spiking_layer_is_the_naive_one(backend, kind, training):
-    build_synapse, naive_synapse, shape = SYNAPSES[kind]
+    build, naive_synapse, shape = SYNAPSES[kind]
     features = 30 if kind == "linear" else 6
-    layer = spiking_layer(backend, build_synapse, features).train(training)
+    layer = spiking_layer(backend, build, features).train(training)
     network = naive_network(layer, training)
     inputs = spike_train(shape).requires_grad_()
     spikes = layer(inputs)
@@ -180,7 +185,7 @@ def test_spiking_layer_is_the_naive_one(backend, kind, training):
 @pytest.mark.parametrize("time_steps", [1, 4])
 def test_direct_coding_is_a_repeated_image(backend, training, time_steps):
     layer = spiking_layer(
-        backend, lambda: Downsampling(3, 6), 6, DirectCodingLayer, time_steps=time_steps
+        backend, lambda backend: backend.direct_coding(3, 6, SPEC, time_steps), 6
     ).train(training)
     network = naive_network(layer, training)
     images = draw((2, 3, 8, 8)).requires_grad_()
@@ -202,12 +207,12 @@ def test_direct_coding_is_a_repeated_image(backend, training, time_steps):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", SYNAPSES)
 def test_layers_are_identical_on_all_backends(all_backends, kind, training):
-    build_synapse, _, shape = SYNAPSES[kind]
+    build, _, shape = SYNAPSES[kind]
     features = 30 if kind == "linear" else 6
     inputs = spike_train(shape).requires_grad_()
     results = {}
     for name, backend in all_backends.items():
-        layer = spiking_layer(backend, build_synapse, features).train(training)
+        layer = spiking_layer(backend, build, features).train(training)
         spikes = layer(inputs)
         results[name] = spikes, gradients(spikes, draw(spikes.shape, seed=9), layer, inputs)
     expected_spikes, expected_gradients = results.pop("reference")

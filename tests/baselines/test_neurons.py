@@ -10,13 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.backends.surrogate import RectangularSurrogate
-from bench.model import SurrogateWindow, carrying_state
+from baselines.networks import neuron_spec
+from bench.backend import (
+    Arctangent,
+    NeuronSpec,
+    Rectangle,
+    Triangle,
+    UnsupportedNeuronError,
+    stateful,
+)
 
 WINDOWS = {
-    "paper": SurrogateWindow(centre=0.2, width=0.2),
-    "official_code": SurrogateWindow(centre=0.0, width=1.0),
-    "odd": SurrogateWindow(centre=-0.13, width=0.71),
+    "paper": Rectangle(centre=0.2, width=0.2),
+    "official_code": Rectangle(centre=0.0, width=1.0),
+    "odd": Rectangle(centre=-0.13, width=0.71),
 }
 CASES = st.fixed_dictionaries(
     {
@@ -33,7 +40,7 @@ def window(request):
 
 
 def neuron_of(backend, window, decay=0.25, threshold=0.2):
-    return backend(decay, threshold, window)
+    return backend.neuron(NeuronSpec(decay, threshold, window))
 
 
 def random_currents(shape, seed):
@@ -164,17 +171,17 @@ def test_surrogate_has_height_one_over_width_inside_its_window_only(
 
 @pytest.mark.parametrize("name", ["paper", "official_code"])
 def test_the_named_windows_of_the_protocol_are_the_facts(resolve, name):
-    assert resolve("esvae", f"surrogate={name}").surrogate_window == WINDOWS[name]
+    assert neuron_spec(resolve("esvae", f"surrogate={name}")).surrogate == WINDOWS[name]
 
 
 def test_the_paper_window_follows_the_threshold(resolve):
-    window = resolve("esvae", "surrogate=paper", "threshold=0.7").surrogate_window
-    assert window == SurrogateWindow(centre=0.7, width=0.2)
+    spec = neuron_spec(resolve("esvae", "surrogate=paper", "threshold=0.7"))
+    assert spec.surrogate == Rectangle(centre=0.7, width=0.2)
 
 
 def test_surrogate_integrates_to_one(window):
     potentials = torch.linspace(-2, 2, 400_001, dtype=torch.float64, requires_grad=True)
-    RectangularSurrogate(window, 0.2)(potentials - 0.2).sum().backward()
+    NeuronSpec(0.25, 0.2, window).fire(potentials).sum().backward()
     assert potentials.grad.sum().item() * 1e-5 == pytest.approx(1, rel=1e-3)
 
 
@@ -221,7 +228,7 @@ def test_steps_with_carried_state_are_one_pass(backend, window, chunks):
     weights = random_currents(currents.shape, seed=9)
 
     def in_chunks(currents):
-        with carrying_state(neuron):
+        with stateful(neuron):
             return torch.cat([neuron(chunk) for chunk in currents.split(chunks)])
 
     spikes, gradient = spikes_and_gradient(in_chunks, currents, weights)
@@ -246,11 +253,11 @@ def test_every_pass_starts_at_rest(backend, window):
 @pytest.mark.parametrize("batch", [3, 1, 6])
 def test_nothing_leaks_out_of_a_carried_sequence(backend, window, batch):
     neuron = neuron_of(backend, window)
-    with carrying_state(neuron):
+    with stateful(neuron):
         neuron(random_currents((4, 3, 50), seed=8))
     currents = random_currents((4, batch, 50), seed=9)
     assert torch.equal(neuron(currents), neuron_of(backend, window)(currents))
-    with carrying_state(neuron):
+    with stateful(neuron):
         assert torch.equal(neuron(currents), neuron_of(backend, window)(currents))
 
 
@@ -260,7 +267,7 @@ def test_nothing_leaks_out_of_a_sequence_that_failed(backend, window):
     expected = neuron(currents)
 
     def fail_half_way():
-        with carrying_state(neuron):
+        with stateful(neuron):
             neuron(currents)
             raise ZeroDivisionError
 
@@ -274,7 +281,7 @@ def test_state_is_carried_by_every_neuron_within_a_module(backend, window):
         neuron_of(backend, window), nn.Sequential(nn.Linear(6, 5), neuron_of(backend, window))
     )
     currents = random_currents((5, 3, 6), seed=10)
-    with carrying_state(net), torch.no_grad():
+    with stateful(net), torch.no_grad():
         steps = torch.cat([net(current[None]) for current in currents])
     assert torch.equal(steps, net(currents))
 
@@ -295,7 +302,7 @@ def test_carried_state_is_freed_with_its_graph(backend, window):
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
-        with carrying_state(neuron):
+        with stateful(neuron):
             spikes = neuron(currents)
         neuron(currents)
     assert references
@@ -336,7 +343,7 @@ def test_a_copied_neuron_works_alone(backend, window):
     neuron = neuron_of(backend, window)
     twin = copy.deepcopy(neuron)
     currents = random_currents((4, 3, 50), seed=8)
-    with carrying_state(neuron):
+    with stateful(neuron):
         neuron(currents)
         assert torch.equal(twin(currents), neuron_of(backend, window)(currents))
 
@@ -353,3 +360,88 @@ def test_implementation_names_the_library_and_its_version(all_backends):
 def test_spikingjelly_refuses_a_device_it_does_not_run_on(all_backends):
     with pytest.raises(RuntimeError, match="mps"):
         all_backends["spikingjelly"].implementation(torch.device("mps"))
+
+
+SPECS = {
+    "triangle": NeuronSpec(0.5, 0.25, Triangle(0.7)),
+    "arctangent": NeuronSpec(0.5, 0.25, Arctangent(2.0)),
+    "reset without gradient": NeuronSpec(0.5, 0.25, Rectangle(0.1, 0.8), reset_gradient=False),
+    "fires at the threshold": NeuronSpec(0.5, 0.25, Rectangle(0.1, 0.8), fires_at_threshold=True),
+    "all of them": NeuronSpec(
+        0.5, 0.25, Arctangent(3.0), reset_gradient=False, fires_at_threshold=True
+    ),
+}
+DERIVATIVES = {
+    Rectangle: lambda s, u: (
+        (u - s.surrogate.centre).abs().lt(s.surrogate.width / 2) / s.surrogate.width
+    ),
+    Triangle: lambda s, u: (
+        (1 - (u - s.threshold).abs() / s.surrogate.width).clamp(min=0) / s.surrogate.width
+    ),
+    Arctangent: lambda s, u: (
+        s.surrogate.alpha / (2 + 2 * (torch.pi / 2 * s.surrogate.alpha * (u - s.threshold)) ** 2)
+    ),
+}
+
+
+def equations(spec, currents, membrane):
+    """Potentials and spikes of each step, and the potential after the last reset."""
+    potentials, spikes = [], []
+    for current in currents:
+        potential = spec.decay * membrane + current
+        at_least = spec.fires_at_threshold
+        fired = (potential >= spec.threshold if at_least else potential > spec.threshold).double()
+        membrane = potential * (1 - fired)
+        potentials.append(potential)
+        spikes.append(fired)
+    return potentials, spikes, membrane
+
+
+def by_hand(spec, potentials, spikes, grad_spikes, grad_membrane):
+    """Gradients of currents and first potential: backpropagation through time."""
+    grad_currents = []
+    for u, o, grad in zip(reversed(potentials), reversed(spikes), grad_spikes.flip(0), strict=True):
+        through_reset = grad_membrane * u if spec.reset_gradient else 0
+        grad_u = (grad - through_reset) * DERIVATIVES[type(spec.surrogate)](spec, u)
+        grad_u = grad_u + grad_membrane * (1 - o)
+        grad_currents.append(grad_u)
+        grad_membrane = spec.decay * grad_u
+    return torch.stack(grad_currents[::-1]), grad_membrane
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("library", ["reference", "snntorch", "spikingjelly"])
+def test_every_specification_has_the_spikes_and_gradients_of_its_equations(
+    all_backends, library, name
+):
+    spec = SPECS[name]
+    # Multiples of 1/16: many potentials equal the threshold, exactly.
+    currents = (random_currents((6, 3000), seed=21) * 32).round() / 16
+    # A potential after a reset is below the threshold.
+    membrane = ((random_currents((3000,), seed=22) * 32).round() / 16).clamp(max=3 / 16)
+    grad_spikes, grad_final = random_currents(currents.shape, 23), random_currents((3000,), 24)
+    potentials, spikes, final = equations(spec, currents, membrane)
+    assert any((potential == spec.threshold).any() for potential in potentials)
+    inputs = currents.requires_grad_(), membrane.requires_grad_()
+    found = all_backends[library].neuron(spec).integrate(*inputs)
+    assert torch.equal(found[0], torch.stack(spikes))
+    torch.testing.assert_close(found[1], final)
+    gradients = torch.autograd.grad(found, inputs, (grad_spikes, grad_final))
+    expected = by_hand(spec, potentials, spikes, grad_spikes, grad_final)
+    torch.testing.assert_close(gradients, expected)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_fused_backend_declines_what_its_kernels_do_not_compute(all_backends, name):
+    with pytest.raises(UnsupportedNeuronError, match="fused"):
+        all_backends["fused"].neuron(SPECS[name])
+    with pytest.raises(UnsupportedNeuronError, match="fused"):
+        all_backends["fused"].downsampling(3, 4, SPECS[name])
+
+
+@pytest.mark.parametrize("surrogate", [Triangle(0.7), Arctangent(2.0)])
+def test_other_surrogates_integrate_to_one(surrogate):
+    potentials = torch.linspace(-400, 400, 8_000_001, dtype=torch.float64, requires_grad=True)
+    NeuronSpec(0.25, 0.2, surrogate).fire(potentials).sum().backward()
+    assert potentials.grad.sum().item() * 1e-4 == pytest.approx(1, rel=1e-3)

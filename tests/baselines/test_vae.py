@@ -173,8 +173,8 @@ def test_an_image_does_not_depend_on_its_batch_in_evaluation_mode(
 
 
 def test_a_copy_of_a_model_is_its_equal(backend, build, perturb, random_images, seeded):
-    name = {"ReferenceLIF": "reference", "SnnTorchLIF": "snntorch"}
-    backend_name = name.get(backend.__name__, "spikingjelly")
+    name = {"ReferenceBackend": "reference", "SnnTorchBackend": "snntorch"}
+    backend_name = name.get(type(backend).__name__, "spikingjelly")
     model = perturb(build("esvae", SMALL, *SETTINGS, backend=backend_name)).eval()
     images = random_images(3, SMALL)
     expected = model.reconstruct(images, seeded())

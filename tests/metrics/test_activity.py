@@ -5,20 +5,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.backends.reference import ReferenceLIF
+from baselines.backends.reference import ReferenceBackend
+from baselines.networks import neuron_spec
 from bench.metrics.activity import (
     ActivationSparsity,
     DeadNeurons,
     FiringRate,
     SaturatedNeurons,
 )
-from bench.metrics.metric import Batch, Facts
+from bench.metrics.metric import Batch, ModelFacts
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.spikes import recording
 from bench.recording.training_record import TrainingRecord
 
-FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
+FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 
 
 class Layers(GenerativeModel):
@@ -75,7 +76,7 @@ def test_what_layers_put_out_is_counted():
 
 
 def test_neurons_have_a_membrane():
-    neuron = ReferenceLIF(0.25, 0.2, load_protocol("smoke").surrogate_window)
+    neuron = ReferenceBackend().neuron(neuron_spec(load_protocol("smoke")))
     model = Layers(["lif"], lif=neuron)
     with recording(model, 2) as activity:
         neuron(torch.ones(3, 2, 4))
@@ -100,7 +101,7 @@ def test_what_a_layer_did_is_filed_under_its_part():
 def test_a_spiking_layer_without_time_is_refused():
     model = Layers(["spikes"], spikes=nn.Identity())
     with (
-        pytest.raises(ValueError, match=r"spiking layer spikes: .* \(3,\), expected \(T, N"),
+        pytest.raises(ValueError, match=r"Spiking layer spikes .* \(3,\): expected \(T, N"),
         recording(model, 3),
     ):
         model.layers["spikes"](torch.ones(3))

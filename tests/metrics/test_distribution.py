@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from bench import registry
 from bench.metrics.distances import FID, KID, InfiniteFID, InfiniteFIDSlope, OfficialFID, kid_error
 from bench.metrics.extractors.extractor import Extractor, Extractors, Features, Setting
-from bench.metrics.feature_pairs import GeneratedFeatures, Spool
+from bench.metrics.feature_pairs import FeatureBuffer, GeneratedFeatures
 from bench.metrics.frechet import frechet_distance
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.metrics.neighbours import Coverage, Density, Precision, Recall
 from bench.metrics.scores import InceptionScore, OfficialInceptionScore, split_scores
-from bench.metrics.uncertainty import line, subset_sizes
+from bench.metrics.uncertainty import fit_line, subset_sizes
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
 from bench.system.paths import Resources
@@ -80,7 +80,7 @@ def observed(metric_class, generated, reference=None, batch_size=100, **values):
     features = GeneratedFeatures(extractors)
     for part in generated.split(batch_size):
         features.add(metric.extractors[0], part[:, None, None])
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
+    facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     assert (found.split, found.extractor, found.extractor_sha256) == (
         "generated",
@@ -191,11 +191,11 @@ def test_the_fit_behind_infinite_fid_gives_back_fid():
 
 
 def test_a_line_exactly_and_with_scatter():
-    exact = line([1, 2, 4], [3.5, 4, 5])
+    exact = fit_line([1, 2, 4], [3.5, 4, 5])
     assert (exact.intercept, exact.slope) == pytest.approx((3, 0.5))
     assert (exact.intercept_error, exact.slope_error) == pytest.approx((0, 0), abs=1e-7)
     # By hand: residuals -1/6, 1/3, -1/6 about the mean line, variance 1/6, sum of squares of x 2.
-    found = line([-1, 0, 1], [0, 1, 1])
+    found = fit_line([-1, 0, 1], [0, 1, 1])
     assert (found.intercept, found.slope) == pytest.approx((2 / 3, 0.5))
     assert found.slope_error == pytest.approx(np.sqrt(1 / 6 / 2))
     assert found.intercept_error == pytest.approx(np.sqrt(1 / 6 / 3))
@@ -222,7 +222,7 @@ def test_infinite_fid_needs_subsets_larger_than_the_features():
     assert observed(InfiniteFID, normal(0, 18), normal(1, 50)).status == "ok"
     found = observed(InfiniteFID, normal(0, 17), normal(1, 50))
     assert found.status == "not_applicable"
-    assert "needs 18 generated ones for 8 features" in found.reason
+    assert "needs 18 generated images for 8 features" in found.reason
 
 
 # KID
@@ -322,7 +322,7 @@ def test_inception_score_is_the_mean_over_splits_with_their_standard_error():
 def test_a_split_of_the_inception_score_has_two_images():
     found = observed(InceptionScore, torch.zeros(7, 3), inception_score_splits=4)
     assert found.status == "not_applicable"
-    assert found.reason == "7 images: inception_score_splits=4 needs 8"
+    assert found.reason == "7 generated images: inception_score_splits=4 needs 8"
 
 
 def test_official_inception_score_takes_ten_splits_of_256_as_far_as_images_go():
@@ -434,13 +434,13 @@ def test_features_that_are_not_finite_are_refused(bad):
         observed(KID, normal(0, 20), features, kid_subset_size=10)
 
 
-def test_a_spool_gives_back_its_rows():
-    spool = Spool()
-    assert len(spool.rows()) == 0
+def test_a_feature_buffer_returns_its_rows():
+    buffer = FeatureBuffer()
+    assert len(buffer.rows()) == 0
     parts = [normal(i, n, 5) for i, n in enumerate((3, 1, 7))]
     for part in parts:
-        spool.add(part)
-        assert torch.equal(spool.rows()[-len(part) :], part)
-    assert torch.equal(spool.rows(), torch.cat(parts))
-    with pytest.raises(ValueError, match="features of 4 values after 5"):
-        spool.add(normal(0, 2, 4))
+        buffer.add(part)
+        assert torch.equal(buffer.rows()[-len(part) :], part)
+    assert torch.equal(buffer.rows(), torch.cat(parts))
+    with pytest.raises(ValueError, match="features of 4 values after features of 5"):
+        buffer.add(normal(0, 2, 4))

@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cleanfid.fid
@@ -10,9 +11,12 @@ import pytest
 import torch
 import torch_fidelity
 from sklearn.datasets import load_sample_image
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_inceptionv3 import (
+    URL_INCEPTION_V3,
+    FeatureExtractorInceptionV3,
+)
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-from torchvision.models import EfficientNet_B0_Weights, inception_v3
+from torchvision.models import EfficientNet_B0_Weights, Inception_V3_Weights, inception_v3
 
 from bench.datasets.batches import to_unit_range
 from bench.errors import SkippedError
@@ -27,9 +31,9 @@ from bench.metrics.extractors.inception import (
     InceptionTorchvision,
 )
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
-from bench.metrics.extractors.weights import weight_file
+from bench.metrics.extractors.weights import DownloadedWeights
 from bench.metrics.feature_pairs import GeneratedFeatures
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.metrics.neighbours import Precision, Recall
 from bench.metrics.scores import InceptionScore
 from bench.protocol import load_protocol
@@ -123,39 +127,44 @@ def server():
 # weights
 
 
+def downloaded(url=NOWHERE, sha256="0"):
+    return DownloadedWeights(name="some", variable="SOME_WEIGHTS", url=url, sha256=sha256)
+
+
 def test_weights_given_by_hand_come_first_and_count_as_what_they_are(tmp_path, monkeypatch):
     given, named = tmp_path / "given", tmp_path / "named"
     given.write_bytes(b"a")
     named.write_bytes(b"b")
     monkeypatch.setenv("SOME_WEIGHTS", str(named))
     here = setting(tmp_path, some=given)
-    assert weight_file(here.resources, "some", "SOME_WEIGHTS", NOWHERE, "0") == given
-    assert weight_file(setting(tmp_path).resources, "some", "SOME_WEIGHTS", NOWHERE, "0") == named
+    assert downloaded().obtain(here.resources) == given
+    assert downloaded().obtain(setting(tmp_path).resources) == named
+    assert downloaded().problem(setting(tmp_path).resources) is None
     assert file_sha256(given) == hashlib.sha256(b"a").hexdigest()
     monkeypatch.setenv("SOME_WEIGHTS", str(tmp_path / "none"))
-    with pytest.raises(SkippedError, match=r"SOME_WEIGHTS names .*none: no such file"):
-        weight_file(setting(tmp_path).resources, "some", "SOME_WEIGHTS", NOWHERE, "0")
+    with pytest.raises(SkippedError, match=r"SOME_WEIGHTS names .*none, which is not a file"):
+        downloaded().obtain(setting(tmp_path).resources)
 
 
 def test_weights_are_fetched_once_and_a_damaged_copy_is_fetched_again(tmp_path, server):
     sha256 = hashlib.sha256(server.content).hexdigest()
-
-    def found():
-        return weight_file(
-            setting(tmp_path).resources, "some", "SOME_WEIGHTS", server.url, sha256[:8]
-        )
-
-    assert found().read_bytes() == server.content
-    assert found() == tmp_path / "cache" / "weights" / "network.pth"
+    file, resources = downloaded(server.url, sha256[:8]), setting(tmp_path).resources
+    path = tmp_path / "cache" / "weights" / "network.pth"
+    assert file.problem(resources) == f"{path} does not exist"
+    assert server.requests == 0
+    assert file.obtain(resources).read_bytes() == server.content
+    assert file.obtain(resources) == path
+    assert file.problem(resources) is None
     assert server.requests == 1
-    found().write_bytes(server.content[:4])
-    assert found().read_bytes() == server.content
+    path.write_bytes(server.content[:4])
+    assert "is damaged" in file.problem(resources)
+    assert file.obtain(resources).read_bytes() == server.content
     assert server.requests == 2
 
 
 def test_weights_with_another_checksum_are_refused_and_not_kept(tmp_path, server):
-    with pytest.raises(SkippedError, match=r"is not what it should be .*invalid hash value"):
-        weight_file(setting(tmp_path).resources, "some", "SOME_WEIGHTS", server.url, "0123abcd")
+    with pytest.raises(SkippedError, match=r"has the wrong checksum .*invalid hash value"):
+        downloaded(server.url, "0123abcd").obtain(setting(tmp_path).resources)
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
 
 
@@ -163,8 +172,15 @@ def test_a_fetch_that_failed_is_not_tried_again(tmp_path, server):
     server.content = None
     for _ in range(3):
         with pytest.raises(SkippedError, match="404"):
-            weight_file(setting(tmp_path).resources, "some", "SOME_WEIGHTS", server.url, "0123abcd")
+            downloaded(server.url, "0123abcd").obtain(setting(tmp_path).resources)
     assert server.requests == 1
+
+
+def test_the_weights_are_those_of_the_libraries():
+    assert inception.INCEPTION.url == URL_INCEPTION_V3
+    assert Inception_V3_Weights.IMAGENET1K_V1.url == inception.TORCHVISION.url
+    for file in (inception.INCEPTION, inception.TORCHVISION):
+        assert file.url.endswith(f"-{file.sha256}.pth")
 
 
 @pytest.mark.parametrize(
@@ -179,9 +195,9 @@ def test_without_network_and_file_an_extractor_is_skipped_with_both_ways_out(
     tmp_path, monkeypatch, extractor, option, variable
 ):
     monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(inception, "URL_INCEPTION_V3", NOWHERE)
-    monkeypatch.setattr(inception.Inception_V3_Weights.IMAGENET1K_V1.value, "url", NOWHERE)
-    with pytest.raises(SkippedError, match="cannot be fetched") as caught:
+    (file,) = extractor.weight_files
+    monkeypatch.setattr(extractor, "weight_files", (replace(file, url=NOWHERE),))
+    with pytest.raises(SkippedError, match="cannot be downloaded") as caught:
         extractor(setting(tmp_path))
     assert f"--weights {option}=PATH" in str(caught.value)
     assert variable in str(caught.value)
@@ -194,9 +210,9 @@ def test_a_file_that_holds_something_else_is_one_clear_error(tmp_path, content):
         torch.save({"fc.weight": torch.zeros(2)}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match="holds no weights of Inception v3"):
+    with pytest.raises(ValueError, match="does not contain weights of Inception v3"):
         InceptionTorchFidelity(setting(tmp_path, inception=path))
-    with pytest.raises(ValueError, match="holds no weights of Inception3"):
+    with pytest.raises(ValueError, match="does not contain weights of Inception3"):
         InceptionTorchvision(setting(tmp_path, inception_torchvision=path))
 
 
@@ -209,7 +225,7 @@ def test_a_file_cannot_run_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "file.pth"
     torch.save({"fc.weight": Malicious()}, path)
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match="does not contain weights"):
         InceptionTorchFidelity(setting(tmp_path, inception=path))
     assert not Path("executed").exists()
 
@@ -244,7 +260,7 @@ def scored(extractors, batches, metric_class):
     features = GeneratedFeatures(extractors)
     for images in batches:
         features.add(metric.extractors[0], images)
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
+    facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     assert found.status == "ok", found.reason
     assert found.extractor_sha256 == extractors.get(metric.extractors[0]).sha256

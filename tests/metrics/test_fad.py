@@ -22,7 +22,7 @@ from bench.metrics.extractors.extractor import Extractors, Setting
 from bench.metrics.fad import FAD, InfiniteFAD, OfficialFAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
 from bench.system.paths import Resources
@@ -77,7 +77,7 @@ def shown(metric_class, setting, images, batch_size=50):
     features = GeneratedFeatures(extractors)
     for batch in images.split(batch_size):
         features.add(metric.extractors[0], batch)
-    facts = Facts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
+    facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     (found,) = metric.compute(facts)
     return found
 
@@ -172,7 +172,7 @@ def test_a_published_file_that_is_altered_is_refused(published_data, tmp_path, f
     victim.chmod(0o644)
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
     setting = setting_of(MNIST(published_data), tmp_path, "train_images=100", data_root=tmp_path)
-    with pytest.raises(BenchError, match=rf"{victim.name} is not the file that was published"):
+    with pytest.raises(BenchError, match=rf"{victim.name} is not the published file"):
         OfficialAutoencoder(setting)
 
 
@@ -341,7 +341,7 @@ def test_too_few_images_are_one_row_with_the_reason(tmp_path):
         (FAD, 1, "1 generated and 360 reference images: the distance needs 2 of each"),
         (OfficialFAD, 1, "1 generated and 360 reference images: the distance needs 2 of each"),
         (InfiniteFAD, 2, "2 generated and 360 reference images: the extrapolation needs "),
-        (InfiniteFAD, 515, "516 generated ones for 128 features"),
+        (InfiniteFAD, 515, "516 generated images for 128 features"),
     ):
         found = shown(metric, setting, images.repeat(2, 1, 1, 1)[:n])
         assert (found.value, found.status, found.n) == (None, "not_applicable", n)

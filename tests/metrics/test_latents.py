@@ -18,13 +18,13 @@ from bench.metrics.latents import (
     squared_mmd,
     wilson_interval,
 )
-from bench.metrics.metric import Facts, LatentBatch
+from bench.metrics.metric import LatentBatch, ModelFacts
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
 from bench.system.progress import WorkReporter
 
-FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
+FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 METRICS = (LinearProbeAccuracy, PosteriorPriorMMD, PosteriorPriorFrechetDistance)
 
 
@@ -105,7 +105,7 @@ def test_the_probe_does_not_apply_without_labels_or_with_one_class():
     single = [*labelled("train", same, latents), *labelled("test", same, latents)]
     found = observed(LinearProbeAccuracy, single)
     assert found.status == "not_applicable"
-    assert found.reason == "the training images are of one class only"
+    assert found.reason == "all training images are of one class"
 
 
 def test_a_fit_that_does_not_converge_gives_no_number(monkeypatch):
@@ -189,7 +189,7 @@ def test_mmd_of_points_that_are_all_the_same_is_0():
 
 
 def test_mmd_refuses_what_it_cannot_compare():
-    with pytest.raises(ValueError, match="two samples of one size, at least 3, got 4 and 5"):
+    with pytest.raises(ValueError, match="two samples of equal size, at least 3, got 4 and 5"):
         squared_mmd(normal(4, 2, 0), normal(5, 2, 0))
     with pytest.raises(ValueError, match="not finite"):
         squared_mmd(normal(4, 2, 0) * math.nan, normal(4, 2, 0))

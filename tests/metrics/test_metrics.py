@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.metrics.cost import SamplingThroughput, TrainingThroughput
-from bench.metrics.metric import Batch, Facts, SamplingTime
+from bench.metrics.metric import Batch, ModelFacts, SamplingTime
 from bench.metrics.reconstruction import OfficialReconstructionLoss, ReconstructionLoss
 from bench.protocol import load_protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.system.devices import PeakMemory
 
-FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
+FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 
 
 def shown(metric, originals, images, batch_size):
@@ -60,7 +60,7 @@ def test_throughput_is_images_over_the_median_of_seconds():
     training = TrainingRecord(
         (EpochRecord({}, 100, 50.0), EpochRecord({}, 100, 10.0), EpochRecord({}, 100, 20.0)), {}, 1
     )
-    facts = Facts(0, 0, training, SamplingTime(30, (3.0, 1.0, 2.0)))
+    facts = ModelFacts(0, 0, training, SamplingTime(30, (3.0, 1.0, 2.0)))
     (found,) = TrainingThroughput(load_protocol("smoke")).compute(facts)
     assert (found.value, found.n) == (5.0, 300)
     (found,) = SamplingThroughput(load_protocol("smoke")).compute(facts)

@@ -13,10 +13,10 @@ from spikingjelly.activation_based.op_counter import (
 from torch import nn
 
 from baselines.ann_vae import ANNVAE
-from baselines.backends.reference import ReferenceLIF
+from baselines.backends.reference import ReferenceBackend
 from baselines.esvae import ESVAE
 from baselines.fsvae import FSVAE
-from bench.metrics.metric import Batch, Facts
+from bench.metrics.metric import Batch, ModelFacts
 from bench.metrics.operations import (
     DenseOperations,
     EffectiveACs,
@@ -30,7 +30,7 @@ from bench.recording.spikes import recording
 from bench.recording.synaptic_operations import OperationCounter
 from bench.recording.training_record import TrainingRecord
 
-FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
+FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 KERNELS = {1: (nn.Conv1d, nn.ConvTranspose1d), 2: (nn.Conv2d, nn.ConvTranspose2d)}
 KERNELS[3] = (nn.Conv3d, nn.ConvTranspose3d)
 
@@ -264,7 +264,7 @@ def test_macs_without_borders_are_those_of_spikingjelly(layer):
 def esvae():
     torch.manual_seed(0)
     protocol = load_protocol("smoke", ["time_steps=3", "latent_size=8"]).resolve("esvae", "digits")
-    return ESVAE((1, 32, 32), protocol, ReferenceLIF).eval()
+    return ESVAE((1, 32, 32), protocol, ReferenceBackend()).eval()
 
 
 def test_accumulates_of_a_whole_encoder_are_those_of_spikingjelly(esvae):
@@ -278,7 +278,7 @@ def test_accumulates_of_a_whole_encoder_are_those_of_spikingjelly(esvae):
 
 @pytest.mark.parametrize("model_class", [ANNVAE, ESVAE, FSVAE])
 def test_every_parameter_of_a_built_in_model_is_in_one_part(model_class):
-    backend = ReferenceLIF if model_class.spiking else None
+    backend = ReferenceBackend() if model_class.spiking else None
     model = model_class((1, 32, 32), load_protocol("smoke").resolve("m", "digits"), backend)
     parts = model.parts()
     assert list(parts) == ["encoder", "latent_sampler", "decoder"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 from sklearn.datasets import load_sample_image
 
-from bench.metrics.metric import Batch, Facts
+from bench.metrics.metric import Batch, ModelFacts
 from bench.metrics.reconstruction import (
     PSNR,
     SSIM,
@@ -19,7 +19,7 @@ from bench.metrics.reconstruction import (
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
 
-FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
+FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 METRICS = (ReconstructionLoss, PSNR, SSIM)
 
 

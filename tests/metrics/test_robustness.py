@@ -7,13 +7,13 @@ from torch import nn
 import bench
 from bench.datasets.batches import to_unit_range
 from bench.evaluation.passes import Passes
-from bench.metrics.metric import Batch, Facts
+from bench.metrics.metric import Batch, ModelFacts
 from bench.metrics.noise import (
     INPUT_NOISE,
     LATENT_NOISE,
     LATENT_SHUFFLE,
     NO_NOISE,
-    Draws,
+    NoiseStream,
     flip,
     gaussian,
     salt_and_pepper,
@@ -25,8 +25,8 @@ from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
 from bench.system.progress import WorkReporter
 
-FACTS = Facts(0, 0, TrainingRecord((), {}, None), None)
-DRAWS = Draws(3, "test", 0)
+FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
+DRAWS = NoiseStream(3, "test", 0)
 KINDS = [NO_NOISE, *LATENT_NOISE, LATENT_SHUFFLE, *INPUT_NOISE]
 
 
@@ -71,9 +71,9 @@ def test_what_a_level_corrupts_a_higher_one_corrupts_too(noise):
 def test_an_images_noise_does_not_depend_on_its_batch(noise):
     latent = noise in LATENT_NOISE.values()
     values, axis = (spikes(n=9), 1) if latent else (torch.zeros(9, 3, 16, 16), 0)
-    whole = noise(values, 0.3, Draws(0, "kind", 0))
+    whole = noise(values, 0.3, NoiseStream(0, "kind", 0))
     parts = [
-        noise(part, 0.3, Draws(0, "kind", first))
+        noise(part, 0.3, NoiseStream(0, "kind", first))
         for first, part in zip((0, 4, 8), values.split(4, axis), strict=True)
     ]
     assert torch.equal(torch.cat(parts, axis), whole)
@@ -83,7 +83,12 @@ def test_noise_differs_by_seed_kind_and_image():
     latents = torch.zeros(16, 2, 50)
     found = [
         flip(latents, 0.3, draws)
-        for draws in (Draws(0, "a", 0), Draws(1, "a", 0), Draws(0, "b", 0), Draws(0, "a", 10))
+        for draws in (
+            NoiseStream(0, "a", 0),
+            NoiseStream(1, "a", 0),
+            NoiseStream(0, "b", 0),
+            NoiseStream(0, "a", 10),
+        )
     ]
     found.append(found[0].flip(1))
     for i, one in enumerate(found):

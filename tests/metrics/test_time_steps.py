@@ -11,7 +11,7 @@ from bench.datasets.batches import to_unit_range
 from bench.evaluation.passes import Passes
 from bench.metrics.extractors.extractor import Extractor, Extractors, Features, Setting
 from bench.metrics.frechet import frechet_distance, moments
-from bench.metrics.metric import Facts
+from bench.metrics.metric import ModelFacts
 from bench.metrics.time_steps import FrechetDistanceByTimeStep, ReconstructionLossByTimeStep
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
@@ -110,7 +110,9 @@ def observed(metric_class, run):
     metric = metric_class(run.protocol)
     for batch in run.partial_decodings():
         metric.update(batch)
-    return list(metric.compute(Facts(0, 0, TrainingRecord((), {}, None), None, run.extractors)))
+    return list(
+        metric.compute(ModelFacts(0, 0, TrainingRecord((), {}, None), None, run.extractors))
+    )
 
 
 def test_the_loss_at_each_step_is_that_of_the_prefixes(passes):
@@ -172,7 +174,7 @@ def test_without_a_prior_there_is_no_distance_but_a_reason(passes):
 def test_one_sample_has_no_distance_but_a_reason(passes):
     (row,) = observed(FrechetDistanceByTimeStep, passes(Summing, "generated_images=1"))
     assert (row.value, row.status) == (None, "not_applicable")
-    assert row.reason == "1 generated and 20 reference images: it needs 2 of each"
+    assert row.reason == "1 generated and 20 reference images: 2 of each are needed"
 
 
 def test_a_run_has_every_step_and_ends_with_the_full_decoding(model_rows):

@@ -3,6 +3,7 @@
 A step of such a layer is so little work that what PyTorch does around it takes longer.
 """
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -14,17 +15,21 @@ from baselines.fused.cpu.aligned_memory import padded
 from baselines.fused.cpu.packed_spikes import Words
 from baselines.fused.cpu.simd import LANES
 from baselines.fused.lazy_tensors import bytes_of
-from baselines.layers import EPSILON
-from bench.model import CarriedState
+from baselines.fused.neuron import track
+from bench.backend import NORM_EPSILON, NeuronState
 
 
-class Chain(nn.Sequential):
-    """Fully connected spiking layers of :class:`~baselines.fused.backend.FusedLIF` neurons.
+class LinearSequence(nn.Sequential):
+    """Fully connected spiking layers of :class:`~baselines.fused.neuron.FusedNeuron` neurons.
 
     Where no gradient flows, layers hand bits on to each other. Not while a hook is registered at
     one of their modules, which must then see it called. The spikes are the same, but that in
     training mode statistics are summed in another order.
     """
+
+    def __init__(self, layers: OrderedDict[str, nn.Module]) -> None:
+        super().__init__(layers)
+        self._prepared: tuple[NeuronState, _Sequence] | None = None
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Spikes ``(T, N, C')`` for spikes ``(T, N, C)``."""
@@ -32,19 +37,25 @@ class Chain(nn.Sequential):
         if alone or torch.is_grad_enabled() or spikes.device.type != "cpu":
             through_all: Tensor = super().forward(spikes)
             return through_all
-        first: Any = self[0]
-        kept = {} if first.neuron.carried is None else first.neuron.carried.kept
-        if "chain" not in kept:
-            kept["chain"] = _Sequence(self)
-        sequence: _Sequence = kept["chain"]
+        sequence = self._sequence()
         fired = bytes_of(spikes)
         return super().forward(fired) if sequence.watched else sequence.fire(fired)
 
+    def _sequence(self) -> "_Sequence":
+        """Return the parameters as the kernels take them; prepared once per stateful sequence."""
+        first: Any = self[0]
+        state: NeuronState | None = first.neuron.state
+        if state is None:
+            return _Sequence(self)
+        if self._prepared is None or self._prepared[0] is not state:
+            self._prepared = state, _Sequence(self)
+        return self._prepared[1]
+
 
 class _Sequence:
-    """A chain while its parameters stay as they are."""
+    """The layers while their parameters do not change."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: LinearSequence) -> None:
         self._modules = list(chain.modules())
         self._layers = [_Layer(layer) for layer in chain]
 
@@ -72,11 +83,11 @@ class _Layer:
         if self._norm.training:
             affine = self._norm.weight * self._norm.scale, self._norm.bias
         else:
-            affine = self._neuron.known(self._norm).affine
+            affine = self._neuron.known_norm(self._norm).affine
         bias, scale, shift = (padded(each.detach(), LANES).numpy() for each in (bias, *affine))
         weights = padded(weight.mT, LANES, LANES)
         strides = LANES, len(bias)
-        if self._neuron.carried is not None:
+        if self._neuron.state is not None:
             # Read one after the other they take a tenth less time, which pays after a few steps.
             weights = weights.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
             strides = weights[0].numel(), LANES
@@ -87,9 +98,9 @@ class _Layer:
             bias,
             scale,
             shift,
-            number(self._neuron.decay),
-            number(self._neuron.threshold),
-            number(EPSILON),
+            number(self._neuron.spec.decay),
+            number(self._neuron.spec.threshold),
+            number(NORM_EPSILON),
         )
         self._outputs, self._dtype = len(weight), weight.dtype
         self._statistics = weight.new_empty((2, len(bias)))
@@ -97,9 +108,9 @@ class _Layer:
 
     def fire(self, words: Words) -> Words:
         """Spikes for spikes. State that is carried goes on, and statistics are tracked."""
-        carried: CarriedState | None = self._neuron.carried
+        state: NeuronState | None = self._neuron.state
         size = torch.Size((words.images, self._outputs))
-        started = None if carried is None else carried.membrane_of(size)
+        started = None if state is None else state.membrane_for(size)
         membrane = torch.empty(size, dtype=self._dtype) if started is None else started
         membrane = padded(membrane, LANES)
         fired = Words.empty(words.steps, words.images, 1, self._outputs)
@@ -116,9 +127,9 @@ class _Layer:
             *fired.layout[1:],
             *self._written,
         )
-        if carried is not None:
-            carried.membrane = membrane[:, : self._outputs]
+        if state is not None:
+            state.membrane = membrane[:, : self._outputs]
         if self._norm.training:
             mean, variance = self._statistics[:, : self._outputs]
-            self._norm.track(mean, variance, words.steps * words.images)
+            track(self._norm, mean, variance, words.steps * words.images)
         return fired

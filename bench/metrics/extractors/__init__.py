@@ -1,1 +1,1 @@
-"""What turns images into the features that distances between distributions rest on."""
+"""Feature extractors: networks that turn images into the features that metrics compare."""

@@ -1,6 +1,4 @@
-"""Latents of a plain autoencoder: the features behind the Fréchet autoencoder distance."""
-
-from collections.abc import Hashable
+"""Latents of a plain autoencoder, the features of the Fréchet autoencoder distance."""
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +7,9 @@ from bench.errors import SkippedError
 from bench.metrics.extractors.autoencoder_network import CHANNELS, AutoencoderNetwork
 from bench.metrics.extractors.autoencoder_published import (
     PUBLISHED,
+    WEIGHT_FILES,
     published_statistics,
     published_weights,
-    weight_name,
 )
 from bench.metrics.extractors.autoencoder_training import (
     VERSION,
@@ -26,48 +24,49 @@ OFFICIAL_REFERENCE_BATCH = 256
 
 
 class Autoencoder(TrainedExtractor):
-    """Latents ``(N, D)`` in evaluation mode, D = 64 on MNIST and Fashion-MNIST, 128 elsewhere.
+    """Latents ``(N, D)`` in evaluation mode; D is 64 for MNIST and Fashion-MNIST, else 128.
 
-    The weights are the published ones (FSVAE's official code) on the real MNIST and Fashion-MNIST,
-    bilinear at 32x32, if they are under the data root (``fad/stat_checkpoints``) or were given as
-    ``fad_mnist`` or ``fad_fashion_mnist``; else the suite trains the autoencoder on the training
-    images. The description says which. Images are neither resized nor quantised.
+    For the real MNIST and Fashion-MNIST, resized to 32x32 bilinearly, the weights are those
+    published with FSVAE's code, if they are under the data root (``fad/stat_checkpoints``) or given
+    as ``--weights fad_mnist=PATH`` or ``fad_fashion_mnist=PATH``. Otherwise the suite trains the
+    autoencoder on the training images. The description says which weights are in use. Images are
+    neither resized nor quantised.
     """
 
     cell_name = "fad_autoencoder"
     version = VERSION
-    weight_names = tuple(map(weight_name, PUBLISHED))
+    weight_files = tuple(WEIGHT_FILES.values())
 
     @classmethod
-    def training_choices(cls, protocol: Protocol) -> tuple[Hashable, ...] | None:
-        """Images and training; None for another image size than 32x32 and 64x64."""
+    def training_fields(cls, protocol: Protocol) -> tuple[str, ...] | None:
+        """Return the fields of images and training; None unless images are 32x32 or 64x64."""
         if protocol.image_size not in CHANNELS:
             return None
         return (
-            protocol.image_size,
-            protocol.center_crop,
-            protocol.interpolation,
-            protocol.train_images,
-            protocol.autoencoder_epochs,
-            protocol.autoencoder_batch_size,
+            "image_size",
+            "center_crop",
+            "interpolation",
+            "train_images",
+            "autoencoder_epochs",
+            "autoencoder_batch_size",
         )
 
     def __init__(self, setting: Setting) -> None:
         """Load the published weights, or train.
 
         Raises:
-            SkippedError: images of another size than 32x32 and 64x64.
-            BenchError: the file that should hold the published weights holds something else.
+            SkippedError: the image size is neither 32x32 nor 64x64.
+            BenchError: the file of the published weights has the wrong checksum.
         """
         self._load(setting, "evaluation mode")
 
     def __call__(self, images: Tensor) -> Features:
-        """Latents of images ``(N, C, H, W)`` in [-1, 1]."""
+        """Compute latents ``(N, D)`` of images ``(N, C, H, W)`` in [-1, 1]."""
         with torch.no_grad():
             return Features(self._network.encode(images.to(self._device)).float().cpu())
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Reconstructions of images ``(N, C, H, W)`` in [-1, 1], of the same shape."""
+        """Reconstruct images ``(N, C, H, W)`` in [-1, 1]; the result has the same shape."""
         with torch.no_grad():
             return self._network(images.to(self._device)).float().cpu()
 
@@ -79,7 +78,7 @@ class Autoencoder(TrainedExtractor):
                 "image_size=32 or image_size=64 in the protocol"
             )
         self._device = setting.device
-        # By name: a file that stands in for MNIST is measured with as many latents.
+        # Chosen by name, so that a file that replaces MNIST is measured with as many latents.
         latent_size = 64 if setting.dataset in PUBLISHED else 128
         path = published_weights(setting)
         if path is None:
@@ -101,16 +100,16 @@ class Autoencoder(TrainedExtractor):
 
 
 class OfficialAutoencoder(Autoencoder):
-    """Latents under each batch's own statistics: the autoencoder as the official code runs it.
+    """Latents ``(N, D)`` in training mode, as the official code of FSVAE and ESVAE computes them.
 
-    That code never puts it in evaluation mode, so the features of an image depend on the other
-    images of its batch. Generated images go through in batches of 128, the reference in batches of
-    256, in order.
+    That code never puts the autoencoder in evaluation mode, so batch norm uses the statistics of
+    each batch, and the latent of an image depends on the other images of its batch. Generated
+    images are encoded in batches of 128, reference images in batches of 256, in order.
 
     Attributes:
-        statistics: mean ``(D,)`` and covariance ``(D, D)`` of the whole test set's latents as
-            published; None if the weights are not the published ones, the reference is not the
-            test split, or the file is not under the data root (``fad/stats``).
+        statistics: published mean ``(D,)`` and covariance ``(D, D)`` of the latents of the whole
+            test set; None if the weights are not the published ones, the reference is not the test
+            split, or the file is not under the data root (``fad/stats``).
     """
 
     reference_batch = OFFICIAL_REFERENCE_BATCH
@@ -120,8 +119,8 @@ class OfficialAutoencoder(Autoencoder):
         """Load the published weights and statistics, or train.
 
         Raises:
-            SkippedError: images of another size than 32x32 and 64x64.
-            BenchError: a file that should hold what was published holds something else.
+            SkippedError: the image size is neither 32x32 nor 64x64.
+            BenchError: a published file has the wrong checksum.
         """
         self.statistics = published_statistics(setting)
         computed = f"reference in batches of {OFFICIAL_REFERENCE_BATCH}"
@@ -129,6 +128,6 @@ class OfficialAutoencoder(Autoencoder):
         self._load(setting, f"batch statistics, {reference}")
         for module in self._network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                # Without running statistics a batch norm uses the batch's, in evaluation mode too.
+                # Without running statistics, batch norm always uses the batch's.
                 module.track_running_stats = False
                 module.running_mean = module.running_var = None

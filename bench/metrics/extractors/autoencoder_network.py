@@ -9,17 +9,17 @@ CHANNELS = {32: (32, 64, 128, 256), 64: (32, 64, 128, 256, 512)}
 class AutoencoderNetwork(nn.Module):
     """The autoencoder of FSVAE's evaluation (Kamata et al., arXiv:2110.00375).
 
-    Convolutions 3x3 of stride 2, each with batch norm and LeakyReLU(0.01), down to a 2x2 map; one
-    linear latent; the mirror image of that, with Tanh at the end. Modules are named so that the
-    published state dicts load.
+    The encoder has 3x3 convolutions of stride 2, each with batch norm and LeakyReLU(0.01), down to
+    a 2x2 map, and one linear layer to the latent. The decoder is its mirror image, with Tanh at the
+    end. Modules have the names of the published state dicts.
 
     Args:
-        image_channels: 1 or 3.
-        image_size: 32 (four convolutions) or 64 (five).
-        latent_size: D.
+        image_channels: number of channels C, 1 or 3.
+        image_size: height and width, 32 (four convolutions) or 64 (five).
+        latent_size: number of latents D.
 
     Raises:
-        KeyError: any other image size.
+        KeyError: the image size is neither 32 nor 64.
     """
 
     def __init__(self, image_channels: int, image_size: int, latent_size: int) -> None:
@@ -38,11 +38,11 @@ class AutoencoderNetwork(nn.Module):
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents ``(N, D)`` of images ``(N, C, H, W)`` in [-1, 1]."""
+        """Encode images ``(N, C, H, W)`` in [-1, 1] as latents ``(N, D)``."""
         return self.latent_layer(self.encoder(images).flatten(1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Reconstructions, of the images' shape, in [-1, 1]."""
+        """Reconstruct images ``(N, C, H, W)`` in [-1, 1]; the result has the same shape."""
         features = self.decoder_input(self.encode(images))
         smallest_map = features.unflatten(1, (-1, SMALLEST_MAP, SMALLEST_MAP))
         return self.final_layer(self.decoder(smallest_map))

@@ -1,4 +1,4 @@
-"""The autoencoders and reference statistics that came with the papers' official code."""
+"""Autoencoders and reference statistics published with FSVAE's official code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,18 +7,20 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.metrics.extractors.extractor import Setting
+from bench.metrics.extractors.weights import WeightFile
 from bench.system.files import file_sha256
+from bench.system.paths import Resources
 
 
 @dataclass(frozen=True)
 class Published:
-    """An autoencoder that came with the papers' official code, for one dataset.
+    """A published autoencoder for one dataset.
 
     Attributes:
-        name: of its files.
-        fingerprint: of the dataset it belongs to.
-        weights_sha256: of the file of its weights.
-        statistics_sha256: of the file of the test set's mean and covariance.
+        name: name of the dataset in the file names.
+        fingerprint: hash of the dataset that the autoencoder was trained on.
+        weights_sha256: SHA-256 of the file with the weights, in hex.
+        statistics_sha256: SHA-256 of the file with the test set's mean and covariance, in hex.
     """
 
     name: str
@@ -28,12 +30,12 @@ class Published:
 
     @property
     def weights(self) -> Path:
-        """The file of its weights, relative to the data root."""
+        """File with the weights, relative to the data root."""
         return Path("fad", "stat_checkpoints", f"{self.name}_64.pth")
 
     @property
     def statistics(self) -> Path:
-        """The file of the test set's statistics, relative to the data root."""
+        """File with the test set's statistics, relative to the data root."""
         return Path("fad", "stats", f"{self.name}_test_64.npz")
 
 
@@ -53,19 +55,45 @@ PUBLISHED = {
 }
 
 
-def weight_name(dataset: str) -> str:
-    """Under which name a dataset's published autoencoder is given by hand."""
-    return f"fad_{dataset}"
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights(WeightFile):
+    """The weights of a published autoencoder.
+
+    Attributes:
+        file: path of the file below the data root.
+    """
+
+    file: Path
+
+    @property
+    def advice(self) -> str:
+        """Sentences that say how to get the file, and what happens without it."""
+        return (
+            f"It is {self.file.name} in FSVAE's official code (arXiv:2110.00375): put it there, or "
+            f"give it with --weights {self.name}=FILE. Without it, a run trains an autoencoder."
+        )
+
+    def default_path(self, resources: Resources) -> Path:
+        """Return the path of the file below the data root."""
+        return resources.data_root / self.file
+
+
+WEIGHT_FILES = {
+    dataset: PublishedWeights(
+        name=f"fad_{dataset}", sha256=published.weights_sha256, file=published.weights
+    )
+    for dataset, published in PUBLISHED.items()
+}
 
 
 def published_weights(setting: Setting) -> Path | None:
-    """The file of the published weights, if it is here and made for the setting's images.
+    """Return the file with the published weights, or None if it is missing or does not apply.
 
-    These are the real MNIST or Fashion-MNIST, uncropped, resized to 32x32 bilinearly. A file given
-    by hand goes before one under the data root.
+    The weights apply to the real MNIST and Fashion-MNIST, not cropped, resized to 32x32 bilinearly.
+    A file given with ``--weights`` takes precedence over the one under the data root.
 
     Raises:
-        BenchError: the file holds something else.
+        BenchError: the file has the wrong checksum.
     """
     published, protocol = PUBLISHED.get(setting.dataset), setting.protocol
     preprocessing = (protocol.image_size, protocol.center_crop, protocol.interpolation)
@@ -73,20 +101,18 @@ def published_weights(setting: Setting) -> Path | None:
         return None
     if preprocessing != (32, None, "bilinear"):
         return None
-    given = setting.resources.weights.get(weight_name(setting.dataset))
-    return _checked(
-        given or setting.resources.data_root / published.weights, published.weights_sha256
-    )
+    path = WEIGHT_FILES[setting.dataset].path(setting.resources)
+    return _checked(path, published.weights_sha256)
 
 
 def published_statistics(setting: Setting) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean ``(D,)`` and covariance ``(D, D)`` of the whole test set's latents, as published.
+    """Return the published mean ``(D,)`` and covariance ``(D, D)`` of the test set's latents.
 
-    None where the published weights are not in use, the reference is not the test split, or the
-    file is not here.
+    The result is None if the published weights are not in use, the reference is not the test split,
+    or the file is missing.
 
     Raises:
-        BenchError: the file holds something else.
+        BenchError: the file has the wrong checksum.
     """
     if published_weights(setting) is None or setting.protocol.reference_split != "test":
         return None
@@ -99,13 +125,13 @@ def published_statistics(setting: Setting) -> tuple[np.ndarray, np.ndarray] | No
 
 
 def _checked(path: Path, sha256: str) -> Path | None:
-    """The path; None if there is no such file."""
+    """Return the path if its checksum is right; None if there is no such file."""
     if not path.exists():
         return None
-    found = file_sha256(path)
-    if found != sha256:
+    actual = file_sha256(path)
+    if actual != sha256:
         raise BenchError(
-            f"{path} is not the file that was published: SHA-256 {found}, expected {sha256}; "
-            "replace it, or remove it to do without."
+            f"{path} is not the published file: its SHA-256 is {actual}, expected {sha256}. "
+            "Replace or remove it."
         )
     return path

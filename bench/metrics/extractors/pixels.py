@@ -1,23 +1,38 @@
-"""Images in [-1, 1] as the pixels that networks for photographs take."""
+"""Conversion of images in [-1, 1] to the RGB pixels that ImageNet networks expect."""
 
 import torch
 from torch import Tensor
 
 
 def rgb_pixels(images: Tensor) -> Tensor:
-    """Images ``(N, C, H, W)`` in [-1, 1] as float32 ``(N, 3, H, W)`` in 0..255, grey repeated.
+    """Convert images to RGB pixels; one channel is repeated three times.
+
+    Args:
+        images: images ``(N, C, H, W)`` in [-1, 1], with 1 or 3 channels.
+
+    Returns:
+        Float32 ``(N, 3, H, W)`` in 0..255, not rounded.
 
     Raises:
-        ValueError: neither one nor three channels, or values that are not finite.
+        ValueError: the images have neither 1 nor 3 channels, or a value is not finite.
+
+    >>> rgb_pixels(torch.tensor([[[[-1.0, 1.0]]]]))[0, :, 0]
+    tensor([[  0., 255.],
+            [  0., 255.],
+            [  0., 255.]])
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"expected images (N, 1 or 3, H, W), got {tuple(images.shape)}")
     if not torch.isfinite(images).all():
-        raise ValueError("the images hold values that are not finite")
+        raise ValueError("the images contain values that are not finite")
     pixels = (images.float() + 1) / 2 * 255
     return pixels.expand(-1, 3, -1, -1)
 
 
 def quantised(pixels: Tensor) -> Tensor:
-    """Pixels rounded to uint8, what lies outside 0..255 clipped."""
+    """Round pixels of any shape to uint8 and clip them to 0..255.
+
+    >>> quantised(torch.tensor([-3.0, 1.6, 300.0]))
+    tensor([  0,   2, 255], dtype=torch.uint8)
+    """
     return pixels.round().clamp(0, 255).to(torch.uint8)

@@ -1,7 +1,10 @@
-"""Weight files of extractors: given by hand, cached, or fetched once and checked."""
+"""Weight files of extractors: given by the user, cached, or downloaded once and verified."""
 
 import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -10,65 +13,124 @@ from bench.system.files import file_sha256
 from bench.system.network import NETWORK_TIMEOUT_SECONDS, network_timeout
 from bench.system.paths import Resources
 
-# Many cells of a run ask for the same file: without a network, each would wait for the timeout.
+# Downloads that failed. Many cells ask for the same file, and each would wait for the timeout.
 _failures: dict[tuple[str, Path], str] = {}
 
 
-def weight_file(resources: Resources, name: str, variable: str, url: str, sha256: str) -> Path:
-    """The file that holds an extractor's weights.
+@dataclass(frozen=True, kw_only=True)
+class WeightFile(ABC):
+    """A file of network weights that an extractor loads.
 
-    One given by hand counts as what it is; one from the cache or the network must have the known
-    checksum. A fetch that failed is not tried again in the same process.
-
-    Args:
-        setting: of the cell; what is given by hand as ``name`` comes first, its cache last.
-        name: what the file is for, as in ``--weights NAME=PATH``.
-        variable: environment variable that may hold its path.
-        url: where to fetch it.
-        sha256: its SHA-256 in hex, or the first digits of it.
-
-    Raises:
-        SkippedError: there is no such file, it cannot be fetched, or it has another checksum.
+    Attributes:
+        name: name of the weights, as in ``--weights NAME=PATH``.
+        sha256: SHA-256 of the file in hex, or its first digits.
+        variable: name of the environment variable that can hold the path; None if there is none.
+        checks_given: whether a file given by its path must have the same SHA-256.
     """
-    given = resources.weights.get(name)
-    if given is not None:
-        return given
-    if os.environ.get(variable):
-        return _from_variable(variable)
-    target = resources.cache / "weights" / url.rsplit("/", 1)[-1]
-    if not _is_whole(target, sha256):
-        reason = _failures.get((url, target)) or _fetch(url, target, sha256)
-        if reason:
-            _failures[url, target] = reason
-            raise SkippedError(
-                f"no weights {name!r} here, and {reason}: give the file with --weights "
-                f"{name}=PATH or in the environment variable {variable}"
-            )
-    return target
+
+    name: str
+    sha256: str
+    variable: str | None = None
+    checks_given: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def advice(self) -> str:
+        """Sentences that say how to get the file."""
+
+    @abstractmethod
+    def default_path(self, resources: Resources) -> Path:
+        """Return where the file is looked for unless its path is given."""
+
+    def given_path(self, resources: Resources) -> Path | None:
+        """Return the path given with ``--weights`` or in the environment variable, if any."""
+        if self.name in resources.weights:
+            return resources.weights[self.name]
+        named = os.environ.get(self.variable) if self.variable else None
+        return Path(named).expanduser() if named else None
+
+    def path(self, resources: Resources) -> Path:
+        """Return the given path, or else the default one."""
+        return self.given_path(resources) or self.default_path(resources)
+
+    def problem(self, resources: Resources) -> str | None:
+        """Return why the file cannot be used as it is, or None. Downloads nothing."""
+        path = self.path(resources)
+        try:
+            sha256 = file_sha256(path)
+        except FileNotFoundError:
+            return f"{path} does not exist"
+        except OSError as error:
+            return f"{path} cannot be read ({error.strerror})"
+        checked = self.checks_given or path == self.default_path(resources)
+        if checked and not sha256.startswith(self.sha256):
+            return f"{path} is damaged (SHA-256 {sha256}, expected {self.sha256})"
+        return None
 
 
-def _from_variable(variable: str) -> Path:
-    path = Path(os.environ[variable]).expanduser()
-    if not path.is_file():
-        raise SkippedError(f"the environment variable {variable} names {path}: no such file")
-    return path
+@dataclass(frozen=True, kw_only=True)
+class DownloadedWeights(WeightFile):
+    """A weight file that is downloaded once and then kept in the cache.
 
+    A file given by its path can contain other weights.
 
-def _is_whole(path: Path, sha256: str) -> bool:
-    try:
-        return file_sha256(path).startswith(sha256)
-    except OSError:
-        return False
+    Attributes:
+        url: address to download the file from.
+    """
 
+    url: str
+    checks_given: ClassVar[bool] = False
 
-def _fetch(url: str, target: Path, sha256: str) -> str | None:
-    """Download the file, which appears whole or not at all; the reason if that failed."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with network_timeout(NETWORK_TIMEOUT_SECONDS):
-            torch.hub.download_url_to_file(url, str(target), hash_prefix=sha256, progress=False)
-    except RuntimeError as error:
-        return f"{url} is not what it should be ({one_line(error)})"
-    except OSError as error:
-        return f"{url} cannot be fetched to {target.parent} ({one_line(error)})"
-    return None
+    @property
+    def advice(self) -> str:
+        """Sentences that say how to get the file with and without a network."""
+        return (
+            f"A run that needs it downloads it from {self.url} (SHA-256 {self.sha256}...). Without "
+            f"a network, give the file with --weights {self.name}=FILE or in the environment "
+            f"variable {self.variable}."
+        )
+
+    def default_path(self, resources: Resources) -> Path:
+        """Return the path of the file in the cache."""
+        return resources.cache / "weights" / self.url.rsplit("/", 1)[-1]
+
+    def obtain(self, resources: Resources) -> Path:
+        """Return the path of the file, downloading the file if necessary.
+
+        A download that failed is not tried again in the same process.
+
+        Raises:
+            SkippedError: the file named by the variable does not exist, the download failed, or its
+                checksum is wrong.
+        """
+        given = self.given_path(resources)
+        if given is not None:
+            if not given.is_file():
+                raise SkippedError(
+                    f"the environment variable {self.variable} names {given}, which is not a file"
+                )
+            return given
+        target = self.default_path(resources)
+        if self.problem(resources):
+            reason = _failures.get((self.url, target)) or self._download(target)
+            if reason:
+                _failures[self.url, target] = reason
+                raise SkippedError(
+                    f"the weights {self.name!r} are missing, and {reason}: give the file with "
+                    f"--weights {self.name}=PATH or in the environment variable {self.variable}"
+                )
+        return target
+
+    def _download(self, target: Path) -> str | None:
+        """Download the file atomically; return the reason if that failed, else None."""
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with network_timeout(NETWORK_TIMEOUT_SECONDS):
+                torch.hub.download_url_to_file(
+                    self.url, str(target), hash_prefix=self.sha256, progress=False
+                )
+        except RuntimeError as error:
+            return f"the download of {self.url} has the wrong checksum ({one_line(error)})"
+        except OSError as error:
+            return f"{self.url} cannot be downloaded to {target.parent} ({one_line(error)})"
+        return None

@@ -1,0 +1,56 @@
+"""The layers of the fast backend: synapses and neurons that hand compact spikes to each other."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from baselines.fused.cpu import lif
+from baselines.fused.lazy_tensors import Spikes, Weighted, bytes_of
+from bench.backend import DirectCodingLayer, MembraneReadout, SpikingLayer
+
+
+class FusedLayer(SpikingLayer):
+    """Synapses, and neurons that apply tdBN themselves."""
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return the layer's spikes ``(T, N, ...)`` for input spikes ``(T, N, ...)``."""
+        currents = self.synapse(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+        return self.neuron(currents, self.norm)
+
+
+class FusedDirectCodingLayer(DirectCodingLayer):
+    """The first layer: its neurons read the same currents at each time step."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return spikes ``(T, N, C', H', W')`` for images ``(N, C, H, W)``."""
+        return self.neuron(self.synapse(images)[None], self.norm, self.time_steps)
+
+
+class FusedReadout(MembraneReadout):
+    """The read-out, on spikes of a bit or a byte each."""
+
+    def weighted_sum(self, spikes: Tensor, weights: list[float]) -> Tensor:
+        """Return ``sum_t w_t * s_t``, ``(N, ...)``, for spikes ``(T, N, ...)`` and T weights."""
+        return _WeightedSum.apply(weights, spikes, self.synapse.weight.dtype)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """``sum_t w_t * s_t`` without a copy of the spikes; its gradient stays a lazy product."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: list[float], spikes: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.weights, ctx.dtype = weights, spikes.dtype
+        ctx.in_bytes = isinstance(spikes, Spikes) or spikes.dtype == torch.uint8
+        if ctx.in_bytes:
+            return lif.weighted_sum(bytes_of(spikes), torch.tensor(weights, dtype=dtype))
+        total = torch.zeros_like(spikes[0], dtype=dtype)
+        for weight, spike in zip(weights, spikes, strict=True):
+            total.add_(spike, alpha=weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[None, Tensor, None]:
+        weights = torch.tensor(ctx.weights, dtype=ctx.dtype, device=grad_total.device)
+        grad_spikes = Weighted(weights, grad_total.to(ctx.dtype))
+        return None, grad_spikes if ctx.in_bytes else grad_spikes.computed(), None

@@ -1,0 +1,156 @@
+"""The fast neuron: tdBN and the LIF equations over all time steps in one kernel."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from baselines.fused.cpu import lif, lookup
+from baselines.fused.cpu.lif_constants import LIFConstants
+from bench.backend import (
+    NORM_EPSILON,
+    NORM_MOMENTUM,
+    NeuronSpec,
+    NeuronState,
+    Rectangle,
+    SpikingNeuron,
+    TimeDependentBatchNorm,
+    UnsupportedNeuronError,
+    at_least_float32,
+)
+
+
+class FusedNeuron(SpikingNeuron):
+    """LIF neurons in one kernel over all time steps, forward and backward.
+
+    The backward pass recomputes the potentials instead of storing them. On a CPU the kernel
+    includes tdBN; on CUDA, PyTorch computes tdBN first.
+
+    Args:
+        spec: the neuron to compute.
+        in_bytes: True to return uint8 spikes where no gradient flows, and float spikes with a
+            uint8 copy elsewhere. The layers of this backend accept both.
+
+    Raises:
+        UnsupportedNeuronError: the kernels do not compute this neuron.
+    """
+
+    def __init__(self, spec: NeuronSpec, in_bytes: bool = False) -> None:
+        super().__init__(spec)
+        window = spec.surrogate
+        if not isinstance(window, Rectangle):
+            name = type(window).__name__.lower()
+            raise UnsupportedNeuronError(f"fused has a rectangular surrogate only, no {name}")
+        if not spec.reset_gradient or spec.fires_at_threshold:
+            raise UnsupportedNeuronError(
+                "fused has gradients through the reset and fires above the threshold only"
+            )
+        centre = window.centre - spec.threshold
+        self._constants = LIFConstants(spec.decay, spec.threshold, centre, window.width)
+        self._in_bytes = in_bytes
+        self._known: tuple[NeuronState, lif.Normalisation] | None = None
+
+    def forward(
+        self, currents: Tensor, norm: TimeDependentBatchNorm | None = None, repeats: int = 1
+    ) -> Tensor:
+        """Return spikes ``(repeats * T, N, ...)``.
+
+        Args:
+            currents: input currents ``(T, N, ...)``.
+            norm: tdBN to apply to the currents first.
+            repeats: number of equal time steps that each of the T stands for; T is 1 if above 1.
+        """
+        membrane = None if self.state is None else self.state.membrane_for(currents.shape[1:])
+        device = currents.device.type
+        casts = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if casts else nullcontext():
+            if norm is None:
+                spikes, membrane = self.integrate(at_least_float32(currents), membrane)
+            else:
+                spikes, membrane = self._normalised(currents, norm, repeats, membrane)
+        if self.state is not None:
+            self.state.membrane = membrane
+        return spikes
+
+    def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return spikes ``(T, N, ...)`` and the last potential ``(N, ...)``."""
+        if currents.device.type == "cuda":
+            from baselines.fused import cuda
+
+            return cuda.fire(currents, membrane, self._constants)
+        return self._lif(currents, membrane, len(currents), None)
+
+    def known_norm(self, norm: TimeDependentBatchNorm) -> lif.Normalisation:
+        """Return tdBN with its running statistics; computed once per stateful sequence."""
+        if self.state is None:
+            return normalisation(norm, norm.running_mean, norm.running_var)
+        if self._known is None or self._known[0] is not self.state:
+            computed = normalisation(norm, norm.running_mean, norm.running_var)
+            self._known = self.state, computed
+        return self._known[1]
+
+    def _normalised(
+        self, currents: Tensor, norm: TimeDependentBatchNorm, repeats: int, membrane: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Normalise and integrate; on a CPU in one kernel, which also evaluates lazy currents."""
+        values = repeats * currents.numel() // currents.shape[2]
+        if currents.device.type != "cpu" or (norm.training and values == 1):
+            normed = norm(currents.flatten(0, 1), repeats).unflatten(0, currents.shape[:2])
+            normed = normed.expand(repeats, *normed.shape[1:]) if repeats > 1 else normed
+            return self.integrate(normed, membrane)
+        if norm.training:
+            applied = _batch_normalisation(norm, currents, values)
+        elif torch.is_grad_enabled():
+            applied = normalisation(norm, norm.running_mean, norm.running_var)
+        else:
+            applied = self.known_norm(norm)
+            if isinstance(currents, lookup.Currents):
+                return currents.fire(membrane, *applied.affine, self._constants)
+        return self._lif(currents, membrane, repeats * len(currents), applied)
+
+    def _lif(
+        self,
+        currents: Tensor,
+        membrane: Tensor | None,
+        time_steps: int,
+        norm: lif.Normalisation | None,
+    ) -> tuple[Tensor, Tensor]:
+        return lif.fire(currents, membrane, time_steps, self._constants, norm, self._in_bytes)
+
+
+def normalisation(
+    norm: TimeDependentBatchNorm, mean: Tensor, variance: Tensor
+) -> lif.Normalisation:
+    """Return tdBN with given statistics.
+
+    Args:
+        norm: layer whose weight, bias and scale are applied.
+        mean: mean per channel ``(C,)``.
+        variance: biased variance per channel ``(C,)``.
+    """
+    weight, inverse_deviation = norm.weight * norm.scale, torch.rsqrt(variance + NORM_EPSILON)
+    return lif.Normalisation(weight, norm.bias, mean, inverse_deviation, norm.training)
+
+
+def track(norm: TimeDependentBatchNorm, mean: Tensor, variance: Tensor, values: int) -> None:
+    """Move the running statistics of a norm towards those of a batch.
+
+    Args:
+        norm: layer to update.
+        mean: mean per channel ``(C,)``.
+        variance: biased variance per channel ``(C,)``.
+        values: number of elements per channel in the batch; at least 2.
+    """
+    norm.running_mean.lerp_(mean, NORM_MOMENTUM)
+    norm.running_var.lerp_(variance * (values / (values - 1)), NORM_MOMENTUM)
+
+
+def _batch_normalisation(
+    norm: TimeDependentBatchNorm, currents: Tensor, values: int
+) -> lif.Normalisation:
+    """Return tdBN with the statistics of ``currents``, which the norm tracks."""
+    mean, variance = (
+        currents.moments if isinstance(currents, lookup.Currents) else lif.moments(currents)
+    )
+    track(norm, mean, variance, values)
+    return normalisation(norm, mean, variance)

@@ -1,0 +1,40 @@
+"""A third party's backend, typed as docs/plugins.md shows it."""
+
+import re
+from pathlib import Path
+
+from tiny import TINY
+
+import bench
+
+DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
+DECLINING = """
+from bench.backend import SpikingBackend, UnsupportedNeuronError
+
+
+class Declining(SpikingBackend):
+    def neuron(self, spec):
+        raise UnsupportedNeuronError(f"no decay of {spec.decay} here")
+"""
+
+
+def test_a_neuron_of_fifteen_lines_is_a_backend(plugins, tmp_path):
+    code = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    (source,) = (block for block in code if "SpikingBackend" in block)
+    assert len([line for line in source.splitlines() if line]) <= 15
+    plugins("plugin_neuron", source, backends={"mine": "plugin_neuron:MyBackend"})
+    for model in ("esvae", "fsvae"):
+        rows = bench.run(model, backends="reference,mine", settings=TINY, out=tmp_path / "run")
+        rows = rows[rows["unit"].notna() & (rows["status"] == "ok") & (rows["model"] == model)]
+        measured = rows[~rows["metric"].str.contains("throughput|peak_memory")]
+        values = {name: list(part["value"]) for name, part in measured.groupby("backend")}
+        assert values["mine"] == values["reference"]
+        assert len(values["mine"]) > 50
+
+
+def test_a_backend_that_declines_the_neuron_is_skipped_with_its_reason(plugins, tmp_path):
+    plugins("plugin_declining", DECLINING, backends={"declining": "plugin_declining:Declining"})
+    rows = bench.run("esvae", backends="declining", settings=TINY, out=tmp_path / "run")
+    rows = rows[rows["model"] == "esvae"]
+    assert set(rows["status"]) == {"skipped"}
+    assert set(rows["reason"]) == {"no decay of 0.25 here"}
