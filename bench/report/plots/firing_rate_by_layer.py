@@ -25,9 +25,10 @@ from bench.report.plots.style import (
     wrap_text,
 )
 from bench.report.run_reader import Run
+from bench.store.schema import GENERATED, TEST
 
 METRIC = "firing_rate"
-SPLITS = ("test", "generated")
+SPLITS = (TEST, GENERATED)
 SHOWN = [
     "metric", "split", "context", "unit", "higher_is_better", "label", "model", "model_version",
     "backend", "dataset", "protocol", "protocol_hash", "n", "layer", "estimate", "seed", "seeds",

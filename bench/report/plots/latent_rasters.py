@@ -20,7 +20,8 @@ from bench.report.plots.style import (
     text_height,
     wrap_text,
 )
-from bench.report.run_reader import SPIKES_FILE, Run
+from bench.report.run_reader import Run
+from bench.store.schema import SPIKES_FILE
 
 LATENTS = ("posterior", "prior")
 PAIRS = 3

@@ -22,7 +22,8 @@ from bench.report.plots.style import (
     text_height,
     wrap_text,
 )
-from bench.report.run_reader import TRAINING_FILE, Run
+from bench.report.run_reader import Run
+from bench.store.schema import TRAINING_FILE
 
 SHARED_LOSSES = ("reconstruction_loss", "loss")
 """Losses that every model has; only the first means the same in every model."""
