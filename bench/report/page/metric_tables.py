@@ -235,7 +235,7 @@ def _measurement(row: Mapping[Any, Any], names: Iterable[str]) -> tuple[TableEnt
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    """Return the columns that name a row: those of the variation only if they vary."""
+    """Return the columns that name a row, without the variations that are equal in all rows."""
     return [*CELL, *(name for name in CELL_VARIATION if _varies(name, rows))]
 
 
