@@ -106,7 +106,7 @@ class NeuronSpec:
     fires_at_threshold: bool = False
 
     def fire(self, potential: Tensor) -> Tensor:
-        """Return spikes in {0, 1}, ``(...)``, with the surrogate gradient, for potentials ``(...)``.
+        """Return spikes in {0, 1}, ``(...)``, with a surrogate gradient, for potentials ``(...)``.
 
         >>> spec = NeuronSpec(0.25, 0.2, Rectangle(0.2, 1.0))
         >>> spec.fire(torch.tensor([0.1, 0.2, 0.3])).tolist()

@@ -16,13 +16,13 @@ from bench.datasets.dataset import Dataset, DatasetInfo
 from bench.datasets.resolve import open_dataset
 from bench.errors import BenchError, DataUnavailableError, UnknownNameError
 from bench.protocol import Protocol, describe
+from bench.store.schema import NO_BACKEND
 
 if TYPE_CHECKING:
     from bench.metrics.extractors.extractor import TrainedExtractor
 
 Kind = Literal["model", "extractor"]
 ALL = "all"
-NO_BACKEND = "torch"
 UNKNOWN = "unknown"
 
 

@@ -24,7 +24,7 @@ import bench
 from bench.comparison.reference import update_reference
 from bench.datasets.torchvision import MNIST
 from bench.protocol import Protocol
-from bench.store.run_directory import SCHEMA
+from bench.store.schema import SCHEMA
 
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / "tests" / "support"
@@ -179,13 +179,17 @@ def test_a_model_from_a_package_outside_installs_and_runs(tiny_flags, tmp_path):
     assert status["firing_rate"] == "not_applicable"
 
 
-def test_the_metric_and_the_dataset_of_the_docs_plug_in(plugins, tmp_path):
+def test_the_metric_the_extractor_and_the_dataset_of_the_docs_plug_in(plugins, tmp_path):
     before = bench.run("ann_vae", settings=TINY, out=tmp_path / "run")
     assert "mean_absolute_error" not in set(before["metric"])
     plugins(
         "plugin_docs",
         "\n\n".join(blocks(ROOT / "docs" / "plugins.md", "python")),
-        metrics={"mean_absolute_error": "plugin_docs:MeanAbsoluteError"},
+        metrics={
+            "mean_absolute_error": "plugin_docs:MeanAbsoluteError",
+            "thumbnail_distance": "plugin_docs:ThumbnailDistance",
+        },
+        extractors={"thumbnail": "plugin_docs:Thumbnail"},
         datasets={"stripes": "plugin_docs:Stripes"},
     )
     rows = bench.run("ann_vae", ["digits", "stripes"], settings=TINY, out=tmp_path / "run")
@@ -193,6 +197,9 @@ def test_the_metric_and_the_dataset_of_the_docs_plug_in(plugins, tmp_path):
     assert set(added.index) == {"digits", "stripes"}
     assert set(added["status"]) == {"ok"}
     assert list(added["n"]) == [24, 24]
+    distances = rows[(rows["metric"] == "thumbnail_distance") & (rows["model"] == "ann_vae")]
+    assert list(distances["status"]) == ["ok", "ok"]
+    assert distances["extractor"].str.startswith("thumbnail").all()
     known = rows[rows["dataset"] == "digits"].merge(before, on=["cell_key", "metric"])
     assert known["run_id_x"].equals(known["run_id_y"])
 

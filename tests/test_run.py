@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from bench import registry
 from bench.comparison.compare import compare
 from bench.protocol import load_protocol
 from bench.report.run_summary import print_summary
-from bench.store.run_directory import SCHEMA
+from bench.store.schema import SCHEMA
 
 AUTOENCODER = "fad_autoencoder"
 
@@ -361,9 +360,9 @@ def test_reconstructions_are_recognisably_the_inputs(tmp_path):
 
 
 def test_the_summary_fits_80_columns(tiny_run):
-    _, rows = tiny_run
+    out, rows = tiny_run
     printed = io.StringIO()
-    print_summary(rows, Path("runs/smoke"), Console(width=80, file=printed))
+    print_summary(rows, out, Console(width=80, file=printed))
     table = printed.getvalue().split("Rows:")[0]
     assert "spikingjelly" in table
     assert "…" not in table

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from bench.comparison import Comparison, Gauge
+    from bench.comparison import Comparison
+    from bench.store.declarations import MetricDeclaration
 
 FORMATS = ("terminal", "md", "junit")
 PLAIN_WIDTH = 160
@@ -65,7 +66,7 @@ def command(
     from bench.store.run_directory import load_results
 
     tables = load_results(run), load_results(reference)
-    policy = Policy(_gauges(run, reference, tables), strict, machine)
+    policy = Policy(_declarations(run, reference, tables), strict, machine)
     comparison = compare(*tables, policy)
     if output_format == "terminal" or out:
         print_comparison(comparison, Console(), show_all)
@@ -77,18 +78,15 @@ def command(
     return comparison.exit_code
 
 
-def _gauges(run: Path, reference: Path, rows: "Iterable[pd.DataFrame]") -> "dict[str, Gauge]":
+def _declarations(
+    run: Path, reference: Path, rows: "Iterable[pd.DataFrame]"
+) -> "dict[str, MetricDeclaration]":
     """Return what metrics declare: in the run, or else in the reference, or else as installed."""
-    from bench.comparison import Gauge, declared
-    from bench.registry import metrics
+    from bench.store.declarations import declared, installed
 
-    gauges = declared(reference) | declared(run)
+    known = declared(reference) | declared(run)
     names = {name for table in rows for name in table["metric"].dropna()}
-    for name in sorted(names - set(gauges)):
-        if name in metrics:
-            metric = metrics.load(name)
-            gauges[name] = Gauge(metric.tolerance, metric.reproducible)
-    return gauges
+    return known | installed(sorted(names - set(known)))
 
 
 def _text(comparison: "Comparison", output_format: str, show_all: bool) -> str:

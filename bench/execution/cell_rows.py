@@ -11,7 +11,8 @@ import torch
 
 from bench.metrics.metric import Metric, Observation, Status
 from bench.plan import Cell
-from bench.store.run_directory import SCHEMA_VERSION, CellFolder, Row, frame
+from bench.store.run_directory import CellFolder, Row, frame
+from bench.store.schema import SCHEMA_VERSION
 from bench.system.devices import describe_device
 from bench.system.environment import git_commit, suite_version
 

@@ -1,1 +1,1 @@
-"""Measure throughput, peak memory and time per layer."""
+"""Profiles of models: throughput, peak memory and time per layer."""

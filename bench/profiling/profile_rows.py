@@ -1,4 +1,4 @@
-"""Profiles of cells as a tidy table: one number a row."""
+"""Profiles of cells as a tidy table with one number per row."""
 
 import time
 from collections.abc import Iterator
@@ -32,7 +32,17 @@ UNITS = {IMAGES_PER_SECOND: "images/s", PEAK_MEMORY: "bytes", SECONDS: "s"}
 def profile_cells(
     plan: Plan, device: torch.device, repeats: int, reporter: Reporter
 ) -> pd.DataFrame:
-    """Profile a plan's cells one after the other; see :func:`bench.profile` for the rows."""
+    """Profile the cells of a plan, one after the other.
+
+    Args:
+        plan: cells and datasets.
+        device: device of the models.
+        repeats: number of timed calls per activity, at least 1.
+        reporter: receiver of the progress.
+
+    Returns:
+        Rows with the columns ``COLUMNS``; :func:`bench.profile` describes them.
+    """
     data = DataCache(plan.datasets)
     rows: list[Row] = []
     for index, cell in enumerate(plan.cells, 1):
@@ -53,7 +63,7 @@ def profile_cells(
 
 
 def _cell_rows(cell: Cell, data: DataCache, device: torch.device, repeats: int) -> Iterator[Row]:
-    """The rows of a cell. A failure becomes rows with its reason."""
+    """Yield the rows of a cell. A failure becomes rows with its reason."""
     if cell.skipped:
         for activity in ACTIVITIES:
             yield from _without_number(activity, "skipped", cell.skipped)
@@ -96,7 +106,7 @@ def _measured_rows(activity: str, measured: Measured) -> Iterator[Row]:
     else:
         yield _row(activity, WHOLE, PEAK_MEMORY, measured.peak_memory)
     calls = [{WHOLE: sum(call.values()), **call} for call in measured.layers]
-    # One call's, so that they add up; the fastest one's, in which the least came between.
+    # The times of a single call add up; the fastest call is the least disturbed one.
     fastest = min(calls, key=itemgetter(WHOLE))
     for place, seconds in fastest.items():
         spread = [call.get(place, 0.0) for call in calls]

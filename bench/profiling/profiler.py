@@ -1,4 +1,4 @@
-"""How fast a model trains, reconstructs and samples, in how much memory, and in which layers."""
+"""Measurement of a model's speed and memory in training, reconstruction and sampling."""
 
 import time
 from collections.abc import Callable
@@ -20,13 +20,15 @@ ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
 
 @dataclass(frozen=True)
 class Measured:
-    """What one activity takes.
+    """Measurements of one activity.
 
     Attributes:
-        images: how many are dealt with in a call.
-        seconds: of each timed call, after one to warm up.
-        peak_memory: bytes, of all these calls; None where the system cannot tell.
-        layers: seconds by place of each of as many further calls, slower for being looked into.
+        images: number of images per call.
+        seconds: duration of each timed call, without the warm-up call.
+        peak_memory: largest memory during the warm-up and timed calls, in bytes; None if it
+            cannot be measured.
+        layers: seconds by place of each instrumented call; instrumented calls are slower than
+            timed ones, and there are as many.
     """
 
     images: int
@@ -37,14 +39,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Profiler:
-    """Measures the activities of one model, each call on the same batch.
+    """Profiler of one model, with the same batch in each call.
 
     Attributes:
-        model: on the images' device; training changes it.
-        images: a batch ``(N, C, H, W)`` in [-1, 1]; as many are sampled.
-        step: what is told to each training step.
-        seed: of everything drawn.
-        repeats: timed calls, from 1.
+        model: model on the images' device; measuring the training changes its weights.
+        images: batch ``(N, C, H, W)`` in [-1, 1]; a sampling call draws N images.
+        step: position in the training, passed to each training step.
+        seed: seed of all random draws.
+        repeats: number of timed calls, at least 1.
     """
 
     model: GenerativeModel
@@ -54,10 +56,10 @@ class Profiler:
     repeats: int
 
     def measure(self, activity: Activity) -> Measured:
-        """Time an activity's calls, then other calls layer by layer.
+        """Time calls of an activity, then instrumented calls for the times per layer.
 
         Raises:
-            ValueError: the model's images are not as its contract says.
+            ValueError: if the model returns images of another shape or range than it should.
         """
         training = activity == "training"
         self.model.train(training)
@@ -72,7 +74,7 @@ class Profiler:
         return Measured(len(self.images), seconds, peak, layers)
 
     def lacks(self, activity: Activity) -> str | None:
-        """Why the model cannot do an activity; None if it can."""
+        """Return the reason why the model cannot do an activity; None if it can."""
         needed = {"training": None, "reconstruction": "reconstruct", "sampling": "sample"}[activity]
         if needed is None or needed in self.model.capabilities:
             return None

@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from bench.backend import SpikingNeuron
+from bench.store import schema
 
 
 class Place(NamedTuple):
@@ -26,7 +27,7 @@ class Place(NamedTuple):
     phase: str
 
 
-ELSEWHERE = Place("elsewhere", "")
+ELSEWHERE = Place(schema.ELSEWHERE, "")
 
 
 def layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -1,1 +1,1 @@
-"""The training loop, its record and its checkpoints."""
+"""Training of a model: the loop, and checkpoints to resume from."""

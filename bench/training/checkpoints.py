@@ -1,4 +1,4 @@
-"""When a training is written down, and how it is read again."""
+"""Checkpoints of a training: when one is due, and how it is saved and restored."""
 
 import io
 import re
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 
 from bench.errors import BenchError, one_line
+from bench.store.schema import CHECKPOINT_FILE
 from bench.system.checksums import SummedFolder
 
-CHECKPOINT_FILE = "checkpoint.pt"
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
 class Interval:
-    """How often a checkpoint is due; never, if neither is given.
+    """Interval between two checkpoints, in seconds or epochs; no checkpoints if both are None.
 
     Attributes:
-        seconds: since the last one.
-        epochs: since the last one.
+        seconds: seconds since the last checkpoint, above 0.
+        epochs: epochs since the last checkpoint, at least 1.
     """
 
     seconds: float | None = None
@@ -30,10 +30,17 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str) -> "Interval":
-        """``30s``, ``10min``, ``1.5h``, ``2epochs`` or ``never``.
+        """Parse ``30s``, ``10min``, ``1.5h``, ``2epochs`` or ``never``.
+
+        >>> Interval.parse("10min")
+        Interval(seconds=600.0, epochs=None)
+        >>> Interval.parse("2epochs")
+        Interval(seconds=None, epochs=2)
+        >>> Interval.parse("never")
+        Interval(seconds=None, epochs=None)
 
         Raises:
-            BenchError: anything else.
+            BenchError: if the text has another form, or the number is 0.
         """
         if text == "never":
             return cls()
@@ -50,11 +57,16 @@ class Interval:
 
 
 class CheckpointError(Exception):
-    """A checkpoint was written by other code than now reads it."""
+    """The checkpoint does not fit the model, whose code was changed after it was saved."""
 
 
 class Checkpoints:
-    """The checkpoint of one training, in a cell's folder."""
+    """The checkpoint of one training, in a cell's folder.
+
+    Args:
+        folder: folder of the cell.
+        interval: interval between two checkpoints.
+    """
 
     def __init__(self, folder: SummedFolder, interval: Interval) -> None:
         self._folder = folder
@@ -64,7 +76,7 @@ class Checkpoints:
         self._proven = False
 
     def due(self, epoch_ended: bool) -> bool:
-        """Whether it is time; asked after each batch, and once after each epoch."""
+        """Return True if a checkpoint is due; call after each batch and once after each epoch."""
         self._epochs += epoch_ended
         seconds, epochs = self._interval.seconds, self._interval.epochs
         if seconds is not None and time.monotonic() - self._saved >= seconds:
@@ -72,10 +84,10 @@ class Checkpoints:
         return epochs is not None and epoch_ended and self._epochs >= epochs
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Put a state in place of the last one.
+        """Replace the checkpoint by ``state``.
 
         Raises:
-            TypeError: it holds what could not be read again.
+            TypeError: if the state holds values that cannot be read back from a checkpoint.
         """
         with self._folder.write(CHECKPOINT_FILE) as file:
             torch.save(dict(state), file)
@@ -83,11 +95,14 @@ class Checkpoints:
         self._epochs, self._saved = 0, time.monotonic()
 
     def restore(self, load: Callable[[Mapping[str, Any]], None]) -> bool:
-        """Have ``load`` take in the state that was saved last, on the CPU, if there is one.
+        """Pass the state that was saved last, with its tensors on the CPU, to ``load``.
+
+        Returns:
+            True if there was a checkpoint; ``load`` is not called without one.
 
         Raises:
-            DamagedFileError: it is not what was written.
-            CheckpointError: it cannot be taken in.
+            DamagedFileError: if the file was changed after it was written.
+            CheckpointError: if ``load`` raises, because the state does not fit the model.
         """
         if not self._folder.exists(CHECKPOINT_FILE):
             return False
@@ -97,16 +112,16 @@ class Checkpoints:
         except Exception as error:
             raise CheckpointError(
                 f"the checkpoint does not fit the model as it is now ({one_line(error)}): put the "
-                f"code back, or delete {self._folder.path / CHECKPOINT_FILE} to train anew"
+                f"code back, or delete {self._folder.path / CHECKPOINT_FILE} to train again"
             ) from error
         return True
 
     def remove(self) -> None:
-        """Delete the checkpoint, if there is one."""
+        """Delete the checkpoint; do nothing if there is none."""
         self._folder.remove(CHECKPOINT_FILE)
 
     def _prove(self, file: io.BytesIO) -> None:
-        """Read the first one back: better to fail now than when it is needed."""
+        """Read the first checkpoint back, so that a bad state fails now and not at the restart."""
         if self._proven:
             return
         file.seek(0)
@@ -114,7 +129,7 @@ class Checkpoints:
             _loaded(file)
         except Exception as error:
             raise TypeError(
-                "the training state cannot be a checkpoint: it may hold tensors, numbers, strings, "
+                "the training state cannot be a checkpoint: it can hold tensors, numbers, strings, "
                 f"lists, tuples and dicts only ({one_line(error)})"
             ) from error
         self._proven = True

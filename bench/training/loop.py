@@ -1,4 +1,4 @@
-"""The training loop: epochs, their record, and which epoch's weights are kept."""
+"""The training loop: epochs, their record, and the weights of the best epochs."""
 
 import gc
 import logging
@@ -33,12 +33,17 @@ _LOG = logging.getLogger(__name__)
 
 
 class TrainingDivergedError(ArithmeticError):
-    """The loss is no longer a finite number."""
+    """The loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What an epoch is judged by."""
+    """Score of a model after one epoch.
+
+    Attributes:
+        value: the score, a finite number.
+        higher_is_better: True if a larger value is better.
+    """
 
     value: float
     higher_is_better: bool
@@ -46,12 +51,13 @@ class Score:
 
 @dataclass
 class BestEpochs:
-    """Keeps the weights of the best epoch under each of several scores.
+    """The best epoch under each of several scores, with its weights.
 
     Attributes:
-        score: scores a model by label, after each epoch; no labels, nothing to compare.
-        selected: the best epoch so far, from 1, by label.
-        weights: its weights, by label.
+        score: function that returns the scores of a model by label, called after each epoch; an
+            empty mapping if epochs are not compared.
+        selected: number of the best epoch so far, from 1, by label.
+        weights: weights of the best epoch so far, by label, on the CPU.
     """
 
     score: Callable[[GenerativeModel], dict[str, Score]]
@@ -60,9 +66,14 @@ class BestEpochs:
     _best: dict[str, Score] = field(default_factory=dict)
 
     def epoch_ended(self, epoch: int, model: GenerativeModel) -> bool:
-        """Score the model, and keep its weights wherever it is the best so far.
+        """Score the model, and keep its weights under each label with the best score so far.
 
-        Returns whether there was anything to score.
+        Args:
+            epoch: number of the epoch, from 1.
+            model: model after that epoch.
+
+        Returns:
+            True if the model has any scores.
         """
         scores = self.score(model)
         for label, score in scores.items():
@@ -73,11 +84,16 @@ class BestEpochs:
         return bool(scores)
 
     def training_ended(self, epoch: int, model: GenerativeModel) -> None:
-        """Keep the last epoch's weights under the label ``last``."""
+        """Keep the weights of the last epoch under the label ``last``.
+
+        Args:
+            epoch: number of the last epoch, from 1.
+            model: model after that epoch.
+        """
         self._keep(LAST, epoch, model)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is kept, for a checkpoint."""
+        """Return the best epochs, scores and weights, for a checkpoint."""
         return {
             "selected": self.selected,
             "weights": {label: dict(weights) for label, weights in self.weights.items()},
@@ -85,7 +101,7 @@ class BestEpochs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Restore the result of :meth:`state_dict`."""
         self.selected, self.weights = state["selected"], state["weights"]
         self._best = {label: Score(**score) for label, score in state["best"].items()}
 
@@ -101,12 +117,12 @@ def _better(score: Score, best: Score) -> bool:
 
 
 def warm_up(model: GenerativeModel, images: Tensor, protocol: Protocol) -> None:
-    """Take a training step, for what happens once in a process: compiling, loading, planning.
+    """Take one training step, so that code is compiled before training is timed.
 
     Args:
-        model: thrown away afterwards.
-        images: uint8 ``(N, C, H, W)`` on its device.
-        protocol: resolved for the model and dataset.
+        model: model to throw away afterwards, since the step changes its weights.
+        images: uint8 images ``(N, C, H, W)`` on the model's device.
+        protocol: protocol resolved for the model and dataset.
     """
     model.train()
     batch = to_unit_range(images[: protocol.batch_size])
@@ -122,22 +138,24 @@ def train(
     reporter: WorkReporter,
     checkpoints: Checkpoints | None = None,
 ) -> TrainingRecord:
-    """Train ``model`` as a resolved protocol says, in place.
+    """Train a model in place, resuming from its checkpoint if there is one.
 
     Args:
-        model: on its device, freshly built.
-        images: uint8 ``(N, C, H, W)`` on the same device.
-        protocol: resolved for the model and dataset.
-        seed: of the data order and of what the model draws.
-        best: is told of each epoch, and holds the kept weights afterwards.
-        reporter: is told of each batch.
-        checkpoints: where to go on from, if there is one, and where to write them; no interruption
-            is survived if None.
+        model: untrained model, on its device.
+        images: uint8 training images ``(N, C, H, W)`` on the same device.
+        protocol: protocol resolved for the model and dataset.
+        seed: seed of the data order and of the model's random draws.
+        best: scores each epoch, and holds the selected weights afterwards.
+        reporter: receiver of the progress after each batch.
+        checkpoints: checkpoint to resume from and to save to; None to keep no checkpoint.
+
+    Returns:
+        Losses and seconds of each epoch, the selected epochs, and the peak memory.
 
     Raises:
-        TrainingDivergedError: a loss is NaN or infinite.
-        CheckpointError: the checkpoint does not fit the model.
-        Interrupted: the run was told to stop; a checkpoint was written first.
+        TrainingDivergedError: if a loss is NaN or infinite.
+        CheckpointError: if the checkpoint does not fit the model.
+        Interrupted: if Ctrl-C or SIGTERM stops the run, after a checkpoint was saved.
     """
     seed_everything(seed)
     training = _Training(model, images, protocol, seed, best, reporter, checkpoints)
@@ -151,12 +169,12 @@ def train(
 
 
 class _Training:
-    """A training under way, and all that it takes to go on from where it stands.
+    """A training with its full state, which can be saved and restored between two batches.
 
     Attributes:
-        epoch: the current one, from 0.
-        epochs: those that are over.
-        peak: memory in bytes, the largest so far; None where the system cannot tell.
+        epoch: index of the current epoch, from 0.
+        epochs: records of the finished epochs.
+        peak: largest memory so far in bytes; None if it cannot be measured.
     """
 
     def __init__(
@@ -183,7 +201,7 @@ class _Training:
 
     @property
     def place(self) -> str:
-        """Where it stands, in words."""
+        """Current epoch and batch, as text for logs and messages."""
         return (
             f"epoch {self.epoch + 1} of {self._protocol.epochs}, "
             f"batch {self._batch} of {self._batches}"
@@ -193,8 +211,8 @@ class _Training:
         """Run the rest of the current epoch.
 
         Raises:
-            TrainingDivergedError: a loss is NaN or infinite.
-            Interrupted: it was told to stop; a checkpoint was written first.
+            TrainingDivergedError: if a loss is NaN or infinite.
+            Interrupted: if ``stop`` was requested, after a checkpoint was saved.
         """
         self._train(stop)
         self._score(stop)
@@ -208,7 +226,7 @@ class _Training:
             self._save(self._checkpoints)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that what comes next depends on."""
+        """Return all values that the rest of the training depends on, for a checkpoint."""
         return {
             "epoch": self.epoch,
             "batch": self._batch,
@@ -224,7 +242,7 @@ class _Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Restore the result of :meth:`state_dict`."""
         self.epoch, self._batch = state["epoch"], state["batch"]
         self._sums, self._seconds, self.peak = state["sums"], state["seconds"], state["peak"]
         self.epochs = [EpochRecord(**record) for record in state["epochs"]]
@@ -239,7 +257,7 @@ class _Training:
         protocol = self._protocol
         flip = protocol.horizontal_flip != "never"
         batches = training_batches(self._images, protocol.batch_size, self._order, flip)
-        # Those that were learned before the checkpoint are drawn again: flips follow the order.
+        # Draw the batches before the checkpoint again: the random flips depend on their order.
         for _ in range(self._batch):
             next(batches)
         self._memory.reset()
@@ -265,7 +283,7 @@ class _Training:
         except Interrupted as error:
             self._save_and_stop(error.number)
         if scored:
-            # Or it would count in the next epoch's peak memory.
+            # Garbage of the scores would count in the next epoch's peak memory.
             gc.collect()
 
     def _learn(self, batch: Tensor) -> None:
@@ -282,7 +300,7 @@ class _Training:
         self._reporter.trained_batch(self.epoch, epochs, i, batches, losses["loss"])
 
     def _stop_clock(self, since: float) -> None:
-        """Count the time, and the memory, of the batches since then."""
+        """Add the seconds after ``since``, and update the peak memory."""
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)
         self._seconds += time.perf_counter() - since

@@ -1,4 +1,4 @@
-"""Runs benchmarks and prints their table as it grows: ``python tests/benchmarks [PART ...]``."""
+"""Run benchmarks and print each result at once: ``python tests/benchmarks [PART ...]``."""
 
 import argparse
 
@@ -15,7 +15,9 @@ PARTS = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all by default"
+    )
     parts = parser.parse_args().parts or list(PARTS)
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")

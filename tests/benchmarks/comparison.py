@@ -1,4 +1,4 @@
-"""How long the gate takes for two runs of 200 cells."""
+"""Duration of the gate for two runs of 200 cells."""
 
 import tempfile
 import time
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.comparison import Policy, compare, declared
+from bench.comparison import Policy, compare
 from bench.comparison.output.junit import to_junit
 from bench.comparison.output.markdown import to_markdown
+from bench.store.declarations import declared
 from bench.store.run_directory import RunDirectory, frame, load_results
 
 CELLS, SEEDS = 200, 5
@@ -16,7 +17,7 @@ METRICS, LAYERS, STEPS = 50, 10, 16
 
 
 def gate():
-    """Seconds to load two generated runs, compare them, and write both reports."""
+    """Yield the seconds to load two generated runs, compare them, and write both reports."""
     with tempfile.TemporaryDirectory() as folder:
         here, reference = (_write(Path(folder) / name, i) for i, name in enumerate("ab"))
         started = time.perf_counter()
@@ -34,7 +35,7 @@ def gate():
 
 
 def _write(path, seed):
-    """A run directory of whole-model rows, and of rates by layer and time step."""
+    """Write a run directory with rows of whole models, and of rates by layer and time step."""
     generator = np.random.default_rng(seed)
     rows = [row for i in range(CELLS) for row in _cell(i // SEEDS, i % SEEDS, generator)]
     metrics = {f"metric_{i}": {"tolerance": 0.05, "reproducible": True} for i in range(METRICS)}

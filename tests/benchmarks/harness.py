@@ -1,4 +1,4 @@
-"""What the harness adds to training, how its cost grows, and how fast the commands start."""
+"""Overhead of the harness in training, growth of its cost, and start-up time of the commands."""
 
 import subprocess
 import sys
@@ -25,9 +25,10 @@ SIZES = (1, 2, 4)
 
 
 def training_loop():
-    """Seconds of an epoch in the harness, by those of the bare training steps on ready batches.
+    """Yield the duration of an epoch in the harness, relative to its training steps.
 
-    And by those of the steps within that epoch: what else the machine does meets both alike.
+    The steps are timed twice: alone, on batches that are ready, and within the same epoch, where
+    other processes of the machine disturb both sides equally.
     """
     keep_freed_memory()
     for name in ("ann_vae", "esvae"):
@@ -41,7 +42,7 @@ def training_loop():
 
 
 def growth():
-    """Seconds at three sizes, by those at the smallest: of T, of images, of cells."""
+    """Yield durations at larger T and with more images and cells, relative to the smallest."""
     keep_freed_memory()
     yield from _growth("training, time steps 4, 8, 16", _by_time_steps)
     yield from _growth("training, 640 images and twice, four times as many", _by_training_images)
@@ -57,14 +58,14 @@ def growth():
 
 
 def start_up():
-    """Seconds until a command that needs no model has answered: the fastest of several."""
+    """Yield the seconds of commands that need no model: the fastest of several calls."""
     for arguments in (["--help"], ["ls", "models"], ["ls", "protocols"]):
         command = [sys.executable, "-c", "from bench.cli import main; main()", *arguments]
         yield f"bench {' '.join(arguments)}", "s", min(_seconds_of(command) for _ in range(TURNS))
 
 
 def _in_harness(name, images):
-    """Seconds of an epoch, and of the training steps within it."""
+    """Return the seconds of an epoch, and of the training steps within it."""
     model, protocol = _built(name, 8)
     steps = _timed_steps(model)
     best = BestEpochs(lambda model: {})
@@ -73,7 +74,7 @@ def _in_harness(name, images):
 
 
 def _timed_steps(model):
-    """A list that each training step of the model adds its seconds to."""
+    """Return a list to which each training step of the model appends its seconds."""
     seconds, step = [], model.training_step
 
     def timed(*arguments):
@@ -106,7 +107,7 @@ def _built(name, time_steps):
 
 
 def _growth(what, seconds_at):
-    """Each size in turn, so that what else the machine does meets all of them."""
+    """Measure the sizes in turn, so that other processes disturb all of them equally."""
     seconds_at(SIZES[0])
     turns = [[seconds_at(times) for times in SIZES] for _ in range(TURNS)]
     for i, times in enumerate(SIZES[1:], start=1):
@@ -133,7 +134,7 @@ def _epoch_seconds(model, images):
 
 
 def _run(folder, images, cells):
-    """Seconds of a run of cells that train one step and score as many images."""
+    """Return the seconds of a run whose cells train one step and evaluate ``images`` images."""
     data = folder.with_suffix(".npz")
     if not data.exists():
         generator = np.random.default_rng(0)

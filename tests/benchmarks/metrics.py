@@ -1,4 +1,4 @@
-"""How long the Fréchet distance takes, and how much memory a stream of images."""
+"""Duration of the Fréchet distance and of neighbour searches, and memory of a stream of images."""
 
 import multiprocessing
 import tempfile
@@ -27,7 +27,7 @@ STREAMS = (1_000, 10_000)
 
 
 def frechet_distance_against_sqrtm():
-    """Seconds for the distance of 2,048 features, ours and by scipy's matrix square root."""
+    """Yield the seconds of our distance of 2,048 features, and of scipy's matrix square root."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn((2, 5_000, DIMENSIONS), generator=generator)
     one, two = (
@@ -49,7 +49,7 @@ def frechet_distance_against_sqrtm():
 
 
 def neighbour_search():
-    """Seconds for what precision, recall, density and coverage share, 5,000 against 10,000."""
+    """Yield the seconds of the neighbour search behind precision, recall, density and coverage."""
     generator = np.random.default_rng(0)
     generated, reference = (generator.normal(size=(n, DIMENSIONS)) for n in (5_000, 10_000))
     started = time.perf_counter()
@@ -58,7 +58,7 @@ def neighbour_search():
 
 
 def memory_of_a_stream():
-    """Peak memory while FAD takes in 1,000 and 10,000 generated images."""
+    """Yield the peak memory while FAD is computed from 1,000 and 10,000 generated images."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as fresh:
         peaks = list(fresh.map(_peak_memory, STREAMS))

@@ -1,9 +1,9 @@
-"""The papers' equations as the papers' public code computes them: what speed is measured against.
+"""Naive ESVAE and FSVAE, computed as the papers' public code does: the baseline of the speed.
 
-Images are repeated for each time step and go through 3-D convolutions with a width of one in time,
-which stands last; each layer of neurons is a Python loop over time; each prefix of a latent runs
-again from rest. Random numbers are drawn in the models' order, so that equal seeds give equal
-results. Nothing is shared with the models but the names of their weights.
+Images are repeated for each time step and go through 3-D convolutions with a kernel of one in
+time, the last dimension. Each layer of neurons is a Python loop over time. Each prefix of a latent
+runs again from the resting state. Random numbers are drawn in the models' order, so that equal
+seeds give equal results. Only the names of the weights are shared with the models.
 """
 
 import torch
@@ -13,7 +13,7 @@ DECAY, THRESHOLD = 0.25, 0.2
 
 
 class Fire(torch.autograd.Function):
-    """A step at the threshold, with the official code's window as surrogate gradient."""
+    """Step function at the threshold, with the official code's window as surrogate gradient."""
 
     @staticmethod
     def forward(ctx, potential):
@@ -41,7 +41,7 @@ class Draw(torch.autograd.Function):
 
 
 def neurons(currents):
-    """Spikes for currents, both (..., T)."""
+    """Return the spikes of currents, both (..., T)."""
     spikes = torch.zeros_like(currents)
     potential = output = torch.zeros_like(currents[..., 0])
     for t in range(currents.shape[-1]):
@@ -243,7 +243,7 @@ class FSVAE(Network):
 
 
 def pick(outputs, indices, t):
-    """The spikes (N, C, 1) at time t that the indices name, of outputs (N, C, k, T)."""
+    """Select the spikes (N, C, 1) at time t by index, from outputs (N, C, k, T)."""
     return outputs[..., t].gather(2, indices[..., t : t + 1])
 
 

@@ -1,4 +1,4 @@
-"""How long the report of a large run takes, how much memory, and how large the file is."""
+"""Duration, peak memory and file size of the report of a large run."""
 
 import os
 import shutil
@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.store.run_directory import SCHEMA_VERSION, CellFolder, RunDirectory, frame
+from bench.store.run_directory import CellFolder, RunDirectory, frame
+from bench.store.schema import SCHEMA_VERSION
 from bench.system.files import write_json
 
 MODELS = {"ann_vae": ("torch",), "fsvae": ("reference", "snntorch"), "esvae": ("reference",)}
@@ -32,7 +33,7 @@ LEVELS = np.arange(1, 7) / 20
 
 
 def report_of_a_large_run():
-    """Seconds and peak memory of ``bench report`` on 200 cells of 150 rows each."""
+    """Yield the seconds and peak memory of ``bench report`` on 200 cells of 150 rows each."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
         cells, rows = generate(path)
@@ -43,7 +44,7 @@ def report_of_a_large_run():
 
 
 def generate(path):
-    """Write a run directory with images, training histories and rows; how many cells and rows."""
+    """Write a run directory; return its number of cells and of rows."""
     generator = np.random.default_rng(0)
     directory = RunDirectory(path)
     cells = [
@@ -104,7 +105,7 @@ def _row(key, cell):
 
 
 def _observations(generator):
-    """150 observations: whole models, by layer, by time step, by both, under noise."""
+    """Return 150 observations: of whole models, by layer, by time step, by both, under noise."""
     places = [{"metric": name} for name in SINGLE]
     for place in places:
         place["split"] = "generated" if place["metric"] in GENERATED else "test"
@@ -127,7 +128,7 @@ def _observations(generator):
 
 
 def _report(path):
-    """Seconds of the whole command, and its peak memory in MiB."""
+    """Return the seconds of the whole command, and its peak memory in MiB."""
     started = time.perf_counter()
     ran = subprocess.run(
         [sys.executable, "-c", COMMAND, "report", str(path)],

@@ -1,4 +1,4 @@
-"""What handing out cells costs the command in time and memory."""
+"""Time and memory that the command needs to distribute cells to workers."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
 
 def handing_out():
-    """Seconds and peak memory of the command for three numbers of trivial cells."""
+    """Yield the seconds and peak memory of the command for three numbers of trivial cells."""
     for name, executor in EXECUTORS.items():
         for cells in SIZES:
             seconds, memory = _run(executor, cells)

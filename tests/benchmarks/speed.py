@@ -1,11 +1,11 @@
-"""Training, reconstruction and sampling against the naive implementation of the same equations.
+"""Speed of training, reconstruction and sampling, compared with a naive implementation.
 
-Each implementation has a process of its own; they take turns, so that what else the machine does
-meets all of them. A turn is as many calls, one after the other, as take a second: the first finds
-the caches as the other process left them. A ratio is the median over the turns.
+Each implementation has a process of its own. They take turns, so that other processes of the
+machine disturb all of them equally. A turn lasts a second and repeats the call; caches are cold at
+its beginning, after the turn of the other process. A ratio is the median over the turns.
 
-All start from the same weights and from running statistics that are those of the currents. With
-the initial ones hardly a neuron fires in evaluation, and that may be faster than it should be.
+All implementations start from the same weights and from settled running statistics. With the
+initial statistics hardly any neuron fires in evaluation, which can be unrealistically fast.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ from bench.system.memory import HUGE_PAGES, keep_freed_memory
 IMAGE_SHAPE = (3, 32, 32)
 BATCHES = (32, 128)
 TURNS = 5
-# Training passes after which running statistics are those of the currents, but for 0.2 %.
+# Training passes after which running statistics differ from the currents' by at most 0.2 %.
 SETTLING_PASSES = 60
 SECONDS_OF_A_TURN = 1.0
 ACTIVITIES = ("training", "reconstruction", "sampling")
@@ -49,25 +49,25 @@ KINDS = {
     "fused": ("fused", "float32", True),
 }
 PRECISIONS = ["float32"]
-# Without units for it bfloat16 takes ten to thirty times as long, and hours here.
+# Without hardware support, bfloat16 takes ten to thirty times as long.
 if torch.cpu.get_capabilities().get("avx512_bf16"):
     KINDS["fused, bfloat16"] = ("fused", "bfloat16", True)
     PRECISIONS.append("bfloat16")
-# The others are for comparison, and at one size of batch they take long enough.
+# The other kinds are slow and measured with the smallest batch only.
 AT_ALL_BATCHES = ("fused", "fused, bfloat16")
 
 _subject = None
 
 
 def speed_against_naive():
-    """Images a second, their ratios to the naive ones, and peak memory, on CIFAR-10's shape."""
+    """Yield images per second, the ratio to the naive rate, and peak memory, on 3x32x32 images."""
     for model in MODELS:
         for batch in BATCHES:
             yield from _compared(model, batch)
 
 
 def synapses_alone():
-    """Images a second that convolutions and linear layers allow: the bound for dense ones."""
+    """Yield the images per second of convolutions and linear layers alone, computed densely."""
     keep_freed_memory()
     for model in MODELS:
         for precision in PRECISIONS:
@@ -110,7 +110,7 @@ def _against_naive(what, model, kind, batch):
 
 @lru_cache
 def _settled(model):
-    """The state of a model with random weights whose running statistics have settled."""
+    """Return the state of a model with random weights and settled running statistics."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_settle, model).result()
 
@@ -126,7 +126,7 @@ def _settle(model):
 
 
 def _built(model, backend, precision, settings=()):
-    """A model of the benchmark, with the same weights each time."""
+    """Build a model of the benchmark, with the same weights each time."""
     name, own = MODELS[model]
     protocol = load_protocol("standard", [*own, f"precision={precision}", *settings])
     torch.manual_seed(0)
@@ -135,11 +135,11 @@ def _built(model, backend, precision, settings=()):
 
 
 class _Subject:
-    """One implementation of one model, in the state that they all start from."""
+    """One implementation of one model, with the weights that all implementations share."""
 
     def __init__(self, model, kind, batch, state):
         backend, precision, kept = KINDS[kind]
-        # Before its first tensor, whatever the process has inherited.
+        # Set before the first tensor, in place of an inherited value.
         os.environ[HUGE_PAGES] = "1" if kept else "0"
         if kept:
             keep_freed_memory()
@@ -189,7 +189,7 @@ class _Subject:
 
 
 def _prepare(model, kind, batch, state):
-    """Build the process's subject and warm it up; its loss before any training."""
+    """Build and warm up the subject of this process; return its loss before training."""
     global _subject
     _subject = _Subject(model, kind, batch, state)
     loss = _subject.loss()
@@ -199,7 +199,7 @@ def _prepare(model, kind, batch, state):
 
 
 def _timed(activity):
-    """Seconds of a call, over a turn."""
+    """Return the mean seconds of a call in one turn."""
     started, calls, seconds = time.perf_counter(), 0, 0.0
     while seconds < SECONDS_OF_A_TURN:
         _subject.run(activity)
@@ -209,23 +209,23 @@ def _timed(activity):
 
 
 def _memory():
-    """Bytes of the process at its peak, and above what it had after a pass on two images.
+    """Return the peak memory of the process, and the part above a pass on two images, in bytes.
 
-    The second leaves out libraries, compiled code and weights.
+    The second number excludes libraries, compiled code and weights.
     """
     peak = _subject.memory.bytes()
     return peak, peak - _subject.before
 
 
 def _synapse_rates(model, precision, batch):
-    """Images a second, by activity, of a network that is nothing but its synapses."""
+    """Return images per second, by activity, of the model's synapses alone."""
     kind = "fused" if precision == "float32" else "fused, bfloat16"
     subject = _Subject(model, kind, batch, _settled(model))
     return {activity: batch / _synapse_seconds(subject, activity) for activity in ACTIVITIES}
 
 
 def _synapse_seconds(subject, activity):
-    """Seconds that the synapses of one call take: each called again by itself."""
+    """Return the seconds of the synapses of one call, each called again by itself."""
     calls = []
     layers = [layer for layer in subject.model.modules() if isinstance(layer, SYNAPSES)]
     hooks = [layer.register_forward_hook(partial(_note, calls)) for layer in layers]
@@ -233,7 +233,7 @@ def _synapse_seconds(subject, activity):
     for hook in hooks:
         hook.remove()
     for layer in layers:
-        # Not known to be spikes, they are computed densely.
+        # Without this mark, inputs are not known to be spikes and are computed densely.
         layer.spiking_input = False
     with subject.model.autocast():
         return sum(median(_seconds(*call) for _ in range(TURNS)) for call in calls)

@@ -187,7 +187,7 @@ def test_a_checkpoint_of_other_code_is_told_and_not_thrown_away(
     (checkpoint,) = out.glob("cells/scheduled*/checkpoint.pt")
     assert set(reasons) == {
         "CheckpointError: the checkpoint does not fit the model as it is now (KeyError: "
-        f"'velocity'): put the code back, or delete {checkpoint} to train anew"
+        f"'velocity'): put the code back, or delete {checkpoint} to train again"
     }
 
 
