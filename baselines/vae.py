@@ -29,7 +29,7 @@ class VAE(GenerativeModel):
 
     @abstractmethod
     def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return ``n`` latents drawn from the prior, of the shape that ``encode`` returns."""
+        """Return latents ``(T, n, D)`` or ``(n, D)`` drawn from the prior."""
 
     @abstractmethod
     def losses(

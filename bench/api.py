@@ -21,6 +21,7 @@ from bench.metrics.metric import Metric
 from bench.plan import ALL, Plan, Request, make_plan, safe_name
 from bench.profiling.profile_rows import profile_cells
 from bench.protocol import Protocol, load_protocol, parse_settings
+from bench.store.declarations import METRICS, record
 from bench.store.run_directory import RunDirectory
 from bench.system.devices import full_precision, resolve_device, resolve_devices
 from bench.system.environment import environment
@@ -128,10 +129,7 @@ def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
             "asked": job.asked,
             "cells": [cell.key for cell in job.plan.cells],
             "environment": environment(),
-            "metrics": {
-                name: {"tolerance": metric.tolerance, "reproducible": metric.reproducible}
-                for name, metric in {**job.metrics, **EXTRACTOR_METRICS}.items()
-            },
+            METRICS: record({**job.metrics, **EXTRACTOR_METRICS}),
         }
     )
     work = Work(directory, job.metrics, run_id, job.resources, job.interval)

@@ -44,7 +44,7 @@ class Rectangle:
     width: float
 
     def gradient(self, excess: Tensor, threshold: float) -> Tensor:
-        """Return the gradient for ``excess = u - threshold``, same shape."""
+        """Return the gradient ``(...)`` for ``excess = u - threshold``, ``(...)``."""
         inside = (excess - (self.centre - threshold)).abs() < self.width / 2
         return inside / self.width
 
@@ -60,7 +60,7 @@ class Triangle:
     width: float = 1.0
 
     def gradient(self, excess: Tensor, threshold: float) -> Tensor:
-        """Return the gradient for ``excess = u - threshold``, same shape."""
+        """Return the gradient ``(...)`` for ``excess = u - threshold``, ``(...)``."""
         return (1 - excess.abs() / self.width).clamp(min=0) / self.width
 
 
@@ -77,7 +77,7 @@ class Arctangent:
     alpha: float = 2.0
 
     def gradient(self, excess: Tensor, threshold: float) -> Tensor:
-        """Return the gradient for ``excess = u - threshold``, same shape."""
+        """Return the gradient ``(...)`` for ``excess = u - threshold``, ``(...)``."""
         return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * excess).square())
 
 
@@ -106,15 +106,20 @@ class NeuronSpec:
     fires_at_threshold: bool = False
 
     def fire(self, potential: Tensor) -> Tensor:
-        """Return spikes in {0, 1} with the surrogate gradient, for potentials of any shape."""
+        """Return spikes in {0, 1}, ``(...)``, with a surrogate gradient, for potentials ``(...)``.
+
+        >>> spec = NeuronSpec(0.25, 0.2, Rectangle(0.2, 1.0))
+        >>> spec.fire(torch.tensor([0.1, 0.2, 0.3])).tolist()
+        [0.0, 0.0, 1.0]
+        """
         return self.fire_excess(potential - self.threshold)
 
     def fire_excess(self, excess: Tensor) -> Tensor:
-        """Return :meth:`fire` for ``potential - threshold``, the argument of library surrogates."""
+        """Return :meth:`fire` for ``potential - threshold``, ``(...)``, as libraries pass it."""
         return _Step.apply(excess, self)
 
     def reset(self, potential: Tensor, spikes: Tensor) -> Tensor:
-        """Return the potential after the reset, same shape: 0 where ``spikes`` is 1."""
+        """Return the potential ``(...)`` after the reset: 0 where ``spikes`` ``(...)`` is 1."""
         return potential * (1 - (spikes if self.reset_gradient else spikes.detach()))
 
 
@@ -142,7 +147,7 @@ class NeuronState:
     membrane: Tensor | None = None
 
     def membrane_for(self, size: torch.Size) -> Tensor | None:
-        """Return the potential from which neurons of shape ``size = (N, ...)`` continue.
+        """Return the potential ``(N, ...)`` from which neurons of that ``size`` continue.
 
         Raises:
             ValueError: the carried potential has another shape.
@@ -211,7 +216,7 @@ def stateful(module: nn.Module) -> Iterator[None]:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32 if its precision is lower, same shape; else unchanged."""
+    """Return a tensor ``(...)`` in float32 if its precision is lower, else unchanged."""
     return tensor.float() if tensor.dtype in {torch.bfloat16, torch.float16} else tensor
 
 

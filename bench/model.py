@@ -104,7 +104,7 @@ class GenerativeModel(nn.Module, ABC):
         raise NotImplementedError
 
     def sample_latents(self, n: int, generator: torch.Generator) -> Tensor:
-        """Return ``n`` latents drawn from the prior (capability ``sample_latents``)."""
+        """Return latents ``(T, n, D)`` or ``(n, D)`` of the prior (``sample_latents``)."""
         raise NotImplementedError
 
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ValidationError
 
@@ -16,12 +16,13 @@ from bench.datasets.dataset import Dataset, DatasetInfo
 from bench.datasets.resolve import open_dataset
 from bench.errors import BenchError, DataUnavailableError, UnknownNameError
 from bench.protocol import Protocol, describe
+from bench.store.schema import NO_BACKEND
 
 if TYPE_CHECKING:
     from bench.metrics.extractors.extractor import TrainedExtractor
 
+Kind = Literal["model", "extractor"]
 ALL = "all"
-NO_BACKEND = "torch"
 UNKNOWN = "unknown"
 
 
@@ -58,13 +59,14 @@ class Cell:
 
     Attributes:
         model: registered name.
-        model_version: of the model's code.
+        model_version: version of the model's code.
         backend: registered name, or ``torch`` for a model without spiking neurons.
         dataset: name of the dataset.
-        info: what the dataset is; None if it cannot be had.
-        protocol: with its overrides, as asked.
-        seed: of everything drawn.
-        skipped: why the cell cannot run, None if it can.
+        info: facts about the dataset; None if it is unavailable.
+        protocol: the protocol as requested, with its overrides.
+        seed: seed of every random draw.
+        skipped: why the cell cannot run; None if it can.
+        kind: what the cell trains: a model, or an extractor that metrics of models use.
     """
 
     model: str
@@ -75,6 +77,7 @@ class Cell:
     protocol: Protocol
     seed: int
     skipped: str | None = None
+    kind: ClassVar[Kind] = "model"
 
     @cached_property
     def key(self) -> str:
@@ -84,27 +87,35 @@ class Cell:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the key is of."""
+        """The values that the key is a hash of."""
         return {
             "model": self.model,
             "model_version": self.model_version,
             "backend": self.backend,
             "dataset": self.dataset,
             "fingerprint": self.info.fingerprint if self.info else None,
-            "protocol": self.protocol.hash,
+            "protocol": self.protocol_hash,
             "seed": self.seed,
         }
 
+    @cached_property
+    def protocol_hash(self) -> str:
+        """SHA-256 of the values of the protocol that hold for this cell, as 64 hex digits."""
+        return self.resolved.hash
+
     @property
     def title(self) -> str:
-        """The cell in words."""
+        """Name of the cell in progress reports and logs."""
         return f"{self.model} {self.backend} {self.dataset} {self.protocol.name} seed {self.seed}"
 
     @property
     def folder(self) -> str:
-        """Name of the cell's folder: readable, unique by its key, safe on any file system."""
-        parts = (self.model, self.backend, self.dataset, self.protocol.name, f"s{self.seed}")
-        return f"{safe_name('-'.join(parts))}-{self.key}"
+        """Name of the cell's folder: readable, unique by its key, safe on any file system.
+
+        It does not hold the name of the protocol: two protocols of the same values share the cell.
+        """
+        name = "-".join((self.model, self.backend, self.dataset, f"s{self.seed}"))
+        return f"{safe_name(name)}-{self.key}"
 
     @cached_property
     def resolved(self) -> Protocol:
@@ -112,59 +123,62 @@ class Cell:
         return self.protocol.resolve(self.model, self.dataset)
 
     def without_data(self) -> "Cell":
-        """The cell that stands in for this one while its dataset cannot be had."""
-        return Cell(
-            self.model, self.model_version, self.backend, self.dataset, None, self.protocol,
-            self.seed,
-        )  # fmt: skip
+        """Return the cell that stands in for this one while its dataset is unavailable."""
+        return replace(self, info=None, skipped=None)
 
 
 @dataclass(frozen=True)
 class ExtractorCell(Cell):
-    """The cell that trains an extractor once, for all cells of a dataset that it judges.
+    """The cell that trains an extractor once, for all cells of a dataset that use it.
 
     Attributes:
         extractor: registered name.
-        choices: what of the protocol its weights depend on.
-        user: one of the models that it is trained for: the protocol holds as for that one.
+        fields: names of the protocol's fields that move its numbers.
+        user: one of the models that use the extractor; the protocol holds as for that model.
     """
 
     extractor: str = ""
-    choices: tuple[Hashable, ...] = ()
+    fields: tuple[str, ...] = ()
     user: str = ""
+    kind: ClassVar[Kind] = "extractor"
 
     @cached_property
     def resolved(self) -> Protocol:
-        """The protocol as it holds for the extractor."""
+        """The protocol as it holds for the models that use the extractor."""
         return self.protocol.resolve(self.user, self.dataset)
+
+    @cached_property
+    def protocol_hash(self) -> str:
+        """SHA-256 of the values of the protocol that move the extractor's numbers."""
+        return self.resolved.hash_of(self.fields)
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the key is of."""
-        return {**super().content, "extractor": self.extractor, "choices": self.choices}
+        """The values that the key is a hash of."""
+        return {**super().content, "extractor": self.extractor}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a request, in the order they run, and the datasets they need by name."""
+    """The cells of a request, in the order in which they run, and their datasets by name."""
 
     cells: tuple[Cell, ...]
     datasets: dict[str, Dataset]
 
     def with_extractors(self, extractors: Mapping[str, type["TrainedExtractor"]]) -> "Plan":
-        """The plan with a cell for each training of an extractor, before the first that needs it.
+        """Return the plan with a cell for each training of an extractor, before its first user.
 
         Args:
-            extractors: by registered name.
+            extractors: classes of the trained extractors, by registered name.
         """
-        known: set[tuple[Hashable, ...]] = set()
+        known: set[str] = set()
         cells: list[Cell] = []
         for cell in self.cells:
             for name, extractor in extractors.items():
-                choices = None if cell.skipped else extractor.training_choices(cell.resolved)
-                if choices is not None and (cell.dataset, name, choices) not in known:
-                    known.add((cell.dataset, name, choices))
-                    cells.append(_extractor_cell(cell, name, extractor, choices))
+                training = None if cell.skipped else _extractor_cell(cell, name, extractor)
+                if training is not None and training.key not in known:
+                    known.add(training.key)
+                    cells.append(training)
             cells.append(cell)
         return Plan(tuple(cells), self.datasets)
 
@@ -301,16 +315,38 @@ def _cell(
     if not skipped:
         assert dataset.info is not None
         skipped = _unsupported(protocol.resolve(model.name, dataset.name), model, dataset.info)
-    return Cell(model.name, version, backend, dataset.name, dataset.info, protocol, seed, skipped)
+    return Cell(
+        model=model.name,
+        model_version=version,
+        backend=backend,
+        dataset=dataset.name,
+        info=dataset.info,
+        protocol=protocol,
+        seed=seed,
+        skipped=skipped,
+    )
 
 
 def _extractor_cell(
-    user: Cell, name: str, extractor: type["TrainedExtractor"], choices: tuple[Hashable, ...]
-) -> ExtractorCell:
+    user: Cell, name: str, extractor: type["TrainedExtractor"]
+) -> ExtractorCell | None:
+    """Return the cell that trains an extractor for a model's cell; None if none can be trained."""
+    fields = extractor.training_fields(user.resolved)
+    if fields is None:
+        return None
     return ExtractorCell(
-        extractor.cell_name, extractor.version, NO_BACKEND, user.dataset, user.info, user.protocol,
-        0, extractor=name, choices=choices, user=user.model,
-    )  # fmt: skip
+        model=extractor.cell_name,
+        model_version=extractor.version,
+        backend=NO_BACKEND,
+        dataset=user.dataset,
+        info=user.info,
+        protocol=user.protocol,
+        seed=0,
+        extractor=name,
+        # Its own metric is measured on the test images.
+        fields=(*fields, "test_images"),
+        user=user.model,
+    )
 
 
 def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> str | None:

@@ -1,4 +1,4 @@
-"""Protocol: every choice that moves a number; frozen, validated, hashed."""
+"""Protocols: every choice that moves a number, validated and hashed."""
 
 import hashlib
 import json
@@ -6,15 +6,33 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from bench.errors import BenchError, UnknownNameError
 
+
+def _ascending(levels: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted(set(levels)))
+
+
 Positive = Annotated[int, Field(ge=1)]
 Precision = Literal["float32", "bfloat16"]
-NoiseLevels = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+NoiseLevels = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1)], ...],
+    Field(min_length=1),
+    AfterValidator(_ascending),
+]
+# The fields that move no number of a cell.
+UNHASHED = frozenset({"name", "description", "seeds"})
 
 
 class _Frozen(BaseModel):
@@ -22,16 +40,23 @@ class _Frozen(BaseModel):
 
 
 class SurrogateWindow(_Frozen):
-    """A rectangular surrogate gradient ``(1 / width) * [|u - centre| < width / 2]``."""
+    """A rectangular surrogate gradient ``(1 / width) * [|u - centre| < width / 2]``.
+
+    Attributes:
+        centre: membrane potential at the centre of the window.
+        width: width of the window; its height is ``1 / width``.
+    """
 
     centre: float
     width: Annotated[float, Field(gt=0)]
 
 
 class TestBatching(_Frozen):
-    """How a paper's official code cuts the test set, of which it averages batch means.
+    """Batches of the test set whose means a paper's official code averages.
 
-    ``drop_last``: whether the incomplete last batch is left out; else it counts like a full one.
+    Attributes:
+        size: images per batch.
+        drop_last: True to leave out an incomplete last batch, False to weigh it like a full one.
     """
 
     size: Positive
@@ -39,24 +64,30 @@ class TestBatching(_Frozen):
 
 
 class Override(_Frozen):
-    """Values that replace the protocol's own for some models or datasets (all, where unnamed)."""
+    """Values that replace the protocol's own for some models and datasets.
+
+    Attributes:
+        models: names of the models; empty for all.
+        datasets: names of the datasets; empty for all.
+        set: new values by field.
+    """
 
     models: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     set: dict[str, Any]
 
     def applies(self, model: str, dataset: str) -> bool:
-        """Whether the override covers this model on this dataset."""
+        """Return True if the override covers this model on this dataset."""
         return (not self.models or model in self.models) and (
             not self.datasets or dataset in self.datasets
         )
 
 
 class Protocol(_Frozen):
-    """What a cell is trained and scored by.
+    """The settings by which cells are trained and scored, see docs/protocols.md for each.
 
-    Values that hold for some models or datasets only stand in ``overrides``, applied in order by
-    :meth:`resolve`; options of one model (its ablations, say) in ``models``, checked by the model.
+    Values for some models or datasets only are ``overrides``, which :meth:`resolve` applies in
+    order. Options of one model, such as its ablations, are in ``models``; the model checks them.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -115,9 +146,9 @@ class Protocol(_Frozen):
     overrides: tuple[Override, ...] = ()
 
     @model_validator(mode="after")
-    def _overrides_are_valid(self) -> "Protocol":
+    def _overrides_are_valid(self) -> Self:
         for override in self.overrides:
-            structural = {"name", "description", "seeds", "overrides"} & override.set.keys()
+            structural = (UNHASHED | {"overrides"}) & override.set.keys()
             if structural:
                 raise ValueError(f"an override cannot set {', '.join(sorted(structural))}")
             self._with(override.set)
@@ -125,14 +156,14 @@ class Protocol(_Frozen):
 
     @property
     def effective_learning_rate(self) -> float:
-        """The rate the optimiser gets: scaled by ``batch_size / learning_rate_batch_size``."""
+        """Learning rate of the optimiser, scaled by ``batch_size / learning_rate_batch_size``."""
         if self.learning_rate_batch_size is None:
             return self.learning_rate
         return self.learning_rate * self.batch_size / self.learning_rate_batch_size
 
     @property
     def surrogate_window(self) -> SurrogateWindow:
-        """The surrogate gradient's window, with the two named ones spelled out.
+        """Window of the surrogate gradient, also where the protocol only names it.
 
         ``paper``: centred on the threshold, width 0.2 (arXiv:2110.00375 and the first
         author's page). ``official_code``: centred on 0, width 1.
@@ -145,51 +176,73 @@ class Protocol(_Frozen):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the one model that this protocol was resolved for."""
+        """Options of the model that this protocol was resolved for."""
         return next(iter(self.models.values()), {})
 
     @property
     def hash(self) -> str:
-        """SHA-256 of every value, the description left out, as 64 hex digits."""
-        values = self.model_dump(mode="json", exclude={"description"})
+        """SHA-256 of the values that move a number, as 64 hex digits.
+
+        That of a cell is of its resolved protocol, see :meth:`resolve`. Values at their default
+        are left out, so that a field added later changes no hash where it has its default.
+        """
+        return self.hash_of(type(self).model_fields.keys() - UNHASHED)
+
+    def hash_of(self, fields: Iterable[str]) -> str:
+        """Return the SHA-256 of some fields, those at their default left out, as 64 hex digits."""
+        values = self.model_dump(mode="json", include=set(fields), exclude_defaults=True)
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def resolve(self, model: str, dataset: str) -> "Protocol":
-        """The protocol as it holds for one model on one dataset, with no overrides left."""
+    def resolve(self, model: str, dataset: str) -> Self:
+        """Return the protocol as it holds for one model on one dataset, without overrides.
+
+        Only the options of that model are left. Two protocols that resolve to the same values have
+        the same :attr:`hash`, however they state them.
+        """
         resolved = self.model_copy(update={"overrides": ()})
         for override in self.overrides:
             if override.applies(model, dataset):
                 resolved = resolved._with(override.set)
-        own = {model: resolved.models[model]} if model in resolved.models else {}
-        return resolved.model_copy(update={"models": own})
+        options = resolved.models.get(model)
+        return resolved.model_copy(update={"models": {model: options} if options else {}})
 
-    def customised(self, values: Mapping[str, Any]) -> "Protocol":
-        """This protocol with ``values`` in force for every model and dataset, named accordingly.
+    def customised(self, values: Mapping[str, Any]) -> Self:
+        """Return this protocol with ``values`` set for every model and dataset.
+
+        The name lists the values, sorted by their keys and without the seeds, which are no part of
+        the hash either: ``smoke+batch_size=8+epochs=3``.
 
         Raises:
-            BenchError: an unknown name, or a value that is out of range.
+            BenchError: An unknown field, or a value out of range.
         """
         if not values:
             return self
-        changes = {key: value for key, value in values.items() if key != "seeds"}
+        changes = {key: values[key] for key in sorted(values) if key != "seeds"}
         data = self.model_dump(exclude_unset=True)
-        data["name"] = "+".join([self.name, *(f"{k}={v}" for k, v in values.items())])
+        data["name"] = "+".join([self.name, *(f"{k}={v}" for k, v in changes.items())])
         data["seeds"] = values.get("seeds", self.seeds)
         data["overrides"] = [*data.get("overrides", ()), {"set": _nested(changes)}]
-        return _validated(data, f"protocol {self.name!r} with --set")
+        return self._validated(data, f"protocol {self.name!r} with --set")
 
-    def _with(self, values: Mapping[str, Any]) -> "Protocol":
+    @classmethod
+    def _validated(cls, data: Mapping[str, Any], source: str) -> Self:
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise BenchError(f"{source}: {describe(error)}") from error
+
+    def _with(self, values: Mapping[str, Any]) -> Self:
         data = self.model_dump(exclude={"overrides"})
         options = data["models"]
         data.update(values)
         if "models" in values:
             data["models"] = _merged(options, values["models"])
-        return Protocol.model_validate(data)
+        return self.model_validate(data)
 
 
 def builtin_protocols() -> list[str]:
-    """Names of the protocols that come with the suite."""
+    """Return the names of the protocols that come with the suite."""
     return sorted(
         entry.name.removesuffix(".toml")
         for entry in files("bench.protocols").iterdir()
@@ -198,11 +251,15 @@ def builtin_protocols() -> list[str]:
 
 
 def load_protocol(name_or_path: str | Path, settings: Iterable[str] = ()) -> Protocol:
-    """A built-in protocol by name, or a TOML file by path, with ``key=value`` settings applied.
+    """Return a built-in protocol or one from a TOML file, with ``key=value`` settings applied.
+
+    Args:
+        name_or_path: built-in name, or path that ends in ``.toml``.
+        settings: values to change, as for :func:`parse_settings`.
 
     Raises:
-        UnknownNameError: neither a built-in name nor an existing file.
-        BenchError: not TOML, or a value that the protocol does not allow.
+        UnknownNameError: Neither a built-in name nor a TOML file's.
+        BenchError: The file cannot be read, is not TOML, or holds a value that is not allowed.
     """
     text, source = _read(name_or_path)
     try:
@@ -210,11 +267,18 @@ def load_protocol(name_or_path: str | Path, settings: Iterable[str] = ()) -> Pro
     except tomllib.TOMLDecodeError as error:
         raise BenchError(f"{source} is not valid TOML: {error}") from error
     data.setdefault("name", Path(name_or_path).stem)
-    return _validated(data, source).customised(parse_settings(settings))
+    return Protocol._validated(data, source).customised(parse_settings(settings))
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """``["epochs=3", "surrogate=paper"]`` as values: TOML where it parses, else a string."""
+    """Parse ``key=value`` settings: a value is TOML where it parses, else a string.
+
+    >>> parse_settings(["epochs=3", "surrogate=paper"])
+    {'epochs': 3, 'surrogate': 'paper'}
+
+    Raises:
+        BenchError: A setting without ``=`` or key.
+    """
     values = {}
     for setting in settings:
         key, separator, value = setting.partition("=")
@@ -244,15 +308,8 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
         raise BenchError(f"Protocol file {path} cannot be read: {error}") from error
 
 
-def _validated(data: Mapping[str, Any], source: str) -> Protocol:
-    try:
-        return Protocol.model_validate(data)
-    except ValidationError as error:
-        raise BenchError(f"{source}: {describe(error)}") from error
-
-
 def describe(error: ValidationError) -> str:
-    """A pydantic error as one line: each field, what was given, what was expected."""
+    """Return a pydantic error as one line: each field, the value given and what was expected."""
     return "; ".join(_describe_one(dict(item)) for item in error.errors())
 
 
@@ -269,7 +326,7 @@ def _describe_one(item: dict[str, Any]) -> str:
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"models.fsvae.k": 5}`` as ``{"models": {"fsvae": {"k": 5}}}``."""
+    """Return ``{"models.fsvae.k": 5}`` as ``{"models": {"fsvae": {"k": 5}}}``."""
     nested: dict[str, Any] = {}
     for key, value in values.items():
         *parents, last = key.split(".")
@@ -283,7 +340,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Mapping[str, Any]], extra: Any) -> Any:
-    """Options by model, those of ``extra`` on top; left for pydantic to refuse if malformed."""
+    """Return options by model, with ``extra`` on top; pydantic refuses malformed ones later."""
     if not isinstance(extra, Mapping) or not all(isinstance(o, Mapping) for o in extra.values()):
         return extra
     return {name: {**base.get(name, {}), **extra.get(name, {})} for name in {*base, *extra}}

@@ -114,3 +114,10 @@ backends: Registry[Any] = Registry("backend")
 datasets: Registry[Any] = Registry("dataset")
 metrics: Registry[Any] = Registry("metric")
 extractors: Registry[Any] = Registry("extractor")
+plots: Registry[Any] = Registry("plot")
+
+
+def registries() -> dict[str, Registry[Any]]:
+    """Return every registry of this module by its kind in the plural, such as ``models``."""
+    known = [value for value in globals().values() if isinstance(value, Registry)]
+    return {each.group.removeprefix("bench."): each for each in known}

@@ -70,8 +70,7 @@ def plugins(tmp_path, monkeypatch):
 
 
 def forget_entry_points():
-    kinds = (registry.models, registry.backends, registry.datasets, registry.metrics)
-    for known in (*kinds, registry.extractors):
+    for known in registry.registries().values():
         known.__dict__.pop("_entry_points", None)
 
 

@@ -24,7 +24,7 @@ import bench
 from bench.comparison.reference import update_reference
 from bench.datasets.torchvision import MNIST
 from bench.protocol import Protocol
-from bench.store.run_directory import SCHEMA
+from bench.store.schema import SCHEMA
 
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / "tests" / "support"

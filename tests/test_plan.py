@@ -1,3 +1,5 @@
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,20 @@ def test_the_same_content_elsewhere_is_the_same_cell(plan, tmp_path):
     assert keys[0] == keys[1]
 
 
+def test_two_ways_to_say_the_same_are_one_cell(plan, tmp_path):
+    def keys(*settings, path="smoke"):
+        cells = plan(protocol=load_protocol(path, settings), backends=("fused",)).cells
+        return {cell.model: (cell.key, cell.folder, cell.protocol_hash) for cell in cells}
+
+    smoke = files("bench.protocols") / "smoke.toml"
+    (tmp_path / "mine.toml").write_text(smoke.read_text())
+    assert keys(path=tmp_path / "mine.toml") == keys("optimizer=adamw") == keys()
+    assert keys("epochs=9", "batch_size=8") == keys("batch_size=8", "epochs=9") != keys()
+    own = keys("models.ann_vae.kl_weight=per_batch")
+    assert own["esvae"] == keys()["esvae"]
+    assert own["ann_vae"] != keys()["ann_vae"]
+
+
 def array_file(folder: Path, pixel):
     import numpy as np
 
@@ -87,9 +103,9 @@ def array_file(folder: Path, pixel):
 
 
 def test_folder_names_are_readable_unique_and_safe(plan):
-    protocol = load_protocol("smoke").model_copy(update={"name": "../a b/<c>"})
-    folders = [cell.folder for cell in plan(protocol=protocol, seeds=(0, 1)).cells]
+    folders = [cell.folder for cell in plan(seeds=(0, 1)).cells]
     assert len(set(folders)) == 10
-    for folder in folders:
-        assert not set(folder) & set("/\\<> ")
-        assert folder.startswith(("ann_vae-torch-digits-", "esvae-"))
+    assert folders[0].startswith("ann_vae-torch-digits-s0-")
+    nasty = replace(plan().cells[0], model="../a b/<c>")
+    assert not set(nasty.folder) & set("/\\<> ")
+    assert not nasty.folder.startswith(".")

@@ -157,13 +157,81 @@ def test_a_model_option_is_merged_into_the_others():
 def test_the_hash_tells_any_two_values_apart(a, b):
     first = load_protocol("smoke", [f"epochs={a}"]).resolve("fsvae", "digits")
     second = load_protocol("smoke", [f"epochs={b}"]).resolve("fsvae", "digits")
-    named_alike = second.model_copy(update={"name": first.name})
-    assert (first.hash == named_alike.hash) == (a == b)
+    assert (first.hash == second.hash) == (a == b)
 
 
-def test_the_description_moves_no_number():
+@pytest.mark.parametrize("change", [{"name": "other"}, {"description": "other"}, {"seeds": (1, 2)}])
+def test_name_description_and_seeds_move_no_number(change):
     protocol = load_protocol("smoke")
-    assert protocol.model_copy(update={"description": "other"}).hash == protocol.hash
+    assert protocol.model_copy(update=change).hash == protocol.hash
+
+
+class Extended(Protocol):
+    """A protocol of a later version, with one more setting."""
+
+    dropout: float = 0.0
+
+
+class ExtendedWindow(SurrogateWindow):
+    """A window of a later version, with one more value."""
+
+    height: float | None = None
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_setting_that_is_added_later_changes_no_hash_at_its_default(name):
+    values = load_protocol(name).model_dump(exclude_unset=True)
+    for model, dataset in (("fsvae", "digits"), ("ann_vae", "celeba")):
+        before = load_protocol(name).resolve(model, dataset).hash
+        later = Extended.model_validate(values).resolve(model, dataset)
+        assert later.hash == before
+        assert later.model_copy(update={"dropout": 0.5}).hash != before
+
+
+def test_a_value_that_is_added_later_to_a_part_changes_no_hash_at_its_default():
+    window = {"centre": 0.1, "width": 2.0}
+    known = load_protocol("smoke").model_copy(update={"surrogate": SurrogateWindow(**window)})
+    later = load_protocol("smoke").model_copy(update={"surrogate": ExtendedWindow(**window)})
+    assert known.hash == later.hash
+
+
+def resolved(*settings, protocol="smoke", model="esvae", dataset="digits"):
+    return load_protocol(protocol, settings).resolve(model, dataset)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["epochs=9", "batch_size=8"], ["batch_size=8", "epochs=9"]),
+        (["epochs=8", "epochs=9"], ["epochs=9"]),
+        (["optimizer=adamw", "neighbours=5"], []),
+        (["noise_levels=[0.3, 0.1, 0.3]"], ["noise_levels=[0.1, 0.3]"]),
+        (["models.fsvae.k=9"], []),
+        (["models.esvae={}"], []),
+        (["seeds=[1, 2]"], []),
+    ],
+)
+def test_two_ways_to_say_the_same_have_one_hash(one, other):
+    assert resolved(*one).hash == resolved(*other).hash
+
+
+def test_the_hash_does_not_depend_on_which_override_gave_a_value(tmp_path):
+    smoke = load_protocol("smoke")
+    values = smoke.resolve("fsvae", "digits").model_dump(exclude={"name", "overrides"})
+    flat = Protocol.model_validate({**values, "name": "flat"})
+    assert flat.resolve("fsvae", "digits").hash == smoke.resolve("fsvae", "digits").hash
+
+
+def test_the_name_lists_the_settings_sorted_and_without_seeds():
+    names = {
+        load_protocol("smoke", settings).name
+        for settings in (
+            ["epochs=9", "batch_size=8"],
+            ["seeds=[4]", "batch_size=8", "epochs=9"],
+            ["epochs=1", "batch_size=8", "epochs=9"],
+        )
+    }
+    assert names == {"smoke+batch_size=8+epochs=9"}
 
 
 @pytest.mark.parametrize(

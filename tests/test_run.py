@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,10 @@ from sklearn.svm import SVC
 
 import bench
 from bench import registry
+from bench.comparison.compare import compare
+from bench.protocol import load_protocol
 from bench.report.run_summary import print_summary
-from bench.store.run_directory import SCHEMA
+from bench.store.schema import SCHEMA
 
 AUTOENCODER = "fad_autoencoder"
 
@@ -219,6 +220,42 @@ def test_a_new_seed_or_protocol_makes_new_cells_beside_the_old(tiny, tmp_path):
     assert rows["protocol_hash"].nunique() == 2
 
 
+def test_the_same_values_said_in_another_way_are_the_same_cell(bench_cli, tiny, tmp_path):
+    def run(out, *settings, protocol="smoke"):
+        flags = [part for setting in settings for part in ("--set", setting)]
+        common = ["run", "--models", "ann_vae", "--protocol", protocol, "--out", out]
+        code, told, err = bench_cli(*common, *flags)
+        assert code == 0, err
+        return told
+
+    settings = [setting for setting in tiny if "models" not in setting]
+    others = ["learning_rate=5e-3", "latent_images=360", "noise_images=60", "time_step_images=60"]
+    (tmp_path / "mine.toml").write_text("\n".join([*settings, *others]))
+    in_words = ["weight_decay=1e-3", "models.ann_vae.kl_weight=elbo"]
+    ways = [
+        {"settings": settings},
+        {"settings": [*reversed(settings), "optimizer=adamw", "models.fsvae.k=9"]},
+        {"settings": in_words, "protocol": tmp_path / "mine.toml"},
+    ]
+    told = [run(tmp_path / "run", *way.pop("settings"), **way) for way in ways]
+    assert ["already done" in text for text in told] == [False, True, True]
+    rows = bench.load_results(tmp_path / "run")
+    assert rows["cell_key"].nunique() == 2
+    assert rows["protocol"].nunique() == 1
+
+
+def test_runs_of_the_same_values_are_compared_whatever_their_names(bench_cli, tiny, tmp_path):
+    for name, order in (("reference", tiny), ("run", reversed(tiny))):
+        protocol = load_protocol("smoke").model_copy(update={"name": name})
+        bench.run("ann_vae", protocol=protocol, settings=list(order), out=tmp_path / name)
+    code, told, _ = bench_cli("compare", tmp_path / "run", tmp_path / "reference")
+    assert code == 0, told
+    assert "incomparable" not in told
+    here, reference = (bench.load_results(tmp_path / name) for name in ("run", "reference"))
+    pairs = compare(here, reference).cells
+    assert set(pairs["state"]) == {"compared"}
+
+
 def test_a_cell_gives_the_same_rows_whatever_came_before(tiny, tmp_path):
     selection = {"backends": "snntorch", "settings": [*tiny, "epoch_selection=best_test_loss"]}
     forth = bench.run(models=["fsvae", "esvae", "ann_vae"], out=tmp_path / "a", **selection)
@@ -323,9 +360,9 @@ def test_reconstructions_are_recognisably_the_inputs(tmp_path):
 
 
 def test_the_summary_fits_80_columns(tiny_run):
-    _, rows = tiny_run
+    out, rows = tiny_run
     printed = io.StringIO()
-    print_summary(rows, Path("runs/smoke"), Console(width=80, file=printed))
+    print_summary(rows, out, Console(width=80, file=printed))
     table = printed.getvalue().split("Rows:")[0]
     assert "spikingjelly" in table
     assert "…" not in table

@@ -1,63 +1,82 @@
-"""The command line: ``bench VERB``, one file a verb, each imported only when it is used."""
+"""The command line ``bench``: one module per command, imported only when the command is used."""
 
 import importlib
+import os
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from bench.errors import BenchError, OutputError
 from bench.system.signals import Interrupted
 
 VERBS = {
-    "run": "Train and score a selection of models on datasets.",
-    "ls": "List models, backends, datasets, metrics, protocols, or the results of a run.",
-    "profile": "Time models: images a second, time by layer, memory.",
+    "run": "Train and evaluate models on datasets.",
+    "results": "List the rows of a run, filtered and sorted.",
     "report": "Write the report of a run: one HTML file, or Markdown.",
-    "plot": "Draw the plots of a run: PNG, SVG, and the data behind them as CSV.",
-    "table": "Show a paper's table with ours beside each published number.",
+    "plot": "Draw the plots of a run: PNG, SVG, and their data as CSV.",
+    "table": "Show a paper's table with the results of a run beside the published numbers.",
     "compare": "Compare a run with a reference: is any metric worse?",
-    "data": "Show or fetch datasets.",
-    "doctor": "Show what would run here, and on what; or check a run directory for damage.",
+    "reference": "Write the reference that runs are compared with.",
+    "profile": "Time models: images per second, time per layer, memory.",
+    "ls": "List the installed models, backends, datasets, metrics and protocols.",
+    "data": "Show or download datasets.",
+    "doctor": "Show what works on this machine, or check a run directory for damage.",
 }
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SIGNAL = 128
+# The variable in which shells ask for completions.
+COMPLETION = "_BENCH_COMPLETE"
 
 
 class _LazyGroup(click.Group):
-    """Knows the verbs by name; imports one when it is called or its help is asked for."""
+    """A group that knows its commands by name and imports one only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every verb."""
+        """Return the name of every command."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a verb."""
+        """Import a command."""
         if cmd_name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"bench.cli.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs without importing them."""
+        """List the commands in the help text without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command without importing any."""
+        commands = [
+            CompletionItem(name, help=summary)
+            for name, summary in VERBS.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="spikegen-bench")
 def cli() -> None:
-    """One fair benchmark for spiking generative models.
+    """Benchmark spiking generative models under one set of rules.
 
-    `bench run` alone trains and scores every built-in model on a small dataset that needs no
-    network, in minutes.
+    Without options, `bench run` trains and evaluates every built-in model on a small dataset. It
+    needs no network and takes minutes.
     """
 
 
 def main() -> None:
-    """Run the command line; a mistake in what was asked is one line and exit code 2."""
+    """Run the command line. A mistake in a command becomes one line and exit code 2."""
+    if COMPLETION in os.environ:
+        from bench.cli import shells
+
+        shells.register()
     try:
-        code = cli.main(prog_name="bench", standalone_mode=False)
+        code = cli.main(prog_name="bench", complete_var=COMPLETION, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(EXIT_USAGE)
@@ -71,11 +90,11 @@ def main() -> None:
         click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt) as error:
-        # Click wraps what it was interrupted by.
+        # Click raises Abort from the exception that interrupted it.
         stop = error.__cause__ if isinstance(error.__cause__, Interrupted) else Interrupted()
         saved = f" A checkpoint is at {stop.saved}." if stop.saved else ""
         click.echo(
-            f"Interrupted.{saved} Finished cells are kept; the same command again does the rest.",
+            f"Interrupted.{saved} Finished cells are kept; the same command again runs the rest.",
             err=True,
         )
         sys.exit(EXIT_SIGNAL + stop.number)

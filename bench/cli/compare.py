@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli import options
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -12,61 +13,52 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from bench.comparison import Comparison, Gauge
+    from bench.comparison import Comparison
+    from bench.store.declarations import MetricDeclaration
 
 FORMATS = ("terminal", "md", "junit")
 PLAIN_WIDTH = 160
 
 
 @click.command("compare")
-@click.argument("run", metavar="DIR", type=click.Path(path_type=Path))
-@click.argument("reference", metavar="REFERENCE", type=click.Path(path_type=Path))
+@options.run_directory("run", "RUN")
+@options.run_directory("reference", "REFERENCE")
 @click.option(
     "--format",
-    "form",
+    "output_format",
     type=click.Choice(FORMATS),
     default="terminal",
     show_default=True,
-    help="For the terminal, a pull request's comment, or a CI server.",
+    help="A table for the terminal, Markdown for a pull request's comment, or JUnit XML for a CI "
+    "server.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write that to a file; the terminal gets its own form.",
+    help="Write the comparison in this format to a file, and print the table as well.",
 )
-@click.option("--all", "everything", is_flag=True, help="List better, same and new ones too.")
+@click.option("--all", "show_all", is_flag=True, help="List better, same and new metrics too.")
 @click.option(
     "--strict",
     is_flag=True,
-    help="Single layers and time steps count too, a change without a direction is a regression, "
-    "and an incomparable pair is a missing one.",
+    help="Count single layers and time steps too, count any change of a metric without a direction "
+    "as a regression, and count incomparable values as missing.",
 )
-@click.option("--machine", is_flag=True, help="Throughput and memory count too.")
-@click.option("--update", is_flag=True, help="Write DIR into REFERENCE instead of comparing.")
-@click.option("--allow-failed", is_flag=True, help="With --update: take failed rows along.")
-@click.option("--keep", is_flag=True, help="With --update: keep cells of REFERENCE that DIR lacks.")
+@click.option("--machine", is_flag=True, help="Count throughput and memory too.")
 def command(
     run: Path,
     reference: Path,
-    form: str,
+    output_format: str,
     out: Path | None,
-    everything: bool,
+    show_all: bool,
     strict: bool,
     machine: bool,
-    update: bool,
-    allow_failed: bool,
-    keep: bool,
 ) -> int:
-    """Compare a run with a reference: is any metric worse?
+    """Compare the run directory RUN with REFERENCE: is any metric worse?
 
-    Exit codes: 0 no regression, 1 a regression, 3 nothing comparable, or cells or observations of
-    the reference missing, 2 a mistake in what was asked.
+    Exit codes: 0 no regression, 1 a regression, 2 a mistake in the command, 3 nothing comparable,
+    or cells or observations of the reference are missing.
     """
-    for option, given in {"--allow-failed": allow_failed, "--keep": keep}.items():
-        if given and not update:
-            raise BenchError(f"{option} goes with --update only.")
-    if update:
-        return _update(run, reference, allow_failed, keep)
     from rich.console import Console
 
     from bench.comparison import Policy, compare
@@ -74,46 +66,35 @@ def command(
     from bench.store.run_directory import load_results
 
     tables = load_results(run), load_results(reference)
-    policy = Policy(_gauges(run, reference, tables), strict, machine)
+    policy = Policy(_declarations(run, reference, tables), strict, machine)
     comparison = compare(*tables, policy)
-    if form == "terminal" or out:
-        print_comparison(comparison, Console(), everything)
+    if output_format == "terminal" or out:
+        print_comparison(comparison, Console(), show_all)
     else:
-        click.echo(_text(comparison, form, everything), nl=False)
+        click.echo(_text(comparison, output_format, show_all), nl=False)
     if out:
-        _write(out, _text(comparison, form, everything))
+        _write(out, _text(comparison, output_format, show_all))
         click.echo(f"Written: {out}")
     return comparison.exit_code
 
 
-def _update(run: Path, reference: Path, allow_failed: bool, keep: bool) -> int:
-    from bench.comparison.reference import update_reference
+def _declarations(
+    run: Path, reference: Path, rows: "Iterable[pd.DataFrame]"
+) -> "dict[str, MetricDeclaration]":
+    """Return what metrics declare: in the run, or else in the reference, or else as installed."""
+    from bench.store.declarations import declared, installed
 
-    for path in update_reference(run, reference, allow_failed, keep):
-        click.echo(f"Written: {path} ({path.stat().st_size / 1024:,.0f} KiB)")
-    return 0
-
-
-def _gauges(run: Path, reference: Path, rows: "Iterable[pd.DataFrame]") -> "dict[str, Gauge]":
-    """What the metrics declare: in the run, else in the reference, else as installed here."""
-    from bench.comparison import Gauge, declared
-    from bench.registry import metrics
-
-    gauges = declared(reference) | declared(run)
+    known = declared(reference) | declared(run)
     names = {name for table in rows for name in table["metric"].dropna()}
-    for name in sorted(names - set(gauges)):
-        if name in metrics:
-            metric = metrics.load(name)
-            gauges[name] = Gauge(metric.tolerance, metric.reproducible)
-    return gauges
+    return known | installed(sorted(names - set(known)))
 
 
-def _text(comparison: "Comparison", form: str, everything: bool) -> str:
-    if form == "md":
+def _text(comparison: "Comparison", output_format: str, show_all: bool) -> str:
+    if output_format == "md":
         from bench.comparison.output.markdown import to_markdown
 
-        return to_markdown(comparison, everything)
-    if form == "junit":
+        return to_markdown(comparison, show_all)
+    if output_format == "junit":
         from bench.comparison.output.junit import to_junit
 
         return to_junit(comparison)
@@ -124,7 +105,7 @@ def _text(comparison: "Comparison", form: str, everything: bool) -> str:
     from bench.comparison.output.console import print_comparison
 
     text = io.StringIO()
-    print_comparison(comparison, Console(file=text, width=PLAIN_WIDTH), everything)
+    print_comparison(comparison, Console(file=text, width=PLAIN_WIDTH), show_all)
     return text.getvalue()
 
 
@@ -135,4 +116,6 @@ def _write(out: Path, text: str) -> None:
         with atomic(out) as file:
             file.write(text.encode())
     except OSError as error:
-        raise BenchError(f"--out {out} cannot be written: {error.strerror}.") from error
+        raise BenchError(
+            f"--out {out} cannot be written: {error.strerror}. Choose another file."
+        ) from error

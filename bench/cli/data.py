@@ -1,27 +1,26 @@
 """``bench data``: which datasets are here, and how to get the others."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from bench.datasets.dataset import Dataset
+from bench.cli import completion, options
 from bench.errors import BenchError, DataUnavailableError
+
+if TYPE_CHECKING:
+    from bench.datasets.dataset import Dataset
 
 
 @click.group("data")
 def command() -> None:
-    """Show or fetch datasets."""
-
-
-_DATA_ROOT = click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Where datasets are looked for."
-)
+    """Show or download datasets."""
 
 
 @command.command()
-@_DATA_ROOT
+@options.data_root
 def status(data_root: Path | None) -> None:
-    """Show which datasets are under the data root, and what is missing of the others."""
+    """Show which datasets are under the data root, and which files the others lack."""
     from bench.datasets.resolve import open_dataset
     from bench.registry import datasets
     from bench.system.paths import data_root as checked
@@ -36,7 +35,7 @@ def status(data_root: Path | None) -> None:
         click.echo(f"  {'licence':<12}{dataset.licence}")
 
 
-def _state(dataset: Dataset) -> list[tuple[str, str]]:
+def _state(dataset: "Dataset") -> list[tuple[str, str]]:
     try:
         missing = dataset.missing()
         if missing:
@@ -53,10 +52,12 @@ def _state(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 @command.command()
-@click.argument("names", nargs=-1, required=True)
-@_DATA_ROOT
+@click.argument(
+    "names", nargs=-1, required=True, shell_complete=completion.names("datasets", "all")
+)
+@options.data_root
 def fetch(names: tuple[str, ...], data_root: Path | None) -> None:
-    """Download datasets by NAMES (or all) into the data root, checking their hashes."""
+    """Download the datasets NAMES, or all, into the data root and check their hashes."""
     from bench.datasets.resolve import open_dataset
     from bench.registry import datasets
     from bench.system.paths import data_root as checked
@@ -67,7 +68,7 @@ def fetch(names: tuple[str, ...], data_root: Path | None) -> None:
     for dataset in [open_dataset(name, root) for name in wanted]:
         try:
             if dataset.missing():
-                click.echo(f"{dataset.name}: fetching from {dataset.source}")
+                click.echo(f"{dataset.name}: downloading from {dataset.source}")
                 dataset.fetch()
             click.echo(f"{dataset.name}: here, {_sizes(dataset)}")
         except DataUnavailableError as error:
@@ -76,6 +77,6 @@ def fetch(names: tuple[str, ...], data_root: Path | None) -> None:
         raise BenchError("; ".join(unavailable))
 
 
-def _sizes(dataset: Dataset) -> str:
+def _sizes(dataset: "Dataset") -> str:
     info = dataset.info()
     return f"{info.train_size:,} training and {info.test_size:,} test images ({info.variant})"

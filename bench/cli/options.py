@@ -1,42 +1,55 @@
-"""Options that several verbs have."""
+"""Options that several commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from bench.cli import completion
 from bench.system.paths import VARIABLE
 
 models = click.option(
-    "--models", default="all", show_default=True, help="Comma-separated names, or all."
+    "--models",
+    default="all",
+    show_default=True,
+    help="Comma-separated names, or all.",
+    shell_complete=completion.names("models", "all"),
 )
 datasets = click.option(
     "--datasets",
     default="digits",
     show_default=True,
     help="Comma-separated names, NAME=PATH (a .npz file or a folder), folder:PATH, npz:PATH, "
-    "or all.",
+    "or all. PATH cannot contain a comma.",
+    shell_complete=completion.names("datasets", "all"),
 )
 backends = click.option(
-    "--backends", default="all", show_default=True, help="Comma-separated names, or all."
+    "--backends",
+    default="all",
+    show_default=True,
+    help="Comma-separated names, or all.",
+    shell_complete=completion.names("backends", "all"),
 )
 protocol = click.option(
     "--protocol",
     default="smoke",
     show_default=True,
     help="A built-in protocol (see bench ls protocols) or a TOML file.",
+    shell_complete=completion.protocols,
 )
 settings = click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change one value of the protocol, e.g. --set epochs=3; may be repeated.",
+    help="Change one value of the protocol, e.g. --set epochs=3. Can be repeated.",
 )
 data_root = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
-    help=f"Where datasets are looked for and downloaded to.  [default: ${VARIABLE}, else the "
-    "user's cache]",
+    help=f"Folder where datasets are looked for and downloaded to.  [default: ${VARIABLE}, or "
+    "else the user's cache]",
 )
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
@@ -46,6 +59,17 @@ where = click.option(
     "conditions",
     multiple=True,
     metavar="COLUMN=VALUE,...",
-    help="Only rows that have one of the values, and all conditions if given several times; "
-    "'layer=' are those without one. Words may have * and ?.",
+    help="Keep only rows that have one of these values; '--where layer=' keeps rows without a "
+    "layer. Words can have * and ?. Can be repeated: rows must then meet every condition.",
+    shell_complete=completion.conditions,
 )
+
+
+def run_directory(name: str, metavar: str = "DIR") -> Callable[[Any], Any]:
+    """Return a required argument that is the path of a run directory."""
+    return click.argument(
+        name,
+        metavar=metavar,
+        type=click.Path(path_type=Path),
+        shell_complete=completion.run_directories,
+    )

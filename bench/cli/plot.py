@@ -1,17 +1,15 @@
-"""``bench plot``: the figures of a run, and the data behind them."""
+"""``bench plot``: the figures of a run, and the rows that they show."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli import options
-from bench.errors import BenchError, UnknownNameError
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.report.plots import Plot
-    from bench.report.run_reader import Run
+    from bench.report.plots.drawing import Drawing
 
 FORMATS = ("png", "svg")
 EXIT_NOTHING = 1
@@ -24,7 +22,7 @@ EXIT_NOTHING = 1
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to. [DIR/plots]")
 @click.option(
     "--format", "formats", type=click.Choice(FORMATS), multiple=True, default=FORMATS,
-    show_default=True, help="May be given twice; the CSV is always written.",
+    show_default=True, help="Can be given twice; the CSV is always written.",
 )  # fmt: skip
 def command(
     run_directory: Path,
@@ -33,54 +31,49 @@ def command(
     out: Path | None,
     formats: tuple[str, ...],
 ) -> int:
-    """Draw the plots of the run in DIR, all or those NAMED.
+    """Draw the plots of the run in DIR: all, or those with the NAMEs given.
 
-    Each becomes NAME.png, NAME.svg and NAME.csv, the data behind it. A plot that cannot be drawn is
-    told with its reason; the exit code is 1 if none could be.
+    Writes NAME.png, NAME.svg and, with the rows that the plot shows, NAME.csv. A plot that cannot
+    be drawn is reported with the reason; the exit code is 1 if none could be drawn.
 
     bench plot DIR samples --where backend=fused,torch --where dataset=mnist
     """
-    from bench.report.plots import PLOTS
+    from bench.report.plots.drawing import draw_plot, load_plots
+    from bench.report.plots.plot import NotDrawnError
     from bench.report.run_reader import Run
 
     run = Run(run_directory, conditions)
-    known = {plot.name: plot for plot in PLOTS}
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("plot", name, known)
-    chosen = [known[name] for name in dict.fromkeys(names)] or list(PLOTS)
     folder = out or run_directory / "plots"
-    drawn = [_write(plot, run, folder, dict.fromkeys(formats)) for plot in chosen]
-    for why in run.unreadable.values():
-        click.echo(f"left out: {why}")
-    return 0 if any(drawn) else EXIT_NOTHING
+    written = 0
+    for name, plot in load_plots(names).items():
+        try:
+            contents = _files(draw_plot(plot, run), formats)
+        except NotDrawnError as error:
+            click.echo(f"{name}: not drawn: {error}")
+            continue
+        _write(name, contents, folder)
+        written += 1
+    for reason in run.unreadable.values():
+        click.echo(f"left out: {reason}")
+    return 0 if written else EXIT_NOTHING
 
 
-def _write(plot: "Plot", run: "Run", folder: Path, formats: Iterable[str]) -> bool:
-    """Write one plot; False if it cannot be drawn."""
-    from bench.report.plots import render
-
-    data = plot.data(run)
-    reason = plot.why(data, run)
-    if reason:
-        click.echo(f"{plot.name}: not drawn: {reason}")
-        return False
-    figure = plot.draw(data, run)
-    contents = {file_format: render(figure, file_format) for file_format in formats}
-    contents["csv"] = data.to_csv(index=False).encode()
-    _save(plot.name, contents, folder)
-    click.echo(f"{plot.name}: {', '.join(str(folder / f'{plot.name}.{e}') for e in contents)}")
-    return True
+def _files(drawing: "Drawing", formats: tuple[str, ...]) -> dict[str, bytes]:
+    """Return the content of each file of a plot, by extension."""
+    contents = {extension: drawing.render(extension) for extension in dict.fromkeys(formats)}
+    return {**contents, "csv": drawing.csv()}
 
 
-def _save(name: str, contents: dict[str, bytes], folder: Path) -> None:
+def _write(name: str, contents: dict[str, bytes], folder: Path) -> None:
     from bench.system.files import atomic
 
+    paths = {folder / f"{name}.{extension}": content for extension, content in contents.items()}
     try:
-        for extension, content in contents.items():
-            with atomic(folder / f"{name}.{extension}") as file:
+        for path, content in paths.items():
+            with atomic(path) as file:
                 file.write(content)
     except OSError as error:
         raise BenchError(
             f"The plots cannot be written to {folder}: {error.strerror}. Choose another with --out."
         ) from error
+    click.echo(f"{name}: {', '.join(map(str, paths))}")

@@ -4,29 +4,31 @@ from pathlib import Path
 
 import click
 
+from bench.cli import options
+
 
 @click.command("report")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@options.run_directory("directory")
 @click.option(
     "--format",
-    "file_format",
+    "output_format",
     type=click.Choice(["html", "md"]),
     default="html",
     show_default=True,
-    help="One self-contained HTML file, or Markdown with its images beside it.",
+    help="One self-contained HTML file, or Markdown and a folder of images.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     help="The file to write.  [default: report.html or report.md in DIR]",
 )
-def command(directory: Path, file_format: str, out: Path | None) -> None:
+def command(directory: Path, output_format: str, out: Path | None) -> None:
     """Write the report of the run directory DIR.
 
-    Summary, warnings where rows are not comparable, tables, plots, images, provenance, and why
-    numbers are missing. The HTML file needs no network and opens from disk.
+    The report has a summary, warnings about rows that are not comparable, tables, plots, images,
+    provenance, and the reasons for missing numbers. The HTML file needs no network.
     """
     from bench.report.page.write import WRITERS
 
-    written = WRITERS[file_format](directory, out)
+    written = WRITERS[output_format](directory, out)
     click.echo(f"Report: {written}")

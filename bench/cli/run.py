@@ -129,8 +129,8 @@ def _state(cell: "Cell", folder: "CellFolder", job: "Job") -> str:
     if cell.skipped:
         return f"skipped: {cell.skipped}"
     from bench.execution.dispatch import metrics_of
+    from bench.store.schema import CHECKPOINT_FILE
     from bench.system.checksums import DamagedFileError
-    from bench.training.checkpoints import CHECKPOINT_FILE
 
     try:
         skipped = folder.skipped()

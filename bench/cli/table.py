@@ -1,37 +1,38 @@
-"""``bench table``: what papers print, beside what a run measured."""
+"""``bench table``: the tables of papers, with the results of a run beside the published numbers."""
 
 from pathlib import Path
 
 import click
 
+from bench.cli import completion, options
 from bench.errors import BenchError
 
 
 @click.command("table")
-@click.argument("name")
-@click.argument("run", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("name", shell_complete=completion.tables)
+@options.run_directory("run")
 @click.option(
     "--format",
-    "form",
+    "output_format",
     default="terminal",
     show_default=True,
     help="terminal, md, latex, csv or html.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="A file to write to in place of the terminal."
+    "--out", type=click.Path(path_type=Path), help="Write to this file instead of the terminal."
 )
-def command(name: str, run: Path, form: str, out: Path | None) -> None:
-    """Show the table NAME of a paper with the run in DIR beside it.
+def command(name: str, run: Path, output_format: str, out: Path | None) -> None:
+    """Show the table NAME of a paper with the results of the run directory DIR.
 
-    NAME is fsvae-table-1, esvae-table-1 or fsvae-cost. Each published number has ours with its
-    spread over seeds, the difference, whether the protocols agree, and, where ours is missing,
-    what to run.
+    NAME is fsvae-table-1, esvae-table-1 or fsvae-cost. Beside each published number stand the
+    suite's mean and spread over seeds, the difference, and whether the protocols agree. Where a
+    result is missing, the table says which command computes it.
     """
     from bench.report.papers.paper_table import paper_table, render
     from bench.store.run_directory import load_results
     from bench.system.files import atomic
 
-    text = render(paper_table(name, load_results(run), run), form)
+    text = render(paper_table(name, load_results(run), run), output_format)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -40,5 +41,5 @@ def command(name: str, run: Path, form: str, out: Path | None) -> None:
             file.write(text.encode())
     except OSError as error:
         raise BenchError(
-            f"{out} cannot be written: {error.strerror}. Choose another with --out."
+            f"{out} cannot be written: {error.strerror}. Choose another file with --out."
         ) from error

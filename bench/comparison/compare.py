@@ -1,4 +1,4 @@
-"""Two tables of rows, compared observation by observation."""
+"""Compare two tables of rows, observation by observation."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,39 +9,44 @@ import pandas as pd
 from bench.comparison.differences import incomparable
 from bench.comparison.explanations import explain
 from bench.comparison.failures import without_values
-from bench.comparison.pairing import CELL, SIDES, newest_cells, pair_cells
-from bench.comparison.policy import DEFAULT_TOLERANCE, Policy
+from bench.comparison.pairing import SIDES, newest_cells, pair_cells
+from bench.comparison.policy import Policy
 from bench.comparison.statistics import judge, summarise
+from bench.store.declarations import DEFAULT_TOLERANCE
+from bench.store.schema import CELL, PAIRED_BY
 
-OBSERVATION = [
-    *CELL,
-    "metric",
-    "split",
-    "layer",
-    "time_step",
-    "noise_kind",
-    "noise_level",
-    "epoch_selection",
-]
 COMPARED = ("better", "same", "worse", "changed")
 EXIT_SAME = 0
 EXIT_WORSE = 1
 EXIT_INCOMPLETE = 3
+# Columns of Comparison.observations.
+_COLUMNS = [
+    *PAIRED_BY,
+    "pair",
+    "verdict",
+    "gates",
+    "machine",
+    "method",
+    "reference",
+    "here",
+    "unit",
+    "reason",
+]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a run is against a reference.
+    """The result of comparing a run with a reference.
 
     Attributes:
-        observations: one row an observation: the columns that name it, ``pair`` (of ``cells``),
-            ``verdict`` (``better``, ``same``, ``worse``, ``changed``, ``incomparable``,
-            ``missing`` or ``new``), ``gates`` (whether the verdict counts), ``machine`` (whether it
-            measures the machine), ``method``, ``reference`` and ``here`` (means over seeds),
-            ``unit`` and ``reason``.
-        cells: the pairs of cells, see :func:`bench.comparison.pairing.pair_cells`.
-        notes: what a reader has to know besides.
-        strict: whether changes without a direction and incomparable pairs count.
+        observations: one row per observation: the columns that identify it, ``pair`` (its index in
+            ``cells``), ``verdict`` (``better``, ``same``, ``worse``, ``changed``,
+            ``incomparable``, ``missing`` or ``new``), ``gates`` (True if the verdict counts),
+            ``machine`` (True if it measures the machine), ``method``, ``reference`` and ``here``
+            (means over seeds), ``unit`` and ``reason``.
+        cells: pairs of cells, as :func:`bench.comparison.pairing.pair_cells` returns them.
+        notes: remarks for the reader.
+        strict: True if changes without a direction and incomparable pairs count.
     """
 
     observations: pd.DataFrame
@@ -51,29 +56,27 @@ class Comparison:
 
     @cached_property
     def regressions(self) -> pd.DataFrame:
-        """The observations that make the gate fail."""
-        failing = ("worse", "changed") if self.strict else ("worse",)
-        return self._counting(*failing)
+        """Observations that make the gate fail."""
+        return self._counting("worse", *(["changed"] if self.strict else []))
 
     @cached_property
     def missing(self) -> pd.DataFrame:
-        """The observations that the run lacks and should have."""
-        lacking = ("missing", "incomparable") if self.strict else ("missing",)
-        return self._counting(*lacking)
+        """Observations of the reference that the run does not have."""
+        return self._counting("missing", *(["incomparable"] if self.strict else []))
 
     @cached_property
     def missing_cells(self) -> pd.DataFrame:
-        """Cells of the reference that have no counterpart, or fewer seeds."""
+        """Cells of the reference that the run does not have, or has with fewer seeds."""
         return self.cells[~self.cells["state"].isin(["compared", "new"])]
 
     @property
     def comparable(self) -> bool:
-        """Whether anything that counts could be compared."""
+        """True if anything that counts was compared."""
         return not self._counting(*COMPARED).empty
 
     @property
     def exit_code(self) -> int:
-        """0: no regression; 1: one; 3: nothing comparable, or cells or observations missing."""
+        """0: no regression; 1: a regression; 3: nothing comparable, or something is missing."""
         if not self.regressions.empty:
             return EXIT_WORSE
         if not self.comparable or not self.missing.empty or not self.missing_cells.empty:
@@ -88,86 +91,81 @@ class Comparison:
 def compare(
     here: pd.DataFrame, reference: pd.DataFrame, policy: Policy | None = None
 ) -> Comparison:
-    """Compare the rows of a run with those of a reference, see docs/gate.md for the rules.
+    """Compare the rows of a run with the rows of a reference, by the rules of docs/gate.md.
 
     Args:
-        here: rows of the run, as :func:`bench.load_results` gives them.
-        reference: rows of the reference, alike.
-        policy: what counts, and how much.
+        here: rows of the run, as :func:`bench.load_results` returns them.
+        reference: rows of the reference, as :func:`bench.load_results` returns them.
+        policy: what counts, and how large a change has to be; ``Policy()`` if None.
     """
     policy = policy or Policy()
     here, reference = newest_cells(here), newest_cells(reference)
     cells = pair_cells(here, reference)
     rows = _paired(here, reference, cells)
-    lost, rest = without_values(rows, policy)
-    measured = _measured(rest, policy)
-    observations = pd.concat([lost, measured], ignore_index=True)
-    steady = observations["metric"].map(lambda name: policy.gauge(name).reproducible)
+    without, rest = without_values(rows, policy)
+    observations = pd.concat([without, _measured(rest, policy)], ignore_index=True)
+    steady = observations["metric"].map(policy.reproducible)
     observations = observations.assign(machine=~steady.astype(bool))[_COLUMNS]
-    observations = observations.sort_values(
-        [*OBSERVATION, "pair"], kind="stable", ignore_index=True
-    )
+    order = [*PAIRED_BY, "pair"]
+    observations = observations.sort_values(order, kind="stable", ignore_index=True)
     return Comparison(observations, cells, _notes(rows, policy), policy.strict)
 
 
-_COLUMNS = [*OBSERVATION, "pair", "verdict", "gates", "machine", "method", "reference", "here",
-            "unit", "reason"]  # fmt: skip
-
-
 def _paired(here: pd.DataFrame, reference: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The rows of cells that both sides have, with their ``pair`` and ``side``."""
+    """Return the rows of cells that both sides have, with ``pair``, ``side`` and ``id``."""
     both = cells[~cells["state"].isin(["missing", "new"])]
+    on = [*CELL, "protocol_hash"]
     parts = []
     for side, rows in zip(SIDES, (reference, here), strict=True):
-        keys = both[[*CELL, f"protocol_hash_{side}"]].assign(pair=both.index, side=side)
-        keys = keys.set_axis([*CELL, "protocol_hash", "pair", "side"], axis=1)
-        parts.append(rows.merge(keys, on=[*CELL, "protocol_hash"]))
+        keys = both[[*CELL, f"protocol_hash_{side}"]].set_axis(on, axis=1)
+        parts.append(rows.merge(keys.assign(pair=both.index, side=side), on=on))
     rows = pd.concat(parts, ignore_index=True).sort_values("seed", kind="stable", ignore_index=True)
     rows["pair"] = rows["pair"].astype(int)
-    return rows.assign(id=rows.groupby([*OBSERVATION, "pair"], dropna=False).ngroup())
+    return rows.assign(id=rows.groupby([*PAIRED_BY, "pair"], dropna=False).ngroup())
 
 
 def _measured(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
-    """Verdicts of the observations that have a value on some side."""
+    """Return the verdicts on observations that have a value on at least one side."""
     named = rows.drop_duplicates("id").set_index("id").sort_index()
-    on = rows.groupby("id")["side"].agg(["nunique", "first"])
-    table = named[[*OBSERVATION, "pair", "unit"]].copy()
+    sides = rows.groupby("id")["side"].agg(["nunique", "first"])
+    table = named[[*PAIRED_BY, "pair", "unit"]].copy()
     table["higher_is_better"] = named["higher_is_better"].astype("boolean")
     table["gates"] = _gates(table, policy)
-    table["verdict"] = np.where(on["first"] == "here", "new", "missing")
-    table["reason"] = np.where(on["first"] == "here", "not in the reference", "not in this run")
+    table["verdict"] = np.where(sides["first"] == "here", "new", "missing")
+    table["reason"] = np.where(sides["first"] == "here", "not in the reference", "not in this run")
     table[["method", "reference", "here"]] = [None, np.nan, np.nan]
-    both = on["nunique"] == 2
-    reasons = incomparable(rows[rows["id"].isin(both[both].index)], policy)
+    both = sides.index[sides["nunique"] == 2]
+    reasons = incomparable(rows[rows["id"].isin(both)], policy)
     table.loc[reasons.index, "verdict"] = "incomparable"
     table.loc[reasons.index, "reason"] = reasons
-    left = rows[rows["id"].isin(both[both].index.difference(reasons.index))]
-    return table if left.empty else _judged(table, left, policy)
+    comparable = rows[rows["id"].isin(both.difference(reasons.index))]
+    return table if comparable.empty else _judged(table, comparable, policy)
 
 
 def _judged(table: pd.DataFrame, rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
-    """The table with the verdicts of comparable observations filled in."""
+    """Return the table with the verdicts of comparable observations filled in."""
     matched = rows.duplicated(["id", "seed"], keep=False)
     matched |= ~matched.groupby(rows["id"]).transform("any")
-    over_seeds, over_matched = (_sides(part) for part in (rows, rows[matched]))
+    over_seeds, over_matched = _sides(rows), _sides(rows[matched])
     ids = over_seeds.index
     asked = table.loc[ids]
-    tolerance = asked["metric"].map(lambda name: policy.gauge(name).tolerance).to_numpy(dtype=float)
-    found = judge(over_seeds, over_matched, tolerance, asked["gates"].to_numpy(dtype=bool))
-    rises = found["here"] > found["reference"]
+    tolerance = asked["metric"].map(policy.tolerance).to_numpy(dtype=float)
+    judged = judge(over_seeds, over_matched, tolerance, asked["gates"].to_numpy(dtype=bool))
+    rises = judged["here"] > judged["reference"]
     direction = asked["higher_is_better"]
     table.loc[ids, "verdict"] = np.select(
-        [~found["differs"], direction.isna(), (rises == direction).fillna(False)],
+        [~judged["differs"], direction.isna(), (rises == direction).fillna(False)],
         ["same", "changed", "better"],
         "worse",
     )
     facts = ["method", "reference", "here"]
-    table.loc[ids, facts] = found[facts]
-    table.loc[ids, "reason"] = explain(found, tolerance)
+    table.loc[ids, facts] = judged[facts]
+    table.loc[ids, "reason"] = explain(judged, tolerance)
     return table
 
 
 def _sides(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return summaries by ``id``, with a set of columns for each side."""
     summary = summarise(rows, ["id", "side"])
     sides = [summary.xs(side, level="side").add_suffix(f"_{side}") for side in SIDES]
     return pd.concat(sides, axis=1).sort_index()
@@ -175,16 +173,15 @@ def _sides(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _gates(table: pd.DataFrame, policy: Policy) -> pd.Series:
     whole = table[["layer", "time_step"]].isna().all(axis=1) | policy.strict
-    steady = table["metric"].map(lambda name: policy.counts(name)).astype(bool)
-    return whole & steady
+    return whole & table["metric"].map(policy.counts).astype(bool)
 
 
 def _notes(rows: pd.DataFrame, policy: Policy) -> tuple[str, ...]:
-    notes = []
-    unknown = sorted(set(rows["metric"]) - set(policy.gauges))
-    if unknown:
-        notes.append(
-            f"Of no metric that is known here, so judged by a tolerance of "
-            f"{100 * DEFAULT_TOLERANCE:g} %: {', '.join(unknown)}."
-        )
-    return tuple(notes)
+    unknown = sorted(set(rows["metric"]) - set(policy.metrics))
+    if not unknown:
+        return ()
+    tolerance = f"{100 * DEFAULT_TOLERANCE:g} %"
+    return (
+        f"Unknown metrics, compared with the default tolerance of {tolerance}: "
+        f"{', '.join(unknown)}.",
+    )

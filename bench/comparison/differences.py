@@ -1,46 +1,34 @@
-"""Which pairs of observations cannot be compared, and why."""
+"""Find pairs of observations that cannot be compared, and the reasons."""
 
 import pandas as pd
 
 from bench.comparison.policy import ENOUGH_SEEDS, Policy
-
-FIELDS = (
-    "protocol_hash",
-    "dataset_fingerprint",
-    "train_images",
-    "n",
-    "extractor",
-    "extractor_sha256",
-    "metric_version",
-    "unit",
-    "higher_is_better",
-)
-HASHES = ("protocol_hash", "dataset_fingerprint", "extractor_sha256")
-SHOWN_DIGITS = 12
+from bench.store.schema import GATE_COMPARABLE_BY, HASHES
+from bench.system.formatting import short_hash
 
 
 def incomparable(rows: pd.DataFrame, policy: Policy) -> pd.Series:
-    """Why observations cannot be compared: which fields differ, with both values.
+    """Return why observations cannot be compared: the columns that differ, with both values.
 
     Args:
-        rows: of both sides, with ``id`` of the observation and ``side``.
-        policy: says which metrics measure the machine; these need the same ``device`` too.
+        rows: rows of both sides, with ``id`` of the observation and ``side``.
+        policy: tells which metrics measure the machine; their ``device`` must agree too.
 
     Returns:
-        Reasons by ``id``; comparable observations have none.
+        Reasons by ``id``. Comparable observations have none.
     """
-    reasons = [_differing(rows, field) for field in FIELDS]
-    machine = [name for name in rows["metric"].unique() if not policy.gauge(name).reproducible]
+    reasons = [_differing(rows, field) for field in GATE_COMPARABLE_BY]
+    machine = [name for name in rows["metric"].unique() if not policy.reproducible(name)]
     reasons.append(_differing(rows[rows["metric"].isin(machine)], "device"))
     few = f", fewer than {ENOUGH_SEEDS} of each"
-    reasons.append(_differing(_of_other_seeds(rows), "seed") + few)
+    reasons.append(_differing(_with_other_seeds(rows), "seed") + few)
     return pd.concat(reasons).groupby(level=0, sort=True).agg("; ".join)
 
 
-def _of_other_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of observations with no seed in common and too few seeds to tell chance from change.
+def _with_other_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of observations with no seed in common and too few seeds for a test.
 
-    An interval within a cell is of the images: it does not cover training anew.
+    The interval of a row is about other images, so it says nothing about other seeds.
     """
     shared = rows.loc[rows.duplicated(["id", "seed"], keep=False), "id"]
     seeds = rows.groupby(["id", "side"])["seed"].size().groupby(level="id").min()
@@ -49,6 +37,7 @@ def _of_other_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differing(rows: pd.DataFrame, field: str) -> pd.Series:
+    """Return ``field: A in the reference, B here`` by ``id``, where the two sides differ."""
     values = rows[["id", "side", field]].drop_duplicates()
     alone = ~values.duplicated(["id", field], keep=False)
     values = values[values["id"].isin(values.loc[alone, "id"])]
@@ -67,5 +56,5 @@ def _differing(rows: pd.DataFrame, field: str) -> pd.Series:
 def _shown(rows: pd.DataFrame, field: str) -> pd.Series:
     text = rows[field].astype("string").fillna("none").astype(object)
     if field in HASHES:
-        text = text.str[:SHOWN_DIGITS]
+        text = text.map(short_hash)
     return rows["protocol"] + " (" + text + ")" if field == "protocol_hash" else text

@@ -1,21 +1,30 @@
-"""Which cells of a run answer which cells of the reference."""
+"""Pair the cells of a run with the cells of a reference."""
 
 from typing import Any
 
 import pandas as pd
 
 from bench.comparison.policy import ENOUGH_SEEDS
+from bench.store.schema import CELL
 
-CELL = ["model", "backend", "dataset"]
 SIDES = ("reference", "here")
+# Protocols of a side, by hash: the name, and the seeds that ran under it.
+Protocols = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def newest_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows without those of cells that a newer one replaces.
+    """Return rows without the rows of cells that a newer cell replaces.
 
-    A run directory keeps the cells of older model versions and of other contents of a dataset
-    beside the new ones. Of those with the same model, backend, dataset, protocol and seed the one
-    written last stays.
+    A run directory keeps cells of older model versions and of other dataset contents. Of several
+    cells with the same model, backend, dataset, protocol and seed, the one written last is kept.
+
+    >>> old = {"model": "fsvae", "backend": "fused", "dataset": "mnist", "protocol_hash": "a"}
+    >>> rows = pd.DataFrame([
+    ...     old | {"seed": 0, "cell_key": "x", "created_at": "2026-01-01"},
+    ...     old | {"seed": 0, "cell_key": "y", "created_at": "2026-02-01"},
+    ... ])
+    >>> newest_cells(rows)["cell_key"].tolist()
+    ['y']
     """
     named = [*CELL, "protocol_hash", "seed"]
     written = rows.groupby([*named, "cell_key"], dropna=False, sort=False)["created_at"].max()
@@ -25,20 +34,20 @@ def newest_cells(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pair_cells(here: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """The groups of cells that differ by their seed alone, on both sides.
+    """Pair groups of cells that differ only by their seed.
 
-    Cells of one model, backend and dataset are paired by their protocol. Where the two sides have
-    no protocol in common, the newest of each are paired, to be told as incomparable.
+    Cells of one model, backend and dataset are paired by their protocol. If the two sides have no
+    protocol in common, the newest protocols are paired and reported as incomparable.
 
     Args:
         here: rows of the run, without replaced cells.
-        reference: rows of the reference, alike.
+        reference: rows of the reference, without replaced cells.
 
     Returns:
-        One row a pair: ``model``, ``backend``, ``dataset``, and for each side (``_reference``,
-        ``_here``) ``protocol_hash``, ``protocol`` and ``seeds``, a tuple, empty where the side has
-        no such cell. ``state`` is ``compared``, ``fewer seeds``, ``other protocol``,
-        ``other seeds`` (none in common, and too few), ``missing`` or ``new``.
+        One row per pair: ``model``, ``backend``, ``dataset``, and for each side (``_reference``,
+        ``_here``) ``protocol_hash``, ``protocol`` and ``seeds``, a tuple that is empty if the side
+        has no such cell. ``state`` is ``compared``, ``fewer seeds``, ``other protocol``,
+        ``other seeds`` (too few, and none in common), ``missing`` or ``new``.
     """
     sides = {"reference": _groups(reference), "here": _groups(here)}
     names = dict.fromkeys(name for groups in sides.values() for name in groups)
@@ -59,21 +68,21 @@ def _by_age(cells: pd.DataFrame) -> pd.DataFrame:
     return cells.sort_values("created_at", kind="stable", na_position="first")
 
 
-def _groups(rows: pd.DataFrame) -> dict[Any, dict[str, tuple[str, tuple[int, ...]]]]:
-    """Protocol name and seeds, by (model, backend, dataset) and protocol hash, oldest first."""
+def _groups(rows: pd.DataFrame) -> dict[Any, Protocols]:
+    """Return the protocols of each (model, backend, dataset), oldest first."""
     facts = [*CELL, "protocol_hash", "protocol"]
     cells = rows.groupby([*facts, "seed"], dropna=False, sort=False)["created_at"].max()
-    found: dict[Any, dict[str, tuple[str, tuple[int, ...]]]] = {}
+    groups: dict[Any, Protocols] = {}
     aged: Any = _by_age(cells.reset_index()).itertuples()
     for cell in aged:
-        protocols = found.setdefault((cell.model, cell.backend, cell.dataset), {})
+        protocols = groups.setdefault((cell.model, cell.backend, cell.dataset), {})
         name, seeds = protocols.pop(cell.protocol_hash, (cell.protocol, ()))
         protocols[cell.protocol_hash] = name, tuple(sorted({*seeds, cell.seed}))
-    return found
+    return groups
 
 
 def _match(reference: list[str], here: list[str]) -> list[tuple[str | None, str | None]]:
-    """Pairs of protocol hashes; None where a side has no counterpart."""
+    """Return pairs of protocol hashes, with None if a side has no counterpart."""
     common = [known for known in reference if known in here]
     if reference and here and not common:
         pairs: list[tuple[str | None, str | None]] = [(reference.pop(), here.pop())]
@@ -83,8 +92,8 @@ def _match(reference: list[str], here: list[str]) -> list[tuple[str | None, str 
     return pairs + [(None, known) for known in here if known not in common]
 
 
-def _side(side: str, key: str | None, groups: dict[str, tuple[str, tuple[int, ...]]]) -> dict:
-    name, seeds = groups[key] if key is not None else (None, ())
+def _side(side: str, key: str | None, protocols: Protocols) -> dict:
+    name, seeds = protocols[key] if key is not None else (None, ())
     return {f"protocol_hash_{side}": key, f"protocol_{side}": name, f"seeds_{side}": seeds}
 
 

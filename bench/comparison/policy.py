@@ -1,44 +1,44 @@
-"""What a gate takes for a change that matters."""
+"""What a gate counts as a change that matters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-DEFAULT_TOLERANCE = 0.05
+from bench.store.declarations import MetricDeclaration
+
 ENOUGH_SEEDS = 3
-
-
-@dataclass(frozen=True)
-class Gauge:
-    """What a metric declares for the gate.
-
-    Attributes:
-        tolerance: relative change that passes.
-        reproducible: False if it measures the machine and so differs from run to run.
-    """
-
-    tolerance: float = DEFAULT_TOLERANCE
-    reproducible: bool = True
+"""Seeds on each side from which a t-test decides."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What counts, and how much.
+    """What a gate counts, and how large a change has to be.
 
     Attributes:
-        gauges: by metric name; an unknown metric gets ``Gauge()``.
-        strict: whether single layers and time steps, changes without a direction and incomparable
-            pairs count too.
-        machine: whether metrics of the machine count too.
+        metrics: declarations by metric name; an unknown metric has the default tolerance.
+        strict: True to count single layers and time steps, changes without a direction, and
+            incomparable pairs.
+        machine: True to count metrics of the machine.
     """
 
-    gauges: Mapping[str, Gauge] = field(default_factory=dict)
+    metrics: Mapping[str, MetricDeclaration] = field(default_factory=dict)
     strict: bool = False
     machine: bool = False
 
-    def gauge(self, metric: str) -> Gauge:
-        """What the metric declares, or the default."""
-        return self.gauges.get(metric, Gauge())
+    def tolerance(self, metric: str) -> float:
+        """Return the relative change that the gate accepts.
+
+        >>> Policy({"fad": MetricDeclaration(0.1)}).tolerance("fad"), Policy().tolerance("fad")
+        (0.1, 0.05)
+        """
+        return self._declaration(metric).tolerance
+
+    def reproducible(self, metric: str) -> bool:
+        """Return False if the metric measures the machine."""
+        return self._declaration(metric).reproducible
 
     def counts(self, metric: str) -> bool:
-        """Whether verdicts on the metric count: not those on the machine, unless asked for."""
-        return self.machine or self.gauge(metric).reproducible
+        """Return True if verdicts on the metric count."""
+        return self.machine or self.reproducible(metric)
+
+    def _declaration(self, metric: str) -> MetricDeclaration:
+        return self.metrics.get(metric, MetricDeclaration())

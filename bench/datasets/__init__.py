@@ -1,1 +1,1 @@
-"""Datasets: one module a source; ``bench.datasets.resolve`` opens what the command line names."""
+"""Datasets, one module per source. ``bench.datasets.resolve`` opens them by name."""

@@ -1,4 +1,4 @@
-"""A user's own images in one ``.npz`` file, with MedMNIST's or Keras's keys."""
+"""Images of the user in one ``.npz`` file, with the keys of MedMNIST or Keras."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -19,11 +19,15 @@ CONVENTIONS = (
 
 
 class ArrayFile(InMemoryDataset):
-    """Images, and labels if it has them, from one ``.npz`` file.
+    """Images and optional labels from one ``.npz`` file.
 
-    Its keys are ``train_images`` and ``test_images`` (and ``train_labels``, ``test_labels``), or
-    Keras's ``x_train`` and ``x_test`` (and ``y_train``, ``y_test``). Images are ``(N, H, W)``,
-    ``(N, H, W, 1)`` or ``(N, H, W, 3)`` integers in 0..255, labels ``(N,)`` or ``(N, 1)`` integers.
+    The keys are ``train_images`` and ``test_images`` with optional ``train_labels`` and
+    ``test_labels``, or Keras's ``x_train`` and ``x_test`` with optional ``y_train`` and ``y_test``.
+    Images are integers in 0..255 of shape ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)``.
+    Labels are integers of shape ``(N,)`` or ``(N, 1)``.
+
+    Attributes:
+        path: path of the file.
     """
 
     licence = OWN_LICENCE
@@ -36,22 +40,29 @@ class ArrayFile(InMemoryDataset):
         self._variant = variant
 
     def missing(self) -> str | None:
-        """None if the file is there."""
+        """Return the path that was looked for, or None if the file exists."""
         return None if self.path.is_file() else f"looked for the file {self.path}"
 
     def fetch(self) -> None:
-        """Nothing can be fetched: the file is there, or DataUnavailableError."""
+        """Check the file; nothing can be downloaded.
+
+        Raises:
+            DataUnavailableError: if the file is missing or invalid.
+        """
         self.info()
 
     def variant(self, train: Split, test: Split) -> Variant:
-        """As given to the constructor."""
+        """Return the variant given to the constructor."""
         return self._variant
 
     def read(self) -> tuple[Split, Split]:
-        """Both splits, verified: images uint8, labels int64 or None.
+        """Return the verified train and test splits.
+
+        Returns:
+            Images ``(N, H, W)`` or ``(N, H, W, 3)`` uint8, and labels ``(N,)`` int64 or None.
 
         Raises:
-            DataUnavailableError: the file, or what one of its keys holds, is not as expected.
+            DataUnavailableError: if the file is unreadable, or one of its arrays is invalid.
         """
         with self._opened() as stored:
             keys = next((keys for keys in CONVENTIONS if keys.keys() <= stored.keys()), None)
@@ -80,7 +91,7 @@ class ArrayFile(InMemoryDataset):
                 yield stored
         except DataUnavailableError:
             raise
-        except Exception as error:  # zipfile, zlib and numpy each raise their own
+        except Exception as error:  # zipfile, zlib and NumPy raise different types
             raise DataUnavailableError(f"{self.path} cannot be read: {error}.") from error
 
     def _split(self, stored: Mapping[str, np.ndarray], images_key: str, labels_key: str) -> Split:
@@ -99,7 +110,7 @@ class ArrayFile(InMemoryDataset):
         return Split(images, labels.astype(np.int64))
 
     def _images(self, key: str, images: np.ndarray) -> np.ndarray:
-        """Verified images, ``(N, H, W)`` or ``(N, H, W, 3)`` uint8."""
+        """Check the images, and return them as uint8 ``(N, H, W)`` or ``(N, H, W, 3)``."""
         if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
             raise self._unexpected(
                 key, f"shape {images.shape}", "(N, H, W), (N, H, W, 1) or (N, H, W, 3)"
@@ -112,8 +123,8 @@ class ArrayFile(InMemoryDataset):
             raise self._unexpected(key, _described(images), "values in 0..255")
         return (images[..., 0] if images.shape[3:] == (1,) else images).astype(np.uint8)
 
-    def _unexpected(self, key: str, found: str, expected: str) -> DataUnavailableError:
-        return DataUnavailableError(f"{self.path}: {key} holds {found}; expected {expected}.")
+    def _unexpected(self, key: str, actual: str, expected: str) -> DataUnavailableError:
+        return DataUnavailableError(f"{self.path}: {key} holds {actual}; expected {expected}.")
 
 
 def _described(images: np.ndarray) -> str:
@@ -125,7 +136,11 @@ def _described(images: np.ndarray) -> str:
 
 
 def _integers_expected(images: np.ndarray) -> str:
-    """What to do with images that are no integers."""
+    """Describe the expected integers and, for floats, the conversion to them.
+
+    >>> _integers_expected(np.array([0.0, 1.0]))
+    "integers in 0..255: convert with (images * 255).round().clip(0, 255).astype('uint8')"
+    """
     if images.dtype.kind == "f" and np.isfinite(images).all():
         lowest, highest = images.min(), images.max()
         if lowest >= 0:

@@ -1,4 +1,4 @@
-"""Batches of images in [-1, 1] from uint8 images in memory."""
+"""Batches of float images in [-1, 1], made from uint8 images in memory."""
 
 from collections.abc import Iterator
 
@@ -7,25 +7,33 @@ from torch import Tensor
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [-1, 1]."""
+    """Convert uint8 images ``(...)`` to float32 in [-1, 1], of the same shape.
+
+    >>> to_unit_range(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([-1.,  1.])
+    """
     return images.float() / 255 * 2 - 1
 
 
 def batch_count(images: int, batch_size: int) -> int:
-    """Number of batches, the last incomplete one included."""
+    """Return the number of batches, including an incomplete last one.
+
+    >>> batch_count(5, 2)
+    3
+    """
     return -(-images // batch_size)
 
 
 def training_batches(
     images: Tensor, batch_size: int, generator: torch.Generator, flip: bool
 ) -> Iterator[Tensor]:
-    """All images once in a random order, as batches ``(N, C, H, W)`` in [-1, 1].
+    """Yield each image once, in random order, as batches ``(B, C, H, W)`` in [-1, 1].
 
     Args:
-        images: uint8 ``(N, C, H, W)``, on the device where the batches shall be.
-        batch_size: images a batch; the last may have fewer.
-        generator: on the CPU; decides the order and the flips.
-        flip: whether half of the images, at random, are flipped horizontally.
+        images: uint8 images ``(N, C, H, W)``, on the device for the batches.
+        batch_size: number of images B per batch; the last batch can be smaller.
+        generator: generator on the CPU, which determines the order and the flips.
+        flip: True to flip each image horizontally with probability 0.5.
     """
     order = torch.randperm(len(images), generator=generator).to(images.device)
     for indices in order.split(batch_size):
@@ -36,7 +44,14 @@ def training_batches(
 def evaluation_batches(
     images: Tensor, batch_size: int, flip_generator: torch.Generator | None = None
 ) -> Iterator[Tensor]:
-    """All images once in order, as batches in [-1, 1]; with a generator, flipped at random."""
+    """Yield each image once, in order, as batches ``(B, C, H, W)`` in [-1, 1].
+
+    Args:
+        images: uint8 images ``(N, C, H, W)``, on the device for the batches.
+        batch_size: number of images B per batch; the last batch can be smaller.
+        flip_generator: generator on the CPU to flip each image horizontally with probability 0.5;
+            None for no flips.
+    """
     for batch in images.split(batch_size):
         yield to_unit_range(batch if flip_generator is None else _flipped(batch, flip_generator))
 

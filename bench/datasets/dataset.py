@@ -1,4 +1,4 @@
-"""The contract of a dataset: a source that says what it is, and gives uint8 images on request."""
+"""The contract of a dataset: a source that describes itself and loads uint8 images on request."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ Variant = Literal["complete", "subset", "substitute"]
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a dataset says of itself, as it lies on disk and before any preprocessing.
+    """Description of a dataset on disk, before any preprocessing.
 
     Attributes:
-        name: the name it goes by in cells and rows.
-        shape: of an image ``(C, H, W)``; H and W are None where images differ in size.
+        name: name of the dataset in cells and rows.
+        shape: shape ``(C, H, W)`` of an image; H and W are None if the images differ in size.
         train_size: number of training images.
         test_size: number of test images.
-        source: where it comes from, for people.
-        licence: under what terms it is given, for people.
-        fingerprint: SHA-256 of its content (both splits), as 64 hex digits.
+        source: origin of the images, as text.
+        licence: terms of use, as text.
+        fingerprint: SHA-256 of the content of both splits, as 64 hex digits.
         variant: ``complete``; ``subset`` if images of the named dataset are missing;
-            ``substitute`` if a local file or folder stands in for a registered name.
+            ``substitute`` if a local file or folder takes the name of a registered dataset.
     """
 
     name: str
@@ -39,13 +39,19 @@ class DatasetInfo:
 
     @property
     def channels(self) -> int:
-        """1 (grey) or 3 (RGB)."""
+        """Number of channels: 1 (grey) or 3 (RGB)."""
         return self.shape[0]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``(N, C, H, W)`` uint8 and, where known, integer labels ``(N,)``."""
+    """Images of one split, and their labels if they are known.
+
+    Attributes:
+        images: uint8 images. After preprocessing ``(N, C, H, W)``; as stored, ``(N, H, W)`` or
+            ``(N, H, W, 3)``.
+        labels: integer labels ``(N,)``, or None if they are unknown.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -56,16 +62,27 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset in memory, preprocessed: square images of the protocol's size."""
+    """Preprocessed dataset in memory, with square images of the protocol's size.
+
+    Attributes:
+        train: training images ``(N, C, image_size, image_size)`` and their labels.
+        test: test images ``(M, C, image_size, image_size)`` and their labels.
+    """
 
     train: Split
     test: Split
 
 
 class Dataset(ABC):
-    """One source of images under a data root.
+    """Base class of datasets: one source of images under a data root.
 
-    The constructor does no work. ``fetch`` is the only method that may use the network.
+    The constructor does no work. Only ``fetch`` uses the network.
+
+    Attributes:
+        name: name of the dataset in cells and rows.
+        source: origin of the images, as text.
+        licence: terms of use, as text.
+        root: folder that contains the dataset's files.
     """
 
     name: str
@@ -77,28 +94,32 @@ class Dataset(ABC):
 
     @abstractmethod
     def missing(self) -> str | None:
-        """Why the dataset is not here (what is looked for, and where), or None if it is."""
+        """Return the missing file or folder, as in ``looked for PATH``, or None if all exist."""
 
     @abstractmethod
     def fetch(self) -> None:
-        """Download what is missing into the root and check its hashes.
+        """Download missing files into the root, and check their hashes.
 
         Raises:
-            DataUnavailableError: it cannot be had, with the reason and the way out.
+            DataUnavailableError: if the dataset is unavailable; the message says why and what to
+                do.
         """
 
     @abstractmethod
     def info(self) -> DatasetInfo:
-        """Describe the dataset that is here.
+        """Describe the dataset.
 
         Raises:
-            DataUnavailableError: it is missing, corrupt or truncated.
+            DataUnavailableError: if the dataset is missing, corrupt or truncated.
         """
 
     @abstractmethod
     def load(self, protocol: Protocol) -> ImageData:
-        """Both splits, cropped and resized as a resolved protocol says.
+        """Load both splits, with the subset, crop and image size that the protocol sets.
+
+        Args:
+            protocol: a protocol resolved for this dataset.
 
         Raises:
-            DataUnavailableError: it is missing, corrupt or truncated.
+            DataUnavailableError: if the dataset is missing, corrupt or truncated.
         """

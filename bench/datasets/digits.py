@@ -1,4 +1,4 @@
-"""Digits: the 8x8 digits that come with scikit-learn; always here, no network needed."""
+"""Digits: the 8x8 digits included in scikit-learn, available without a network."""
 
 import numpy as np
 
@@ -7,11 +7,10 @@ from bench.datasets.preprocessing import SEED, InMemoryDataset
 
 
 class Digits(InMemoryDataset):
-    """1,797 grey 8x8 handwritten digits embedded in scikit-learn, for runs without a network.
+    """1,797 grey 8x8 handwritten digits included in scikit-learn, for runs without a network.
 
-    Pixels 0..16 are scaled to 0..255. There is no official split: 80 % train (1,437) and 20 %
-    test (360) are drawn with the classes' proportions kept, by scikit-learn's
-    ``train_test_split(random_state=0)``.
+    Pixels 0..16 are scaled to 0..255. There is no official split: scikit-learn's stratified
+    ``train_test_split(random_state=0)`` draws 80 % for training (1,437) and 20 % for testing (360).
     """
 
     name = "digits"
@@ -23,14 +22,14 @@ class Digits(InMemoryDataset):
     licence = "CC BY 4.0"
 
     def missing(self) -> str | None:
-        """None: the images come with scikit-learn."""
+        """Return None: the images are part of scikit-learn."""
         return None
 
     def fetch(self) -> None:
-        """Nothing to fetch."""
+        """Do nothing: the images are part of scikit-learn."""
 
     def read(self) -> tuple[Split, Split]:
-        """Both splits: images ``(N, 8, 8)`` uint8, labels 0..9."""
+        """Return both splits, with images ``(N, 8, 8)`` uint8 and labels ``(N,)`` in 0..9."""
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -42,5 +41,5 @@ class Digits(InMemoryDataset):
         return Split(train_images, train_labels), Split(test_images, test_labels)
 
     def variant(self, train: Split, test: Split) -> Variant:
-        """Always complete."""
+        """Return ``complete``."""
         return "complete"

@@ -1,4 +1,4 @@
-"""Downloading through torchvision: bounded in time, verified, and all or nothing."""
+"""Verified, atomic downloads through torchvision, with a timeout."""
 
 import contextlib
 import io
@@ -15,14 +15,14 @@ from bench.system.network import NETWORK_TIMEOUT_SECONDS, network_timeout
 
 
 class TorchvisionDataset(Dataset):
-    """A dataset that torchvision downloads; its files lie under the root as torchvision has them.
+    """Base class of datasets that torchvision downloads, with torchvision's layout under the root.
 
-    Only ``fetch`` writes the dataset's files: loading unpacks archives in a temporary folder, so
-    that a root that cannot be written will do.
+    Only ``fetch`` writes the dataset's files. Loading unpacks archives into a temporary folder, so
+    a read-only root is sufficient.
 
     Attributes:
-        torchvision_name: torchvision's class of this dataset.
-        by_hand: the files to place under the root where ``fetch`` cannot, for people.
+        torchvision_name: name of torchvision's class for this dataset.
+        by_hand: files that the user can place under the root if the download fails, as text.
     """
 
     torchvision_name: str
@@ -30,24 +30,24 @@ class TorchvisionDataset(Dataset):
 
     @abstractmethod
     def downloads(self) -> list[tuple[str, str]]:
-        """Each file that torchvision downloads: its path under the root, and its MD5."""
+        """Return the path under the root and the MD5 of each file that torchvision downloads."""
 
     def torchvision(self) -> Any:
-        """Torchvision's class of this dataset."""
+        """Import torchvision's class for this dataset."""
         from torchvision import datasets
 
         return getattr(datasets, self.torchvision_name)
 
     def download(self, folder: Path) -> None:
-        """Let torchvision download what is not in ``folder`` yet, and unpack it."""
+        """Let torchvision download the files that ``folder`` lacks, and unpack them."""
         self.torchvision()(folder, download=True)
 
     def fetch(self) -> None:
-        """Download what is missing, or verify what is here; never replaces a corrupt file.
+        """Download the dataset if it is missing, else verify it; never replace a corrupt file.
 
         Raises:
-            DataUnavailableError: a file that is here is corrupt, the network or torchvision fails,
-                or the root cannot be written.
+            DataUnavailableError: if an existing file is corrupt, the download fails, or the root
+                cannot be written.
         """
         if self.missing() is None:
             self.info()
@@ -61,18 +61,18 @@ class TorchvisionDataset(Dataset):
                 _publish(staging, self.root)
         except DataUnavailableError:
             raise
-        except Exception as error:  # urllib, tarfile, zipfile and gdown each raise their own
+        except Exception as error:  # urllib, tarfile, zipfile and gdown raise different types
             why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise DataUnavailableError(
                 f"The dataset {self.name!r} cannot be downloaded: {why}. Try again, or place "
-                f"{self.by_hand} under {self.root} by hand."
+                f"{self.by_hand} under {self.root} yourself."
             ) from error
 
     def verify(self, path: Path, md5: str) -> None:
-        """Check a file that is here.
+        """Check the MD5 of a file.
 
         Raises:
-            DataUnavailableError: it is missing, or its MD5 is another one.
+            DataUnavailableError: if the file is missing or has another MD5.
         """
         from torchvision.datasets.utils import check_integrity
 
@@ -80,7 +80,12 @@ class TorchvisionDataset(Dataset):
             raise self.damaged(path, f"its MD5 is not {md5}")
 
     def damaged(self, path: Path, why: str) -> DataUnavailableError:
-        """The error that names a damaged file, and the way out."""
+        """Return an error about a damaged file, which says what to do.
+
+        Args:
+            path: path of the damaged file.
+            why: description of the damage, put in parentheses.
+        """
         return DataUnavailableError(
             f"{path} is corrupt or truncated ({why}): delete it and fetch {self.name!r} again."
         )
@@ -95,13 +100,13 @@ class TorchvisionDataset(Dataset):
 
 @contextlib.contextmanager
 def _staging_folder(root: Path) -> Iterator[Path]:
-    """A folder inside the root, gone in the end: an interrupted download leaves nothing."""
+    """Create a temporary folder inside the root, deleted when the block ends."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         staging = tempfile.TemporaryDirectory(dir=root, prefix=".fetch-")
     except OSError as error:
         raise DataUnavailableError(
-            f"The data root {root} cannot be written ({error.strerror}): give one that can."
+            f"The data root {root} cannot be written ({error.strerror}): choose a writable one."
         ) from error
     with staging as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""A user's own images in a folder, in class subfolders or not."""
+"""Images of the user in a folder, with or without a subfolder per class."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,27 +28,35 @@ COLOUR_MODES = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files, the class subfolders they lie in (if any), and each file's index in these."""
+    """Image files and their classes.
+
+    Attributes:
+        paths: paths of the N files.
+        classes: sorted names of the class subfolders; empty if there are none.
+        labels: index of each file's class, ``(N,)`` int64; None if there are no classes.
+    """
 
     paths: list[Path]
     classes: list[str]
     labels: np.ndarray | None
 
     def take(self, indices: np.ndarray) -> "Listing":
-        """These files only, their labels unchanged."""
+        """Select files by their indices ``(M,)``; their labels stay the same."""
         labels = None if self.labels is None else self.labels[indices]
         return Listing([self.paths[i] for i in indices], self.classes, labels)
 
 
 class ImageFolder(Dataset):
-    """Images that PIL reads, of any size, 8 bits a channel.
+    """Images of any size in a folder, in any format that PIL reads with 8 bits per channel.
 
-    Either ``train`` and ``test`` below the folder, or the folder alone: then 20 % of its images
-    are drawn for testing, with a fixed seed. Each holds images, or one subfolder a class; labels
-    are the classes' sorted index. Hidden files and files that are no images by their suffix are
-    not looked at. If every image is grey there is one channel, else all are converted to RGB;
-    transparency is dropped. Images that are not square are cropped to their largest central
-    square, unless the protocol gives a ``center_crop``.
+    The folder contains subfolders ``train`` and ``test``; otherwise 20 % of its images are drawn
+    for testing, with a fixed seed. Each split contains images, or one subfolder of images per
+    class. A label is the index of the class in alphabetical order. Hidden files, and files without
+    the suffix of an image format, are ignored.
+
+    If every image is grey, there is one channel; otherwise all images are converted to RGB.
+    Transparency is dropped. Images that are not square are cropped to their largest central square,
+    unless the protocol sets ``center_crop``.
     """
 
     licence = OWN_LICENCE
@@ -60,15 +68,19 @@ class ImageFolder(Dataset):
         self._variant = variant
 
     def missing(self) -> str | None:
-        """None if the folder is there."""
+        """Return the path that was looked for, or None if the folder exists."""
         return None if self.root.is_dir() else f"looked for the folder {self.root}"
 
     def fetch(self) -> None:
-        """Nothing can be fetched: the images are there, or DataUnavailableError."""
+        """Check the images; nothing can be downloaded.
+
+        Raises:
+            DataUnavailableError: if images are missing or unreadable.
+        """
         self.info()
 
     def info(self) -> DatasetInfo:
-        """Describe the images that are here; reads each one's bytes and header."""
+        """Describe the images; this reads every file."""
         train, test = self._splits()
         drawn = "" if self._is_split() else f", split 80/20 at random with seed {SEED}"
         return DatasetInfo(
@@ -85,7 +97,7 @@ class ImageFolder(Dataset):
         )
 
     def load(self, protocol: Protocol) -> ImageData:
-        """Both splits, drawn, decoded one by one, cropped and resized as the protocol says."""
+        """Load both splits: draw the protocol's subset, then decode, crop and resize each image."""
         train, test = self._splits()
         mode = _common_mode(train.paths + test.paths)
         return ImageData(
@@ -99,7 +111,7 @@ class ImageFolder(Dataset):
     def _splits(self) -> tuple[Listing, Listing]:
         require_here(self)
         if not self._is_split():
-            return _drawn_apart(_list(self.root))
+            return _split_at_random(_list(self.root))
         train, test = _list(self.root / "train"), _list(self.root / "test")
         if train.classes != test.classes:
             raise DataUnavailableError(
@@ -110,14 +122,14 @@ class ImageFolder(Dataset):
 
 
 def _list(folder: Path) -> Listing:
-    """The images of a folder in the order of their names.
+    """List the images of a folder, sorted by name.
 
     Raises:
-        DataUnavailableError: there are none, or some in class subfolders and some not.
+        DataUnavailableError: if there are no images, or only some lie in class subfolders.
     """
     if not folder.is_dir():
         raise DataUnavailableError(
-            f"{folder} is not there: expected both train and test, or neither."
+            f"{folder} does not exist: expected both train and test, or neither."
         )
     files = (path for path in folder.rglob("*") if path.suffix.lower() in _readable_suffixes())
     names = sorted(
@@ -125,12 +137,14 @@ def _list(folder: Path) -> Listing:
     )
     names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
     if not names:
-        raise DataUnavailableError(f"{folder} holds no images: expected PNG, JPEG or the like.")
+        raise DataUnavailableError(
+            f"{folder} holds no images: expected PNG, JPEG or another format of PIL."
+        )
     nested = [len(name.parts) > 1 for name in names]
     if any(nested) and not all(nested):
         raise DataUnavailableError(
             f"{folder} holds images both in subfolders ({names[nested.index(True)]}) and outside "
-            f"of them ({names[nested.index(False)]}): expected the one or the other."
+            f"of them ({names[nested.index(False)]}): move all into subfolders, or none."
         )
     paths = [folder / name for name in names]
     if not all(nested):
@@ -139,19 +153,19 @@ def _list(folder: Path) -> Listing:
     return Listing(paths, classes.tolist(), labels.astype(np.int64))
 
 
-def _drawn_apart(everything: Listing) -> tuple[Listing, Listing]:
-    size = len(everything.paths)
+def _split_at_random(listing: Listing) -> tuple[Listing, Listing]:
+    size = len(listing.paths)
     if size < 2:
         raise DataUnavailableError(
-            f"{everything.paths[0]} is the only image: expected at least two, to split."
+            f"{listing.paths[0]} is the only image: expected one for training, one for testing."
         )
     test = draw(size, max(1, round(size * TEST_FRACTION)))
     train = np.setdiff1d(np.arange(size), test)
-    return everything.take(train), everything.take(test)
+    return listing.take(train), listing.take(test)
 
 
 def _common_mode(paths: Iterable[Path]) -> str:
-    """``L`` if every image is grey, else ``RGB``."""
+    """Return ``L`` if every image is grey, else ``RGB``."""
     modes = {_mode(path) for path in paths}
     return "L" if modes <= GREY_MODES else "RGB"
 
@@ -161,7 +175,7 @@ def _mode(path: Path) -> str:
         mode = image.mode
     if mode not in GREY_MODES | COLOUR_MODES:
         raise DataUnavailableError(
-            f"{path} is an image of PIL's mode {mode}: expected 8 bits a channel, grey or colour."
+            f"{path} has PIL's mode {mode}: expected 8 bits per channel, grey or colour."
         )
     return mode
 

@@ -1,4 +1,4 @@
-"""What every dataset shares: cropping and resizing, drawing subsets, fingerprints."""
+"""Steps that all datasets share: cropping, resizing, drawing of subsets, fingerprints."""
 
 import hashlib
 import json
@@ -22,16 +22,16 @@ def prepare(images: np.ndarray | Iterable[Image.Image], protocol: Protocol) -> n
     """Crop and resize images exactly as PIL does.
 
     Args:
-        images: ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)`` uint8, or grey or RGB PIL
-            images, at least one.
-        protocol: gives ``center_crop``, ``image_size`` and ``interpolation``. Without a
-            ``center_crop`` a non-square image is cropped to its largest central square.
+        images: uint8 images ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)``, or grey or RGB PIL
+            images; at least one.
+        protocol: source of ``center_crop``, ``image_size`` and ``interpolation``. Without a
+            ``center_crop``, an image is cropped to its largest central square.
 
     Returns:
-        ``(N, C, image_size, image_size)`` uint8.
+        uint8 images ``(N, C, image_size, image_size)``.
 
     Raises:
-        BenchError: an image is smaller than the crop.
+        BenchError: if an image is smaller than the crop.
     """
     size = protocol.image_size
     if isinstance(images, np.ndarray):
@@ -46,44 +46,57 @@ def prepare_files(paths: Iterable[Path], mode: str, protocol: Protocol) -> np.nd
     """Decode, crop and resize image files one by one, as :func:`prepare` does.
 
     Args:
-        paths: at least one file.
-        mode: PIL's ``L`` (grey) or ``RGB``; other modes are converted to it.
-        protocol: see :func:`prepare`.
+        paths: paths of N image files, at least one.
+        mode: PIL mode to convert the images to, ``L`` (grey) or ``RGB``.
+        protocol: source of ``center_crop``, ``image_size`` and ``interpolation``.
 
     Returns:
-        ``(N, C, image_size, image_size)`` uint8.
+        uint8 images ``(N, C, image_size, image_size)``.
 
     Raises:
-        DataUnavailableError: a file is missing or no readable image.
-        BenchError: an image is smaller than the crop.
+        DataUnavailableError: if a file is missing, or is not a readable image.
+        BenchError: if an image is smaller than the crop.
     """
     return _stack(_square(_decode(path, mode), protocol, str(path)) for path in paths)
 
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """An image file, opened by PIL and not yet decoded.
+    """Open an image file with PIL, which decodes it on first use.
 
     Raises:
-        DataUnavailableError: it is missing, or PIL fails to open it or, later, to decode it.
+        DataUnavailableError: if the file is missing, or cannot be opened or decoded.
     """
     try:
         with Image.open(path) as image:
             yield image
-    except Exception as error:  # each of PIL's decoders raises its own
+    except Exception as error:  # PIL's decoders raise different types
         raise DataUnavailableError(f"{path} cannot be read as an image: {error}.") from error
 
 
 def draw(size: int, limit: int | None) -> np.ndarray:
-    """Sorted indices of a random subset of ``limit`` out of ``size``; all, if there are no more."""
+    """Draw a random subset of ``range(size)``, the same in every call.
+
+    Args:
+        size: number of elements to draw from.
+        limit: number of elements to draw; all if it is None or not smaller than ``size``.
+
+    Returns:
+        Sorted indices ``(min(limit, size),)``.
+
+    >>> draw(3, None)
+    array([0, 1, 2])
+    >>> len(draw(100, 5))
+    5
+    """
     if limit is None or limit >= size:
         return np.arange(size)
-    # RandomState's stream never changes between NumPy versions; default_rng's may.
+    # RandomState draws the same numbers in every version of NumPy; default_rng need not.
     return np.sort(np.random.RandomState(SEED).permutation(size)[:limit])
 
 
 def fingerprint_arrays(train: Split, test: Split) -> str:
-    """SHA-256 over both splits' images and labels: shapes, dtypes, values; as 64 hex digits."""
+    """Return the SHA-256 of the splits' arrays (dtypes, shapes, values) as 64 hex digits."""
     digest = hashlib.sha256()
     for array in (train.images, train.labels, test.images, test.labels):
         described = None if array is None else [array.dtype.str, array.shape]
@@ -94,10 +107,10 @@ def fingerprint_arrays(train: Split, test: Split) -> str:
 
 
 def fingerprint_files(files: Iterable[tuple[str, Path]]) -> str:
-    """SHA-256 over the given names and the files' bytes, in order, as 64 hex digits.
+    """Return the SHA-256 of the given names and of the files' bytes, in order, as 64 hex digits.
 
     Raises:
-        DataUnavailableError: a file cannot be read.
+        DataUnavailableError: if a file cannot be read.
     """
     digest = hashlib.sha256()
     for name, path in files:
@@ -111,29 +124,35 @@ def fingerprint_files(files: Iterable[tuple[str, Path]]) -> str:
 
 
 def require_here(dataset: Dataset) -> None:
-    """Raise DataUnavailableError with what is missing of the dataset, if anything is."""
+    """Raise an error if the dataset is missing.
+
+    Raises:
+        DataUnavailableError: if the dataset is missing; the message names the missing file.
+    """
     reason = dataset.missing()
     if reason is not None:
-        raise DataUnavailableError(f"The dataset {dataset.name!r} is not here: {reason}.")
+        raise DataUnavailableError(f"The dataset {dataset.name!r} is not available: {reason}.")
 
 
 class InMemoryDataset(Dataset):
-    """A dataset small enough to be held in memory as it is stored."""
+    """Base class of datasets that are small enough to hold in memory as they are stored."""
 
     @abstractmethod
     def read(self) -> tuple[Split, Split]:
-        """The train and test splits as stored: channels *last*, ``(N, H, W)`` or ``(N, H, W, 3)``.
+        """Return the train and test splits as stored.
+
+        Images are uint8 with the channels *last*, ``(N, H, W)`` or ``(N, H, W, 3)``.
 
         Raises:
-            DataUnavailableError: it is missing, corrupt or truncated.
+            DataUnavailableError: if the dataset is missing, corrupt or truncated.
         """
 
     @abstractmethod
     def variant(self, train: Split, test: Split) -> Variant:
-        """How complete these splits are."""
+        """Return ``complete``, ``subset`` or ``substitute`` for the stored splits."""
 
     def info(self) -> DatasetInfo:
-        """Describe the dataset that is here."""
+        """Describe the dataset; this reads all of it."""
         train, test = self._read()
         return DatasetInfo(
             name=self.name,
@@ -147,7 +166,7 @@ class InMemoryDataset(Dataset):
         )
 
     def load(self, protocol: Protocol) -> ImageData:
-        """Both splits, drawn, cropped and resized as the protocol says."""
+        """Load both splits: draw the protocol's subset, then crop and resize the images."""
         train, test = self._read()
         return ImageData(
             train=_prepared(train, protocol.train_images, protocol),
@@ -175,7 +194,7 @@ def _decode(path: Path, mode: str) -> Image.Image:
 
 
 def _square(image: Image.Image, protocol: Protocol, what: str) -> np.ndarray:
-    """One image, cropped and resized, as ``(C, image_size, image_size)``."""
+    """Crop and resize one image to an array ``(C, image_size, image_size)``."""
     side = protocol.center_crop or min(image.size)
     if side > min(image.size):
         raise BenchError(
@@ -196,6 +215,6 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
 
 
 def _stack(images: Iterator[np.ndarray]) -> np.ndarray:
-    """``np.stack`` of an iterator, without holding each image twice."""
+    """Stack images ``(C, H, W)`` to ``(N, C, H, W)``, without holding each image twice."""
     first = next(images)
     return np.fromiter(chain([first], images), dtype=np.dtype((np.uint8, first.shape)))

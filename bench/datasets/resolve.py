@@ -1,4 +1,4 @@
-"""What the command line names, opened: a registered dataset, or a user's own file or folder."""
+"""Opening of datasets by name: registered datasets, or files and folders of the user."""
 
 import re
 from pathlib import Path
@@ -13,28 +13,31 @@ KINDS = ("folder", "npz")
 
 
 def open_dataset(spec: str, root: Path) -> Dataset:
-    """Open a dataset by what it is called.
+    """Open a registered dataset, a ``.npz`` file or a folder of images.
 
     Args:
-        spec: a registered name; ``NAME=PATH``, ``npz:PATH`` or ``folder:PATH`` for a ``.npz`` file
-            or a folder of images, which in the latter two cases is called as the file is. One
-            called like a registered dataset counts as its substitute.
-        root: the data root that registered datasets lie under.
+        spec: name of a registered dataset, or ``NAME=PATH``, ``npz:PATH`` or ``folder:PATH`` for a
+            file or folder of the user. The last two are named after the file or folder. A dataset
+            with the name of a registered one is marked as its substitute.
+        root: data root, which contains the registered datasets.
 
     Raises:
-        UnknownNameError: no dataset of that name is registered.
-        BenchError: a path that does not exist, or a name that cannot be used.
+        UnknownNameError: if no dataset of this name is registered.
+        BenchError: if the path does not exist, or the name is invalid.
+
+    >>> open_dataset("digits", Path("data")).name
+    'digits'
     """
     kind, colon, path = spec.partition(":")
     if colon and kind in KINDS:
-        return _own(_name_of(Path(path).expanduser()), path, spec, kind)
+        return _open_path(_name_of(Path(path).expanduser()), path, spec, kind)
     name, equals, path = spec.partition("=")
     if equals:
-        return _own(name, path, spec)
+        return _open_path(name, path, spec)
     return registry.datasets.load(spec)(root)
 
 
-def _own(name: str, given: str, spec: str, kind: str | None = None) -> Dataset:
+def _open_path(name: str, given: str, spec: str, kind: str | None = None) -> Dataset:
     path = Path(given).expanduser()
     if not given or not path.exists():
         raise BenchError(f"Dataset {spec!r}: the path {given!r} does not exist.")
@@ -43,15 +46,19 @@ def _own(name: str, given: str, spec: str, kind: str | None = None) -> Dataset:
             f"Dataset {spec!r}: the name {name!r} cannot be used; expected letters, digits, "
             "'_', '.' or '-', as in NAME=PATH."
         )
-    found = "folder" if path.is_dir() else "npz"
-    if kind not in (None, found):
+    actual = "folder" if path.is_dir() else "npz"
+    if kind not in (None, actual):
         expected = "a folder" if kind == "folder" else "a .npz file"
         raise BenchError(f"Dataset {spec!r}: {given!r} is not {expected}.")
     variant: Variant = "substitute" if name in registry.datasets else "complete"
-    return (ImageFolder if found == "folder" else ArrayFile)(name, path, variant)
+    return (ImageFolder if actual == "folder" else ArrayFile)(name, path, variant)
 
 
 def _name_of(path: Path) -> str:
-    """A file's stem or a folder's name, with ``-`` for what a name may not hold."""
+    """Return a file's stem or a folder's name, with ``-`` for characters not allowed in names.
+
+    >>> _name_of(Path("my photos"))
+    'my-photos'
+    """
     name = path.resolve().stem if path.is_file() else path.resolve().name
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)

@@ -28,7 +28,12 @@ from bench.system.network import confidential
 
 
 class MNIST(TorchvisionDataset, InMemoryDataset):
-    """MNIST: 60,000 + 10,000 grey 28x28 handwritten digits (LeCun, Cortes, Burges)."""
+    """MNIST: 60,000 + 10,000 grey 28x28 handwritten digits (LeCun, Cortes, Burges).
+
+    Attributes:
+        files: names of the extracted files.
+        more_mirrors: URLs to download from in addition to torchvision's mirrors.
+    """
 
     name = "mnist"
     source = (
@@ -49,30 +54,30 @@ class MNIST(TorchvisionDataset, InMemoryDataset):
 
     @property
     def raw(self) -> Path:
-        """The folder of the ``.gz`` or extracted files."""
+        """Folder of the ``.gz`` or extracted files."""
         return self.root / self.torchvision_name / "raw"
 
     def missing(self) -> str | None:
-        """The first file that is there neither as ``.gz`` nor extracted."""
+        """Return the first file that exists neither as ``.gz`` nor extracted, or None."""
         for file in self.files:
             if not (self.raw / file).exists() and not (self.raw / f"{file}.gz").exists():
                 return f"looked for {file}.gz, or {file} extracted, in {self.raw}"
         return None
 
     def downloads(self) -> list[tuple[str, str]]:
-        """The four ``.gz`` files."""
+        """Return the path under the root and the MD5 of the four ``.gz`` files."""
         raw = self.raw.relative_to(self.root)
         return [(str(raw / file), md5) for file, md5 in self.torchvision().resources]
 
     def download(self, folder: Path) -> None:
-        """From torchvision's mirrors, and more, as far as nobody in between can alter the files."""
+        """Download from the mirrors whose connection is encrypted."""
         source = self.torchvision()
         mirrors = [url for url in (*source.mirrors, *self.more_mirrors) if confidential(url)]
-        # The files lie in a folder of the class's name.
+        # Torchvision puts the files into a folder with the class's name.
         type(source.__name__, (source,), {"mirrors": mirrors})(folder, download=True)
 
     def read(self) -> tuple[Split, Split]:
-        """Both splits: images ``(N, 28, 28)`` uint8, labels 0..9."""
+        """Return both splits, with images ``(N, 28, 28)`` uint8 and labels ``(N,)`` in 0..9."""
         from torchvision.datasets.mnist import read_image_file, read_label_file
 
         require_here(self)
@@ -89,7 +94,7 @@ class MNIST(TorchvisionDataset, InMemoryDataset):
         return Split(train_images, train_labels), Split(test_images, test_labels)
 
     def _extracted(self, file: str, folder: Path) -> Path:
-        """The file's extracted form: as it is under the root, else unpacked into ``folder``."""
+        """Return the extracted file under the root, or extract the archive into ``folder``."""
         from torchvision.datasets.utils import extract_archive
 
         path, archive = self.raw / file, self.raw / f"{file}.gz"
@@ -100,19 +105,23 @@ class MNIST(TorchvisionDataset, InMemoryDataset):
         return path
 
     def _check_size(self, path: Path) -> None:
-        """IDX: two zero bytes, the type (8: uint8), the number of axes, each axis as int32."""
+        """Compare a file's size with its IDX header.
+
+        The header is two zero bytes, the type (8 for uint8), the number of axes, and the length of
+        each axis as big-endian uint32.
+        """
         axes = int(path.name.split("idx")[1][0])
         with path.open("rb") as file:
             header = file.read(4 + 4 * axes)
         if header[:4] != bytes([0, 0, 8, axes]) or len(header) < 4 + 4 * axes:
             raise self.damaged(path, f"no IDX header of {axes} axes of uint8")
         shape = np.frombuffer(header, ">u4", offset=4).tolist()
-        expected, found = len(header) + math.prod(shape), path.stat().st_size
-        if found != expected:
-            raise self.damaged(path, f"{found} bytes, expected {expected}")
+        expected, actual = len(header) + math.prod(shape), path.stat().st_size
+        if actual != expected:
+            raise self.damaged(path, f"{actual} bytes, expected {expected}")
 
     def variant(self, train: Split, test: Split) -> Variant:
-        """Complete with the official 60,000 + 10,000 images."""
+        """Return ``complete`` for the official 60,000 + 10,000 images, else ``subset``."""
         return "complete" if (len(train), len(test)) == (60_000, 10_000) else "subset"
 
 
@@ -126,13 +135,18 @@ class FashionMNIST(MNIST):
     )
     licence = "MIT, Zalando SE"
     torchvision_name = "FashionMNIST"
-    # Torchvision's only one is not on HTTPS.
+    # Torchvision's only mirror does not use HTTPS.
     more_mirrors = ("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",)
     by_hand = "FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
 
 
 class CIFAR10(TorchvisionDataset, InMemoryDataset):
-    """CIFAR-10: 50,000 + 10,000 RGB 32x32 photographs of ten classes (Krizhevsky, 2009)."""
+    """CIFAR-10: 50,000 + 10,000 RGB 32x32 photographs of ten classes (Krizhevsky, 2009).
+
+    Attributes:
+        archive: name of the archive.
+        files: names of the unpacked files.
+    """
 
     name = "cifar10"
     source = (
@@ -146,7 +160,7 @@ class CIFAR10(TorchvisionDataset, InMemoryDataset):
     by_hand = archive
 
     def missing(self) -> str | None:
-        """None if the archive, or every unpacked batch, is there."""
+        """Return the archive that was looked for, or None if it or every unpacked batch exists."""
         if (self.root / self.archive).exists() or self._is_unpacked():
             return None
         return f"looked for {self.archive}, or cifar-10-batches-py/ unpacked, in {self.root}"
@@ -156,24 +170,24 @@ class CIFAR10(TorchvisionDataset, InMemoryDataset):
         return all((folder / file).exists() for file in self.files)
 
     def downloads(self) -> list[tuple[str, str]]:
-        """The one archive."""
+        """Return the path under the root and the MD5 of the archive."""
         return [(self.archive, self.torchvision().tgz_md5)]
 
     def read(self) -> tuple[Split, Split]:
-        """Both splits: images ``(N, 32, 32, 3)`` uint8, labels 0..9."""
+        """Return both splits, with images ``(N, 32, 32, 3)`` uint8 and labels ``(N,)`` in 0..9."""
         require_here(self)
         if self._is_unpacked():
             return self._read_batches(self.root)
         self.verify(self.root / self.archive, self.torchvision().tgz_md5)
         with tempfile.TemporaryDirectory() as folder:
-            # Not torchvision's: before 0.29.2 that lets an archive write outside the folder.
+            # Before 0.29.2, torchvision's own function lets an archive write outside the folder.
             shutil.unpack_archive(self.root / self.archive, folder, filter="data")
             return self._read_batches(Path(folder))
 
     def _read_batches(self, root: Path) -> tuple[Split, Split]:
         source = self.torchvision()
         batches = [*source.train_list, *source.test_list]
-        # Pickles: every MD5 is checked before the first of them is opened.
+        # The files are pickles, so every MD5 is checked before the first file is opened.
         for file, md5 in [*batches, (source.meta["filename"], source.meta["md5"])]:
             self.verify(root / source.base_folder / file, md5)
         train, test = (source(root, train=train) for train in (True, False))
@@ -183,15 +197,15 @@ class CIFAR10(TorchvisionDataset, InMemoryDataset):
         )
 
     def variant(self, train: Split, test: Split) -> Variant:
-        """Complete with the official 50,000 + 10,000 images."""
+        """Return ``complete`` for the official 50,000 + 10,000 images, else ``subset``."""
         return "complete" if (len(train), len(test)) == (50_000, 10_000) else "subset"
 
 
 class CelebA(TorchvisionDataset):
     """CelebA: 162,770 + 19,962 RGB 178x218 photographs of celebrities' faces (aligned, cropped).
 
-    Its validation images are not used. Images are decoded one by one; the prepared ones are kept
-    in ``.bench-cache`` under the root, where that can be written.
+    The validation images are not used. Images are decoded one by one; the preprocessed images are
+    cached in ``.bench-cache`` under the root if the root can be written.
     """
 
     name = "celeba"
@@ -208,16 +222,16 @@ class CelebA(TorchvisionDataset):
 
     @property
     def folder(self) -> Path:
-        """The folder of the images and lists."""
+        """Folder of the images and lists."""
         return self.root / "celeba"
 
     @property
     def partition(self) -> Path:
-        """The list that gives each image's split."""
+        """Path of the list that assigns each image to a split."""
         return self.folder / "list_eval_partition.txt"
 
     def missing(self) -> str | None:
-        """None if the partition list and the images' folder are there."""
+        """Return the paths that were looked for, or None if the list and the image folder exist."""
         if self.partition.exists() and (self.folder / "img_align_celeba").is_dir():
             return None
         return (
@@ -226,19 +240,23 @@ class CelebA(TorchvisionDataset):
         )
 
     def downloads(self) -> list[tuple[str, str]]:
-        """The archive of the images, and five lists."""
+        """Return the path under the root and the MD5 of the image archive and of the five lists."""
         return [(f"celeba/{file}", md5) for _, md5, file in self.torchvision().file_list]
 
     def download(self, folder: Path) -> None:
-        """From Google Drive, for which torchvision needs the package gdown."""
+        """Download from Google Drive with the package gdown.
+
+        Raises:
+            ModuleNotFoundError: if gdown is not installed.
+        """
         if importlib.util.find_spec("gdown") is None:
             raise ModuleNotFoundError(
-                'it needs the package gdown: pip install "spikegen-bench[celeba]"'
+                'the package gdown is missing (pip install "spikegen-bench[celeba]")'
             )
         super().download(folder)
 
     def info(self) -> DatasetInfo:
-        """Describe the dataset that is here; reads every image's bytes."""
+        """Describe the dataset; this reads every file."""
         train, test = self._paths()
         return DatasetInfo(
             name=self.name,
@@ -252,7 +270,7 @@ class CelebA(TorchvisionDataset):
         )
 
     def load(self, protocol: Protocol) -> ImageData:
-        """Both splits, drawn, cropped and resized as the protocol says; without labels."""
+        """Load both splits without labels: draw the protocol's subset, then crop and resize."""
         train, test = self._paths()
 
         def build() -> Pair:
@@ -267,7 +285,7 @@ class CelebA(TorchvisionDataset):
         return ImageData(Split(train_images, None), Split(test_images, None))
 
     def _paths(self) -> tuple[list[Path], list[Path]]:
-        """The images of the train (0) and test (2) splits, in the partition list's order."""
+        """Return the images of the train (0) and test (2) splits, in the partition list's order."""
         require_here(self)
         images: dict[str, list[Path]] = {"0": [], "1": [], "2": []}
         try:
@@ -277,7 +295,9 @@ class CelebA(TorchvisionDataset):
         for line in lines:
             name, _, split = line.partition(" ")
             if split.strip() not in images:
-                raise self.damaged(self.partition, f"the line {line!r} is not NAME and 0, 1 or 2")
+                raise self.damaged(
+                    self.partition, f"the line {line!r} is not a file name and 0, 1 or 2"
+                )
             images[split.strip()].append(self.folder / "img_align_celeba" / name)
         if not images["0"] or not images["2"]:
             raise self.damaged(self.partition, "it lists no train (0) or no test (2) images")
@@ -287,7 +307,10 @@ class CelebA(TorchvisionDataset):
         return fingerprint_files((path.name, path) for path in [self.partition, *images])
 
     def _variant(self) -> Variant:
-        """Complete with the official partition list, of which every image is there to be hashed."""
+        """Return ``complete`` if the partition list is the official one, else ``subset``.
+
+        The fingerprint has read every image of the list, so none is missing.
+        """
         from torchvision.datasets.utils import check_integrity
 
         md5 = dict(self.downloads())["celeba/list_eval_partition.txt"]

@@ -210,7 +210,7 @@ class Passes:
         yield self._noisy(clean, originals, clean, NO_NOISE, 0.0)
         for kind, noise in INPUT_NOISE.items():
             draws = NoiseStream(self.seed, kind, first)
-            for level in self._noise_levels():
+            for level in self.protocol.noise_levels:
                 images = reconstructed(noise(originals, level, draws))
                 yield self._noisy(images, originals, clean, kind, level)
 
@@ -229,14 +229,11 @@ class Passes:
     ) -> Iterator[tuple[str, float | None, Tensor]]:
         for kind, noise in LATENT_NOISE.items():
             draws = NoiseStream(self.seed, kind, first)
-            for level in self._noise_levels():
+            for level in self.protocol.noise_levels:
                 yield kind, level, noise(latents, level, draws)
         if latents.ndim == 3:
             draws = NoiseStream(self.seed, LATENT_SHUFFLE, first)
             yield LATENT_SHUFFLE, None, shuffle(latents, draws)
-
-    def _noise_levels(self) -> list[float]:
-        return sorted(set(self.protocol.noise_levels))
 
     def _noisy(
         self, images: Tensor, originals: Tensor, clean: Tensor, kind: str, level: float | None

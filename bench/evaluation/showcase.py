@@ -12,6 +12,7 @@ from bench.datasets.batches import to_unit_range
 from bench.evaluation.evaluator import Evaluator
 from bench.metrics.noise import LATENT_SHUFFLE, NoiseStream, flip, shuffle
 from bench.model import GenerativeModel
+from bench.store.schema import IMAGES_FILE, IMAGES_FOLDER, SPIKES_FILE
 from bench.system.checksums import SummedFolder
 from bench.system.random_state import seed_everything
 
@@ -68,14 +69,14 @@ def save_showcase(found: Showcase, folder: SummedFolder) -> None:
     """Write it: ``images/*.png`` to look at, ``images.npz`` (uint8) and ``spikes.npz`` to plot."""
     for name in GRIDS:
         if name in found.images:
-            _save_grid(found.images[name], folder, f"images/{name}.png")
+            _save_grid(found.images[name], folder, f"{IMAGES_FOLDER}/{name}.png")
     arrays = {name: _pixels(images) for name, images in found.images.items()}
     if "latent_flip" in arrays:
         arrays["latent_flip_levels"] = np.array(FLIP_LEVELS)
-    _save_arrays(arrays, folder, "images.npz")
+    _save_arrays(arrays, folder, IMAGES_FILE)
     if found.spikes:
         spikes = {name: trains.cpu().numpy() for name, trains in found.spikes.items()}
-        _save_arrays(spikes, folder, "spikes.npz")
+        _save_arrays(spikes, folder, SPIKES_FILE)
 
 
 def _under_latent_noise(model: GenerativeModel, latents: Tensor, seed: int) -> dict[str, Tensor]:

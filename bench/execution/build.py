@@ -5,7 +5,8 @@ import torch
 from bench import registry
 from bench.backend import SpikingBackend
 from bench.model import GenerativeModel
-from bench.plan import NO_BACKEND, Cell
+from bench.plan import Cell
+from bench.store.schema import NO_BACKEND
 from bench.system.random_state import seed_everything
 
 

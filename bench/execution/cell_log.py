@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.store.schema import LOG_FILE
 from bench.system.checksums import writing
 
-LOG_FILE = "cell.log"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 

@@ -11,7 +11,8 @@ import torch
 
 from bench.metrics.metric import Metric, Observation, Status
 from bench.plan import Cell
-from bench.store.run_directory import SCHEMA_VERSION, CellFolder, Row, frame
+from bench.store.run_directory import CellFolder, Row, frame
+from bench.store.schema import SCHEMA_VERSION
 from bench.system.devices import describe_device
 from bench.system.environment import git_commit, suite_version
 
@@ -61,7 +62,7 @@ class CellRows:
             "dataset_fingerprint": info.fingerprint if info else None,
             "train_images": scored.train_images,
             "protocol": cell.protocol.name,
-            "protocol_hash": cell.protocol.hash,
+            "protocol_hash": cell.protocol_hash,
             "seed": cell.seed,
             "epoch": scored.epoch,
             "metric": metric.name,
@@ -80,10 +81,14 @@ class CellRows:
         return [self.row(metric, observation, Scored()) for metric in metrics]
 
     def write(self, replaced: Iterable[type[Metric]], rows: Iterable[Row]) -> pd.DataFrame:
-        """Put the rows in place of all rows of the ``replaced`` metrics; returns the cell's."""
-        kept = self.folder.rows()
+        """Replace all rows of the ``replaced`` metrics by ``rows``; returns the cell's rows.
+
+        A cell that several protocols of the same values share keeps the name of the first.
+        """
+        kept, new = self.folder.rows(), frame(rows)
+        if not kept.empty:
+            new["protocol"] = kept["protocol"].iloc[0]
         kept = kept[~kept["metric"].isin([metric.name for metric in replaced])]
-        new = frame(rows)
         merged = new if kept.empty else pd.concat([kept, new], ignore_index=True)
         order = {name: i for i, name in enumerate(self.metrics)}
         merged = merged.sort_values(

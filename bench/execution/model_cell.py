@@ -22,12 +22,12 @@ from bench.metrics.metric import Metric
 from bench.model import GenerativeModel
 from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.store.run_directory import Row
+from bench.store.schema import CELL_FILE, TRAINING_FILE, weights_file
 from bench.system.devices import describe_device
 from bench.system.environment import environment
 from bench.training.checkpoints import Checkpoints
 from bench.training.loop import BEST_TEST_LOSS, LAST, BestEpochs, train, warm_up
 
-TRAINING_FILE = "training.json"
 _LOG = logging.getLogger(__name__)
 
 
@@ -110,7 +110,7 @@ class ModelRun(CellRun):
     def _build(self, image_shape: tuple[int, ...]) -> GenerativeModel:
         cell = self.cell
         self._write_json(
-            "cell.json",
+            CELL_FILE,
             {
                 "key": cell.key,
                 "model": cell.model,
@@ -133,7 +133,7 @@ class ModelRun(CellRun):
         warm_up(build_model(cell, tuple(images.shape[1:]), self.device), images, cell.resolved)
         record = train(model, images, cell.resolved, cell.seed, best, self.reporter, checkpoints)
         for label, weights in best.weights.items():
-            with self.folder.write(_weights_file(label)) as file:
+            with self.folder.write(weights_file(label)) as file:
                 torch.save(dict(weights), file)
         # Written last: where it stands, training is complete.
         self._write_json(TRAINING_FILE, dataclasses.asdict(record))
@@ -142,7 +142,7 @@ class ModelRun(CellRun):
     def _trained(self) -> bool:
         """Whether the record of the training is here, and all the weights that it tells of."""
         return self.folder.exists(TRAINING_FILE) and all(
-            self.folder.exists(_weights_file(label)) for label in self._training().selected
+            self.folder.exists(weights_file(label)) for label in self._training().selected
         )
 
     def _training(self) -> TrainingRecord:
@@ -151,7 +151,7 @@ class ModelRun(CellRun):
         return TrainingRecord(epochs=epochs, **content)
 
     def _with_weights(self, model: GenerativeModel, label: str) -> GenerativeModel:
-        file = io.BytesIO(self.folder.read(_weights_file(label)))
+        file = io.BytesIO(self.folder.read(weights_file(label)))
         weights = torch.load(file, map_location=self.device, weights_only=True)
         model.load_state_dict(weights)
         return model.eval()
@@ -159,10 +159,6 @@ class ModelRun(CellRun):
     def _write_json(self, name: str, content: Any) -> None:
         with self.folder.write(name) as file:
             file.write(json.dumps(content, indent=2).encode())
-
-
-def _weights_file(label: str) -> str:
-    return f"weights-{label}.pt"
 
 
 def _labels(split: Split) -> Tensor | None:

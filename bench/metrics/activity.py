@@ -12,7 +12,8 @@ from torch import Tensor
 from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
-from bench.recording.activity import NeuronCounts, SpikeTrains
+from bench.recording.layer_activity import NeuronCounts, SpikeTrains
+from bench.store.schema import MAIN_VIEWS, Headline
 
 NO_SPIKES = "none of the model's spiking layers runs"
 
@@ -57,6 +58,7 @@ class FiringRate(_Spikes):
     """
 
     name = "firing_rate"
+    headline = Headline(80, "firing rate", "test", MAIN_VIEWS)
     unit = "spikes per neuron and time step"
     higher_is_better = None
     tolerance = 0.05

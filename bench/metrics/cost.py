@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from statistics import median
 
 from bench.metrics.metric import Metric, ModelFacts, Observation
+from bench.store.schema import Headline
 from bench.system.devices import NO_PEAK_MEMORY
 
 
@@ -11,6 +12,7 @@ class ParameterCount(Metric):
     """Number of parameters; lower is better."""
 
     name = "parameter_count"
+    headline = Headline(100, "parameters", None, ("report",))
     unit = "parameters"
     higher_is_better = False
     tolerance = 0.0
@@ -40,6 +42,7 @@ class TrainingThroughput(Metric):
     """
 
     name = "training_throughput"
+    headline = Headline(110, "training, images/s", "train", ("summary", "report"), "train img/s")
     unit = "images/s"
     higher_is_better = True
     tolerance = 0.3

@@ -14,6 +14,7 @@ from bench.metrics.distribution import DistributionMetric, Estimate, counts
 from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.frechet import Moments, frechet_distance, moments, near_distances
 from bench.metrics.uncertainty import GROUPS, LineFit, fit_line, jackknife_error, subset_sizes
+from bench.store.schema import VIEWS, Headline
 
 OFFICIAL_FID_IMAGES = 5000
 SUBSET_SEED = 0
@@ -32,6 +33,7 @@ class FID(DistributionMetric):
     """
 
     name = "fid"
+    headline = Headline(40, "FID", "generated", VIEWS)
     higher_is_better = False
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
@@ -75,6 +77,7 @@ class EfficientNetFrechetDistance(FID):
     """Fréchet distance of EfficientNet-Lite0 features: FID's formula, not comparable with FID."""
 
     name = "efficientnet_frechet_distance"
+    headline = Headline(60, "EfficientNet FD", "generated", ("metric_by_model",))
     extractors = ("efficientnet_lite0",)
     selects_epochs = False
 

@@ -7,6 +7,7 @@ from bench.metrics.distribution import DistributionMetric, Estimate, counts
 from bench.metrics.extractors.autoencoder import OfficialAutoencoder
 from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.frechet import frechet_distance, moments
+from bench.store.schema import VIEWS, Headline
 
 
 class FAD(FID):
@@ -18,6 +19,7 @@ class FAD(FID):
     """
 
     name = "fad"
+    headline = Headline(70, "FAD", "generated", VIEWS)
     extractors = ("autoencoder",)
 
 

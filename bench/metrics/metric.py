@@ -35,15 +35,16 @@ A complete metric, shown four test images in one batch:
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from bench.metrics.extractors.extractor import Extractors, Features
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.protocol import Protocol
-from bench.recording.activity import LayerActivity
+from bench.recording.layer_activity import LayerActivity
 from bench.recording.training_record import TrainingRecord
+from bench.store.schema import Headline, Status
 
 # What a metric can read. A metric receives only the passes that it lists.
 Need = Literal[
@@ -57,7 +58,6 @@ Need = Literal[
     "sampling_time",  # seconds of timed calls of sample
     "selections",  # values of metrics at the selected epochs
 ]
-Status = Literal["ok", "failed", "skipped", "not_applicable"]
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,7 @@ class Metric(ABC):
             unavailable, the metric is ``skipped`` before any pass runs for it.
         selects_epochs: True if ``best_per_metric`` selects an epoch by this metric.
         reproducible: False if the metric measures the machine, so that values differ between runs.
+        headline: place among the main numbers of a run; None for other metrics. Not inherited.
     """
 
     name: ClassVar[str]
@@ -229,6 +230,12 @@ class Metric(ABC):
     extractors: ClassVar[tuple[str, ...]] = ()
     selects_epochs: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
+    headline: ClassVar[Headline | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A variant of a metric is no headline because the metric is one.
+        cls.headline = cls.__dict__.get("headline")
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol

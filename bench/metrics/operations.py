@@ -24,8 +24,9 @@ from torch import Tensor
 from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
-from bench.recording.activity import LayerActivity
+from bench.recording.layer_activity import LayerActivity
 from bench.recording.synaptic_operations import Operations
+from bench.store.schema import MAIN_VIEWS, Headline
 
 PICOJOULES_PER_MAC = 4.6
 PICOJOULES_PER_AC = 0.9
@@ -151,6 +152,7 @@ class Energy(_SynapticOperations):
     """
 
     name = "energy"
+    headline = Headline(90, "energy per sample, pJ", "generated", MAIN_VIEWS, "sample pJ")
     unit = "pJ per image"
 
     @staticmethod

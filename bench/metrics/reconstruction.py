@@ -11,6 +11,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import interval
 from bench.protocol import Protocol
+from bench.store.schema import MAIN_VIEWS, VIEWS, Headline
 
 PEAK_TO_PEAK = 2.0
 SSIM_WINDOW = 11
@@ -125,6 +126,7 @@ class ReconstructionLoss(Metric):
     """
 
     name = "reconstruction_loss"
+    headline = Headline(10, "reconstruction loss", "test", VIEWS, "recon. loss")
     unit = "1"
     higher_is_better = False
     tolerance = 0.02
@@ -166,6 +168,7 @@ class PSNR(Metric):
     """
 
     name = "psnr"
+    headline = Headline(20, "PSNR, dB", "test", ("report",))
     unit = "dB"
     higher_is_better = True
     tolerance = 0.02
@@ -201,6 +204,7 @@ class SSIM(Metric):
     """
 
     name = "ssim"
+    headline = Headline(30, "SSIM", "test", MAIN_VIEWS)
     unit = "1"
     higher_is_better = True
     tolerance = 0.02

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bench.metrics.distribution import DistributionMetric, Estimate, mean_with_error
 from bench.metrics.feature_pairs import FeaturePair
+from bench.store.schema import Headline
 
 # torch-fidelity's seed, which gives the same splits.
 SHUFFLE_SEED = 2020
@@ -24,6 +25,7 @@ class InceptionScore(DistributionMetric):
     """
 
     name = "inception_score"
+    headline = Headline(50, "Inception score", "generated")
     higher_is_better = True
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)

@@ -1,4 +1,4 @@
-"""How long each layer of a model takes, forward and backward."""
+"""Measurement of the forward and backward time of each layer of a model."""
 
 import time
 from collections import defaultdict
@@ -12,52 +12,64 @@ from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from bench.backend import SpikingNeuron
+from bench.store import schema
 
 
 class Place(NamedTuple):
-    """Where time goes: a layer by its name, and ``forward`` or ``backward``."""
+    """Place that time is attributed to.
+
+    Attributes:
+        layer: name of the layer.
+        phase: ``forward`` or ``backward``.
+    """
 
     layer: str
     phase: str
 
 
-ELSEWHERE = Place("elsewhere", "")
+ELSEWHERE = Place(schema.ELSEWHERE, "")
 
 
 def layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that are timed, by name: those without children, and spiking neurons as a whole.
+    """Return the timed modules by name: spiking neurons, and other modules without children.
 
-    What a backend builds its neuron of is part of the neuron.
+    Modules inside a spiking neuron are part of the neuron.
+
+    >>> list(layers(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU()))))
+    ['0', '1.0']
     """
-    found = {
+    candidates = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, SpikingNeuron) or not any(module.children())
     }
     inner = {
         part
-        for module in found.values()
+        for module in candidates.values()
         if isinstance(module, SpikingNeuron)
         for part in module.modules()
         if part is not module
     }
-    return {name: module for name, module in found.items() if name and module not in inner}
+    return {name: module for name, module in candidates.items() if name and module not in inner}
 
 
 def layer_seconds(
     model: nn.Module, call: Callable[[], object], repeats: int, device: torch.device
 ) -> tuple[dict[Place, float], ...]:
-    """Seconds by place of each of several calls; those of one call add up to its duration.
+    """Measure the seconds per place of several calls.
 
-    Times are exclusive: what a layer calls within is not its own. ``ELSEWHERE`` is what passes
-    outside of every layer. Hooks cost time, so a call takes longer than without; only what it takes
-    to set them up is left out.
+    The times of one call add up to its duration. Times are exclusive: a layer's time does not
+    include the layers that it calls. ``ELSEWHERE`` is the time outside of all layers. The hooks
+    make a call slower than normal, but setting up the backward hooks is not counted.
 
     Args:
-        model: on ``device``.
-        call: makes the model work.
-        repeats: how often it is called.
-        device: on CUDA each change of place waits until the device is done.
+        model: model whose layers are timed, on ``device``.
+        call: function that runs the model.
+        repeats: number of calls.
+        device: device of the model. CUDA is synchronised at each change of place.
+
+    Returns:
+        Seconds by place, one mapping per call.
     """
     return tuple(_timed(model, call, _Clock(device)) for _ in range(repeats))
 
@@ -77,7 +89,11 @@ def _timed(model: nn.Module, call: Callable[[], object], clock: "_Clock") -> dic
 
 
 class _Clock:
-    """Adds the time that passes to the place that was entered last and not left."""
+    """Clock that adds the elapsed time to the current place.
+
+    Attributes:
+        seconds: elapsed seconds by place.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[Place, float] = defaultdict(float)
@@ -86,11 +102,11 @@ class _Clock:
         self._since = 0.0
 
     def start(self) -> None:
-        """Go on after a stop."""
+        """Start the clock, at first or after a stop."""
         self._since = time.perf_counter()
 
     def stop(self) -> None:
-        """Count up to now; what follows is nobody's until the next start."""
+        """Add the time since the last start or stop to the current place."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
@@ -98,19 +114,24 @@ class _Clock:
         self._since = now
 
     def enter(self, place: Place) -> None:
-        """What follows is the place's."""
+        """Make ``place`` the current place."""
         self.stop()
         self._places.append(place)
 
     def leave(self) -> None:
-        """What follows is that of the place from which this one was entered."""
+        """Return to the place that was current before the last :meth:`enter`."""
         self.stop()
         self._places.pop()
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A layer's call under way: the autograd nodes that it starts from, and how many were owned."""
+    """Call of a layer that has not returned yet.
+
+    Attributes:
+        inputs: autograd nodes of the layer's inputs.
+        owned: number of nodes that were assigned to layers before the call.
+    """
 
     inputs: set[Node]
     owned: int
@@ -118,12 +139,15 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Recorder:
-    """Has a clock follow the calls of layers, and the backward passes of what they computed.
+    """Hooks that switch a clock to the layer that runs forward or backward.
 
-    Backward a layer's own are the autograd nodes between its outputs and inputs, except for those
-    of a layer within. They are hooked one by one: unlike a module's backward hooks this leaves
-    outputs as they are, which a layer that works in place needs, and takes in the parameters'
-    gradients where the input needs none.
+    The backward time of a layer is the time of the autograd nodes between its outputs and inputs,
+    except for nodes of the layers that it calls. Each node gets hooks of its own. Unlike the
+    backward hooks of modules, they do not wrap the outputs, which would break in-place layers, and
+    they include gradients of parameters when the input needs no gradient.
+
+    Attributes:
+        clock: clock that the hooks switch.
     """
 
     clock: _Clock
@@ -131,7 +155,7 @@ class _Recorder:
     _owned: dict[Node, int] = field(default_factory=dict)
 
     def register(self, name: str, layer: nn.Module) -> tuple[RemovableHandle, RemovableHandle]:
-        """Follow a layer."""
+        """Add the hooks of one layer."""
 
         def before(module: nn.Module, args: Any, named: dict[str, Any]) -> None:
             nodes = {t.grad_fn for t in _tensors((args, named)) if t.grad_fn is not None}
@@ -149,11 +173,11 @@ class _Recorder:
         )
 
     def forget(self) -> None:
-        """Let go of the graph, which the nodes hold and which holds the hooks."""
+        """Drop the references to the autograd graph, whose hooks refer back to this object."""
         self._owned.clear()
 
     def _own(self, place: Place, call: _Call, output: Any) -> None:
-        """Time the nodes that the call made and that no layer within it owns."""
+        """Add hooks to the nodes that the call created, except for nodes of layers it called."""
         reached = set(call.inputs)
         waiting = [tensor.grad_fn for tensor in _tensors(output)]
         while waiting:
@@ -165,11 +189,11 @@ class _Recorder:
                 self._owned[node] = len(self._owned)
                 node.register_prehook(lambda *_: self.clock.enter(place))
                 node.register_hook(lambda *_: self.clock.leave())
-            waiting += [following for following, _ in node.next_functions]
+            waiting += [parent for parent, _ in node.next_functions]
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in tuples, lists and mappings."""
+    """Yield every tensor in nested tuples, lists and mappings."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What is recorded from the layers of a model while it runs."""
+"""Recording of the activity of a model's layers while it runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,26 +11,26 @@ from torch.utils.hooks import RemovableHandle
 
 from bench.backend import SpikingNeuron
 from bench.model import GenerativeModel
-from bench.recording.activity import LayerActivity, NeuronCounts, SpikeTrains
+from bench.recording.layer_activity import LayerActivity, NeuronCounts, SpikeTrains
 from bench.recording.synaptic_operations import SYNAPTIC_LAYERS, OperationCounter
 
 
 @contextmanager
 def recording(model: GenerativeModel, images: int) -> Iterator[dict[str, LayerActivity]]:
-    """Record what a model's layers do while the context is open, without a change to its results.
+    """Record the activity of a model's layers within the context; its results do not change.
 
-    A spiking layer's time steps count from 1 in each call, but calls with one time step each that
-    follow one another are one sequence.
+    Consecutive calls of a spiking layer with one time step each are one sequence. Any other call is
+    a sequence of its own.
 
     Args:
-        model: its spiking layers, activation layers and layers with synapses are recorded.
-        images: how many images it makes in this context.
+        model: model whose spiking layers, activation layers and synaptic layers are recorded.
+        images: number of images N that the model computes in the context.
 
     Yields:
-        A dict that fills as the layers run, by name; a layer that does not run is not in it.
+        Activity by layer name, filled as the layers run. Layers that do not run are absent.
 
     Raises:
-        ValueError: from a spiking layer whose output is not ``(T, N, ...)``.
+        ValueError: if the output of a spiking layer is not ``(T, N, ...)``.
     """
     recorder = _Recorder(model, images)
     handles = recorder.register()
@@ -42,7 +42,13 @@ def recording(model: GenerativeModel, images: int) -> Iterator[dict[str, LayerAc
 
 
 class _Recorder:
-    """Records the layers of one model while it makes one batch of images."""
+    """Recorder of the layers of one model, for one batch of images.
+
+    Attributes:
+        model: the recorded model.
+        images: number of images N in the batch.
+        layers: activity by layer name.
+    """
 
     def __init__(self, model: GenerativeModel, images: int) -> None:
         self.model = model
@@ -58,7 +64,7 @@ class _Recorder:
         self._single_steps: dict[str, int] = {}
 
     def register(self) -> list[RemovableHandle]:
-        """Have every layer recorded when it runs."""
+        """Add the hooks of all recorded layers, and return their handles."""
         spiking = self.model.spiking_layers()
         handles = [self._on_output(layer, name, self._spikes) for name, layer in spiking.items()]
         for name, layer in self.model.activation_layers().items():
@@ -96,13 +102,13 @@ class _Recorder:
     def _spikes(self, name: str, activity: LayerActivity, layer: nn.Module, output: Tensor) -> None:
         if output.ndim < 2:
             raise ValueError(
-                f"spiking layer {name}: its output has the shape {tuple(output.shape)}, expected "
-                "(T, N, ...)"
+                f"Spiking layer {name} returns the shape {tuple(output.shape)}: expected "
+                "(T, N, ...), time first."
             )
         if activity.spikes is None:
             activity.spikes = SpikeTrains(isinstance(layer, SpikingNeuron))
-            none = torch.zeros(self.images, dtype=torch.float64, device=output.device)
-            activity.spikes_by_image = none
+            zeros = torch.zeros(self.images, dtype=torch.float64, device=output.device)
+            activity.spikes_by_image = zeros
         trains, by_image = _count_spikes(output, self._steps_before(name, len(output)))
         activity.spikes.add(trains)
         activity.nonzero += int(trains.by_time_step.sum().item())
@@ -112,16 +118,21 @@ class _Recorder:
             activity.spikes_by_image = activity.spikes_by_image + by_image if whole else None
 
     def _steps_before(self, name: str, time_steps: int) -> int:
-        """How many time steps of its sequence came before this call."""
+        """Return the number of time steps that the layer's sequence had before this call."""
         before = self._single_steps.get(name, 0) if time_steps == 1 else 0
         self._single_steps[name] = before + 1 if time_steps == 1 else 0
         return before
 
 
 def _count_spikes(output: Tensor, steps_before: int) -> tuple[SpikeTrains, Tensor]:
-    """The spikes of one call's output ``(T, N, ...)``, and those of each image, ``(N,)``.
+    """Count the spikes of one call, one time step at a time to save memory.
 
-    One time step after the other, which takes little memory.
+    Args:
+        output: spikes ``(T, N, ...)``.
+        steps_before: number of time steps that the sequence had before this call.
+
+    Returns:
+        The spikes summed over images, and the spikes per image, float64 ``(N,)``.
     """
     time_steps, images = output.shape[:2]
     trains = output.reshape(time_steps, images, -1)
@@ -130,10 +141,10 @@ def _count_spikes(output: Tensor, steps_before: int) -> tuple[SpikeTrains, Tenso
     by_time_step = []
     for spikes in trains:
         fired = (spikes != 0).float()
-        of_neurons = fired.sum(0).double()
-        by_neuron += of_neurons
+        at_step = fired.sum(0).double()
+        by_neuron += at_step
         by_image += fired.sum(1)
-        by_time_step.append(of_neurons.sum())
+        by_time_step.append(at_step.sum())
     steps = torch.stack(by_time_step).cpu()
     chances = torch.full_like(steps, images * trains.shape[2])
     before = (steps_before, 0)

@@ -1,10 +1,10 @@
-"""Synaptic operations of layers, counted exactly while they run.
+"""Exact counts of the synaptic operations of layers, taken while the layers run.
 
-A *connection* joins an element of a layer's input to an element of its output that it has a weight
-for; what a convolution's padding adds has none. Each call of a layer uses each connection once.
-That is a ``dense`` operation, and an effective one where input and weight are not zero: an
-accumulate (AC) if all inputs of the call are in {-1, 0, 1}, else a multiply-accumulate (MAC). Bias
-is left out. The terms are NeuroBench's (arXiv:2304.04640).
+A *connection* is a weight between an element of a layer's input and an element of its output;
+elements that padding adds have none. Each call of a layer uses each connection once, which is one
+``dense`` operation. The operation is also *effective* if the input and the weight are not zero. It
+is then an accumulate (AC) if all inputs of the call are in {-1, 0, 1}, else a multiply-accumulate
+(MAC). Biases are not counted. The terms are those that NeuroBench defines (arXiv:2304.04640).
 """
 
 from dataclasses import dataclass, field
@@ -35,15 +35,15 @@ SynapticLayer = (
 
 @dataclass
 class Operations:
-    """Operations of one layer while a batch of N images was made.
+    """Synaptic operations of one layer while a batch of N images was computed.
 
     Attributes:
-        macs: effective MACs by image, ``(N,)`` float64.
-        acs: effective ACs by image, alike.
-        dense: dense operations of all images.
-        by_image: whether ``macs`` and ``acs`` are each image's own. They are where the layer's
-            input is ``(N, ...)``, ``(T, N, ...)`` or time folded into the batch, ``(T * N, ...)``;
-            else each image has an equal share.
+        macs: effective MACs per image, float64 ``(N,)``.
+        acs: effective ACs per image, float64 ``(N,)``.
+        dense: number of dense operations of all images.
+        by_image: True if ``macs`` and ``acs`` are counted image by image, for inputs
+            ``(N, ...)``, ``(T, N, ...)`` or ``(T * N, ...)``. For other inputs they are the mean
+            over the images.
     """
 
     macs: Tensor
@@ -54,11 +54,11 @@ class Operations:
 
 @dataclass(frozen=True)
 class FanOut:
-    """How many connections leave the elements of one image's input to a layer.
+    """Number of connections that leave the elements of a layer's input, for one image.
 
     Attributes:
-        dense: all connections together.
-        effective: those with a non-zero weight, by input element, flat, float64.
+        dense: number of connections of all input elements.
+        effective: connections with a non-zero weight per input element, float64 ``(F,)``.
     """
 
     dense: int
@@ -67,12 +67,12 @@ class FanOut:
 
 @dataclass
 class OperationCounter:
-    """Counts the operations of one layer, call by call; the weights do not change meanwhile.
+    """Counter of one layer's operations, call by call, while its weights stay constant.
 
     Attributes:
-        layer: whose calls are counted.
-        images: how many images N the calls together make.
-        operations: what has been counted so far.
+        layer: layer whose calls are counted.
+        images: number of images N that all calls together compute.
+        operations: operations counted so far.
     """
 
     layer: SynapticLayer
@@ -82,27 +82,32 @@ class OperationCounter:
 
     def __post_init__(self) -> None:
         device = self.layer.weight.device
-        none = torch.zeros(self.images, dtype=torch.float64, device=device)
-        self.operations = Operations(none, none)
+        zeros = torch.zeros(self.images, dtype=torch.float64, device=device)
+        self.operations = Operations(zeros, zeros)
 
     def count(self, inputs: Tensor, outputs: torch.Size) -> None:
-        """Count one call, from its inputs, with any leading dimensions, and its outputs' shape."""
+        """Count the operations of one call.
+
+        Args:
+            inputs: input of the call, ``(..., *shape)`` with any leading dimensions.
+            outputs: shape of the output of the call.
+        """
         dimensions = 1 if isinstance(self.layer, nn.Linear) else len(self.layer.kernel_size) + 1
         leading, shape = inputs.shape[:-dimensions], inputs.shape[-dimensions:]
         connections = self._fan_out(shape, outputs[-dimensions:])
         by_image = _is_by_image(leading, self.images)
-        found = self.operations
-        found.by_image &= by_image
-        found.dense += leading.numel() * connections.dense
+        counted = self.operations
+        counted.by_image &= by_image
+        counted.dense += leading.numel() * connections.dense
         rows = self.images if by_image else leading.numel()
         uses, accumulates = _uses(inputs.reshape(-1, rows, shape.numel()))
         effective = uses.double() @ connections.effective
         if not by_image:
             effective = (effective.sum() / self.images).expand(self.images)
         if accumulates:
-            found.acs = found.acs + effective
+            counted.acs = counted.acs + effective
         else:
-            found.macs = found.macs + effective
+            counted.macs = counted.macs + effective
 
     def _fan_out(self, inputs: torch.Size, outputs: torch.Size) -> FanOut:
         key = (inputs, outputs)
@@ -112,10 +117,23 @@ class OperationCounter:
 
 
 def fan_out(layer: SynapticLayer, inputs: torch.Size, outputs: torch.Size) -> FanOut:
-    """The fan-out of a layer for one image's input and output, of these shapes.
+    """Count the connections that leave each input element of a layer, for one image.
 
-    It is the gradient of the sum of the outputs with respect to the input, were each weight 1 (0
-    where it is 0). Float64 on the CPU holds it exactly.
+    The count is the gradient of the summed outputs with respect to the input, with each non-zero
+    weight set to 1. It is computed in float64 on the CPU, which represents it exactly.
+
+    Args:
+        layer: linear or convolutional layer.
+        inputs: shape of the input for one image.
+        outputs: shape of the output for one image.
+
+    Returns:
+        The fan-out; ``effective`` is ``(F,)`` for the F elements of ``inputs``, on the layer's
+        device.
+
+    >>> layer = nn.Conv1d(1, 1, kernel_size=3, padding=1)
+    >>> fan_out(layer, torch.Size([1, 4]), torch.Size([1, 4]))
+    FanOut(dense=10, effective=tensor([2., 3., 3., 2.], dtype=torch.float64))
     """
     with torch.inference_mode(False), torch.enable_grad():
         weight = layer.weight.detach().cpu()
@@ -136,7 +154,7 @@ def _summed_gradient(
 
 
 def _summed_over_outputs(layer: SynapticLayer, weight: Tensor) -> Tensor:
-    """Weights of one output channel (one a group) in place of the sum of them all."""
+    """Sum the weights over the output channels of each group, so that one channel is computed."""
     if isinstance(layer, nn.Linear):
         return weight.sum(0, keepdim=True)
     if layer.transposed:
@@ -145,14 +163,14 @@ def _summed_over_outputs(layer: SynapticLayer, weight: Tensor) -> Tensor:
 
 
 def _run(layer: SynapticLayer, image: Tensor, weight: Tensor, outputs: torch.Size) -> Tensor:
-    """The layer with other weights and no bias, past its hooks."""
+    """Apply the layer with other weights, without bias and without its hooks."""
     if isinstance(layer, nn.Linear):
         return F.linear(image, weight)
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return layer._conv_forward(image, weight, None)
     transposed = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
     padding = tuple(map(int, layer.padding))
-    # What the call asked for, which need not be the layer's own.
+    # The call can ask for an output padding other than the layer's own.
     output_padding = tuple(
         after - ((before - 1) * stride - 2 * border + dilation * (size - 1) + 1)
         for before, after, stride, border, dilation, size in zip(
@@ -171,15 +189,27 @@ def _run(layer: SynapticLayer, image: Tensor, weight: Tensor, outputs: torch.Siz
 
 
 def _is_by_image(leading: torch.Size, images: int) -> bool:
+    """Return True if the leading dimensions are ``(N,)``, ``(T * N,)`` or ``(..., N)``.
+
+    >>> _is_by_image(torch.Size([8]), 4), _is_by_image(torch.Size([4, 2]), 4)
+    (True, False)
+    """
     if len(leading) == 1:
         return leading[0] % images == 0
     return len(leading) > 1 and leading[-1] == images
 
 
 def _uses(inputs: Tensor) -> tuple[Tensor, bool]:
-    """How often each element of ``(R, N, F)`` is not zero, and whether all are in {-1, 0, 1}.
+    """Count the non-zero inputs over the first axis, one row at a time to save memory.
 
-    The first is ``(N, F)``. One of R after the other, which takes little memory.
+    Args:
+        inputs: inputs ``(R, N, F)``.
+
+    Returns:
+        The number of non-zero elements ``(N, F)``, and True if all elements are in {-1, 0, 1}.
+
+    >>> _uses(torch.tensor([[[1.0, 0.0]], [[1.0, -1.0]]]))
+    (tensor([[2., 1.]]), True)
     """
     uses = torch.zeros(inputs.shape[1:], device=inputs.device)
     accumulates = True

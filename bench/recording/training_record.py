@@ -1,11 +1,17 @@
-"""The record of a training: losses, images and seconds of each epoch."""
+"""Record of a training: losses, images and seconds of each epoch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean losses by name, images seen, and seconds spent on training steps."""
+    """Record of one epoch.
+
+    Attributes:
+        losses: mean of each loss by name.
+        images: number of training images.
+        seconds: time spent on training steps.
+    """
 
     losses: dict[str, float]
     images: int
@@ -14,12 +20,13 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How a model was trained.
+    """Record of a model's training.
 
     Attributes:
-        epochs: the epochs in order.
-        selected: the epoch, from 1, whose weights are kept under each label (see BestEpochs).
-        peak_memory: bytes, the largest over the epochs; None where the system cannot tell.
+        epochs: records of the epochs, in order.
+        selected: number of the epoch, from 1, whose weights are kept under each label (see
+            ``BestEpochs``).
+        peak_memory: largest memory over all epochs, in bytes; None if it cannot be measured.
     """
 
     epochs: tuple[EpochRecord, ...]

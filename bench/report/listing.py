@@ -1,4 +1,4 @@
-"""Rows of a run, filtered and sorted, in the terminal."""
+"""List rows of a run, filtered and sorted, in the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,18 +6,17 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from bench.report.markdown import pipe_table
-from bench.report.numbers import number
-from bench.report.query import check_column, none_met, select
+from bench.report.query import check_column, no_match, select
 from bench.store.run_directory import load_results
+from bench.store.schema import MODEL, OK, status_word
+from bench.system.formatting import number, pipe_table
 
 COLUMNS = ("model", "backend", "dataset", "seed", "metric", "split", "value", "n")
-# Shown only where the rows that are listed have them.
+# Columns that are shown only if a listed row has them.
 DETAILS = ("layer", "time_step", "noise_kind", "noise_level", "unit")
 NAMES = ("model", "backend", "dataset", "seed", "metric", "split", "unit")
 NUMBERS = {"seed", "value", "n", "time_step", "noise_level", "ci_low", "ci_high", "epoch"}
 READABLE = 12
-STATUS_WORDS = {"not_applicable": "n/a"}
 ALL = "all"
 
 
@@ -26,16 +25,16 @@ def print_rows(
     conditions: Sequence[str] = (),
     sort: str | None = None,
     columns: str | None = None,
-    file_format: str = "table",
+    output_format: str = "table",
 ) -> None:
     """Print rows of a run directory.
 
     Args:
         path: the run directory.
-        conditions: each ``COLUMN=VALUE,...``; see :func:`select`.
-        sort: a column, with ``-`` before it to sort downwards; None keeps the order of the run.
-        columns: names separated by commas, or ``all``; None shows those that matter.
-        file_format: ``table``, ``csv``, ``md`` or ``json``.
+        conditions: conditions ``COLUMN=VALUE,...``; see :func:`bench.report.query.select`.
+        sort: column to sort by, after a ``-`` downwards; None for the order of the run.
+        columns: names separated by commas, or ``all``; None for the columns that matter.
+        output_format: ``table``, ``csv``, ``md`` or ``json``.
 
     Raises:
         BenchError: not a run directory, or an unknown column or value.
@@ -44,20 +43,16 @@ def print_rows(
     if rows.empty:
         click.echo(f"{path} has no rows yet.", err=True)
         return
-    chosen = select(rows, conditions)
-    if sort is not None:
-        name = sort.removeprefix("-")
-        check_column(name, rows)
-        chosen = chosen.sort_values(name, ascending=not sort.startswith("-"), kind="stable")
+    chosen = _sorted(select(rows, conditions), sort)
     if chosen.empty:
-        click.echo(none_met(rows, conditions), err=True)
+        click.echo(no_match(rows, conditions), err=True)
     shown = chosen[_columns(columns, chosen)]
-    if file_format == "csv":
+    if output_format == "csv":
         click.echo(shown.to_csv(index=False), nl=False)
-    elif file_format == "json":
+    elif output_format == "json":
         click.echo(shown.to_json(orient="records", indent=2, double_precision=15))
-    elif file_format == "md" and not shown.empty:
-        click.echo(pipe_table(_texts(shown), NUMBERS))
+    elif output_format == "md" and not shown.empty:
+        click.echo(_markdown(_texts(shown)))
     elif not shown.empty:
         if columns is None:
             _print_short(chosen, shown)
@@ -66,7 +61,16 @@ def print_rows(
         click.echo(f"{len(shown):,} of {len(rows):,} rows.")
 
 
+def _sorted(rows: pd.DataFrame, sort: str | None) -> pd.DataFrame:
+    if sort is None:
+        return rows
+    name = sort.removeprefix("-")
+    check_column(name, rows)
+    return rows.sort_values(name, ascending=not sort.startswith("-"), kind="stable")
+
+
 def _columns(asked: str | None, rows: pd.DataFrame) -> list[str]:
+    """Return the columns to show: ``kind`` only if a row is not about a model."""
     if asked == ALL:
         return list(rows.columns)
     if asked is not None:
@@ -74,15 +78,16 @@ def _columns(asked: str | None, rows: pd.DataFrame) -> list[str]:
         for name in names:
             check_column(name, rows)
         return names
-    filled = [name for name in DETAILS if rows[name].notna().any()]
-    if "unit" in filled and (rows["unit"] == "1").all():
-        filled.remove("unit")
-    ended = [] if (rows["status"] == "ok").all() else ["status", "reason"]
-    return [*COLUMNS, *filled, *ended]
+    details = [name for name in DETAILS if rows[name].notna().any()]
+    if "unit" in details and (rows["unit"] == "1").all():
+        details.remove("unit")
+    kind = [] if (rows["kind"] == MODEL).all() else ["kind"]
+    without_value = [] if (rows["status"] == OK).all() else ["status", "reason"]
+    return [*COLUMNS, *details, *kind, *without_value]
 
 
 def _texts(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every entry as it is read."""
+    """Return every entry as text."""
     return pd.DataFrame({name: _column_texts(rows[name]) for name in rows}, dtype=object)
 
 
@@ -92,19 +97,24 @@ def _column_texts(values: pd.Series) -> pd.Series:
     return values.astype("string").fillna("").astype(object)
 
 
+def _markdown(texts: pd.DataFrame) -> str:
+    right = [i for i, name in enumerate(texts) if name in NUMBERS]
+    return pipe_table(list(map(str, texts)), texts.to_numpy().tolist(), right)
+
+
 def _print_short(rows: pd.DataFrame, shown: pd.DataFrame) -> None:
-    """Print a table that says once what all rows share, and each reason once, below."""
+    """Print a table with what all rows share above it, and each reason once below it."""
     texts = _texts(shown.drop(columns=["status", "reason"], errors="ignore"))
-    texts = _with_details_together(texts)
+    texts = _join_details(texts)
     shared = [name for name in NAMES if name in texts and len(rows) > 1]
     shared = [name for name in shared if texts[name].nunique() == 1 and texts[name].iloc[0]]
     if shared:
         click.echo(", ".join(f"{name} {texts[name].iloc[0]}" for name in shared))
-    numberless = rows[rows["status"] != "ok"]
-    reasons = numberless["reason"].fillna("no reason was noted")
+    numberless = rows[rows["status"] != OK]
+    reasons = numberless["reason"].fillna("no reason was recorded")
     listed = list(reasons.unique())
     texts.loc[numberless.index, "value"] = [
-        f"{STATUS_WORDS.get(status, status)} ({listed.index(reason) + 1})"
+        f"{status_word(status)} ({listed.index(reason) + 1})"
         for status, reason in zip(numberless["status"], reasons, strict=True)
     ]
     _print_table(texts.drop(columns=[*shared, "unit"], errors="ignore"))
@@ -112,16 +122,16 @@ def _print_short(rows: pd.DataFrame, shown: pd.DataFrame) -> None:
         click.echo(f"({i}) {reason}")
 
 
-def _with_details_together(texts: pd.DataFrame) -> pd.DataFrame:
-    """Put layer, time step and noise into one column, ``at``, where there are any."""
-    found = [name for name in DETAILS if name != "unit" and name in texts]
-    if not found:
+def _join_details(texts: pd.DataFrame) -> pd.DataFrame:
+    """Join layer, time step and noise into one column ``at``, if there are any."""
+    details = [name for name in DETAILS if name != "unit" and name in texts]
+    if not details:
         return texts
-    marked = texts[found].copy()
-    if "time_step" in found:
+    marked = texts[details].copy()
+    if "time_step" in details:
         marked["time_step"] = marked["time_step"].map(lambda t: t and f"t={t}")
     at = [" ".join(filter(None, row)) for row in marked.itertuples(index=False)]
-    return texts.drop(columns=found).assign(at=at)
+    return texts.drop(columns=details).assign(at=at)
 
 
 def _print_table(texts: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""The tables of a profile: one of all cells, and one of each cell's layers."""
+"""The tables of a profile: one for all cells, and one per cell for its layers."""
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,26 +10,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.recording.layer_timing import ELSEWHERE
-from bench.report.markdown import escaped, pipe_table
-from bench.report.numbers import number
+from bench.store.schema import CELL, ELSEWHERE, OK, status_word
+from bench.system.formatting import escape_markdown, number, pipe_table
 
-CELL = ["model", "backend", "dataset"]
 SHORT = {"training": "train", "reconstruction": "recon.", "sampling": "sample"}
 NAMES = {*CELL, "activity", "layer"}
-STATUS_WORDS = {"not_applicable": "n/a"}
 WHOLE_CALL = "whole call"
 MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Texts:
-    """A table as it is read.
+class ProfileTable:
+    """A table as text.
 
     Attributes:
-        title: what it is of.
+        title: what the table shows.
         cells: its texts.
-        notes: lines below.
+        notes: lines below the table.
     """
 
     title: str
@@ -38,39 +35,43 @@ class Texts:
 
 
 def print_tables(rows: pd.DataFrame) -> None:
-    """Print what :func:`bench.profile` gives to the terminal."""
+    """Print the rows of :func:`bench.profile` to the terminal."""
     console = Console(highlight=False)
-    for texts in _tables(rows):
-        console.print(Text(texts.title))
-        console.print(_grid(texts.cells))
-        for note in texts.notes:
+    for table in _tables(rows):
+        console.print(Text(table.title))
+        console.print(_grid(table.cells))
+        for note in table.notes:
             console.print(Text(note))
         console.print()
 
 
 def markdown(rows: pd.DataFrame) -> str:
-    """What :func:`bench.profile` gives as Markdown."""
+    """Return the rows of :func:`bench.profile` as Markdown tables."""
     parts: list[str] = []
-    for texts in _tables(rows):
-        table = pipe_table(texts.cells, set(map(str, texts.cells)) - NAMES)
-        parts += [f"**{escaped(texts.title)}**", table, *map(escaped, texts.notes)]
+    for table in _tables(rows):
+        right = [i for i, name in enumerate(table.cells) if name not in NAMES]
+        lines = pipe_table(list(map(str, table.cells)), table.cells.to_numpy().tolist(), right)
+        notes = map(escape_markdown, table.notes)
+        parts += [f"**{escape_markdown(table.title)}**", lines, *notes]
     return "\n\n".join(parts)
 
 
-def _tables(rows: pd.DataFrame) -> Iterator[Texts]:
+def _tables(rows: pd.DataFrame) -> Iterator[ProfileTable]:
     yield _summary(rows)
-    for names, cell in rows[rows["quantity"] == "seconds"].groupby(CELL, sort=False):
-        yield Texts(f"{' '.join(map(str, names))}: milliseconds of a call", _layers(cell))
+    for names, cell in rows[rows["quantity"] == "seconds"].groupby([*CELL], sort=False):
+        yield ProfileTable(f"{' '.join(map(str, names))}: milliseconds per call", _layers(cell))
 
 
-def _summary(rows: pd.DataFrame) -> Texts:
+def _summary(rows: pd.DataFrame) -> ProfileTable:
     whole = rows[rows["layer"] == ""]
     reasons = list(whole["reason"].dropna().unique())
     lines = [
-        line for _, cell in whole.groupby(CELL, sort=False) for line in _cell_lines(cell, reasons)
+        line
+        for _, cell in whole.groupby([*CELL], sort=False)
+        for line in _cell_lines(cell, reasons)
     ]
     sizes = ", ".join(map(str, rows["batch_size"].unique()))
-    return Texts(
+    return ProfileTable(
         f"Batches of {sizes} images on {rows['device'].iloc[0]}; range: slowest to fastest call",
         pd.DataFrame(lines),
         tuple(f"({i}) {reason}" for i, reason in enumerate(reasons, 1)),
@@ -78,11 +79,11 @@ def _summary(rows: pd.DataFrame) -> Texts:
 
 
 def _cell_lines(cell: pd.DataFrame, reasons: list[str]) -> list[dict[str, str]]:
-    """A line an activity, or one line if none of them has a number, all for the same reason."""
+    """Return a line per activity, or one line if none has a number, all for the same reason."""
     names = {name: cell[name].iloc[0] for name in CELL}
     lines = []
-    for activity, found in cell.groupby("activity", sort=False):
-        by_quantity = {row["quantity"]: row for row in found.to_dict("records")}
+    for activity, rows in cell.groupby("activity", sort=False):
+        by_quantity = {row["quantity"]: row for row in rows.to_dict("records")}
         rate, memory = by_quantity["images_per_second"], by_quantity["peak_memory"]
         lines.append(
             {
@@ -99,21 +100,21 @@ def _cell_lines(cell: pd.DataFrame, reasons: list[str]) -> list[dict[str, str]]:
 
 
 def _shown(row: Mapping[Hashable, Any], unit: float, reasons: list[str]) -> str:
-    if row["status"] == "ok":
+    if row["status"] == OK:
         return number(row["value"] / unit)
-    return f"{STATUS_WORDS.get(row['status'], row['status'])} ({reasons.index(row['reason']) + 1})"
+    return f"{status_word(row['status'])} ({reasons.index(row['reason']) + 1})"
 
 
 def _range(row: Mapping[Hashable, Any]) -> str:
-    return f"{number(row['low'])}-{number(row['high'])}" if row["status"] == "ok" else ""
+    return f"{number(row['low'])}-{number(row['high'])}" if row["status"] == OK else ""
 
 
 def _layers(cell: pd.DataFrame) -> pd.DataFrame:
-    """Layers by all their time, then what passed elsewhere and the whole."""
+    """Return the layers by their total time, then the time elsewhere and of the whole call."""
     seconds = cell.pivot_table("value", "layer", ["activity", "phase"], aggfunc="sum", sort=False)
     totals = seconds.T.groupby("activity").sum(min_count=1).T
-    order = totals.sum(axis=1).sort_values(ascending=False).index.drop(["", ELSEWHERE.layer])
-    order = order.append(pd.Index([ELSEWHERE.layer, ""]))
+    order = totals.sum(axis=1).sort_values(ascending=False).index.drop(["", ELSEWHERE])
+    order = order.append(pd.Index([ELSEWHERE, ""]))
     columns = {"layer": pd.Series(order, order).replace({"": WHOLE_CALL})}
     for activity, short in SHORT.items():
         if activity not in totals:
@@ -147,5 +148,5 @@ def _grid(texts: pd.DataFrame) -> Table:
 
 
 def _heading(name: str) -> str:
-    """A column's name in two lines; a share stands beside the time that it is of."""
+    """Return a column's heading in two lines; the share of a time has only its unit."""
     return "\n%" if name.endswith(" %") else name.replace(" ", "\n")

@@ -1,4 +1,4 @@
-"""Which rows of a run are meant: conditions as the command line takes them."""
+"""Select rows of a run by conditions, as the command line takes them."""
 
 import fnmatch
 import functools
@@ -8,45 +8,52 @@ from collections.abc import Iterable
 import pandas as pd
 
 from bench.errors import BenchError, UnknownNameError
-
-STATUSES = ("ok", "failed", "skipped", "not_applicable")
+from bench.store.schema import STATUSES
 
 
 def select(rows: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
-    """Rows that meet every condition.
+    """Return the rows that meet every condition.
 
     Args:
-        rows: as :func:`bench.load_results` gives them.
-        conditions: each ``COLUMN=VALUE,...``, met by rows that have one of the values in the
-            column; words may hold ``*`` and ``?``, and no value at all is met by missing ones.
+        rows: rows of a run, as :func:`bench.load_results` returns them.
+        conditions: conditions ``COLUMN=VALUE,...``. A row meets one if its column has one of the
+            values. Words can contain ``*`` and ``?``; an empty value matches missing ones.
 
     Raises:
         BenchError: a condition without ``=``, an unknown column, or a value that no row has.
+
+    >>> rows = pd.DataFrame({"metric": ["fad", "fid", "ssim"], "seed": [0, 1, 0]})
+    >>> select(rows, ["metric=f*", "seed=0"])["metric"].tolist()
+    ['fad']
     """
-    met = pd.Series(True, index=rows.index)
+    matches = pd.Series(True, index=rows.index)
     for condition in conditions:
         column, equals, wanted = condition.partition("=")
         if not equals:
             raise BenchError(f"--where takes COLUMN=VALUE,..., not {condition!r}.")
         check_column(column, rows)
-        met &= functools.reduce(
-            operator.or_, (_met(rows[column], column, value) for value in wanted.split(","))
+        matches &= functools.reduce(
+            operator.or_, (_matches(rows[column], column, value) for value in wanted.split(","))
         )
-    return rows[met]
+    return rows[matches]
 
 
-def none_met(rows: pd.DataFrame, conditions: Iterable[str]) -> str:
-    """What to say where :func:`select` leaves none of the rows."""
+def no_match(rows: pd.DataFrame, conditions: Iterable[str]) -> str:
+    """Return the message for conditions that no row meets."""
     return f"None of the {len(rows):,} rows has {' and '.join(conditions)}."
 
 
 def check_column(column: str, rows: pd.DataFrame) -> None:
-    """Raise :class:`UnknownNameError` unless the rows have the column."""
+    """Check that the rows have a column.
+
+    Raises:
+        UnknownNameError: they do not.
+    """
     if column not in rows:
         raise UnknownNameError("column", column, rows.columns)
 
 
-def _met(values: pd.Series, column: str, wanted: str) -> "pd.Series[bool]":
+def _matches(values: pd.Series, column: str, wanted: str) -> "pd.Series[bool]":
     if wanted == "":
         return values.isna()
     if pd.api.types.is_bool_dtype(values):

@@ -1,4 +1,4 @@
-"""A run directory as the report reads it: its rows, its cells and the files that they left."""
+"""Read a run directory for reports: its rows, its cells and the files of each cell."""
 
 import json
 import os
@@ -13,45 +13,41 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.report.query import none_met, select
+from bench.report.query import no_match, select
+from bench.store.aggregation import of_models
+from bench.store.declarations import headlines
 from bench.store.run_directory import load_results
-
-TRAINING_FILE = "training.json"
-IMAGES_FILE = "images.npz"
-SPIKES_FILE = "spikes.npz"
-CELL = [
-    "cell_key",
-    "model",
-    "model_version",
-    "backend",
-    "dataset",
-    "dataset_variant",
-    "dataset_fingerprint",
-    "protocol",
-    "protocol_hash",
-    "seed",
-]
+from bench.store.schema import (
+    CELL,
+    CELL_VARIATION,
+    CELLS,
+    IMAGES_FILE,
+    SPIKES_FILE,
+    TRAINING_FILE,
+    Headline,
+    View,
+)
 
 Arrays = dict[str, np.ndarray]
-# What numpy raises for a file that is cut off, no archive, or holds something else.
+# Errors of numpy for a file that is cut off, is no archive, or has other contents.
 _DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError)
 
 
 class Run:
-    """A run directory, read when it is asked for.
+    """A run directory. Each part is read when it is first used.
 
     Attributes:
         path: the run directory.
-        unreadable: why a file could not be read, by its path; filled while files are read.
+        unreadable: reasons why files could not be read, by path; filled while files are read.
     """
 
     def __init__(self, path: str | os.PathLike[str], where: Sequence[str] = ()) -> None:
-        """Name the run directory, and which of its rows are meant; :attr:`rows` checks both.
+        """Name the run directory and conditions for its rows; :attr:`rows` checks both.
 
         Args:
             path: the run directory.
-            where: conditions as :func:`bench.report.query.select` takes them; cells without a
-                row that meets them are left out.
+            where: conditions, as :func:`bench.report.query.select` takes them. Cells without a row
+                that meets them are left out.
         """
         self.path = Path(path)
         self._where = where
@@ -59,35 +55,40 @@ class Run:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """The rows that are meant, as :func:`bench.load_results` gives them.
+        """The rows that meet the conditions, with the columns of :func:`bench.load_results`.
 
         Raises:
-            BenchError: not a run directory, one of another schema version, or conditions that no
-                row meets.
+            BenchError: not a run directory, an unknown schema version, or conditions that no row
+                meets.
         """
         rows = load_results(self.path)
         chosen = select(rows, self._where)
         if chosen.empty and self._where:
-            raise BenchError(none_met(rows, self._where))
+            raise BenchError(no_match(rows, self._where))
         return chosen
+
+    def headlines(self, view: View) -> dict[str, Headline]:
+        """Return the headlines that a table or plot shows, in their order, by metric name."""
+        return headlines(self.path, self.rows["metric"], view)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """One row a cell that has a folder: the columns ``CELL`` and ``folder``, its path.
+        """The cells of models that have a folder, one per row.
 
-        Sorted by dataset, protocol, model, backend and seed.
+        The columns are ``cell_key``, the columns that name a cell, ``seed`` and ``folder``, its
+        path. Sorted by dataset, protocol, model, backend and seed.
         """
-        folders = {path.name.rpartition("-")[2]: path for path in self.path.glob("cells/*/")}
-        known = self.rows.sort_values("dataset_variant", na_position="last")
-        cells = known[CELL].drop_duplicates("cell_key")
+        folders = {path.name.rpartition("-")[2]: path for path in self.path.glob(f"{CELLS}/*/")}
+        known = of_models(self.rows).sort_values("dataset_variant", na_position="last")
+        cells = known[["cell_key", *CELL, *CELL_VARIATION, "seed"]].drop_duplicates("cell_key")
         cells = cells.assign(folder=cells["cell_key"].map(folders)).dropna(subset="folder")
         order = ["dataset", "protocol", "protocol_hash", "model", "backend", "seed"]
         return cells.sort_values(order, ignore_index=True)
 
     def training(self, folder: Path) -> list[dict[str, Any]] | None:
-        """The epochs of a cell's training: each with ``losses`` by name, ``images``, ``seconds``.
+        """Return the epochs of a cell's training: ``losses`` by name, ``images`` and ``seconds``.
 
-        None where there is no such file, or it is damaged (see :attr:`unreadable`).
+        Returns None if the file is missing or damaged; :attr:`unreadable` has the reason.
         """
         path = folder / TRAINING_FILE
         try:
@@ -103,16 +104,20 @@ class Run:
         return list(epochs)
 
     def images(self, folder: Path) -> Arrays | None:
-        """A cell's images, uint8 ``(N, C, H, W)`` by name, or None as in :meth:`training`.
+        """Return a cell's images, uint8 ``(N, C, H, W)``, by name.
 
-        ``latent_flip`` is ``(L, N, C, H, W)`` with its levels in ``latent_flip_levels``, ``(L,)``.
+        ``latent_flip`` is ``(L, N, C, H, W)``, with its levels in ``latent_flip_levels``, ``(L,)``.
+        Returns None if the file is missing or damaged; :attr:`unreadable` has the reason.
         """
         path = folder / IMAGES_FILE
         arrays = self._arrays(path)
         return arrays if arrays is None or self._are_images(path, arrays) else None
 
     def spikes(self, folder: Path) -> Arrays | None:
-        """A cell's latent spikes, bool ``(T, N, D)``: ``posterior`` and ``prior``; else None."""
+        """Return a cell's latent spikes ``posterior`` and ``prior``, bool ``(T, N, D)``.
+
+        Returns None if the file is missing or damaged; :attr:`unreadable` has the reason.
+        """
         path = folder / SPIKES_FILE
         arrays = self._arrays(path)
         if arrays is None or all(array.ndim == 3 for array in arrays.values()):
@@ -121,7 +126,7 @@ class Run:
         return None
 
     def having(self, file: str) -> Iterator[Any]:
-        """The cells, as named tuples, whose folder holds a file of that name."""
+        """Yield the cells whose folder has a file of this name, as named tuples."""
         for cell in self.cells.itertuples(index=False):
             folder: Any = cell.folder
             if (folder / file).is_file():
@@ -150,5 +155,5 @@ class Run:
         return True
 
     def _damaged(self, path: Path, error: Exception) -> None:
-        said = " ".join(str(error).split())
-        self.unreadable[path] = f"{path} is damaged ({said}): remove it and run again"
+        message = " ".join(str(error).split())
+        self.unreadable[path] = f"{path} is damaged ({message}): remove it and run again"

@@ -1,6 +1,6 @@
-"""The table that closes a run."""
+"""The table that closes ``bench run``."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -10,101 +10,93 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.store.aggregation import across_seeds, whole_models
-from bench.store.run_directory import INCOMPLETE
-
-
-@dataclass(frozen=True)
-class Column:
-    """One number of the table.
-
-    Attributes:
-        metric: its name.
-        split: the split that it is shown for.
-        heading: in two lines.
-        form: how it is printed.
-        unit: what it is divided by first.
-    """
-
-    metric: str
-    split: str
-    heading: str
-    form: str
-    unit: float = 1
-
-
-COLUMNS = (
-    Column("reconstruction_loss", "test", "recon.\nloss", "{:.4f}"),
-    Column("ssim", "test", "\nSSIM", "{:.3f}"),
-    Column("fid", "generated", "\nFID", "{:.1f}"),
-    Column("fad", "generated", "\nFAD", "{:.3g}"),
-    Column("firing_rate", "test", "firing\nrate", "{:.3f}"),
-    Column("energy", "generated", "sample\nnJ", "{:.0f}", 1e3),
-    Column("training_throughput", "train", "train\nimg/s", "{:.0f}"),
+from bench.store.declarations import headlines
+from bench.store.schema import (
+    CELL,
+    CELLS,
+    CSV_FILE,
+    FAILED,
+    IMAGES_FOLDER,
+    INCOMPLETE,
+    NOT_APPLICABLE,
+    OK,
+    SKIPPED,
+    TABLE_FILE,
+    Headline,
 )
+from bench.system.formatting import compact
+
+NAMED = 3
+NO_NUMBER = "-"
+Columns = Mapping[str, Headline]
 
 
 def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
-    """Print the cells, then the seeds taken together, then what a reader has to know of them.
+    """Print the main metrics of each cell, their means over seeds, and what is missing.
 
-    That is what is incomplete, skipped or failed, and where the files are.
+    Args:
+        rows: rows of the cells of one command.
+        out: the run directory that has these rows.
+        console: where to print.
     """
-    console.print(_table(rows))
-    seeds = _seeds_table(rows)
+    columns = headlines(out, rows["metric"], "summary")
+    shown = whole_models(rows)
+    console.print(_cells_table(shown, columns))
+    seeds = _seeds_table(shown, columns)
     if seeds is not None:
         console.print("Over seeds: mean ± half of the 95 % interval", highlight=False)
         console.print(seeds)
     incomplete = rows[rows["dataset_variant"].isin(INCOMPLETE)].drop_duplicates("dataset")
     for dataset, variant in zip(incomplete["dataset"], incomplete["dataset_variant"], strict=True):
         console.print(f"* {dataset}: {INCOMPLETE[variant]}", markup=False, highlight=False)
-    for status in ("skipped", "failed"):
+    for status in (SKIPPED, FAILED):
         for line in _reasons(rows[rows["status"] == status]):
             console.print(f"{status}: {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(
-        f"Rows: {out / 'results.csv'} and results.parquet. Images: {out / 'cells'}/*/images/*.png",
+        f"Rows: {out / CSV_FILE} and {TABLE_FILE}. Images: {out / CELLS}/*/{IMAGES_FOLDER}/*.png",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _table(rows: pd.DataFrame) -> Table:
-    shown = whole_models(rows)
-    columns = [column for column in COLUMNS if _has(shown, column)]
-    table = _empty_table(["model", "backend", "dataset", "seed"], columns)
-    named = shown["metric"].isin([column.metric for column in COLUMNS])
-    for _, cell in shown[named].groupby("cell_key", sort=False):
+def _cells_table(rows: pd.DataFrame, columns: Columns) -> Table:
+    columns = _filled(rows, columns)
+    table = _empty_table([*CELL, "seed"], columns)
+    for _, cell in rows[rows["metric"].isin(columns)].groupby("cell_key", sort=False):
         names = [*_names(cell.iloc[0]), str(cell.iloc[0]["seed"])]
-        table.add_row(*map(escape, names), *(_value(cell, column) for column in columns))
+        table.add_row(*map(escape, names), *(_value(cell, *column) for column in columns.items()))
     return table
 
 
-def _seeds_table(rows: pd.DataFrame) -> Table | None:
-    """Mean and half of the 95 % interval over seeds; None where no cell has a second seed."""
-    together = across_seeds(whole_models(rows))
-    together = together[together["seeds"] > 1]
-    columns = [column for column in COLUMNS if _has(together, column)]
+def _seeds_table(rows: pd.DataFrame, columns: Columns) -> Table | None:
+    """Return means over seeds, or None if no cell has a second seed."""
+    means = across_seeds(rows)
+    means = means[means["seeds"] > 1]
+    columns = _filled(means, columns)
     if not columns:
         return None
-    table = _empty_table(["model", "backend", "dataset", "seeds"], columns)
-    keys = ["model", "backend", "dataset", "protocol_hash"]
-    for _, group in together.groupby(keys, sort=False):
+    table = _empty_table([*CELL, "seeds"], columns)
+    for _, group in means.groupby([*CELL, "protocol_hash"], sort=False):
         names = [f"{name}\n" for name in (*_names(group.iloc[0]), str(group["seeds"].max()))]
-        table.add_row(*map(escape, names), *(_interval(group, column) for column in columns))
+        table.add_row(*map(escape, names), *(_mean(group, *column) for column in columns.items()))
     return table
 
 
-def _empty_table(names: list[str], columns: list[Column]) -> Table:
+def _empty_table(names: list[str], columns: Columns) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in names:
         table.add_column(heading, no_wrap=True, overflow="fold", vertical="bottom")
-    for column in columns:
-        table.add_column(column.heading, justify="right", no_wrap=True, vertical="bottom")
+    for column in columns.values():
+        heading = (column.short or column.label).replace(" ", "\n")
+        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     return table
 
 
-def _has(rows: pd.DataFrame, column: Column) -> bool:
-    """Whether any row fills the column; one that nothing fills is left out."""
-    return bool(rows.loc[rows["metric"] == column.metric, "value"].notna().any())
+def _filled(rows: pd.DataFrame, columns: Columns) -> Columns:
+    """Return the columns that any row has a value for."""
+    measured = set(rows.loc[rows["value"].notna(), "metric"])
+    return {metric: column for metric, column in columns.items() if metric in measured}
 
 
 def _names(row: pd.Series) -> list[str]:
@@ -112,43 +104,40 @@ def _names(row: pd.Series) -> list[str]:
     return [row["model"], row["backend"], f"{row['dataset']}{mark}"]
 
 
-def _select(rows: pd.DataFrame, column: Column) -> pd.DataFrame:
-    rows = rows[rows["metric"] == column.metric]
+def _select(rows: pd.DataFrame, metric: str, column: Headline) -> pd.DataFrame:
+    """Return the rows of a metric, only those of the headline's split if there are any."""
+    rows = rows[rows["metric"] == metric]
     measured = rows[rows["split"] == column.split]
     return rows if measured.empty else measured
 
 
-def _value(cell: pd.DataFrame, column: Column) -> str:
-    rows = _select(cell, column)
+def _value(cell: pd.DataFrame, metric: str, column: Headline) -> str:
+    rows = _select(cell, metric, column)
     if rows.empty:
         return ""
     row = rows.iloc[0]
-    if row["status"] != "ok":
-        return {"not_applicable": "-"}.get(row["status"], row["status"])
-    return column.form.format(row["value"] / column.unit)
+    if row["status"] == OK:
+        return compact(row["value"])
+    return NO_NUMBER if row["status"] == NOT_APPLICABLE else row["status"]
 
 
-def _interval(group: pd.DataFrame, column: Column) -> str:
-    rows = _select(group, column)
+def _mean(group: pd.DataFrame, metric: str, column: Headline) -> str:
+    rows = _select(group, metric, column)
     if rows.empty:
-        return "-\n"
+        return f"{NO_NUMBER}\n"
     row = rows.iloc[0]
-    mean, half = row["value"] / column.unit, (row["ci_high"] - row["value"]) / column.unit
-    return f"{column.form.format(mean)}\n±{column.form.format(half)}"
+    return f"{compact(row['value'])}\n±{compact(row['ci_high'] - row['value'], 2)}"
 
 
 def _reasons(rows: pd.DataFrame) -> list[str]:
-    """Each reason once, with the cells (or, where many, their number) that it holds for."""
+    """Return each reason once, with its cells or, if there are many, their number."""
     lines = []
     for reason, group in rows.groupby("reason", sort=False):
         cells = group.drop_duplicates("cell_key")
         names = [
             f"{row.model}/{row.backend}/{row.dataset}/seed {row.seed}" for row in cells.itertuples()
         ]
-        shown = (
-            ", ".join(names)
-            if len(names) <= 3
-            else f"{len(names)} cells of " + ", ".join(cells["dataset"].unique())
-        )
-        lines.append(f"{shown}: {reason}")
+        if len(names) > NAMED:
+            names = [f"{len(names)} cells of {', '.join(cells['dataset'].unique())}"]
+        lines.append(f"{', '.join(names)}: {reason}")
     return lines

@@ -1,4 +1,4 @@
-"""Seeds together: mean, spread and interval of each observation over its cells."""
+"""Means over seeds, with their standard deviations and confidence intervals."""
 
 from typing import Any
 
@@ -6,50 +6,42 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-OBSERVATION = [
-    "model",
-    "model_version",
-    "backend",
-    "dataset",
-    "dataset_fingerprint",
-    "dataset_variant",
-    "train_images",
-    "protocol",
-    "protocol_hash",
-    "epoch_selection",
-    "split",
-    "metric",
-    "metric_version",
-    "layer",
-    "time_step",
-    "noise_kind",
-    "noise_level",
-    "extractor",
-    "unit",
-    "higher_is_better",
-    "device",
-]
+from bench.store.schema import MODEL, OBSERVATION, OK, PARTS
+
 CONFIDENCE = 0.95
 
 
+def of_models(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of models, without the rows of trained extractors."""
+    return rows[rows["kind"] == MODEL]
+
+
 def whole_models(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows that hold for whole models: no layer, all time steps, no noise."""
-    return rows[rows[["layer", "time_step", "noise_kind"]].isna().all(axis=1)]
+    """Return the rows about whole models: no single layer or time step, no noise."""
+    rows = of_models(rows)
+    return rows[rows[list(PARTS)].isna().all(axis=1)]
 
 
 def across_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """What ``ok`` rows that differ by their seed alone say together.
+    """Average ``ok`` rows that differ only by their seed.
 
     Args:
-        rows: as :func:`bench.load_results` gives them.
+        rows: rows of a run, as :func:`bench.load_results` returns them.
 
     Returns:
-        One row an observation: the columns that name it, ``seeds`` (how many), ``value`` (their
-        mean), ``standard_deviation`` (with n - 1) and ``ci_low``, ``ci_high``, the 95 % interval of
-        the mean by Student's t; the last three are missing for a single seed. The interval is of
-        training anew, not of the images within a cell, which a row's own interval is of.
+        One row per observation: the columns that identify it, then ``seeds`` (their number),
+        ``value`` (the mean), ``standard_deviation`` (with n - 1), ``ci_low`` and ``ci_high`` (95 %
+        interval of the mean, Student's t). A single seed has no standard deviation and no interval.
+        The interval is about training with other seeds; the interval of a row is about other
+        images.
+
+    >>> from bench.store.run_directory import frame
+    >>> row = {"model": "esvae", "metric": "fad", "status": "ok"}
+    >>> table = across_seeds(frame([row | {"value": 1.0}, row | {"value": 3.0}]))
+    >>> table[["seeds", "value", "standard_deviation"]].round(2).values.tolist()
+    [[2.0, 2.0, 1.41]]
     """
-    known = rows[rows["status"] == "ok"]
+    known = rows[rows["status"] == OK]
     keys = [key for key in OBSERVATION if key in known]
     groups = known.groupby(keys, dropna=False, sort=False, observed=True)["value"]
     table = groups.agg(seeds="size", value="mean", standard_deviation="std").reset_index()
@@ -57,7 +49,7 @@ def across_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _interval(table: pd.DataFrame) -> pd.DataFrame:
-    """``ci_low`` and ``ci_high`` of the means."""
+    """Return ``ci_low`` and ``ci_high`` of the means."""
     seeds: Any = table["seeds"].to_numpy(dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
         factor = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)

@@ -1,4 +1,7 @@
-"""The run directory: atomic, content-addressed, self-describing."""
+"""The run directory: the files of a run, each replaced as a whole and described by run.json.
+
+Cells lie in folders named after a hash of their content, so the same command finds its cells again.
+"""
 
 import json
 import logging
@@ -15,6 +18,24 @@ from filelock import Timeout
 
 from bench.errors import BenchError, OutputError, one_line
 from bench.store.aggregation import across_seeds
+from bench.store.schema import (
+    ACROSS_SEEDS_FILE,
+    CELL_LOCKS,
+    CELLS,
+    CSV_FILE,
+    FAILED,
+    LOCK_FILE,
+    NOT_APPLICABLE,
+    OK,
+    OLDEST_READABLE,
+    ROWS_FILE,
+    RUN_FILE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SKIPPED,
+    TABLE_FILE,
+    with_kinds,
+)
 from bench.system.checksums import SUMS_FILE, DamagedFileError, SummedFolder, writing
 from bench.system.files import lock, remove_leftovers
 
@@ -22,63 +43,8 @@ if TYPE_CHECKING:
     from bench.metrics.metric import Metric
     from bench.plan import Cell
 
-SCHEMA_VERSION = 2
-OLDEST_READABLE = 1
-RUN_FILE = "run.json"
-LOCK_FILE = ".lock"
-CELLS = "cells"
-CELL_LOCKS = ".locks"
-ROWS_FILE = "rows.parquet"
-TABLE = "results"
+# Cells whose tables are copied together: small tables cost far more memory than their rows.
 BLOCK = 100
-# What a dataset_variant other than "complete" means.
-INCOMPLETE = {
-    "subset": "a subset of the dataset",
-    "substitute": "a local file or folder in the dataset's place",
-}
-
-SCHEMA = pa.schema(
-    [
-        ("schema_version", pa.int64()),
-        ("run_id", pa.string()),
-        ("cell_key", pa.string()),
-        ("model", pa.string()),
-        ("model_version", pa.string()),
-        ("backend", pa.string()),
-        ("dataset", pa.string()),
-        ("dataset_variant", pa.string()),
-        ("dataset_fingerprint", pa.string()),
-        ("train_images", pa.int64()),
-        ("protocol", pa.string()),
-        ("protocol_hash", pa.string()),
-        ("seed", pa.int64()),
-        ("epoch", pa.int64()),
-        ("epoch_selection", pa.string()),
-        ("split", pa.string()),
-        ("metric", pa.string()),
-        ("metric_version", pa.string()),
-        ("value", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-        ("n", pa.int64()),
-        ("layer", pa.string()),
-        ("time_step", pa.int64()),
-        ("noise_kind", pa.string()),
-        ("noise_level", pa.float64()),
-        ("extractor", pa.string()),
-        ("extractor_sha256", pa.string()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("higher_is_better", pa.bool_()),
-        ("unit", pa.string()),
-        ("duration_s", pa.float64()),
-        ("device", pa.string()),
-        ("version", pa.string()),
-        ("git_commit", pa.string()),
-        ("created_at", pa.string()),
-    ]
-)
-
 _LOG = logging.getLogger(__name__)
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
@@ -89,41 +55,41 @@ class CellFolder(SummedFolder):
     """The files of one cell."""
 
     def rows(self) -> pd.DataFrame:
-        """The cell's rows; empty if it has none yet.
+        """Return the cell's rows, an empty table if there are none yet.
 
         Raises:
-            DamagedFileError: they are not what was written.
+            DamagedFileError: the file of rows is damaged.
         """
-        return _frame(self.table())
+        return _to_pandas(self.table())
 
     def table(self) -> pa.Table:
-        """The same as an Arrow table."""
+        """Return the cell's rows as an Arrow table; see :meth:`rows`."""
         if not self.exists(ROWS_FILE):
             return SCHEMA.empty_table()
-        content = pa.BufferReader(self.read(ROWS_FILE))
+        content = self.read(ROWS_FILE)
         try:
-            return pq.read_table(content, schema=SCHEMA)
+            return _parse(content)
         except (OSError, pa.ArrowException) as error:
             raise DamagedFileError(
                 f"{self.path / ROWS_FILE} cannot be read: {one_line(error)}"
             ) from error
 
     def missing(self, metrics: Iterable[type["Metric"]]) -> list[type["Metric"]]:
-        """Metrics that have no row yet, or only failed, skipped or another version's ones."""
+        """Return the metrics that have no ``ok`` or ``not_applicable`` row of their version."""
         rows = self.rows()
-        rows = rows[rows["status"].isin(["ok", "not_applicable"])]
+        rows = rows[rows["status"].isin([OK, NOT_APPLICABLE])]
         done = set(zip(rows["metric"], rows["metric_version"], strict=True))
         return [metric for metric in metrics if (metric.name, metric.version) not in done]
 
     def skipped(self) -> set[str]:
-        """Names of the metrics that were skipped."""
+        """Return the names of the metrics that were skipped."""
         rows = self.rows()
-        return set(rows.loc[rows["status"] == "skipped", "metric"])
+        return set(rows.loc[rows["status"] == SKIPPED, "metric"])
 
     def failed(self) -> bool:
-        """Whether any row tells of a failure."""
+        """Return True if any row has failed; damaged rows have not."""
         try:
-            return bool((self.rows()["status"] == "failed").any())
+            return bool((self.rows()["status"] == FAILED).any())
         except DamagedFileError:
             return False
 
@@ -133,16 +99,19 @@ class CellFolder(SummedFolder):
             pq.write_table(pa.Table.from_pandas(rows, SCHEMA, preserve_index=False), file)
 
     def damaged(self) -> list[str]:
-        """See the base class; rows that cannot be read count too, with or without a sum."""
-        found = set(super().damaged())
+        """Return the names of damaged files, rows that cannot be read among them.
+
+        A file of rows without a checksum is checked too.
+        """
+        damaged = set(super().damaged())
         try:
             self.table()
         except DamagedFileError:
-            found.add(ROWS_FILE)
-        return sorted(found)
+            damaged.add(ROWS_FILE)
+        return sorted(damaged)
 
     def discard(self) -> None:
-        """Delete the rows of a cell that has nothing else, and its folder."""
+        """Delete the cell's rows, and its folder if nothing else is in it."""
         self.remove(ROWS_FILE)
         if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {SUMS_FILE}:
             (self.path / SUMS_FILE).unlink(missing_ok=True)
@@ -150,13 +119,13 @@ class CellFolder(SummedFolder):
 
 
 class RunDirectory:
-    """A run directory on disk; nothing is created before :meth:`begin`."""
+    """A run directory on disk. Nothing is created before :meth:`begin`."""
 
     def __init__(self, path: Path) -> None:
-        """Check that ``path`` is a run directory of this schema, or can become one.
+        """Check that ``path`` is a run directory of this schema version, or can become one.
 
         Raises:
-            BenchError: another schema, something else's folder, or a place that is no folder.
+            BenchError: ``path`` has another schema version, other contents, or is not a folder.
         """
         self.path = path
         if not path.exists():
@@ -164,13 +133,13 @@ class RunDirectory:
         version = _version(path)
         if version not in (None, SCHEMA_VERSION):
             raise BenchError(
-                f"{path} was written with schema version {version}, this is version "
+                f"{path} was written with schema version {version}, this release writes version "
                 f"{SCHEMA_VERSION}: choose another directory with --out, or use the release that "
                 "wrote it."
             )
 
     def begin(self, command: Mapping[str, Any]) -> None:
-        """Create what is missing and note down the command that now runs.
+        """Create the directory if necessary, and append a command to ``run.json``.
 
         Raises:
             BenchError: the directory cannot be written.
@@ -194,16 +163,22 @@ class RunDirectory:
             ) from error
 
     def cell(self, cell: "Cell") -> CellFolder:
-        """The folder of a cell, which may not exist yet."""
+        """Return the folder of a cell. It can be missing."""
         return CellFolder(self.path / CELLS / cell.folder)
 
     def cells(self) -> list[CellFolder]:
-        """The folders of all cells, in the order of their names."""
+        """Return the folders of all cells, sorted by name."""
         return [CellFolder(path) for path in sorted((self.path / CELLS).glob("*/"))]
 
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:
-        """Keep the cell of a key from other processes; says whether one of them has it already.
+        """Lock a cell against other processes.
+
+        Args:
+            key: key of the cell.
+
+        Yields:
+            True while this process holds the lock, False if another process holds it.
 
         Raises:
             OutputError: the directory cannot be written.
@@ -221,24 +196,26 @@ class RunDirectory:
     def collect(self) -> pd.DataFrame:
         """Gather the rows of all cells into ``results.parquet`` and ``results.csv``.
 
-        What seeds say together goes into ``across_seeds.csv``. Damaged rows are left out, with a
-        warning.
+        Means over seeds go into ``across_seeds.csv``. Damaged rows are left out with a warning.
+
+        Returns:
+            The rows of all cells, one observation per row.
         """
         files = SummedFolder(self.path)
         with lock(self.path / LOCK_FILE):
             remove_leftovers(self.path, below=False)
             table = self._gathered()
-            rows = _frame(table)
-            with files.write(f"{TABLE}.parquet") as file:
+            rows = _to_pandas(table)
+            with files.write(TABLE_FILE) as file:
                 pq.write_table(table, file)
-            with files.write(f"{TABLE}.csv") as file:
+            with files.write(CSV_FILE) as file:
                 rows.to_csv(file, index=False)
-            with files.write("across_seeds.csv") as file:
+            with files.write(ACROSS_SEEDS_FILE) as file:
                 across_seeds(rows).to_csv(file, index=False)
         return rows
 
     def _gathered(self) -> pa.Table:
-        """The rows of all cells; copied together at times, as small tables cost far more memory."""
+        """Return the rows of all cells."""
         folders, nothing = self.cells(), SCHEMA.empty_table()
         blocks = [
             pa.concat_tables(
@@ -257,12 +234,16 @@ class RunDirectory:
 
 
 def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The tidy table of a run directory, one observation a row (see docs of the row schema).
+    """Read the rows of a run directory: a tidy table with one observation per row.
 
-    Of an older schema, what its rows lack is missing.
+    Args:
+        path: the run directory. In rows of an older schema version, missing columns are empty.
+
+    Returns:
+        The columns of :data:`bench.store.schema.SCHEMA`, described in docs/rows.md.
 
     Raises:
-        BenchError: not a run directory, a damaged one, or one that a newer release wrote.
+        BenchError: ``path`` is not a run directory, is damaged, or was written by a newer release.
     """
     folder = Path(path)
     if not (folder / RUN_FILE).exists():
@@ -273,29 +254,44 @@ def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{folder} was written with schema version {version}, this release reads versions "
             f"{OLDEST_READABLE} to {SCHEMA_VERSION}: use the release that wrote it."
         )
-    files, table = SummedFolder(folder), folder / f"{TABLE}.parquet"
+    table = folder / TABLE_FILE
     if not table.exists():
         return frame([])
     try:
-        return _frame(pq.read_table(pa.BufferReader(files.read(table.name)), schema=SCHEMA))
+        return _to_pandas(_parse(SummedFolder(folder).read(TABLE_FILE)))
     except (OSError, pa.ArrowException, DamagedFileError) as error:
         raise BenchError(
-            f"{table} cannot be read ({one_line(error)}): delete it, and the command that wrote "
-            "the run gathers it anew from its cells."
+            f"{table} cannot be read ({one_line(error)}): delete it and repeat the command that "
+            "wrote the run, which gathers it again from the cells."
         ) from error
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """Rows as a table with all columns of the schema; what a row lacks is missing."""
-    return _frame(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
+    """Return rows as a table with all columns of the schema.
+
+    Args:
+        rows: values by column. Missing columns are empty, a missing ``kind`` is filled in.
+
+    >>> frame([{"model": "esvae", "value": 0.5}])[["model", "value", "kind"]].values.tolist()
+    [['esvae', 0.5, 'model']]
+    """
+    return _to_pandas(with_kinds(pa.Table.from_pylist(list(map(dict, rows)), schema=SCHEMA)))
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
+def _parse(content: bytes) -> pa.Table:
+    """Read a Parquet file of rows, which can lack columns of the schema."""
+    return with_kinds(pq.read_table(pa.BufferReader(content), schema=SCHEMA))
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
     return table.to_pandas(types_mapper=_NULLABLE.get)
 
 
 def _version(path: Path) -> int | None:
-    """The schema version of a run directory; None for an empty folder, or one that lost it.
+    """Return the schema version of a run directory.
+
+    Returns:
+        The version in ``run.json``; None if the folder is empty or has cells but no ``run.json``.
 
     Raises:
         BenchError: not a run directory.
@@ -304,8 +300,8 @@ def _version(path: Path) -> int | None:
     if not path.is_dir():
         raise BenchError(f"The output directory {path} is not a directory.")
     if not run_file.exists():
-        names = {found.name for found in path.iterdir() if not found.name.startswith(".")}
-        # The sum of the first file comes before the file.
+        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
+        # The checksum of the first file is written before the file.
         if names - {SUMS_FILE} and CELLS not in names:
             raise BenchError(
                 f"The output directory {path} is not empty and not a run directory "
@@ -318,6 +314,6 @@ def _version(path: Path) -> int | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(
             f"{run_file} cannot be read ({error}): choose another --out, or move this file away; "
-            "the cells beside it are found without it."
+            "the cells in the directory are found without it."
         ) from error
     return version

@@ -1,4 +1,4 @@
-"""A folder that knows the SHA-256 of its files, so that damage is never taken for content."""
+"""A folder that records the SHA-256 of its files, so that damaged files are detected."""
 
 import hashlib
 import io
@@ -18,42 +18,44 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class DamagedFileError(Exception):
-    """A file does not hold what was written to it."""
+    """The content of a file does not match its recorded SHA-256."""
 
 
 class SummedFolder:
-    """Files whose SHA-256 stand in ``SHA256SUMS``, as ``sha256sum --check`` reads it.
+    """A folder with the SHA-256 of its files in ``SHA256SUMS``, which ``sha256sum --check`` reads.
 
-    Before a file is replaced its new sum is put beside the old one; so, whenever the process dies,
-    each file matches one of its sums. A file without any, as older releases left it, is taken as
-    it is. One process at a time may write.
+    Before a file is replaced, its new sum is added to the old one. Each file therefore matches one
+    of its sums, even if the process dies halfway. A file without a sum, written by an older
+    release, is accepted without a check. Only one process may write at a time.
 
     Attributes:
-        path: of the folder, which may not exist yet.
+        path: the folder, which need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file, damaged or not."""
+        """Return True if the file exists, damaged or not."""
         return (self.path / name).exists()
 
     def read(self, name: str) -> bytes:
-        """The content of a file.
+        """Return the content of a file.
 
         Raises:
-            DamagedFileError: it is not what was written.
-            FileNotFoundError: there is no such file.
+            DamagedFileError: if the content does not match the recorded SHA-256.
+            FileNotFoundError: if the file does not exist.
         """
         return self._undamaged(name, Path.read_bytes, _sha256)
 
     @contextmanager
     def write(self, name: str) -> Iterator[io.BytesIO]:
-        """A file to fill, which appears under ``name`` whole or not at all.
+        """Open a buffer whose content becomes the file ``name`` when the block ends.
+
+        If the block raises, the file and its sum stay as they were.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: if the file cannot be written.
         """
         buffer = io.BytesIO()
         yield buffer
@@ -61,39 +63,39 @@ class SummedFolder:
             self._write(name, buffer.getbuffer())
 
     def remove(self, name: str) -> None:
-        """Delete a file and its sum, if there is one.
+        """Delete a file and its sum; do nothing if the file does not exist.
 
         Raises:
-            OutputError: it cannot be deleted.
+            OutputError: if the file cannot be deleted.
         """
         with writing(self.path / name):
             (self.path / name).unlink(missing_ok=True)
             self._forget(name)
 
     def damaged(self) -> list[str]:
-        """The names of the files that are not what was written, in order."""
-        found = []
+        """Return the sorted names of the files that do not match their recorded SHA-256."""
+        names = []
         for name in sorted(self.sums()):
             try:
                 self._undamaged(name, file_sha256, str)
             except FileNotFoundError:
                 continue
             except DamagedFileError:
-                found.append(name)
-        return found
+                names.append(name)
+        return names
 
     def set_aside(self, name: str) -> None:
-        """Put ``.damaged`` behind the name of a file.
+        """Rename a file to ``<name>.damaged`` and forget its sum.
 
         Raises:
-            OutputError: it cannot be renamed.
+            OutputError: if the file cannot be renamed.
         """
         with writing(self.path / name):
             (self.path / name).replace(self.path / f"{name}{SET_ASIDE}")
             self._forget(name)
 
     def sums(self) -> dict[str, set[str]]:
-        """By file name: the SHA-256 that it may have, as 64 hex digits."""
+        """Return the valid SHA-256 sums of each file name, as 64 hex digits."""
         path = self.path / SUMS_FILE
         sums: dict[str, set[str]] = {}
         if path.exists():
@@ -113,18 +115,18 @@ class SummedFolder:
             self._write_sums({**sums, name: {digest}})
 
     def _undamaged(self, name: str, read: Callable[[Path], T], digest: Callable[[T], str]) -> T:
-        """What is read of a file, once its sum is one of those that the file may have.
+        """Return the result of ``read``, once its digest is one of the file's valid sums.
 
-        Another process may replace the file after it was read and before its sums are: so it is
-        damaged only if it is still the same when it is read again.
+        Another process can replace the file between the reading of the file and of its sums. The
+        file is therefore damaged only if a second reading gives the same wrong digest.
         """
         path = self.path / name
         content = read(path)
-        while (found := digest(content)) not in self.sums().get(name, {found}):
+        while (actual := digest(content)) not in self.sums().get(name, {actual}):
             before, content = content, read(path)
             if content == before:
                 raise DamagedFileError(
-                    f"{path} is damaged: its SHA-256 {found} is not in {SUMS_FILE}"
+                    f"{path} is damaged: its SHA-256 {actual} is not in {SUMS_FILE}"
                 )
         return content
 
@@ -145,11 +147,11 @@ def _sha256(content: bytes) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell in one line, as an :class:`OutputError`, that ``path`` cannot be written."""
+    """Turn an ``OSError`` of the block into an :class:`OutputError` that names ``path``."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. What is finished is kept: "
-            "make room, or see to the permissions, and run the same command again."
+            f"{path} cannot be written: {error.strerror or error}. Finished results are kept: "
+            "free disk space or fix the permissions, then run the same command again."
         ) from error

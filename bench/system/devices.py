@@ -1,4 +1,4 @@
-"""Devices: which one to run on, and how much of its memory was in use."""
+"""Selection of devices, and measurement of their peak memory."""
 
 import gc
 from collections.abc import Iterator
@@ -16,10 +16,15 @@ _STATUS = Path("/proc/self/status")
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    ``auto`` is the first GPU, or the CPU if there is no GPU.
 
     Raises:
-        BenchError: no such device here.
+        BenchError: if the name is invalid or the device is not available.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -31,17 +36,20 @@ def resolve_device(name: str) -> torch.device:
         raise BenchError(f"Unknown device {name!r}: expected auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BenchError(
-            f"Device {name!r} is not here: PyTorch {torch.__version__} sees "
+            f"Device {name!r} is not available: PyTorch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices. Use --device auto or cpu."
         )
     return device
 
 
 def resolve_devices(name: str) -> list[torch.device]:
-    """The devices that cells may share: with ``auto`` every GPU, else the one that is named.
+    """Return the devices to distribute cells over: every GPU for ``auto``, else the named device.
 
     Raises:
-        BenchError: no such device here.
+        BenchError: if the name is invalid or the device is not available.
+
+    >>> resolve_devices("cpu")
+    [device(type='cpu')]
     """
     if name == "auto" and torch.cuda.is_available():
         return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
@@ -49,14 +57,18 @@ def resolve_devices(name: str) -> list[torch.device]:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device's name for rows: ``cpu``, or ``cuda`` and the card's name."""
+    """Return the device's name for rows: ``cpu``, or ``cuda`` followed by the GPU's name.
+
+    >>> describe_device(torch.device("cpu"))
+    'cpu'
+    """
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
     return device.type
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what a cell that failed has left, before the next one needs it."""
+    """Release the memory that a failed cell has left, so that the next cell can use it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -65,16 +77,20 @@ def free_memory(device: torch.device) -> None:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Let float32 be float32 on CUDA, where convolutions would otherwise round to TF32."""
+    """Disable TF32 within the context, so that CUDA convolutions compute in full float32."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
 
 
 class PeakMemory:
-    """The largest memory in use since the last :meth:`reset`, without the garbage before the first.
+    """Largest memory in use since the last :meth:`reset`.
 
-    On CUDA what PyTorch allocated on the device; on a CPU the process's resident set, whose
-    high-water mark Linux lets a process reset.
+    On CUDA this is the memory that PyTorch allocated on the device; on a CPU it is the resident set
+    of the process, whose high-water mark can be reset on Linux. Garbage is collected once, when the
+    measurement is created.
+
+    Attributes:
+        device: the device whose memory is measured.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -84,7 +100,7 @@ class PeakMemory:
         self.reset()
 
     def reset(self) -> None:
-        """Start a new measurement; what is freed by now does not count."""
+        """Start a new measurement, in which memory freed so far does not count."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
@@ -95,7 +111,7 @@ class PeakMemory:
             self._resettable = False
 
     def bytes(self) -> int | None:
-        """The peak in bytes; None on a CPU where the system cannot tell."""
+        """Return the peak in bytes, or None on a CPU whose system cannot measure it."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         if not self._resettable:

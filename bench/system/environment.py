@@ -1,4 +1,4 @@
-"""What produced a number: versions, machine, commit."""
+"""Provenance of results: versions, machine, commit."""
 
 import os
 import platform
@@ -27,16 +27,16 @@ LIBRARIES = (
 
 @cache
 def suite_version() -> str:
-    """Version of this suite."""
+    """Return the version of this suite."""
     return version(PACKAGE)
 
 
 @cache
 def git_commit() -> str | None:
-    """The commit that the suite's code comes from; ``-dirty`` if it was changed since.
+    """Return the commit of the suite's code, with the suffix ``-dirty`` if files were changed.
 
-    In a checkout it is asked of git; in an installed package it is what the version was built
-    from, abbreviated; None for a release without one.
+    In a checkout git reports it. In an installed package it is the abbreviated commit in the
+    version number, or None for a release, whose version number contains none.
     """
     here = Path(__file__).parent
     if _git(here, "ls-files", "--error-unmatch", Path(__file__).name) is None:
@@ -58,7 +58,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def library_versions() -> dict[str, str]:
-    """Version of each library that numbers depend on."""
+    """Return the version of each library that affects the numbers."""
     return {name: _version(name) for name in LIBRARIES}
 
 
@@ -70,7 +70,7 @@ def _version(name: str) -> str:
 
 
 def environment() -> dict[str, object]:
-    """Versions and machine, as they are written beside results."""
+    """Describe the versions and the machine, for the files of a run directory."""
     import torch
 
     return {
@@ -87,7 +87,7 @@ def environment() -> dict[str, object]:
 
 
 def _processor() -> str:
-    """The processor's model name where Linux tells it, else its architecture."""
+    """Return the processor's model name on Linux, or its architecture elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

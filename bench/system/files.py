@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, their checksums, and locks."""
+"""Atomic writing of files, their checksums, and locks."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under ``path`` whole, once the block has ended, or not at all.
+    """Open a temporary binary file that is renamed to ``path`` when the block ends.
 
-    Its permissions are those of any new file.
+    If the block raises, ``path`` stays as it was. The file gets the default permissions.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
@@ -36,31 +36,36 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def leftovers(folder: Path, below: bool = True) -> list[Path]:
-    """What :func:`atomic` left in a folder, and below it, when its process died.
+    """Return the temporary files that :func:`atomic` left behind when its process died.
 
-    It may also be writing now: only who keeps others out can tell.
+    Files that another process is writing now are included, so hold the folder's lock.
+
+    Args:
+        folder: the folder to search.
+        below: True to search its subfolders too.
     """
-    found = folder.rglob(".*") if below else folder.glob(".*")
-    return sorted(path for path in found if _TEMPORARY.fullmatch(path.name))
+    hidden = folder.rglob(".*") if below else folder.glob(".*")
+    return sorted(path for path in hidden if _TEMPORARY.fullmatch(path.name))
 
 
 def remove_leftovers(folder: Path, below: bool = True) -> None:
-    """Delete the :func:`leftovers` in a folder."""
+    """Delete the :func:`leftovers` of a folder."""
     for path in leftovers(folder, below):
         path.unlink(missing_ok=True)
 
 
 def lock(path: Path) -> FileLock:
-    """A lock that one process at a time holds; the system frees it when its process dies.
+    """Return a lock that one process at a time can hold.
 
-    The file stays: that it exists says nothing.
+    The operating system releases it when the process dies. The lock file stays in place: its
+    existence does not mean that the lock is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let a new name outlast a power cut, where the system lets folders be synchronised."""
+    """Flush a folder's entries to disk on POSIX, so that a new file survives a power cut."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -70,12 +75,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically."""
+    """Write ``content`` to ``path`` as JSON, atomically."""
     with atomic(path) as file:
         file.write(json.dumps(content, indent=2).encode())
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hex digits."""
+    """Return the SHA-256 of a file as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

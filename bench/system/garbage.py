@@ -1,4 +1,4 @@
-"""Garbage collections that pass over what was there before the first cell."""
+"""Exclusion of objects created before the first cell from garbage collection."""
 
 import atexit
 import gc
@@ -9,10 +9,10 @@ from functools import cache
 
 @contextmanager
 def existing_objects_spared() -> Iterator[None]:
-    """Keep what exists at the start out of garbage collections until the end.
+    """Exclude the objects that exist at the start of the block from garbage collection in it.
 
-    Imported modules alone are half a million objects: each full collection, of which a cell needs
-    one or more, would take about 0.3 s to look at them.
+    Imported modules alone hold half a million objects. Scanning them takes about 0.3 s per full
+    collection, of which each cell needs at least one.
     """
     gc.freeze()
     try:
@@ -23,7 +23,7 @@ def existing_objects_spared() -> Iterator[None]:
 
 @cache
 def spare_existing_objects() -> None:
-    """The same until this process ends, for one that only runs cells; once is enough."""
+    """Exclude the objects that exist now until the process ends; further calls do nothing."""
     gc.freeze()
-    # What is never collected, Triton's bindings report as leaked.
+    # Triton's bindings report objects that are never collected as leaked.
     atexit.register(gc.unfreeze)

@@ -1,4 +1,4 @@
-"""Bounds on how long the network is waited for, and on whom it is trusted to be."""
+"""Time limits for network access, and the check that a URL is safe to download from."""
 
 import socket
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ NETWORK_TIMEOUT_SECONDS = 20.0
 
 @contextmanager
 def network_timeout(seconds: float) -> Iterator[None]:
-    """Within the context, let no new socket wait longer than this for an answer."""
+    """Set the timeout of sockets that are created within the context."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -20,6 +20,10 @@ def network_timeout(seconds: float) -> Iterator[None]:
 
 
 def confidential(url: str) -> bool:
-    """Whether nobody between here and the server can read or alter what it sends."""
+    """Return True if a download from ``url`` cannot be read or altered on the way.
+
+    >>> confidential("https://example.org/data.zip"), confidential("http://example.org/data.zip")
+    (True, False)
+    """
     parts = urlsplit(url)
     return parts.scheme == "https" or parts.hostname in {"localhost", "127.0.0.1", "::1"}

@@ -1,4 +1,4 @@
-"""Where datasets, weights and what is computed once live."""
+"""Paths of datasets, weight files and cached results."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -15,10 +15,10 @@ APPLICATION = "spikegen-bench"
 
 
 def data_root(asked: str | Path | None) -> Path:
-    """The data root: as asked, else from the environment, else the user's cache folder.
+    """Return the data root: ``asked``, else ``BENCH_DATA_ROOT``, else the user's cache folder.
 
     Raises:
-        BenchError: one was named that is missing, no folder, or unreadable.
+        BenchError: if the named data root is missing, not a folder, or unreadable.
     """
     named = asked or os.environ.get(VARIABLE)
     if not named:
@@ -35,12 +35,12 @@ def data_root(asked: str | Path | None) -> Path:
 
 @dataclass(frozen=True)
 class Resources:
-    """Where metrics find what they need beside images.
+    """Folders and files that metrics need in addition to images.
 
     Attributes:
-        data_root: of the datasets, and of files that belong to them.
-        weights: weight files given by hand, by the name of what they are for.
-        cache: folder for what is fetched or computed once; it may not exist yet.
+        data_root: folder of the datasets and of the files that belong to them.
+        weights: weight files given by the user, by name (for example ``inception``).
+        cache: folder for files that are downloaded or computed once; it need not exist yet.
     """
 
     data_root: Path
@@ -49,16 +49,22 @@ class Resources:
 
 
 def cache_folder() -> Path:
-    """The folder for what is fetched or computed once: from the environment, else the user's."""
+    """Return the cache folder: ``BENCH_CACHE``, else the user's cache folder."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named).expanduser() if named else user_cache_path(APPLICATION)
 
 
 def weight_files(given: Iterable[str]) -> dict[str, Path]:
-    """``["inception=FILE"]`` as paths by name.
+    """Parse ``NAME=PATH`` pairs into paths by name.
 
     Raises:
-        BenchError: no such form, or no such file.
+        BenchError: if a pair has another form, or its file does not exist.
+
+    >>> weight_files([])
+    {}
+    >>> weight_files(["inception"])
+    Traceback (most recent call last):
+    bench.errors.BenchError: --weights 'inception': expected NAME=PATH, for example inception=FILE.
     """
     files = {}
     for item in given:
@@ -67,5 +73,5 @@ def weight_files(given: Iterable[str]) -> dict[str, Path]:
             raise BenchError(f"--weights {item!r}: expected NAME=PATH, for example inception=FILE.")
         files[name.strip()] = Path(path.strip()).expanduser()
         if not files[name.strip()].is_file():
-            raise BenchError(f"--weights {item!r}: there is no such file.")
+            raise BenchError(f"--weights {item!r}: the file does not exist.")
     return files

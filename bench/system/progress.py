@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: bars on a terminal, lines elsewhere."""
+"""Progress reports of a run: live bars on a terminal, lines of text elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -16,46 +16,74 @@ from rich.progress import (
 )
 
 SECONDS_BETWEEN_LINES = 5.0
-_WAITING = "waiting for another process: {} cells are left, which it works on"
+_WAITING = "waiting for another process, which works on the remaining {} cells"
 
 
 class WorkReporter:
-    """Is told what is done for one cell; this one says nothing."""
+    """Receiver of one cell's progress; this base class reports nothing."""
 
     def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
-        """A batch was learned; ``epoch`` and ``batch`` count from 0."""
+        """Report that the model was trained on a batch.
+
+        Args:
+            epoch: index of the epoch, from 0.
+            epochs: number of epochs.
+            batch: index of the batch in the epoch, from 0.
+            batches: number of batches per epoch.
+            loss: training loss of the batch.
+        """
 
     def evaluated(self, stage: str, done: int, total: int) -> None:
-        """``done`` of ``total`` images of a stage of the evaluation are through."""
+        """Report the progress of one stage of the evaluation.
+
+        Args:
+            stage: name of the stage.
+            done: number of images evaluated so far.
+            total: number of images in the stage.
+        """
 
     def ended(self, outcome: str, seconds: float) -> None:
-        """The cell ended: ``ok``, or what went wrong."""
+        """Report that the cell ended.
+
+        Args:
+            outcome: ``ok``, or a short description of the failure.
+            seconds: duration of the cell.
+        """
 
 
 class Reporter:
-    """Is told which cells a run works on; this one says nothing."""
+    """Receiver of a run's progress; this base class reports nothing."""
 
     def started(self, index: int, total: int, cell: str) -> WorkReporter:
-        """A cell, ``index`` from 1, begins; what is given is told the rest."""
+        """Report that a cell begins.
+
+        Args:
+            index: number of the cell, from 1.
+            total: number of cells in the run.
+            cell: name of the cell.
+
+        Returns:
+            The receiver of the cell's progress.
+        """
         return WorkReporter()
 
     def waiting(self, cells: int) -> None:
-        """All ``cells`` that are left are another process's."""
+        """Report that another process is working on all of the remaining ``cells``."""
 
 
 class LineReporter(Reporter):
-    """A line now and then, for logs."""
+    """Reporter for logs: at most one line of text every few seconds per cell."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._waits = False
 
     def started(self, index: int, total: int, cell: str) -> WorkReporter:
-        """Name the cell in each of its lines."""
+        """Return a receiver that prints lines which begin with the cell's name."""
         return _Lines(self._console, f"[{index}/{total}] {cell}")
 
     def waiting(self, cells: int) -> None:
-        """Say so, once."""
+        """Print a line on the first call."""
         if not self._waits:
             self._waits = True
             self._console.print(_WAITING.format(cells), markup=False, highlight=False)
@@ -67,47 +95,47 @@ class _Lines(WorkReporter):
         self._cell = cell
         self._started = time.monotonic()
         self._batches = 0
-        self._told = 0.0
+        self._last_line = 0.0
 
     def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
         done, total = epoch * batches + batch + 1, epochs * batches
         self._batches += 1
         elapsed = time.monotonic() - self._started
         left = _clock(elapsed / self._batches * (total - done))
-        self._tell(
+        self._print(
             f"epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches} loss {loss:.4f} "
             f"{left} of training left",
-            now=batch + 1 == batches,
+            at_once=batch + 1 == batches,
         )
 
     def evaluated(self, stage: str, done: int, total: int) -> None:
-        self._tell(f"{stage} {done}/{total}", now=False)
+        self._print(f"{stage} {done}/{total}", at_once=False)
 
     def ended(self, outcome: str, seconds: float) -> None:
-        self._tell(f"{outcome} in {_clock(seconds)}", now=True)
+        self._print(f"{outcome} in {_clock(seconds)}", at_once=True)
 
-    def _tell(self, what: str, now: bool) -> None:
-        if now or time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
-            self._told = time.monotonic()
+    def _print(self, text: str, at_once: bool) -> None:
+        if at_once or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
             self._console.print(
-                f"{self._cell}: {what}", markup=False, highlight=False, soft_wrap=True
+                f"{self._cell}: {text}", markup=False, highlight=False, soft_wrap=True
             )
 
 
 class BarReporter(Reporter):
-    """Live bars: one of all cells, and one of each cell under way."""
+    """Reporter for terminals: one live bar for the run, and one for each running cell."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._cells = progress.add_task("cells", total=None, loss="")
 
     def started(self, index: int, total: int, cell: str) -> WorkReporter:
-        """Start the cell's bar."""
+        """Add a bar for the cell."""
         self._progress.update(self._cells, total=total)
         return _Bar(self._progress, self._cells, f"[{index}/{total}] {cell}")
 
     def waiting(self, cells: int) -> None:
-        """Say so beside the bar."""
+        """Show it next to the bar of the run."""
         self._progress.update(self._cells, description=_WAITING.format(cells))
 
 
@@ -134,7 +162,7 @@ class _Bar(WorkReporter):
         )
 
     def ended(self, outcome: str, seconds: float) -> None:
-        """Leave a line behind, and count the cell."""
+        """Replace the cell's bar by a line of text, and advance the bar of the run."""
         self._progress.console.print(
             f"{self._cell}: {outcome} in {_clock(seconds)}", markup=False, highlight=False
         )
@@ -144,7 +172,7 @@ class _Bar(WorkReporter):
 
 @contextmanager
 def reporting(console: Console) -> Iterator[Reporter]:
-    """The reporter that suits the console."""
+    """Create bars if the console is a terminal, else a reporter that prints lines."""
     if not console.is_terminal:
         yield LineReporter(console)
         return
@@ -161,5 +189,10 @@ def reporting(console: Console) -> Iterator[Reporter]:
 
 
 def _clock(seconds: float) -> str:
+    """Format a duration as minutes and seconds.
+
+    >>> _clock(75.2)
+    '1:15'
+    """
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""The global random generators: seeded, kept from side effects, written down and put back."""
+"""The state of the global random generators: seeding, saving and restoring."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator, for models that draw from one."""
+    """Seed the global generators of Python, NumPy and PyTorch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -18,7 +18,14 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def preserved_randomness() -> Iterator[None]:
-    """Put every global generator back afterwards to where it was."""
+    """Restore the state of the global generators when the block ends.
+
+    >>> seed_everything(0)
+    >>> with preserved_randomness():
+    ...     inside = torch.rand(3)
+    >>> bool((torch.rand(3) == inside).all())
+    True
+    """
     state = randomness()
     try:
         yield
@@ -27,7 +34,10 @@ def preserved_randomness() -> Iterator[None]:
 
 
 def randomness() -> dict[str, Any]:
-    """Where every global generator stands, as ``torch.load`` reads it with ``weights_only``."""
+    """Return the state of every global generator.
+
+    ``torch.load`` can read it with ``weights_only=True``.
+    """
     name, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -38,7 +48,7 @@ def randomness() -> dict[str, Any]:
 
 
 def restore_randomness(state: Mapping[str, Any]) -> None:
-    """Put every global generator where :func:`randomness` found it."""
+    """Restore the global generators to a state that :func:`randomness` returned."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: where they may strike at once, and where they wait for a safe place."""
+"""Handling of Ctrl-C and SIGTERM: immediate interruption, or a request to stop at a safe place."""
 
 import signal
 import threading
@@ -8,11 +8,11 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was told to stop.
+    """A signal has stopped the run.
 
     Attributes:
-        number: of the signal that told it.
-        saved: what can go on later, in words; empty if nothing was under way.
+        number: number of the signal.
+        saved: description of the work that can be resumed later; empty if there is none.
     """
 
     def __init__(self, number: int = signal.SIGINT, saved: str = "") -> None:
@@ -22,10 +22,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether the run was told to stop.
+    """Record of the signals that have asked the run to stop.
 
     Attributes:
-        number: of the first signal; None if there was none.
+        number: number of the first signal; None before the first signal.
     """
 
     def __init__(self) -> None:
@@ -34,10 +34,10 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal interrupt this block, which can be left anywhere.
+        """Let a signal interrupt this block immediately; it must be safe to leave anywhere.
 
         Raises:
-            Interrupted: there was one, before or within.
+            Interrupted: if a signal arrived before the block or within it.
         """
         self._at_once = True
         try:
@@ -48,7 +48,11 @@ class StopRequest:
             self._at_once = False
 
     def note(self, number: int) -> None:
-        """Take in a signal; the second one interrupts, wherever it strikes."""
+        """Record a signal.
+
+        Raises:
+            Interrupted: if it is the second signal, or if :meth:`at_once` is active.
+        """
         if self._at_once or self.number is not None:
             raise Interrupted(number)
         self.number = number
@@ -56,7 +60,7 @@ class StopRequest:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers end a job, interrupt as Ctrl-C does."""
+    """Make SIGTERM, which schedulers send to end a job, interrupt the block as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
@@ -67,9 +71,9 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def postponed() -> Iterator[StopRequest]:
-    """Note down SIGINT and SIGTERM, for who asks at a safe place, instead of being interrupted.
+    """Record SIGINT and SIGTERM within the block instead of raising, to be checked at a safe place.
 
-    Signals reach the main thread only: in another one, nothing is noted.
+    Only the main thread receives signals: in any other thread the request stays empty.
     """
     request = StopRequest()
 

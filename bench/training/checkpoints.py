@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from bench.errors import BenchError, one_line
+from bench.store.schema import CHECKPOINT_FILE
 from bench.system.checksums import SummedFolder
 
-CHECKPOINT_FILE = "checkpoint.pt"
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.comparison import Policy, compare, declared
+from bench.comparison import Policy, compare
 from bench.comparison.output.junit import to_junit
 from bench.comparison.output.markdown import to_markdown
+from bench.store.declarations import declared
 from bench.store.run_directory import RunDirectory, frame, load_results
 
 CELLS, SEEDS = 200, 5

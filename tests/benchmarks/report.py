@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.store.run_directory import SCHEMA_VERSION, CellFolder, RunDirectory, frame
+from bench.store.run_directory import CellFolder, RunDirectory, frame
+from bench.store.schema import SCHEMA_VERSION
 from bench.system.files import write_json
 
 MODELS = {"ann_vae": ("torch",), "fsvae": ("reference", "snntorch"), "esvae": ("reference",)}

@@ -1,8 +1,11 @@
 import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
 
 import pytest
 
-from bench.registry import datasets
+from bench.registry import datasets, registries
 
 
 @pytest.mark.parametrize(
@@ -12,6 +15,7 @@ from bench.registry import datasets
         ("backends", ["fused", "reference", "snntorch", "spikingjelly"]),
         ("datasets", ["celeba", "cifar10", "digits", "fashion_mnist", "mnist"]),
         ("metrics", ["firing_rate", "peak_memory", "reconstruction_loss"]),
+        ("extractors", ["autoencoder", "efficientnet_lite0", "inception_torch_fidelity"]),
         ("protocols", ["esvae_paper", "fsvae_paper", "quick", "smoke", "standard"]),
     ],
 )
@@ -29,10 +33,38 @@ def test_ls_shows_a_plugin_and_its_package(bench_cli, plugins):
     assert re.search(r"x\s+A model of mine\.\s+plugin_x 1\.0", out)
 
 
-def test_ls_of_something_unknown(bench_cli):
-    code, _, err = bench_cli("ls", "neurons")
+@pytest.mark.parametrize("kind", ["neurons", "results"])
+def test_ls_of_something_unknown(bench_cli, kind):
+    code, _, err = bench_cli("ls", kind)
     assert code == 2
-    assert "models" in err
+    assert all(f"'{known}'" in err for known in [*registries(), "protocols"])
+
+
+def test_ls_lists_each_registry_of_the_suite():
+    groups = {group for group in entry_points().groups if group.startswith("bench.")}
+    assert {f"bench.{kind}" for kind in registries()} == groups
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["compare", "--update"], "--update"),
+        (["compare", "--keep"], "--keep"),
+        (["ls", "models", "--sort", "name"], "--sort"),
+        (["ls", "models", "runs"], "runs"),
+    ],
+)
+def test_a_verb_has_only_options_of_its_own(bench_cli, arguments, refused):
+    code, _, err = bench_cli(*arguments)
+    assert code == 2
+    assert refused in err
+    assert err.count("\n") == 1
+
+
+def test_a_module_is_the_same_program():
+    ran = subprocess.run([sys.executable, "-m", "bench", "ls", "models"], capture_output=True)
+    assert ran.returncode == 0
+    assert b"esvae" in ran.stdout
 
 
 def test_data_status_tells_what_is_here_and_what_is_not(bench_cli, tmp_path):

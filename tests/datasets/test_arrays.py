@@ -127,7 +127,7 @@ def test_bad_content_is_named_in_one_line(tmp_path, protocol, case):
 def test_a_missing_file(tmp_path):
     dataset = ArrayFile("own", tmp_path / "gone.npz")
     assert "gone.npz" in dataset.missing()
-    with pytest.raises(DataUnavailableError, match=r"'own' is not here: .*gone\.npz"):
+    with pytest.raises(DataUnavailableError, match=r"'own' is not available: .*gone\.npz"):
         dataset.info()
 
 

@@ -160,7 +160,7 @@ def test_a_missing_celeba_image_is_named(celeba):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("000001.jpg\n", r"the line '000001\.jpg' is not NAME and 0, 1 or 2"),
+        ("000001.jpg\n", r"the line '000001\.jpg' is not a file name and 0, 1 or 2"),
         ("000001.jpg 3\n", r"000001\.jpg 3"),
         ("000001.jpg 0\n", r"no train \(0\) or no test \(2\)"),
         ("", r"no train \(0\) or no test \(2\)"),

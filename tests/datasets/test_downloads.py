@@ -107,7 +107,7 @@ def test_a_root_that_cannot_be_made(tmp_path, source):
     (tmp_path / "file").touch()
     with pytest.raises(DataUnavailableError, match=r"data root .*file/root cannot be written") as c:
         source(tmp_path / "file" / "root").fetch()
-    assert "give one that can" in str(c.value)
+    assert "choose a writable one" in str(c.value)
     assert "\n" not in str(c.value)
 
 
@@ -127,7 +127,7 @@ def test_what_is_missing_is_told(tmp_path, protocol, source):
     for use in (dataset.info, lambda: dataset.load(protocol())):
         with pytest.raises(DataUnavailableError) as caught:
             use()
-        assert f"{dataset.name!r} is not here: looked for" in str(caught.value)
+        assert f"{dataset.name!r} is not available: looked for" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert str(tmp_path) in str(caught.value)
 

@@ -184,11 +184,11 @@ def single(folder):
     ("build", "message"),
     [
         (empty, r"train holds no images"),
-        (without_test, r"test is not there: expected both train and test"),
+        (without_test, r"test does not exist: expected both train and test"),
         (other_classes, r"classes \['cat'\] in train and \['dog'\] in test"),
         (mixed, r"in subfolders \(cat/a\.png\) and outside of them \(b\.png\)"),
         (single, r"a\.png is the only image"),
-        (lambda folder: None, r"'own' is not here: looked for the folder"),
+        (lambda folder: None, r"'own' is not available: looked for the folder"),
         (lambda folder: folder.mkdir(), r"own holds no images"),
     ],
 )

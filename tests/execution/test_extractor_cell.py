@@ -73,10 +73,8 @@ def test_an_interrupted_autoencoder_is_resumed_by_the_same_command(fad_only, tin
 
 def test_there_is_one_cell_for_each_training():
     assert len(extractor_cells(seeds=[0, 1, 2])) == 1
-    assert (
-        Autoencoder.training_choices(load_protocol("smoke", ["image_size=48"]).resolve("m", "d"))
-        is None
-    )
+    other_size = load_protocol("smoke", ["image_size=48"]).resolve("m", "d")
+    assert Autoencoder.training_fields(other_size) is None
     override = Override(models=("ann_vae",), set={"autoencoder_epochs": 2})
     protocol = load_protocol("smoke").model_copy(update={"overrides": (override,)})
     cells = extractor_cells(models="ann_vae,esvae", protocol=protocol)

@@ -104,7 +104,7 @@ def test_workers_save_and_end_when_the_command_is_killed(tiny_flags, tmp_path):
 
 
 def worked_on(out):
-    return [found for found in inspect(out) if "is being worked on" in found.what]
+    return [found for found in inspect(out) if "is in use" in found.what]
 
 
 def test_two_commands_share_the_cells(tiny_flags, tmp_path):

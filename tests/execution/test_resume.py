@@ -133,7 +133,7 @@ def test_a_signal_stops_within_seconds_saves_and_says_how_to_go_on(
     assert process.returncode == code
     assert re.fullmatch(
         r"Interrupted. A checkpoint is at epoch \d+ of 400, batch \d of 4. Finished cells are "
-        r"kept; the same command again does the rest.",
+        r"kept; the same command again runs the rest.",
         err.strip(),
     )
     (checkpoint,) = out.glob("cells/esvae*/checkpoint.pt")

@@ -101,7 +101,7 @@ def test_what_a_layer_did_is_filed_under_its_part():
 def test_a_spiking_layer_without_time_is_refused():
     model = Layers(["spikes"], spikes=nn.Identity())
     with (
-        pytest.raises(ValueError, match=r"spiking layer spikes: .* \(3,\), expected \(T, N"),
+        pytest.raises(ValueError, match=r"Spiking layer spikes .* \(3,\): expected \(T, N"),
         recording(model, 3),
     ):
         model.layers["spikes"](torch.ones(3))

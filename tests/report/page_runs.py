@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.store.run_directory import SCHEMA_VERSION, CellFolder, RunDirectory, frame
+from bench.store.run_directory import CellFolder, RunDirectory, frame
+from bench.store.schema import SCHEMA_VERSION
 
 SCRIPT = "<script>alert(1)</script>"
 ODD = "$x_1$ & | * _"

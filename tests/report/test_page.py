@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from page_runs import ODD, SCRIPT, failed, row, write_run
 
-from bench.report.comparability import warnings
-from bench.report.numbers import number, with_interval
+from bench.report.page.comparability import comparison_warnings
 from bench.report.page.write import write_html
 from bench.store.run_directory import frame
+from bench.system.formatting import number, with_interval
 
 ORDER = ["Summary", "Warnings", "Tables", "Plots", "Images", "Provenance", "Missing numbers"]
 
@@ -193,7 +193,7 @@ def test_a_cell_that_lacks_some_numbers_is_not_called_skipped(report, tmp_path):
 
 def test_cells_that_were_asked_for_and_are_absent_are_counted(report, tmp_path):
     page, _ = report(write_run(tmp_path / "run", seeds(), planned=["x", "y"]))
-    assert "2 more were asked for and have no rows" in page.text
+    assert "2 more were requested and have no rows" in page.text
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_run_json_that_is_no_object_is_one_line(bench_cli, tmp_path):
     ],
 )
 def test_a_difference_is_a_warning_with_both_values_and_who_has_them(field, one, other):
-    found = warnings(frame([row("vae", **{field: one}), row("gan", **{field: other})]))
+    found = comparison_warnings(frame([row("vae", **{field: one}), row("gan", **{field: other})]))
     assert [warning.field for warning in found] == [field]
     texts = dict(found[0].values)
     assert set(texts.values()) == {"vae/torch", "gan/torch"}
@@ -299,9 +299,9 @@ def test_a_difference_is_a_warning_with_both_values_and_who_has_them(field, one,
 
 def test_versions_differ_within_a_model_only():
     rows = [row("vae", model_version="1"), row("gan", model_version="2")]
-    assert warnings(frame(rows)) == []
+    assert comparison_warnings(frame(rows)) == []
     rows.append(row("vae", seed=1, model_version="2"))
-    (warning,) = warnings(frame(rows))
+    (warning,) = comparison_warnings(frame(rows))
     assert warning.field == "model_version"
     assert "vae/torch seed 1" in str(warning)
 
@@ -314,24 +314,24 @@ def test_other_datasets_splits_and_metrics_are_not_set_side_by_side():
         row(n=4, dataset="mnist", dataset_fingerprint="0" * 64),
         failed("no", model="gan", n=5),
     ]
-    assert warnings(frame(rows)) == []
+    assert comparison_warnings(frame(rows)) == []
 
 
 def test_several_n_within_each_cell_are_no_difference():
     rows = [row(model, n=n, noise_kind=str(n)) for model in ("vae", "gan") for n in (1, 2)]
-    assert warnings(frame(rows)) == []
+    assert comparison_warnings(frame(rows)) == []
 
 
 def test_subsets_and_substitutes_are_told_though_all_agree():
-    found = warnings(frame(seeds(dataset_variant="subset")))
-    assert ["only a part of the dataset" in str(warning) for warning in found] == [True]
-    found = warnings(frame(seeds(dataset_variant="substitute")))
+    found = comparison_warnings(frame(seeds(dataset_variant="subset")))
+    assert ["a subset of the dataset" in str(warning) for warning in found] == [True]
+    found = comparison_warnings(frame(seeds(dataset_variant="substitute")))
     assert ["in the dataset's place" in str(warning) for warning in found] == [True]
 
 
 def test_how_long_a_throughput_was_timed_is_no_difference():
     rows = [row(m, n=n, unit="images/s") for m, n in (("vae", 1), ("gan", 2))]
-    assert warnings(frame(rows)) == []
+    assert comparison_warnings(frame(rows)) == []
 
 
 @settings(deadline=None, max_examples=20)
@@ -342,7 +342,7 @@ def test_warnings_do_not_depend_on_the_order_of_rows(order):
     def told(table):
         return {
             (w.field, frozenset((v, frozenset(who.split(", "))) for v, who in w.values))
-            for w in warnings(table)
+            for w in comparison_warnings(table)
         }
 
     assert told(frame([rows[i] for i in order])) == told(frame(rows))

@@ -10,14 +10,23 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bench.report.plots import PLOTS, render
-from bench.report.plots.style import COLOURS, looks
+from bench.report.plots.drawing import draw_plot, load_plots
+from bench.report.plots.style import COLOURS, series_styles
 from bench.report.run_reader import Run
-from bench.store.run_directory import SCHEMA, frame
+from bench.store.run_directory import frame
+from bench.store.schema import SCHEMA
 
-PLOT = {plot.name: plot for plot in PLOTS}
+BUILT_IN = [
+    "metric_by_model", "quality_against_energy", "quality_by_time_step", "noise_robustness",
+    "firing_rate_by_layer", "firing_rate_by_time_step", "training_curves", "reconstructions",
+    "samples", "latent_noise", "latent_rasters",
+]  # fmt: skip
 FROM_FILES = ["reconstructions", "samples", "latent_noise", "latent_rasters"]
 ODD = "$x_{1}$ <b>&amp;% \\frac{1}{2}"
+
+
+def draw(name, run):
+    return draw_plot(load_plots([name])[name], run)
 
 
 def write_run(folder, rows):
@@ -33,8 +42,8 @@ def row(**changes):
         "schema_version": 2, "cell_key": "k0", "model": "m", "model_version": "1", "backend": "b",
         "dataset": "d", "dataset_variant": "complete", "protocol": "p", "protocol_hash": "h",
         "seed": 0, "epoch_selection": "last", "split": "test", "metric": "reconstruction_loss",
-        "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 10, "status": "ok", "unit": "1",
-        "higher_is_better": False, "device": "cpu", **changes,
+        "metric_version": "1", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 10,
+        "status": "ok", "unit": "1", "higher_is_better": False, "device": "cpu", **changes,
     }  # fmt: skip
 
 
@@ -66,7 +75,7 @@ def whole_run(tiny_run, tmp_path_factory):
 def test_every_plot_becomes_three_files(bench_cli, whole_run, tmp_path):
     code, out, err = bench_cli("plot", whole_run, "--out", tmp_path)
     assert (code, err) == (0, "")
-    for name in PLOT:
+    for name in BUILT_IN:
         assert f"{name}: {tmp_path / name}.png" in out
         root = ElementTree.parse(tmp_path / f"{name}.svg").getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -147,7 +156,7 @@ def test_a_folder_that_cannot_be_written(bench_cli, whole_run, tmp_path):
     ],
 )
 def test_values_are_the_rows(tiny_run, name, metric):
-    data = PLOT[name].data(Run(tiny_run[0]))
+    data = draw(name, Run(tiny_run[0])).rows
     data = data[data["metric"] == metric]
     rows = tiny_run[1][(tiny_run[1]["metric"] == metric) & (tiny_run[1]["status"] == "ok")]
     assert sorted(data["value"]) == sorted(rows["value"])
@@ -157,15 +166,15 @@ def test_values_are_the_rows(tiny_run, name, metric):
 def test_firing_rates_are_the_rows(tiny_run):
     run, rows = Run(tiny_run[0]), tiny_run[1]
     rates = rows[(rows["metric"] == "firing_rate") & (rows["status"] == "ok")]
-    by_layer = PLOT["firing_rate_by_layer"].data(run)
-    by_step = PLOT["firing_rate_by_time_step"].data(run)
+    by_layer = draw("firing_rate_by_layer", run).rows
+    by_step = draw("firing_rate_by_time_step", run).rows
     layer, step = rates["layer"].notna(), rates["time_step"].notna()
     assert sorted(by_layer["value"]) == sorted(rates.loc[layer & ~step, "value"])
     assert sorted(by_step["value"]) == sorted(rates.loc[step & ~layer, "value"])
 
 
 def test_training_curves_are_the_files(tiny_run):
-    data = PLOT["training_curves"].data(Run(tiny_run[0]))
+    data = draw("training_curves", Run(tiny_run[0])).rows
     losses = []
     for path in tiny_run[0].glob("cells/*/training.json"):
         losses += [v for e in json.loads(path.read_text())["epochs"] for v in e["losses"].values()]
@@ -174,7 +183,7 @@ def test_training_curves_are_the_files(tiny_run):
 
 def test_seeds_have_a_mean_and_its_interval(tmp_path):
     rows = [row(seed=seed, value=value) for seed, value in enumerate([1.0, 2.0, 3.0])]
-    data = PLOT["metric_by_model"].data(Run(write_run(tmp_path, frame(rows))))
+    data = draw("metric_by_model", Run(write_run(tmp_path, frame(rows)))).rows
     assert list(data["value"]) == [1.0, 2.0, 3.0, 2.0]
     mean = data.iloc[-1]
     assert (mean["estimate"], mean["seeds"]) == ("mean over seeds", 3)
@@ -190,6 +199,7 @@ def test_seeds_have_a_mean_and_its_interval(tmp_path):
             {"d, n=10, protocol p, h", "d, n=10, protocol q, 01234567"},
         ),
         ({"extractor": "e"}, {"d, n=10, no extractor", "d, n=10, e"}),
+        ({"metric_version": "2"}, {"d, n=10, metric version 1", "d, n=10, metric version 2"}),
         ({"dataset": "other"}, {"d, n=10", "other, n=10"}),
         ({"dataset_variant": "subset"}, {"d, n=10", "d (subset), n=10"}),
         ({"seed": 1, "device": "cuda"}, {"d, n=10"}),
@@ -197,16 +207,32 @@ def test_seeds_have_a_mean_and_its_interval(tmp_path):
 )
 def test_rows_that_are_not_comparable_share_no_panel(tmp_path, change, said):
     run = Run(write_run(tmp_path, frame([row(), row(cell_key="k1", **change)])))
-    plot = PLOT["metric_by_model"]
-    data = plot.data(run)
-    assert set(data["context"]) == said
-    titles = {ax.get_title(loc="left") for ax in plot.draw(data, run).axes if ax.get_title("left")}
+    drawing = draw("metric_by_model", run)
+    assert set(drawing.rows["context"]) == said
+    titles = {ax.get_title("left") for ax in drawing.figure.axes if ax.get_title("left")}
     assert {" ".join(title.split()) for title in titles} == said
+
+
+def test_energies_of_two_versions_share_no_panel(tmp_path):
+    rows = [
+        row(model=name, cell_key=name, metric=metric, metric_version=version, unit=unit)
+        for name, energy_version in (("a", "1"), ("b", "2"))
+        for metric, version, unit in [
+            ("energy", energy_version, "pJ per image"),
+            ("reconstruction_loss", "1", "1"),
+        ]
+    ]
+    drawing = draw("quality_against_energy", Run(write_run(tmp_path, frame(rows))))
+    titles = [ax.get_title("left") for ax in drawing.figure.axes]
+    assert [" ".join(title.split()) for title in titles] == [
+        "test: d, n=10; energy version 1", "test: d, n=10; energy version 2",
+    ]  # fmt: skip
+    assert drawing.rows["pareto"].all()
 
 
 def test_two_versions_of_a_model_are_told_apart(tmp_path):
     run = Run(write_run(tmp_path, frame([row(), row(cell_key="k1", model_version="2")])))
-    data = PLOT["metric_by_model"].data(run)
+    data = draw("metric_by_model", run).rows
     assert set(data["label"]) == {"m (version 1)", "m (version 2)"}
 
 
@@ -220,7 +246,7 @@ def test_the_pareto_front_is_what_nothing_beats(tmp_path):
             ("reconstruction_loss", loss, "1"),
         ]
     ]
-    data = PLOT["quality_against_energy"].data(Run(write_run(tmp_path, frame(rows))))
+    data = draw("quality_against_energy", Run(write_run(tmp_path, frame(rows)))).rows
     assert set(data.loc[data["pareto"], "model"]) == {"a", "b", "d"}
 
 
@@ -245,7 +271,7 @@ def test_odd_names_survive(bench_cli, tmp_path, name):
 def test_an_empty_run(bench_cli, tmp_path):
     code, out, err = bench_cli("plot", write_run(tmp_path, frame([])))
     assert (code, err) == (1, "")
-    assert out.count("the run has no rows: run it first, with bench run") == len(PLOTS)
+    assert out.count("the run has no rows: run it first, with bench run") == len(BUILT_IN)
     assert not (tmp_path / "plots").exists()
 
 
@@ -255,12 +281,12 @@ def test_a_run_with_only_failures(bench_cli, tmp_path):
     assert (code, err) == (1, "")
     assert "metric_by_model: not drawn: no row has a number of" in out
     assert "Boom: <it> broke" in out
-    assert out.count("\n") == len(PLOTS)
+    assert out.count("\n") == len(BUILT_IN)
 
 
 def test_a_metric_nobody_knows_is_no_trouble(tmp_path):
     run = Run(write_run(tmp_path, frame([row(), row(metric="never_heard_of", unit=None)])))
-    assert set(PLOT["metric_by_model"].data(run)["metric"]) == {"reconstruction_loss"}
+    assert set(draw("metric_by_model", run).rows["metric"]) == {"reconstruction_loss"}
 
 
 def test_a_run_without_the_files_says_to_run_again(bench_cli, tiny_run, tmp_path):
@@ -309,21 +335,21 @@ def test_a_damaged_training_file_is_named(bench_cli, tiny_run, tmp_path):
 
 def test_a_grid_shows_the_pixels_of_the_files(whole_run):
     run = Run(whole_run)
-    data = PLOT["latent_noise"].data(run)
+    data = draw("latent_noise", run).rows
     tiles = data[(data["row"] == 0) & (data["model"] != "ann_vae")]
     assert list(tiles["array"]) == [
         "inputs", "reconstructions", "latent_shuffle", *["latent_flip"] * 6,
     ]  # fmt: skip
     assert list(tiles["noise_level"].dropna()) == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
     for name in ("reconstructions", "samples"):
-        data = PLOT[name].data(run)
-        figure = PLOT[name].draw(data, run)
+        drawing = draw(name, run)
+        data = drawing.rows
         first = data[(data["row"] == 1) & (data["column"] == 0)].iloc[0]
         with np.load(whole_run / first["file"]) as arrays:
             expected = arrays[name][0, 0]
-        drawn = figure.axes[0].images[1].get_array()[..., 0]
-        top = (drawn.shape[0] - 8) // 2
-        assert (drawn[top : top + 8, :8] == expected).all()
+        shown = drawing.figure.axes[0].images[1].get_array()[..., 0]
+        top = (shown.shape[0] - 8) // 2
+        assert (shown[top : top + 8, :8] == expected).all()
 
 
 def test_models_with_other_inputs_have_a_grid_of_their_own(whole_run, tmp_path):
@@ -332,14 +358,14 @@ def test_models_with_other_inputs_have_a_grid_of_their_own(whole_run, tmp_path):
     with np.load(victim) as file:
         arrays = dict(file)
     np.savez(victim, **{**arrays, "inputs": 255 - arrays["inputs"]})
-    data = PLOT["reconstructions"].data(Run(tmp_path / "run"))
+    data = draw("reconstructions", Run(tmp_path / "run")).rows
     blocks = data.groupby("block")["model"].agg(set)
     assert len(blocks) == 2
     assert {"fsvae"} in list(blocks)
 
 
 def test_rasters_are_the_spikes(whole_run):
-    data = PLOT["latent_rasters"].data(Run(whole_run))
+    data = draw("latent_rasters", Run(whole_run)).rows
     for (file, latent), spikes in data.groupby(["file", "latent"]):
         table = spikes.pivot(index="time_step", columns="neuron", values="spike").to_numpy()
         with np.load(whole_run / file) as arrays:
@@ -347,9 +373,9 @@ def test_rasters_are_the_spikes(whole_run):
 
 
 def test_many_models_stay_apart_in_colour_and_marker():
-    seen = looks([f"m{i}" for i in range(12)]).values()
-    assert len({look.marker for look in seen}) == 12
-    assert len({look.colour for look in seen}) == len(COLOURS)
+    styles = series_styles([f"m{i}" for i in range(12)]).values()
+    assert len({style.marker for style in styles}) == 12
+    assert len({style.colour for style in styles}) == len(COLOURS)
 
 
 @pytest.mark.parametrize("models", [1, 12])
@@ -360,8 +386,7 @@ def test_type_is_legible_at_the_printed_size(tmp_path, models):
         for backend in ("x", "y")
     ]
     run = Run(write_run(tmp_path, frame(rows)))
-    plot = PLOT["metric_by_model"]
-    figure = plot.draw(plot.data(run), run)
+    figure = draw("metric_by_model", run).figure
     assert figure.get_size_inches()[0] <= 7.2
     ax = figure.axes[0]
     texts = [*ax.get_yticklabels(), *ax.get_xticklabels(), ax.xaxis.label, *figure.legends[0].texts]
@@ -375,15 +400,54 @@ def test_type_is_legible_at_the_printed_size(tmp_path, models):
 
 def test_a_figure_renders_to_the_same_bytes(tiny_run):
     run = Run(tiny_run[0])
-    plot = PLOT["quality_by_time_step"]
-    data = plot.data(run)
-    first, second = (render(plot.draw(data, run), "svg") for _ in range(2))
+    first, second = (draw("quality_by_time_step", run).render("svg") for _ in range(2))
     assert first == second
 
 
-def test_what_can_be_drawn_has_no_reason_and_a_caption(whole_run):
-    run = Run(whole_run)
-    for plot in PLOTS:
-        assert plot.missing(run) is None
+def test_built_in_plots_keep_their_order_and_have_a_caption():
+    plots = load_plots()
+    assert list(plots) == BUILT_IN
+    for plot in plots.values():
         assert plot.title
         assert plot.caption.endswith(".")
+
+
+@pytest.fixture(scope="module")
+def two_long_protocols(whole_run, tmp_path_factory):
+    """The tiny run twice, under protocols of many settings that all differ."""
+    out = tmp_path_factory.mktemp("protocols") / "run"
+    rows = frame(pq.read_table(whole_run / "results.parquet").to_pylist())
+    twins = []
+    for number in range(2):
+        settings = [f"models.esvae.a_setting_{i}={number}" for i in range(12)]
+        keys = {key: f"{number}{key[1:]}" for key in rows["cell_key"].unique()}
+        changes = {"protocol": "+".join(["smoke", *settings]), "protocol_hash": str(number) * 64}
+        twins.append(rows.assign(cell_key=rows["cell_key"].map(keys), **changes))
+        for folder in (whole_run / "cells").iterdir():
+            name, _, key = folder.name.rpartition("-")
+            shutil.copytree(folder, out / "cells" / f"{name}-{keys[key]}")
+    return write_run(out, pd.concat(twins, ignore_index=True))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_long_titles_stay_in_the_figure_and_off_other_panels(two_long_protocols, name):
+    figure = draw(name, Run(two_long_protocols)).figure
+    shown = [ax for ax in figure.axes if ax.axison]
+    titles = {
+        text: ax
+        for ax in shown
+        for text in [*ax.texts, ax._left_title]
+        if text.get_text().strip() not in ("", "n/a")
+    }
+    assert any("a_setting_11=1" in "".join(text.get_text().split()) for text in titles)
+    for text, own in titles.items():
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1 + 1
+        for ax in shown:
+            if ax is not own:
+                assert not box.overlaps(ax.get_window_extent().padded(-1))
+    for ax in shown:
+        assert min(ax.get_window_extent().size / figure.dpi) > 0.3

@@ -66,6 +66,6 @@ def test_a_run_of_several_seeds_prints_and_writes_them_together(bench_cli, tiny_
     (at,) = (i for i, line in enumerate(lines) if "ann_vae" in line)
     written = pd.read_csv(tmp_path / "run" / "across_seeds.csv")
     (row,) = written.query("metric == 'reconstruction_loss'").itertuples()
-    assert f"{losses.mean():.4f}" in lines[at]
-    assert f"±{row.ci_high - row.value:.4f}" in lines[at + 1]
+    assert f" {losses.mean():.3g} " in lines[at]
+    assert f"±{row.ci_high - row.value:.2g} " in lines[at + 1]
     assert (row.seeds, row.value) == (2, pytest.approx(losses.mean()))

@@ -82,7 +82,7 @@ def test_damaged_rows_are_found_told_and_done_again(harm, copy, finished, bench_
     assert "rows.parquet is damaged" in damaged.with_name("cell.log").read_text()
     code, out, _ = bench_cli("doctor", copy)
     assert code == 0
-    assert "was damaged and done anew" in out
+    assert "was damaged and has been computed again" in out
 
 
 @pytest.mark.parametrize("name", ["weights-last.pt", "training.json"])
@@ -265,11 +265,11 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(disk, finished, bench_cli, 
     assert bench_cli(*ann_vae)[0] == 0
     done = bench.load_results(disk / "run")
     free = shutil.disk_usage(disk).free
-    (disk / "ballast").write_bytes(b"0" * (free - 20_000))
+    (disk / "ballast").write_bytes(b"0" * (free - 40_000))
     code, _, err = bench_cli(*flags)
     assert code == 1
     assert err.startswith("Error: ")
-    assert "cannot be written: No space left on device. What is finished is kept" in err
+    assert "cannot be written: No space left on device. Finished results are kept" in err
     assert bench.load_results(disk / "run").equals(done)
     (disk / "ballast").unlink()
     assert [found for found in inspect(disk / "run") if found.damage] == []

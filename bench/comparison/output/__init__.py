@@ -1,1 +1,1 @@
-"""Format a comparison for the terminal, Markdown and JUnit XML."""
+"""A comparison for the terminal, as Markdown and as JUnit XML."""

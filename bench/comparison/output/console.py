@@ -1,4 +1,4 @@
-"""A comparison for the terminal."""
+"""Print a comparison to the terminal."""
 
 from rich import box
 from rich.console import Console
@@ -11,17 +11,16 @@ from bench.comparison.output.sections import Section, counts_line, sections, ver
 STYLES = {0: "bold green", 1: "bold red", 3: "bold yellow"}
 
 
-def print_comparison(comparison: Comparison, console: Console, everything: bool = False) -> None:
-    """Print the verdict, what is not the same, and how much is.
+def print_comparison(comparison: Comparison, console: Console, show_all: bool = False) -> None:
+    """Print the verdict, what is not the same, and the number of observations per verdict.
 
     Args:
-        comparison: what to print.
-        console: where.
-        everything: whether better, new and same observations are listed too.
+        comparison: the comparison to print.
+        console: where to print it.
+        show_all: True to list better, new and same observations too.
     """
     console.print(verdict_line(comparison), style=STYLES[comparison.exit_code], highlight=False)
-    shown = [section for section in sections(comparison) if section.short or everything]
-    for section in shown:
+    for section in sections(comparison, show_all):
         console.print(f"\n{section.title}", style="bold", highlight=False)
         console.print(_table(section))
     for note in comparison.notes:
@@ -40,5 +39,5 @@ def _table(section: Section) -> Table:
     table.add_column("why", overflow="fold")
     for line in section.lines:
         values = (line.reference, line.here) if valued else ()
-        table.add_row(*map(Text, (line.cell, line.what, *values, line.reason)))
+        table.add_row(*map(Text, (line.cell, line.observation, *values, line.reason)))
     return table

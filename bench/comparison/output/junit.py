@@ -1,4 +1,4 @@
-"""A comparison as JUnit XML, which CI servers show as tests."""
+"""Write a comparison as JUnit XML, which CI servers show as tests."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -7,18 +7,19 @@ from typing import Any
 import pandas as pd
 
 from bench.comparison.compare import COMPARED, Comparison
-from bench.comparison.output.sections import cell_names, number, observation_name
+from bench.comparison.output.sections import cell_names, observation_name
+from bench.system.formatting import number
 
-# What XML 1.0 has no way to write.
+# Characters that XML 1.0 does not allow.
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 RESULTS = ("failure", "error", "skipped")
 
 
 def to_junit(comparison: Comparison) -> str:
-    """One test case a cell (seeds together) and metric, one suite in all.
+    """Return one test suite with a test case per cell (all seeds) and metric.
 
-    A regression is a ``failure``, what is missing an ``error``, what cannot be compared or does
-    not count ``skipped``; the observations stand in the message and in ``system-out``.
+    A regression is a ``failure`` and a missing metric an ``error``; metrics that cannot be compared
+    or do not count are ``skipped``. The message and ``system-out`` list the observations.
     """
     names = cell_names(comparison.cells)
     suite = ElementTree.Element("testsuite", name="bench compare")
@@ -30,8 +31,8 @@ def to_junit(comparison: Comparison) -> str:
     for (pair, metric), rows in _by_metric(comparison).items():
         case = _case(suite, names[pair], metric)
         _outcome(case, rows, failing, lacking)
-        told = ElementTree.SubElement(case, "system-out")
-        told.text = _clean("\n".join(map(_told, rows)))
+        output = ElementTree.SubElement(case, "system-out")
+        output.text = _clean("\n".join(map(_describe, rows)))
     if not comparison.comparable and comparison.missing_cells.empty and not lacking:
         case = _case(suite, "bench compare", "something to compare")
         ElementTree.SubElement(case, "error", message="nothing comparable")
@@ -59,11 +60,11 @@ def _by_metric(comparison: Comparison) -> dict[Any, list[Any]]:
 def _outcome(
     case: ElementTree.Element, rows: list[Any], failing: set[Any], lacking: set[Any]
 ) -> None:
-    """Mark the case by the gravest of its observations; one that is fine has no mark."""
+    """Mark a case by the gravest of its observations; a case without any has no mark."""
     for tag, indices in (("failure", failing), ("error", lacking)):
         chosen = [row for row in rows if row.Index in indices]
         if chosen:
-            message = _clean("; ".join(map(_told, chosen)))
+            message = _clean("; ".join(map(_describe, chosen)))
             ElementTree.SubElement(case, tag, message=message, type=chosen[0].verdict)
             return
     if not any(row.gates and row.verdict in COMPARED for row in rows):
@@ -71,7 +72,7 @@ def _outcome(
         ElementTree.SubElement(case, "skipped", message=_clean(f"not judged: {reasons}"))
 
 
-def _told(row: Any) -> str:
+def _describe(row: Any) -> str:
     values = f", {number(row.reference)} -> {number(row.here)}" if pd.notna(row.here) else ""
     return f"{observation_name(row)}: {row.verdict}{values}: {row.reason}"
 

@@ -1,58 +1,42 @@
-"""A comparison as Markdown, for the comment of a pull request."""
-
-import html
-import re
+"""Write a comparison as Markdown, for the comment of a pull request."""
 
 from bench.comparison.compare import Comparison
-from bench.comparison.output.sections import Line, Section, counts_line, sections, verdict_line
+from bench.comparison.output.sections import Section, counts_line, sections, verdict_line
+from bench.system.formatting import escape_markdown, pipe_table
 
 SIGNS = {0: "✅", 1: "❌", 3: "⚠️"}
+# Keeps a comment below the length that GitHub accepts.
 MOST_LINES = 200
+HEADINGS = ("cell", "observation", "reference", "here", "why")
+NUMBERS = (2, 3)
 
 
-def to_markdown(comparison: Comparison, everything: bool = False) -> str:
-    """GitHub's Markdown: the verdict, then each section folded up but for what is worse.
+def to_markdown(comparison: Comparison, show_all: bool = False) -> str:
+    """Return GitHub Markdown: the verdict, then each section, of which only ``Worse`` is unfolded.
 
     Args:
-        comparison: what to print.
-        everything: whether better, new and same observations are listed too, and no section cut
-            off after its first 200 lines, which keep a comment below GitHub's limit.
+        comparison: the comparison to write.
+        show_all: True to list better, new and same observations too, and all lines of a section
+            instead of its first 200.
     """
-    shown = [section for section in sections(comparison) if section.short or everything]
     parts = [
         f"## {SIGNS[comparison.exit_code]} {verdict_line(comparison)}",
-        escape(counts_line(comparison)),
-        *(_section(section, everything) for section in shown),
-        *(f"> {escape(note)}" for note in comparison.notes),
+        escape_markdown(counts_line(comparison)),
+        *(_section(section, show_all) for section in sections(comparison, show_all)),
+        *(f"> {escape_markdown(note)}" for note in comparison.notes),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def escape(text: str) -> str:
-    """Text that Markdown and HTML leave as it is, in one line."""
-    return re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
-
-
-def _section(section: Section, everything: bool) -> str:
-    lines = section.lines if everything else section.lines[:MOST_LINES]
+def _section(section: Section, show_all: bool) -> str:
+    lines = section.lines if show_all else section.lines[:MOST_LINES]
+    rows = [(line.cell, line.observation, line.reference, line.here, line.reason) for line in lines]
     left_out = len(section.lines) - len(lines)
-    rows = [_row(line) for line in lines]
-    if left_out:
-        rows.append(f"\n{left_out} more lines: `bench compare --all` lists them.")
     unfolded = " open" if section.title == "Worse" else ""
-    return "\n".join(
-        [
-            f"<details{unfolded}><summary>{section.title} ({len(section.lines)})</summary>",
-            "",
-            "| cell | observation | reference | here | why |",
-            "|---|---|--:|--:|---|",
-            *rows,
-            "",
-            "</details>",
-        ]
-    )
-
-
-def _row(line: Line) -> str:
-    cells = (line.cell, line.what, line.reference, line.here, line.reason)
-    return f"| {' | '.join(map(escape, cells))} |"
+    parts = [
+        f"<details{unfolded}><summary>{section.title} ({len(section.lines)})</summary>",
+        pipe_table(HEADINGS, rows, NUMBERS),
+        *([f"{left_out} more lines: `bench compare --all` lists them."] if left_out else []),
+        "</details>",
+    ]
+    return "\n\n".join(parts)

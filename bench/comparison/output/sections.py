@@ -1,4 +1,4 @@
-"""What a comparison comes to: one line, and the sections that every form of it prints."""
+"""The contents of a comparison that all of its formats show: a verdict, and sections of lines."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,18 +6,27 @@ from typing import Any
 import pandas as pd
 
 from bench.comparison.compare import COMPARED, EXIT_SAME, EXIT_WORSE, Comparison
-from bench.comparison.pairing import CELL
+from bench.store.schema import CELL
+from bench.system.formatting import number
 
 NAMED = 3
 ORDER = (*COMPARED, "incomparable", "missing", "new")
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a section: what it is about, in which cells, both values where known, and why."""
+class SectionLine:
+    """One line of a section.
+
+    Attributes:
+        cell: name of the cell.
+        observation: name of the observation, or of several that share a reason.
+        reference: mean of the reference; "" if unknown.
+        here: mean of the run; "" if unknown.
+        reason: why the line is in this section.
+    """
 
     cell: str
-    what: str
+    observation: str
     reference: str
     here: str
     reason: str
@@ -28,18 +37,16 @@ class Section:
     """Lines under a title.
 
     Attributes:
-        title: what they have in common.
-        lines: at least one.
-        short: whether the section is part of the short form.
+        title: what the lines have in common.
+        lines: the lines; at least one.
     """
 
     title: str
-    lines: tuple[Line, ...]
-    short: bool = True
+    lines: tuple[SectionLine, ...]
 
 
 def verdict_line(comparison: Comparison) -> str:
-    """The outcome in one sentence."""
+    """Return the verdict in one sentence."""
     if comparison.exit_code == EXIT_WORSE:
         worse = len(comparison.regressions)
         return f"Regression: {_many(worse, 'observation')} worse than in the reference."
@@ -56,45 +63,54 @@ def verdict_line(comparison: Comparison) -> str:
 
 
 def counts_line(comparison: Comparison) -> str:
-    """How many observations have which verdict."""
+    """Return the number of observations per verdict, in one line."""
     observations = comparison.observations
     counted = _counts(observations[observations["gates"]])
-    beside = _counts(observations[~observations["gates"]])
-    told = (
-        f" Not counted, single layers and time steps and the machine: {beside}." if beside else ""
-    )
-    return f"Observations: {counted or 'none'}.{told}"
+    others = _counts(observations[~observations["gates"]])
+    line = f"Observations: {counted or 'none'}."
+    if others:
+        line += f" Not counted, single layers and time steps and the machine: {others}."
+    return line
 
 
-def sections(comparison: Comparison) -> list[Section]:
-    """The lines by verdict, the gravest first; single layers and the same come last."""
+def sections(comparison: Comparison, show_all: bool = False) -> list[Section]:
+    """Return the lines of a comparison by verdict, the gravest first.
+
+    Args:
+        comparison: the comparison to show.
+        show_all: True to list better, new and same observations, and layers and time steps, too.
+    """
     observations = comparison.observations
     names = cell_names(comparison.cells)
     gating = observations[observations["gates"]]
-    beside = observations[~observations["gates"]]
-    moved = beside["verdict"].isin(["worse", "better", "changed"])
-    found = [("Worse", gating[gating["verdict"] == "worse"], True)]
-    found += [
-        ("Missing", gating[gating["verdict"] == "missing"], True),
-        ("Incomparable", gating[gating["verdict"] == "incomparable"], True),
-        ("Changed, with no better or worse", gating[gating["verdict"] == "changed"], True),
-        ("Of the machine, not counted", beside[moved & beside["machine"]], True),
-        ("Better", gating[gating["verdict"] == "better"], False),
-        ("New", observations[observations["verdict"] == "new"], False),
-        ("Same", gating[gating["verdict"] == "same"], False),
-        ("Single layers and time steps, not counted", beside[moved & ~beside["machine"]], False),
-    ]
-    lines = {title: _lines(table, names) for title, table, _ in found}
-    lines["Missing"] = [*_missing_cells(comparison, names), *lines["Missing"]]
-    lines["New"] = [*_new_cells(comparison, names), *lines["New"]]
-    return [Section(title, tuple(lines[title]), short) for title, _, short in found if lines[title]]
+    others = observations[~observations["gates"]]
+    moved = others["verdict"].isin(["worse", "better", "changed"])
+    by_verdict = {verdict: _lines(gating[gating["verdict"] == verdict], names) for verdict in ORDER}
+    new = _lines(observations[observations["verdict"] == "new"], names)
+    grave = {
+        "Worse": by_verdict["worse"],
+        "Missing": [*_missing_cells(comparison, names), *by_verdict["missing"]],
+        "Incomparable": by_verdict["incomparable"],
+        "Changed, with no better or worse": by_verdict["changed"],
+        "Of the machine, not counted": _lines(others[moved & others["machine"]], names),
+    }
+    harmless = {
+        "Better": by_verdict["better"],
+        "New": [*_new_cells(comparison, names), *new],
+        "Same": by_verdict["same"],
+        "Single layers and time steps, not counted": _lines(
+            others[moved & ~others["machine"]], names
+        ),
+    }
+    shown = grave | harmless if show_all else grave
+    return [Section(title, tuple(lines)) for title, lines in shown.items() if lines]
 
 
 def cell_names(cells: pd.DataFrame) -> dict[Any, str]:
-    """``model / backend / dataset`` by pair, with the protocol where there are several."""
-    several = cells.duplicated(CELL, keep=False)
+    """Return ``model / backend / dataset`` by pair, and the protocol if a cell has several."""
+    several = cells.duplicated([*CELL], keep=False)
     protocols = cells["protocol_reference"].fillna(cells["protocol_here"]).where(several)
-    parts = cells[CELL].assign(protocol=protocols)
+    parts = cells[[*CELL]].assign(protocol=protocols)
     return {
         pair: " / ".join(str(part) for part in row if pd.notna(part))
         for pair, *row in parts.itertuples(name=None)
@@ -102,21 +118,16 @@ def cell_names(cells: pd.DataFrame) -> dict[Any, str]:
 
 
 def observation_name(row: Any) -> str:
-    """The metric, and in brackets what of the model or the images it holds for."""
+    """Return the metric and, in brackets, the split, layer, time step, noise and epoch."""
     facts = [row.split, row.layer, _step(row.time_step), _noise(row)]
     if row.epoch_selection != "last":
         facts.append(row.epoch_selection)
-    told = ", ".join(str(fact) for fact in facts if pd.notna(fact))
-    return f"{row.metric} ({told})" if told else str(row.metric)
+    details = ", ".join(str(fact) for fact in facts if pd.notna(fact))
+    return f"{row.metric} ({details})" if details else str(row.metric)
 
 
-def number(value: float) -> str:
-    """A mean as it is printed; nothing where there is none."""
-    return "" if pd.isna(value) else f"{value:.4g}"
-
-
-def _lines(observations: pd.DataFrame, names: dict[Any, str]) -> list[Line]:
-    """A line an observation; those of a cell that share a reason and have no value share a line."""
+def _lines(observations: pd.DataFrame, names: dict[Any, str]) -> list[SectionLine]:
+    """Return a line per observation; those of a cell without value and with one reason share it."""
     groups: dict[Any, list[Any]] = {}
     rows: Any = observations.itertuples()
     for row in rows:
@@ -128,43 +139,45 @@ def _lines(observations: pd.DataFrame, names: dict[Any, str]) -> list[Line]:
             lines.append(_line(names[pair], group[0]))
         else:
             metrics = list(dict.fromkeys(row.metric for row in group))
-            lines.append(Line(names[pair], _together(metrics), "", "", reason))
+            lines.append(SectionLine(names[pair], _join(metrics), "", "", reason))
     return lines
 
 
-def _line(cell: str, row: Any) -> Line:
+def _line(cell: str, row: Any) -> SectionLine:
     values = number(row.reference), number(row.here)
-    return Line(cell, observation_name(row), *values, row.reason)
+    return SectionLine(cell, observation_name(row), *values, row.reason)
 
 
-def _together(metrics: list[str]) -> str:
+def _join(metrics: list[str]) -> str:
     if len(metrics) <= NAMED + 1:
         return ", ".join(metrics)
     return f"{', '.join(metrics[:NAMED])} and {len(metrics) - NAMED} more metrics"
 
 
-def _missing_cells(comparison: Comparison, names: dict[Any, str]) -> list[Line]:
+def _missing_cells(comparison: Comparison, names: dict[Any, str]) -> list[SectionLine]:
     lines = []
     cells: Any = comparison.missing_cells.itertuples()
     for row in cells:
-        asked = f"seeds {_seeds(row.seeds_reference)} of protocol {row.protocol_reference}"
+        cell = f"seeds {_seeds(row.seeds_reference)} of protocol {row.protocol_reference}"
         if row.state == "missing":
-            reason = f"{asked} in the reference, no such cell here"
+            reason = f"{cell} in the reference, no such cell here"
         elif row.state in ("fewer seeds", "other seeds"):
-            reason = f"{asked} in the reference, {_seeds(row.seeds_here)} here"
+            reason = f"{cell} in the reference, {_seeds(row.seeds_here)} here"
         else:
-            reason = f"{asked} in the reference, protocol {row.protocol_here} here"
+            reason = f"{cell} in the reference, protocol {row.protocol_here} here"
         what = "seeds" if row.state in ("fewer seeds", "other seeds") else "whole cell"
-        lines.append(Line(names[row.Index], what, "", "", reason))
+        lines.append(SectionLine(names[row.Index], what, "", "", reason))
     return lines
 
 
-def _new_cells(comparison: Comparison, names: dict[Any, str]) -> list[Line]:
+def _new_cells(comparison: Comparison, names: dict[Any, str]) -> list[SectionLine]:
     new: Any = comparison.cells[comparison.cells["state"] == "new"].itertuples()
     lines = []
     for row in new:
-        asked = f"seeds {_seeds(row.seeds_here)} of protocol {row.protocol_here}"
-        lines.append(Line(names[row.Index], "whole cell", "", "", f"{asked}, not in the reference"))
+        cell = f"seeds {_seeds(row.seeds_here)} of protocol {row.protocol_here}"
+        lines.append(
+            SectionLine(names[row.Index], "whole cell", "", "", f"{cell}, not in the reference")
+        )
     return lines
 
 
@@ -175,8 +188,8 @@ def _why_nothing(comparison: Comparison) -> str:
     if not cells["seeds_here"].map(len).any():
         return "this run has no rows."
     if set(cells["state"]) <= {"missing", "new"}:
-        return "no cell has the same model, backend and dataset on both sides."
-    return "no observation that counts has a comparable value on both sides."
+        return "no cell of this run has the model, backend and dataset of a cell of the reference."
+    return "no observation that counts has comparable values on both sides."
 
 
 def _counts(observations: pd.DataFrame) -> str:

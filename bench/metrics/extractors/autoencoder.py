@@ -1,7 +1,5 @@
 """Latents of a plain autoencoder, the features of the Fréchet autoencoder distance."""
 
-from collections.abc import Hashable
-
 import torch
 from torch import Tensor, nn
 
@@ -40,17 +38,17 @@ class Autoencoder(TrainedExtractor):
     weight_names = tuple(map(weight_name, PUBLISHED))
 
     @classmethod
-    def training_choices(cls, protocol: Protocol) -> tuple[Hashable, ...] | None:
-        """Return the choices of images and training; None for sizes other than 32x32 and 64x64."""
+    def training_fields(cls, protocol: Protocol) -> tuple[str, ...] | None:
+        """Return the fields of images and training; None unless images are 32x32 or 64x64."""
         if protocol.image_size not in CHANNELS:
             return None
         return (
-            protocol.image_size,
-            protocol.center_crop,
-            protocol.interpolation,
-            protocol.train_images,
-            protocol.autoencoder_epochs,
-            protocol.autoencoder_batch_size,
+            "image_size",
+            "center_crop",
+            "interpolation",
+            "train_images",
+            "autoencoder_epochs",
+            "autoencoder_batch_size",
         )
 
     def __init__(self, setting: Setting) -> None:

@@ -1,7 +1,7 @@
 """The contract of a feature extractor, and the extractors of one cell."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -125,8 +125,11 @@ class TrainedExtractor(Extractor):
 
     @classmethod
     @abstractmethod
-    def training_choices(cls, protocol: Protocol) -> tuple[Hashable, ...] | None:
-        """Return the protocol's values that the weights depend on; None if it cannot be trained."""
+    def training_fields(cls, protocol: Protocol) -> tuple[str, ...] | None:
+        """Return the names of the protocol's fields that the weights depend on.
+
+        None if the extractor cannot be trained under the protocol.
+        """
 
     @abstractmethod
     def reconstruct(self, images: Tensor) -> Tensor:

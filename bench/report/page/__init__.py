@@ -1,1 +1,1 @@
-"""The report of a run, as one HTML file or as Markdown."""
+"""The report of a run, as an HTML page or as Markdown."""

@@ -1,4 +1,4 @@
-"""The plots of a run and the image grids of its cells, ready to be shown or written."""
+"""The plots of a run and the image grids of its cells, as files."""
 
 import gzip
 from collections.abc import Iterator
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.report.plots import PLOTS, render
+from bench.report.plots.drawing import draw_plot, load_plots
+from bench.report.plots.plot import NotDrawnError, Plot
 from bench.report.run_reader import Run
+from bench.store.schema import CELL, IMAGES_FOLDER
 
-# An SVG above this is drawn as PNG, data above it is compressed: a report is to stay a small file.
+# A larger SVG is drawn as PNG and larger data is compressed, which keeps the report small.
 LARGE_SVG = 300_000
 LARGE_CSV = 500_000
 GRID_BYTES = 6_000_000
@@ -18,12 +20,17 @@ GRIDS = {
     "reconstructions": "Their reconstructions",
     "samples": "Samples",
 }
-SETTING = ["model", "backend", "dataset", "protocol_hash"]
 
 
 @dataclass(frozen=True)
 class File:
-    """A file's name, its content and its media type."""
+    """A file.
+
+    Attributes:
+        name: name without a folder.
+        content: bytes of the file.
+        media_type: media type, such as ``image/png``.
+    """
 
     name: str
     content: bytes
@@ -32,15 +39,15 @@ class File:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A plot.
+    """A plot, or the reason why it was not drawn.
 
     Attributes:
-        name: as ``bench plot`` takes it.
-        title: what it shows.
-        caption: what is shown and how, in words.
-        image: the drawing; None where it cannot be drawn.
-        data: what was drawn, as CSV.
-        reason: why it cannot be drawn; "" where it is.
+        name: name that ``bench plot`` takes.
+        title: what the plot shows, in a few words.
+        caption: what the points, error bars and bands are.
+        image: the figure; None if it was not drawn.
+        data: the rows that the figure shows, as CSV; None if it was not drawn.
+        reason: why it was not drawn; "" if it was.
     """
 
     name: str
@@ -53,7 +60,13 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid of images of one cell: what it shows, of which cell, and the file."""
+    """A grid of images of one cell.
+
+    Attributes:
+        title: what the images are.
+        of: cell that they are from.
+        image: the file.
+    """
 
     title: str
     of: str
@@ -65,8 +78,9 @@ class Grids:
     """Image grids of a run.
 
     Attributes:
-        shown: the first seed of each setting; inputs once a dataset and protocol.
-        left_out: how many more there are on disk that are not shown for their size.
+        shown: grids of the first seed of each model, backend, dataset and protocol; inputs once
+            per dataset and protocol.
+        left_out: number of grids that are left out because of their size.
     """
 
     shown: tuple[Grid, ...]
@@ -74,23 +88,24 @@ class Grids:
 
 
 def drawn(run: Run) -> Iterator[Drawn]:
-    """Draw every plot, one after the other."""
-    for plot in PLOTS:
-        data = plot.data(run)
-        if data.empty:
-            reason = plot.why(data, run) or "there is nothing to draw"
-            yield Drawn(plot.name, plot.title, plot.caption, reason=reason)
-            continue
-        figure = plot.draw(data, run)
-        image = File(f"{plot.name}.svg", render(figure, "svg"), "image/svg+xml")
-        if len(image.content) > LARGE_SVG:
-            image = File(f"{plot.name}.png", render(figure, "png"), "image/png")
-        csv = _csv(plot.name, data.to_csv(index=False).encode())
-        yield Drawn(plot.name, plot.title, plot.caption, image, csv)
+    """Draw every plot, in the order of the report; a plot that fails is yielded with its reason."""
+    for name, plot in load_plots().items():
+        try:
+            yield _drawn(name, plot, run)
+        except NotDrawnError as error:
+            yield Drawn(name, plot.title, plot.caption, reason=str(error))
+
+
+def _drawn(name: str, plot: Plot, run: Run) -> Drawn:
+    drawing = draw_plot(plot, run)
+    image = File(f"{name}.svg", drawing.render("svg"), "image/svg+xml")
+    if len(image.content) > LARGE_SVG:
+        image = File(f"{name}.png", drawing.render("png"), "image/png")
+    return Drawn(name, plot.title, plot.caption, image, _csv(name, drawing.csv()))
 
 
 def grids(run: Run) -> Grids:
-    """Grids of test images, reconstructions and samples, as the cells kept them."""
+    """Return grids of test images, reconstructions and samples, as the cells saved them."""
     shown: list[Grid] = []
     seen, left_out, room = set(), 0, GRID_BYTES
     for cell in _cells(run):
@@ -98,7 +113,7 @@ def grids(run: Run) -> Grids:
         for name, title in GRIDS.items():
             of = f"{cell.model}/{cell.backend} on {data}"
             inputs = (cell.dataset, cell.dataset_fingerprint, cell.protocol_hash)
-            path = Path(cell.folder) / "images" / f"{name}.png"
+            path = Path(cell.folder) / IMAGES_FOLDER / f"{name}.png"
             if (name == "inputs" and inputs in seen) or not path.is_file():
                 continue
             if name == "inputs":
@@ -115,8 +130,8 @@ def grids(run: Run) -> Grids:
 
 
 def _cells(run: Run) -> Iterator[Any]:
-    """The first seed of each setting, as named tuples."""
-    yield from run.cells.drop_duplicates(SETTING).itertuples(index=False)
+    """Yield the first seed of each model, backend, dataset and protocol, as named tuples."""
+    yield from run.cells.drop_duplicates([*CELL, "protocol_hash"]).itertuples(index=False)
 
 
 def _csv(name: str, content: bytes) -> File:

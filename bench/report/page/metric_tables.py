@@ -1,16 +1,34 @@
-"""The numbers of a run as tables: the headline, every measurement, every cell."""
+"""The numbers of a run as tables: main metrics, measurements, cells and trained extractors."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from bench.report.numbers import with_interval
-from bench.report.page.sortable_table import Column, Entry, Table, count, measured, word
-from bench.store.aggregation import across_seeds, whole_models
+from bench.report.page.sortable_table import (
+    SortableTable,
+    TableColumn,
+    TableEntry,
+    count,
+    measured,
+    word,
+)
+from bench.store.aggregation import across_seeds, of_models, whole_models
+from bench.store.schema import (
+    CELL,
+    CELL_VARIATION,
+    EXTRACTOR,
+    FAILED,
+    HASHES,
+    NO_VALUE,
+    OK,
+    SKIPPED,
+    Headline,
+    status_word,
+)
+from bench.system.formatting import short_hash, with_interval
 
-# What tells settings of the same model, backend and dataset apart; shown where it does.
+# Headings of columns that tell cells of the same name apart; shown only where they do.
 VARIATION = {
     "protocol": "protocol",
     "protocol_hash": "protocol hash",
@@ -20,172 +38,185 @@ VARIATION = {
     "train_images": "training images",
     "device": "device",
 }
-SETTING = ["model", "backend", "dataset", *VARIATION]
-# Two models, or two datasets, may differ in these and still be told apart by name.
-OF = {
+SETTING = [*CELL, *CELL_VARIATION]
+# Columns that vary only if they differ within one model, or within one dataset.
+VARIES_WITHIN = {
     "model_version": "model",
     "dataset_variant": "dataset",
     "dataset_fingerprint": "dataset",
     "train_images": "dataset",
 }
-HASHES = {"protocol_hash", "dataset_fingerprint"}
-STATUSES = ("failed", "skipped", "not_applicable")
-STATUS_WORDS = {"failed": "failed", "skipped": "skipped", "not_applicable": "n/a"}
+MEASUREMENT = [*SETTING, "metric", "split", "epoch_selection", "extractor", "metric_version"]
 DIRECTIONS = {True: "higher is better", False: "lower is better"}
 ARROWS = {True: " ↑", False: " ↓"}
 
-
-@dataclass(frozen=True)
-class Headline:
-    """A metric of the headline table: its name, the split that is shown, and its heading."""
-
-    metric: str
-    split: str | None
-    heading: str
+Headlines = Mapping[str, Headline]
 
 
-HEADLINES = (
-    Headline("reconstruction_loss", "test", "reconstruction loss"),
-    Headline("psnr", "test", "PSNR, dB"),
-    Headline("ssim", "test", "SSIM"),
-    Headline("fid", "generated", "FID"),
-    Headline("inception_score", "generated", "Inception score"),
-    Headline("fad", "generated", "FAD"),
-    Headline("firing_rate", "test", "firing rate"),
-    Headline("energy", "generated", "energy a sample, pJ"),
-    Headline("parameter_count", None, "parameters"),
-    Headline("training_throughput", "train", "training, images/s"),
-)
+def headline(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
+    """Return the main metrics: mean and interval over seeds, a row per model, backend and dataset.
 
+    Cells that differ in protocol, device or content have rows of their own.
 
-def headline(rows: pd.DataFrame) -> Table | None:
-    """One row a (model, backend, dataset): mean and interval over seeds of the main metrics.
+    Args:
+        rows: rows of a run.
+        headlines: main metrics, by name.
 
-    A setting is split further where its cells differ in protocol, device or content. None if no
-    row is of a main metric.
+    Returns:
+        The table, or None if no row is about a main metric.
     """
     shown = whole_models(rows)
-    shown = shown[shown["metric"].isin([column.metric for column in HEADLINES])]
-    columns = [column for column in HEADLINES if _measured(shown, column)]
+    shown = shown[shown["metric"].isin(headlines)]
     if shown.empty:
         return None
+    columns = _filled(shown, headlines)
     names = _names(shown)
     together = across_seeds(shown)
     means = dict(iter(together.groupby(SETTING, dropna=False, sort=False, observed=True)))
-    body = []
-    for setting, group in shown.groupby(SETTING, dropna=False, sort=False, observed=True):
-        seeds = sorted(group["seed"].dropna().unique())
-        mean = means.get(setting, together.iloc[:0])
-        body.append(
-            (
-                *(_named(name, group[name].iloc[0]) for name in names),
-                Entry(str(len(seeds)), len(seeds), f"seeds {', '.join(map(str, seeds))}"),
-                *(_mean(mean, group, column) for column in columns),
-            )
+    body = [
+        (
+            *(_named(name, group[name].iloc[0]) for name in names),
+            _seeds(group),
+            *(_mean(means.get(setting, together.iloc[:0]), group, *one) for one in columns.items()),
         )
+        for setting, group in shown.groupby(SETTING, dropna=False, sort=False, observed=True)
+    ]
     headings = [
-        *(Column(VARIATION.get(name, name)) for name in names),
-        Column("seeds", "how many seeds the mean is over", True),
-        *(_metric_column(shown, column) for column in columns),
+        *(TableColumn(VARIATION.get(name, name)) for name in names),
+        TableColumn("seeds", "number of seeds that the mean is over", True),
+        *(_metric_column(shown, *one) for one in columns.items()),
     ]
     caption = (
-        "Mean over seeds ± half of its 95 % interval (Student's t). No ±: one seed, which says "
-        "nothing of the spread, or seeds that agree."
+        "Mean over seeds ± half of its 95 % interval (Student's t). A mean without ± is from a "
+        "single seed, or from seeds that agree."
     )
-    return Table("headline", caption, tuple(headings), tuple(body))
+    return SortableTable("headline", caption, tuple(headings), tuple(body))
 
 
-def measurements(rows: pd.DataFrame) -> Table | None:
-    """Every metric of whole models, seeds taken together; None if nothing was measured."""
-    table = _measurements(whole_models(rows))
+def measurements(rows: pd.DataFrame) -> SortableTable | None:
+    """Return every metric of whole models, averaged over seeds; None if nothing was measured."""
+    table = _averaged(whole_models(rows))
     if table.empty:
         return None
     names = _names(table)
     headings = [
-        Column("metric"),
-        Column("split"),
-        *(Column(VARIATION.get(name, name)) for name in names),
-        Column("mean", "mean over seeds", True),
-        Column("95 % low", "lower end of the interval over seeds", True),
-        Column("95 % high", "upper end of the interval over seeds", True),
-        Column("seeds", "how many seeds the mean is over", True),
-        Column("n", "images that one value is of", True),
-        Column("unit"),
-        Column("better"),
-        Column("epoch", "how the epoch was chosen"),
-        Column("extractor"),
+        TableColumn("metric"),
+        TableColumn("split"),
+        *(TableColumn(VARIATION.get(name, name)) for name in names),
+        TableColumn("mean", "mean over seeds", True),
+        TableColumn("95 % low", "lower end of the interval over seeds", True),
+        TableColumn("95 % high", "upper end of the interval over seeds", True),
+        TableColumn("seeds", "number of seeds that the mean is over", True),
+        TableColumn("n", "number of images that one value is computed from", True),
+        TableColumn("unit"),
+        TableColumn("better"),
+        TableColumn("epoch", "how the epoch was chosen"),
+        TableColumn("extractor"),
     ]
     body = tuple(_measurement(row, names) for row in table.to_dict("records"))
     caption = (
-        "Every metric of whole models. What is by layer, time step or noise is in the plots and in "
-        "results.csv."
+        "Every metric of whole models. Values by layer, time step and noise are in the plots and "
+        "in results.csv."
     )
-    return Table("measurements", caption, tuple(headings), body)
+    return SortableTable("measurements", caption, tuple(headings), body)
 
 
-def cells(rows: pd.DataFrame) -> Table | None:
-    """One row a cell: how it ended, and its main metrics; None if there is no cell."""
-    shown = whole_models(rows)
-    columns = [column for column in HEADLINES if _measured(shown, column)]
+def cells(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
+    """Return how each cell of a model ended, and its main metrics; None if there are no cells.
+
+    Args:
+        rows: rows of a run.
+        headlines: main metrics, by name.
+    """
+    rows = of_models(rows)
     if rows.empty:
         return None
+    shown = whole_models(rows)
+    columns = _filled(shown, headlines)
     headings = [
-        *(Column(name) for name in ("model", "backend", "dataset")),
-        Column("seed", numeric=True),
-        Column("status", "failed if any of its metrics is, incomplete if any was skipped"),
-        Column("epoch", "the epoch whose weights were scored", True),
-        *(_metric_column(shown, column) for column in columns),
-        *(Column(name) for name in ("protocol", "protocol hash", "device", "cell")),
+        *map(TableColumn, CELL),
+        TableColumn("seed", numeric=True),
+        TableColumn("status", "failed if any metric failed, incomplete if any was skipped"),
+        TableColumn("epoch", "the epoch whose weights were evaluated", True),
+        *(_metric_column(shown, *one) for one in columns.items()),
+        *map(TableColumn, ("protocol", "protocol hash", "device", "cell")),
     ]
     overall = dict(iter(shown.groupby("cell_key", sort=False)))
     ends = cell_statuses(rows)
     body = []
     for key, group in rows.groupby("cell_key", sort=False):
-        first = group.iloc[0]
-        own = overall.get(key, shown.iloc[:0])
+        first, own = group.iloc[0], overall.get(key, shown.iloc[:0])
         status = ends[key]
         body.append(
             (
-                *(word(first[name]) for name in ("model", "backend", "dataset")),
+                *(word(first[name]) for name in CELL),
                 count(first["seed"]),
-                Entry(status, status="" if status == "ok" else status),
+                TableEntry(status, status="" if status == OK else status),
                 count(group["epoch"].max()),
-                *(_single(own, column) for column in columns),
+                *(_single(own, *one) for one in columns.items()),
                 word(first["protocol"]),
-                word(str(first["protocol_hash"])[:12]),
+                word(short_hash(first["protocol_hash"])),
                 word(first["device"]),
                 word(key),
             )
         )
-    return Table("cells", "Every cell, one row a seed.", tuple(headings), tuple(body))
+    return SortableTable("cells", "Every cell, one row per seed.", tuple(headings), tuple(body))
+
+
+def extractors(rows: pd.DataFrame) -> SortableTable | None:
+    """Return the cells that trained a metric's feature extractor; None if there are none."""
+    own = rows[rows["kind"] == EXTRACTOR]
+    if own.empty:
+        return None
+    words = ("model", "dataset", "metric")
+    headings = [
+        TableColumn("name"),
+        TableColumn("dataset"),
+        TableColumn("metric"),
+        TableColumn("value", "", True),
+        TableColumn("n", "number of images that the value is computed from", True),
+        *map(TableColumn, ("extractor", "protocol", "device", "cell")),
+    ]
+    body = tuple(
+        (
+            *(word(row[name]) for name in words),
+            measured(row["value"]) if row["status"] == OK else _without_number(own.loc[[index]]),
+            count(row["n"]),
+            *(word(row[name]) for name in ("extractor", "protocol", "device", "cell_key")),
+        )
+        for index, row in own.iterrows()
+    )
+    caption = "Networks that were trained to extract the features that metrics compare."
+    return SortableTable("extractors", caption, tuple(headings), body)
 
 
 def cell_statuses(rows: pd.DataFrame) -> "pd.Series[str]":
-    """How each cell ended, by its key.
+    """Return how each cell ended, by its key.
 
-    ``failed`` if any of its rows is; ``skipped`` if it has no number because of rows that were;
-    ``incomplete`` if it has numbers and skipped rows; else ``ok``.
+    ``failed`` if any of its rows failed; ``skipped`` if it has no value because rows were skipped;
+    ``incomplete`` if it has values and skipped rows; else ``ok``.
     """
     has = {
         status: (rows["status"] == status).groupby(rows["cell_key"], sort=False).any()
-        for status in ("failed", "skipped", "ok")
+        for status in (FAILED, SKIPPED, OK)
     }
-    lacking = has["ok"].map({True: "incomplete", False: "skipped"})
-    return lacking.where(has["skipped"], "ok").mask(has["failed"], "failed")
+    lacking = has[OK].map({True: "incomplete", False: SKIPPED})
+    return lacking.where(has[SKIPPED], OK).mask(has[FAILED], FAILED)
 
 
-def _measurements(rows: pd.DataFrame) -> pd.DataFrame:
+def _averaged(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return means over seeds, with the smallest and largest ``n``."""
     table = across_seeds(rows)
-    keys = [*SETTING, "metric", "split", "epoch_selection", "extractor", "metric_version"]
-    known = rows[rows["status"] == "ok"]
-    n = known.groupby(keys, dropna=False, sort=False, observed=True)["n"]
+    known = rows[rows["status"] == OK]
+    n = known.groupby(MEASUREMENT, dropna=False, sort=False, observed=True)["n"]
     numbers = n.agg(least="min", most="max").reset_index()
-    return table.merge(numbers, on=keys, how="left")
+    return table.merge(numbers, on=MEASUREMENT, how="left")
 
 
-def _measurement(row: Mapping[Any, Any], names: Iterable[str]) -> tuple[Entry, ...]:
-    same = pd.isna(row["least"]) or row["least"] == row["most"]
-    n = count(row["least"]) if same else Entry(f"{row['least']}-{row['most']}", float(row["least"]))
+def _measurement(row: Mapping[Any, Any], names: Iterable[str]) -> tuple[TableEntry, ...]:
+    n = count(row["least"])
+    if not pd.isna(row["least"]) and row["least"] != row["most"]:
+        n = TableEntry(f"{row['least']}-{row['most']}", float(row["least"]))
     better = row["higher_is_better"]
     return (
         word(row["metric"]),
@@ -197,66 +228,73 @@ def _measurement(row: Mapping[Any, Any], names: Iterable[str]) -> tuple[Entry, .
         count(row["seeds"]),
         n,
         word(row["unit"] if row["unit"] != "1" else ""),
-        Entry("" if pd.isna(better) else "higher" if better else "lower"),
+        TableEntry("" if pd.isna(better) else "higher" if better else "lower"),
         word(row["epoch_selection"]),
         word(row["extractor"]),
     )
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    """The columns that name a setting: those of its variation only where they vary."""
-    return ["model", "backend", "dataset", *(name for name in VARIATION if _varies(name, rows))]
+    """Return the columns that name a row: those of the variation only if they vary."""
+    return [*CELL, *(name for name in CELL_VARIATION if _varies(name, rows))]
 
 
 def _varies(name: str, rows: pd.DataFrame) -> bool:
-    if name not in OF:
+    if name not in VARIES_WITHIN:
         return rows[name].nunique(dropna=False) > 1
-    return bool(rows.groupby(OF[name])[name].nunique(dropna=False).gt(1).any())
+    return bool(rows.groupby(VARIES_WITHIN[name])[name].nunique(dropna=False).gt(1).any())
 
 
-def _named(name: str, value: object) -> Entry:
-    return word(str(value)[:12] if name in HASHES else value)
+def _named(name: str, value: object) -> TableEntry:
+    return word(short_hash(value) if name in HASHES else value)
 
 
-def _measured(rows: pd.DataFrame, column: Headline) -> bool:
-    return bool(rows.loc[rows["metric"] == column.metric, "value"].notna().any())
+def _seeds(group: pd.DataFrame) -> TableEntry:
+    seeds = sorted(group["seed"].dropna().unique())
+    return TableEntry(str(len(seeds)), len(seeds), f"seeds {', '.join(map(str, seeds))}")
 
 
-def _metric_column(rows: pd.DataFrame, column: Headline) -> Column:
-    better = rows.loc[rows["metric"] == column.metric, "higher_is_better"].dropna()
-    meaning = column.metric if column.split is None else f"{column.metric}, {column.split}"
+def _filled(rows: pd.DataFrame, headlines: Headlines) -> Headlines:
+    """Return the main metrics that any row has a value of."""
+    known = set(rows.loc[rows["value"].notna(), "metric"])
+    return {metric: one for metric, one in headlines.items() if metric in known}
+
+
+def _metric_column(rows: pd.DataFrame, metric: str, main: Headline) -> TableColumn:
+    better = rows.loc[rows["metric"] == metric, "higher_is_better"].dropna()
+    meaning = metric if main.split is None else f"{metric}, {main.split}"
     if better.empty:
-        return Column(column.heading, meaning, True)
+        return TableColumn(main.label, meaning, True)
     up = bool(better.iloc[0])
-    return Column(column.heading + ARROWS[up], f"{meaning}: {DIRECTIONS[up]}", True)
+    return TableColumn(main.label + ARROWS[up], f"{meaning}: {DIRECTIONS[up]}", True)
 
 
-def _select(rows: pd.DataFrame, column: Headline) -> pd.DataFrame:
-    chosen = rows[rows["metric"] == column.metric]
-    return chosen if column.split is None else chosen[chosen["split"] == column.split]
+def _select(rows: pd.DataFrame, metric: str, main: Headline) -> pd.DataFrame:
+    chosen = rows[rows["metric"] == metric]
+    return chosen if main.split is None else chosen[chosen["split"] == main.split]
 
 
-def _mean(means: pd.DataFrame, rows: pd.DataFrame, column: Headline) -> Entry:
-    own = _select(means, column)
+def _mean(means: pd.DataFrame, rows: pd.DataFrame, metric: str, main: Headline) -> TableEntry:
+    own = _select(means, metric, main)
     if own.empty:
-        return _without_number(rows[rows["metric"] == column.metric])
+        return _without_number(rows[rows["metric"] == metric])
     row = own.iloc[0]
     text = with_interval(row["value"], row["ci_low"], row["ci_high"])
-    return Entry(text, float(row["value"]), f"over {row['seeds']} seeds")
+    return TableEntry(text, float(row["value"]), f"over {row['seeds']} seeds")
 
 
-def _single(rows: pd.DataFrame, column: Headline) -> Entry:
-    own = _select(rows, column)
-    own = own[own["status"] == "ok"]
+def _single(rows: pd.DataFrame, metric: str, main: Headline) -> TableEntry:
+    own = _select(rows, metric, main)
+    own = own[own["status"] == OK]
     if own.empty:
-        return _without_number(rows[rows["metric"] == column.metric])
+        return _without_number(rows[rows["metric"] == metric])
     return measured(own.iloc[0]["value"])
 
 
-def _without_number(rows: pd.DataFrame) -> Entry:
-    for status in STATUSES:
+def _without_number(rows: pd.DataFrame) -> TableEntry:
+    for status in NO_VALUE:
         reasons = rows.loc[rows["status"] == status, "reason"]
         if not reasons.empty:
             note = "" if pd.isna(reasons.iloc[0]) else str(reasons.iloc[0])
-            return Entry(STATUS_WORDS[status], None, note, status)
-    return Entry("")
+            return TableEntry(status_word(status), None, note, status)
+    return TableEntry("")

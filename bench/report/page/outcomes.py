@@ -1,35 +1,44 @@
-"""What was run, how it ended, and why numbers are missing."""
+"""The summary of a run, and the reasons for missing numbers."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.report.comparability import INCOMPLETE
 from bench.report.page.metric_tables import cell_statuses
-from bench.report.page.sortable_table import Column, Entry, Table, count
+from bench.report.page.sortable_table import SortableTable, TableColumn, TableEntry, count
+from bench.store.aggregation import of_models
+from bench.store.schema import EXTRACTOR, INCOMPLETE, NO_VALUE, OK
+from bench.system.formatting import short_hash
 
+# The order in which the summary counts cells and rows.
+ENDS = (OK, "incomplete", *NO_VALUE)
 SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of the summary: a name and what is said of it."""
+    """One line of the summary.
+
+    Attributes:
+        name: what the line is about.
+        texts: what it says, in one or more parts.
+    """
 
     name: str
     texts: tuple[str, ...]
 
 
 def facts(rows: pd.DataFrame, planned: frozenset[str]) -> list[Fact]:
-    """What was run, in a few lines.
+    """Return the summary of a run: models, datasets, protocol, seeds, and how cells ended.
 
     Args:
-        rows: of the run.
-        planned: keys of the cells that the run's commands asked for.
+        rows: rows of the run.
+        planned: keys of the cells that the commands of the run requested.
     """
     if rows.empty:
         return [Fact("cells", (_absent(rows, planned) or "none",))]
     return [
-        *(Fact(f"{name}s", (_listed(rows[name]),)) for name in ("model", "backend")),
+        *_names(rows),
         Fact("datasets", _datasets(rows)),
         Fact("protocol", _protocols(rows)),
         Fact("seeds", (_listed(rows["seed"].sort_values()),)),
@@ -39,31 +48,50 @@ def facts(rows: pd.DataFrame, planned: frozenset[str]) -> list[Fact]:
     ]
 
 
-def missing_numbers(rows: pd.DataFrame, statuses: tuple[str, ...], name: str) -> Table | None:
-    """Each reason once, with the metrics and cells that have no number because of it."""
+def missing_numbers(
+    rows: pd.DataFrame, statuses: tuple[str, ...], name: str
+) -> SortableTable | None:
+    """Return each reason once, with the metrics and cells that have no number because of it.
+
+    Args:
+        rows: rows of the run.
+        statuses: statuses of the rows to list.
+        name: name of the table.
+
+    Returns:
+        The table, or None if no row has one of these statuses.
+    """
     absent = rows[rows["status"].isin(statuses)]
     if absent.empty:
         return None
     columns = (
-        Column("reason"),
-        Column("status"),
-        Column("metrics"),
-        Column("cells", "how many cells", True),
-        Column("of"),
+        TableColumn("reason"),
+        TableColumn("status"),
+        TableColumn("metrics"),
+        TableColumn("cells", "number of cells", True),
+        TableColumn("of"),
     )
-    absent = absent.assign(reason=absent["reason"].fillna("no reason was noted"))
+    absent = absent.assign(reason=absent["reason"].fillna("no reason was recorded"))
     groups = absent.groupby(["status", "reason"], sort=False)
     body = tuple(
         (
-            Entry(str(reason)),
-            Entry(str(status), status=str(status)),
-            Entry(_metrics(group, rows)),
+            TableEntry(str(reason)),
+            TableEntry(str(status), status=str(status)),
+            TableEntry(_metrics(group, rows)),
             count(group["cell_key"].nunique()),
-            Entry(_of(group)),
+            TableEntry(_cell_names(group)),
         )
         for (status, reason), group in groups
     )
-    return Table(name, "Why these numbers are missing, each reason once.", columns, body)
+    return SortableTable(name, "Why these numbers are missing, each reason once.", columns, body)
+
+
+def _names(rows: pd.DataFrame) -> list[Fact]:
+    """Return the names of models and backends, and of trained extractors if there are any."""
+    models = of_models(rows)
+    facts = [Fact(f"{name}s", (_listed(models[name]),)) for name in ("model", "backend")]
+    extractors = rows.loc[rows["kind"] == EXTRACTOR, "model"]
+    return facts if extractors.empty else [*facts, Fact("extractors", (_listed(extractors),))]
 
 
 def _distinct(values: pd.Series) -> tuple[str, ...]:
@@ -76,8 +104,7 @@ def _listed(values: pd.Series) -> str:
 
 def _tally(statuses: pd.Series) -> str:
     counts = statuses.value_counts()
-    ends = ("ok", "incomplete", "failed", "skipped", "not_applicable")
-    order = [name for name in ends if name in counts]
+    order = [name for name in ENDS if name in counts]
     return ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in order)
 
 
@@ -91,7 +118,7 @@ def _absent(rows: pd.DataFrame, planned: frozenset[str]) -> str:
     absent = len(planned - set(rows["cell_key"]))
     if not absent:
         return ""
-    return f"{absent} more were asked for and have no rows: the same command again runs them"
+    return f"{absent} more were requested and have no rows: the same command again runs them"
 
 
 def _datasets(rows: pd.DataFrame) -> tuple[str, ...]:
@@ -107,18 +134,18 @@ def _datasets(rows: pd.DataFrame) -> tuple[str, ...]:
 def _protocols(rows: pd.DataFrame) -> tuple[str, ...]:
     distinct = rows[["protocol", "protocol_hash"]].drop_duplicates()
     names = zip(distinct["protocol"], distinct["protocol_hash"], strict=True)
-    return tuple(f"{name} ({str(digest)[:12]})" for name, digest in names)
+    return tuple(f"{name} ({short_hash(digest)})" for name, digest in names)
 
 
 def _metrics(group: pd.DataFrame, rows: pd.DataFrame) -> str:
     names = group["metric"].unique()
-    everything = rows.loc[rows["cell_key"].isin(group["cell_key"]), "metric"].nunique()
-    if len(names) == everything > SHOWN:
-        return f"all {everything}"
+    total = rows.loc[rows["cell_key"].isin(group["cell_key"]), "metric"].nunique()
+    if len(names) == total > SHOWN:
+        return f"all {total}"
     return ", ".join(names)
 
 
-def _of(group: pd.DataFrame) -> str:
+def _cell_names(group: pd.DataFrame) -> str:
     cells = group.drop_duplicates("cell_key")
     if len(cells) <= SHOWN:
         return "; ".join(

@@ -1,4 +1,4 @@
-"""Where the numbers come from: commands, machines, data, protocols as they were resolved."""
+"""The origin of the numbers: commands, machines, datasets, and protocols as resolved."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,47 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.report.page.sortable_table import Column, Entry, Table, count
-from bench.store.run_directory import RUN_FILE
+from bench.report.page.sortable_table import SortableTable, TableColumn, TableEntry, count
+from bench.store.schema import CELL_FILE, CELLS, RUN_FILE
 
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the run directory notes down beside its rows.
+    """What the run directory records in addition to its rows.
 
     Attributes:
-        commands: each call of ``bench run``: when, what was asked, on which commit.
+        commands: calls of ``bench run``: time, request, commit.
         environments: versions of Python and libraries, processor, CUDA.
         datasets: content, source and licence of each dataset.
-        neurons: which implementation of LIF neurons ran, on which device.
-        protocol: every setting as each model and dataset got it.
-        planned: keys of the cells that were asked for.
+        neurons: implementation of LIF neurons of each backend, and its device.
+        protocol: every setting, as resolved for each model and dataset.
+        planned: keys of the cells that were requested.
     """
 
-    commands: Table | None
-    environments: Table | None
-    datasets: Table | None
-    neurons: Table | None
-    protocol: Table | None
+    commands: SortableTable | None
+    environments: SortableTable | None
+    datasets: SortableTable | None
+    neurons: SortableTable | None
+    protocol: SortableTable | None
     planned: frozenset[str]
 
     @property
-    def tables(self) -> list[Table]:
-        """Those that there are, in the order in which they are read."""
+    def tables(self) -> list[SortableTable]:
+        """The tables that are not empty, in the order of the report."""
         tables = (self.commands, self.datasets, self.neurons, self.protocol, self.environments)
         return [table for table in tables if table is not None]
 
 
 def provenance(path: Path) -> Provenance:
-    """Read ``run.json`` and every ``cells/*/cell.json``.
+    """Read ``run.json`` and the ``cell.json`` of every cell.
 
     Raises:
         BenchError: one of these files cannot be read.
     """
     commands = _read(path / RUN_FILE).get("commands", [])
-    cells = [_read(file) for file in sorted(path.glob("cells/*/cell.json"))]
+    cells = [_read(file) for file in sorted(path.glob(f"{CELLS}/*/{CELL_FILE}"))]
     environments = [record.get("environment") or {} for record in (*commands, *cells)]
     return Provenance(
         commands=_commands(commands),
@@ -65,29 +65,29 @@ def _read(path: Path) -> Record:
     except (OSError, ValueError) as error:
         raise BenchError(f"{path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
-        raise BenchError(f"{path} cannot be read: it holds no JSON object.")
+        raise BenchError(f"{path} cannot be read: it is not a JSON object.")
     return content
 
 
-def _commands(commands: Sequence[Record]) -> Table | None:
-    columns = ("started", "asked for", "cells", "commit", "version", "run")
+def _commands(commands: Sequence[Record]) -> SortableTable | None:
+    columns = ("started", "request", "cells", "commit", "version", "run")
     body = tuple(
         (
-            Entry(str(command.get("started_at", ""))),
-            Entry(_asked(command.get("asked") or {})),
+            TableEntry(str(command.get("started_at", ""))),
+            TableEntry(_request(command.get("asked") or {})),
             count(len(command.get("cells", []))),
-            Entry(str((command.get("environment") or {}).get("git_commit") or "unknown")),
-            Entry(str((command.get("environment") or {}).get("version") or "unknown")),
-            Entry(str(command.get("run_id", ""))),
+            TableEntry(str((command.get("environment") or {}).get("git_commit") or "unknown")),
+            TableEntry(str((command.get("environment") or {}).get("version") or "unknown")),
+            TableEntry(str(command.get("run_id", ""))),
         )
         for command in commands
     )
-    headings = tuple(Column(name, numeric=name == "cells") for name in columns)
-    return Table("commands", "Calls of bench run.", headings, body) if body else None
+    headings = tuple(TableColumn(name, numeric=name == "cells") for name in columns)
+    return SortableTable("commands", "Calls of bench run.", headings, body) if body else None
 
 
-def _asked(asked: Record) -> str:
-    """What was asked, as ``bench run`` takes it."""
+def _request(asked: Record) -> str:
+    """Return a request as options of ``bench run``."""
     parts = []
     for name, value in asked.items():
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -95,33 +95,39 @@ def _asked(asked: Record) -> str:
     return " ".join(parts)
 
 
-def _environments(environments: Sequence[Record]) -> Table | None:
+def _environments(environments: Sequence[Record]) -> SortableTable | None:
     distinct = _distinct([_flat(environment) for environment in environments if environment])
     return _by_setting("environments", "Versions and machine.", "what", distinct)
 
 
-def _datasets(cells: Sequence[Record]) -> Table | None:
+def _datasets(cells: Sequence[Record]) -> SortableTable | None:
     infos = _distinct([cell["dataset"] for cell in cells if cell.get("dataset")])
     headings = ("name", "fingerprint", "variant", "shape", "train_size", "test_size")
     names = (*headings, "source", "licence")
     body = tuple(tuple(_plain(info.get(name)) for name in names) for info in infos)
     columns = tuple(
-        Column(name.replace("_", " ").replace("size", "images"), numeric=name.endswith("size"))
+        TableColumn(name.replace("_", " ").replace("size", "images"), numeric=name.endswith("size"))
         for name in names
     )
-    return Table("datasets", "Datasets, by content.", columns, body) if body else None
+    return SortableTable("datasets", "Datasets, by content.", columns, body) if body else None
 
 
-def _neurons(cells: Sequence[Record]) -> Table | None:
+def _neurons(cells: Sequence[Record]) -> SortableTable | None:
     names = ("backend", "neuron_implementation", "device")
-    found = _distinct([{name: cell.get(name) for name in names} for cell in cells])
-    body = tuple(tuple(_plain(record[name]) for name in names) for record in found)
-    columns = (Column("backend"), Column("LIF neurons"), Column("device"))
-    return Table("neurons", "What ran on what.", columns, body) if body else None
+    records = _distinct([{name: cell.get(name) for name in names} for cell in cells])
+    body = tuple(tuple(_plain(record[name]) for name in names) for record in records)
+    columns = (TableColumn("backend"), TableColumn("LIF neurons"), TableColumn("device"))
+    return (
+        SortableTable(
+            "neurons", "Implementations of LIF neurons, and their devices.", columns, body
+        )
+        if body
+        else None
+    )
 
 
-def _protocol(cells: Sequence[Record]) -> Table | None:
-    """One column each resolved protocol, headed by the models and datasets that had it."""
+def _protocol(cells: Sequence[Record]) -> SortableTable | None:
+    """Return a column per resolved protocol, headed by the models and datasets that used it."""
     by_content: dict[str, tuple[Record, list[str]]] = {}
     for cell in cells:
         resolved = _flat(cell.get("resolved_protocol") or {})
@@ -130,30 +136,32 @@ def _protocol(cells: Sequence[Record]) -> Table | None:
         if holder not in holders:
             holders.append(holder)
     records = [{"for": ", ".join(holders), **resolved} for resolved, holders in by_content.values()]
-    caption = "The protocol, as it was resolved for each model and dataset."
+    caption = "The protocol, as resolved for each model and dataset."
     return _by_setting("protocol", caption, "setting", records)
 
 
-def _by_setting(name: str, caption: str, heading: str, records: Sequence[Record]) -> Table | None:
-    """A row each key; one column where all records agree on it, else one each record."""
+def _by_setting(
+    name: str, caption: str, heading: str, records: Sequence[Record]
+) -> SortableTable | None:
+    """Return a row per key, with the value that all records share or one value per record."""
     if not records:
         return None
     keys = list(dict.fromkeys(key for record in records for key in record))
     if len(records) == 1:
-        columns: tuple[Column, ...] = (Column(heading), Column("value"))
+        columns: tuple[TableColumn, ...] = (TableColumn(heading), TableColumn("value"))
     else:
-        several = (Column(str(i + 1), "differs") for i in range(len(records)))
-        columns = (Column(heading), Column("all"), *several)
-    body: list[tuple[Entry, ...]] = []
+        several = (TableColumn(str(i + 1), "differs") for i in range(len(records)))
+        columns = (TableColumn(heading), TableColumn("all"), *several)
+    body: list[tuple[TableEntry, ...]] = []
     for key in keys:
         entries = [_plain(record.get(key)) for record in records]
         if len(entries) == 1:
-            body.append((Entry(key), entries[0]))
+            body.append((TableEntry(key), entries[0]))
         elif len(set(entries)) == 1:
-            body.append((Entry(key), entries[0], *(Entry("") for _ in entries)))
+            body.append((TableEntry(key), entries[0], *(TableEntry("") for _ in entries)))
         else:
-            body.append((Entry(key), Entry(""), *entries))
-    return Table(name, caption, columns, tuple(body))
+            body.append((TableEntry(key), TableEntry(""), *entries))
+    return SortableTable(name, caption, columns, tuple(body))
 
 
 def _flat(record: Record, prefix: str = "") -> dict[str, Any]:
@@ -170,10 +178,10 @@ def _distinct(records: Sequence[Record]) -> list[Record]:
     return list({json.dumps(record, sort_keys=True): record for record in records}.values())
 
 
-def _plain(value: Any) -> Entry:
+def _plain(value: Any) -> TableEntry:
     if value is None:
-        return Entry("none")
+        return TableEntry("none")
     if isinstance(value, list):
-        return Entry(", ".join(map(str, value)) or "none")
+        return TableEntry(", ".join(map(str, value)) or "none")
     order = float(value) if isinstance(value, int | float) else None
-    return Entry(str(value), order)
+    return TableEntry(str(value), order)

@@ -1,16 +1,22 @@
-"""Tables as both the page and the Markdown file show them."""
+"""Tables that both the HTML page and the Markdown file show."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from bench.report.numbers import number
+from bench.system.formatting import number
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column: its heading, what the heading means, and whether it holds numbers."""
+class TableColumn:
+    """A column of a table.
+
+    Attributes:
+        heading: heading of the column.
+        meaning: explanation of the heading; "" if none is needed.
+        numeric: True if the column holds numbers.
+    """
 
     heading: str
     meaning: str = ""
@@ -18,14 +24,14 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What stands in one place of a table.
+class TableEntry:
+    """The content of one place of a table.
 
     Attributes:
-        text: as it is read; "" where there is nothing.
-        order: the number that it is sorted by in a numeric column; None comes last.
-        note: what explains it.
-        status: ``failed``, ``skipped`` or ``not_applicable`` where there is no number.
+        text: what is shown; "" for nothing.
+        order: number that the row is sorted by in a numeric column; None sorts last.
+        note: explanation of the text.
+        status: ``failed``, ``skipped`` or ``not_applicable`` if there is no number.
     """
 
     text: str
@@ -35,32 +41,32 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Table:
+class SortableTable:
     """A table that can be sorted and filtered.
 
     Attributes:
         name: a word that is unique in the report.
-        caption: what it shows.
-        columns: from left to right; the first names the row.
-        rows: one entry a column.
+        caption: what the table shows.
+        columns: columns from left to right; the first one names the row.
+        rows: rows from top to bottom, one entry per column.
     """
 
     name: str
     caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Entry, ...], ...]
+    columns: tuple[TableColumn, ...]
+    rows: tuple[tuple[TableEntry, ...], ...]
 
 
-def word(value: Any) -> Entry:
-    """An entry of a column of words."""
-    return Entry("" if pd.isna(value) else str(value))
+def word(value: Any) -> TableEntry:
+    """Return an entry for a word; empty if it is missing."""
+    return TableEntry("" if pd.isna(value) else str(value))
 
 
-def count(value: Any) -> Entry:
-    """An entry of a column of whole numbers."""
-    return Entry("", None) if pd.isna(value) else Entry(f"{int(value)}", float(value))
+def count(value: Any) -> TableEntry:
+    """Return an entry for a whole number; empty if it is missing."""
+    return TableEntry("") if pd.isna(value) else TableEntry(f"{int(value)}", float(value))
 
 
-def measured(value: Any) -> Entry:
-    """An entry of a column of measured numbers."""
-    return Entry("", None) if pd.isna(value) else Entry(number(value), float(value))
+def measured(value: Any) -> TableEntry:
+    """Return an entry for a measured number; empty if it is missing."""
+    return TableEntry("") if pd.isna(value) else TableEntry(number(value), float(value))

@@ -1,4 +1,4 @@
-"""The report of a run, as one HTML file that needs nothing else, or as Markdown with its images."""
+"""Write the report of a run as one self-contained HTML file, or as Markdown with its images."""
 
 import base64
 import hashlib
@@ -10,15 +10,16 @@ from typing import Any
 import jinja2
 
 from bench.errors import BenchError
-from bench.report.comparability import Warning, warnings
-from bench.report.markdown import escaped
 from bench.report.page import figures, metric_tables, outcomes
+from bench.report.page.comparability import ComparisonWarning, comparison_warnings
 from bench.report.page.figures import Drawn, File, Grids
 from bench.report.page.paper_tables import paper_tables
 from bench.report.page.provenance import Provenance, provenance
-from bench.report.page.sortable_table import Table
+from bench.report.page.sortable_table import SortableTable
 from bench.report.run_reader import Run
+from bench.store.schema import FAILED, NOT_APPLICABLE, OK, SKIPPED
 from bench.system.files import atomic
+from bench.system.formatting import escape_markdown, pipe_table
 
 NO_ROWS = "This run has no rows yet."
 NO_VALUES = "Nothing was measured: no row of this run has a value."
@@ -26,37 +27,37 @@ NO_VALUES = "Nothing was measured: no row of this run has a value."
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows, whatever its format.
+    """The contents of a report, for all formats.
 
     Attributes:
-        title: the run directory's name.
-        notice: said first where there is little to show; "" otherwise.
-        facts: what was run.
-        headline: the main metrics over seeds.
-        warnings: which rows are not comparable.
-        tables: every measurement, every cell, and papers' tables.
-        plots: drawn, or with the reason why not.
+        title: name of the run directory.
+        notice: first sentence of a report that has little to show; "" otherwise.
+        facts: the summary.
+        headline: main metrics, averaged over seeds.
+        warnings: rows that are not comparable.
+        tables: measurements, cells, trained extractors, and tables of papers.
+        plots: plots, or the reasons why they were not drawn.
         grids: images of the cells.
-        provenance: commands, data, protocols, versions.
-        missing: failed and skipped numbers by reason.
+        provenance: commands, datasets, protocols, versions.
+        missing: failed and skipped numbers, by reason.
         not_applicable: numbers that do not apply, by reason.
     """
 
     title: str
     notice: str
     facts: list[outcomes.Fact]
-    headline: Table | None
-    warnings: list[Warning]
-    tables: list[Table]
+    headline: SortableTable | None
+    warnings: list[ComparisonWarning]
+    tables: list[SortableTable]
     plots: list[Drawn]
     grids: Grids
     provenance: Provenance
-    missing: Table | None
-    not_applicable: Table | None
+    missing: SortableTable | None
+    not_applicable: SortableTable | None
 
 
 def build(path: Path) -> Report:
-    """Read a run directory and lay out its report.
+    """Return the report of a run directory.
 
     Raises:
         BenchError: not a run directory, or one that cannot be read.
@@ -64,22 +65,27 @@ def build(path: Path) -> Report:
     run = Run(path)
     rows = run.rows
     notice = ""
-    if not (rows["status"] == "ok").any():
+    if not (rows["status"] == OK).any():
         notice = NO_ROWS if rows.empty else NO_VALUES
     origin = provenance(path)
-    tables = [metric_tables.measurements(rows), metric_tables.cells(rows)]
+    main = run.headlines("report")
+    tables = (
+        metric_tables.measurements(rows),
+        metric_tables.cells(rows, main),
+        metric_tables.extractors(rows),
+    )
     return Report(
         title=path.resolve().name,
         notice=notice,
         facts=outcomes.facts(rows, origin.planned),
-        headline=metric_tables.headline(rows),
-        warnings=warnings(rows),
+        headline=metric_tables.headline(rows, main),
+        warnings=comparison_warnings(rows),
         tables=[*(table for table in tables if table is not None), *paper_tables(rows, path)],
         plots=list(figures.drawn(run)),
         grids=figures.grids(run),
         provenance=origin,
-        missing=outcomes.missing_numbers(rows, ("failed", "skipped"), "missing"),
-        not_applicable=outcomes.missing_numbers(rows, ("not_applicable",), "not_applicable"),
+        missing=outcomes.missing_numbers(rows, (FAILED, SKIPPED), "missing"),
+        not_applicable=outcomes.missing_numbers(rows, (NOT_APPLICABLE,), "not_applicable"),
     )
 
 
@@ -88,10 +94,10 @@ def write_html(path: Path, out: Path | None = None) -> Path:
 
     Args:
         path: the run directory.
-        out: the file; ``report.html`` in the run directory if None.
+        out: file to write; ``report.html`` in the run directory if None.
 
     Returns:
-        The file.
+        The file that was written.
 
     Raises:
         BenchError: not a run directory, or the file cannot be written.
@@ -112,14 +118,14 @@ def write_html(path: Path, out: Path | None = None) -> Path:
 
 
 def write_markdown(path: Path, out: Path | None = None) -> Path:
-    """Write the report of a run as Markdown, and its images beside it in a folder of its name.
+    """Write the report of a run as Markdown, and its images to a folder next to the file.
 
     Args:
         path: the run directory.
-        out: the file; ``report.md`` in the run directory if None.
+        out: file to write; ``report.md`` in the run directory if None.
 
     Returns:
-        The file.
+        The file that was written.
 
     Raises:
         BenchError: not a run directory, or the files cannot be written.
@@ -130,11 +136,13 @@ def write_markdown(path: Path, out: Path | None = None) -> Path:
     environment = _environment(finalize=_escaped)
     files: dict[str, File] = {}
 
-    def link(file: File) -> "_Plain":
+    def link(file: File) -> "_Markdown":
         files[file.name] = file
-        return _Plain(f"<{folder.name}/{file.name}>")
+        return _Markdown(f"<{folder.name}/{file.name}>")
 
-    text = environment.get_template("report.md.j2").render(report=report, link=link, plain=_Plain)
+    text = environment.get_template("report.md.j2").render(
+        report=report, link=link, pipe_table=_pipe_table
+    )
     _write(out, text.encode())
     for file in files.values():
         _write(folder / file.name, file.content)
@@ -147,14 +155,21 @@ WRITERS: dict[str, Callable[[Path, Path | None], Path]] = {
 }
 
 
-class _Plain(str):
+class _Markdown(str):
     """Text that is Markdown already."""
 
 
 def _escaped(value: Any) -> Any:
-    if isinstance(value, _Plain) or not isinstance(value, str):
+    """Escape what a template inserts, unless it is Markdown."""
+    if isinstance(value, _Markdown) or not isinstance(value, str):
         return value
-    return escaped(value)
+    return escape_markdown(value)
+
+
+def _pipe_table(table: SortableTable) -> _Markdown:
+    headings = [column.heading for column in table.columns]
+    right = [i for i, column in enumerate(table.columns) if column.numeric]
+    return _Markdown(pipe_table(headings, ([e.text for e in row] for row in table.rows), right))
 
 
 def _environment(**options: Any) -> jinja2.Environment:
@@ -175,7 +190,7 @@ def _asset(name: str) -> str:
 
 
 def _csp_hash(text: str) -> str:
-    """What a content security policy names an inline script or style by."""
+    """Return the name of an inline script or style in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

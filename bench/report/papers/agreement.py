@@ -1,4 +1,4 @@
-"""Whether a published number and ours were made by the same rules, and what to run if not."""
+"""Decide whether a published number and ours were measured by the same rules."""
 
 import shlex
 from collections.abc import Hashable, Iterator, Mapping
@@ -8,90 +8,104 @@ from typing import Any
 import pandas as pd
 
 from bench.protocol import Protocol, load_protocol
-from bench.report.papers.published import Answer
-from bench.store.run_directory import INCOMPLETE
+from bench.report.papers.published import MetricMapping
+from bench.store.schema import COMPLETE, FAILED, INCOMPLETE, NO_BACKEND, OK, SKIPPED
+from bench.system.formatting import short_hash
 
-NO_BACKEND = "torch"
+Published = Mapping[Hashable, Any]
+Ours = Mapping[str, Any]
 
-Number = Mapping[Hashable, Any]
 
-
-def differences(number: Number, answer: Answer, found: Mapping[str, Any]) -> Iterator[str]:
-    """What keeps ours from being measured as the published number was, in words.
+def differences(published: Published, mapping: MetricMapping, ours: Ours) -> Iterator[str]:
+    """Yield the differences between how a published number and ours were measured, in words.
 
     Args:
-        number: a row of :func:`bench.report.papers.published.published`.
-        answer: our side of its metric.
-        found: of our rows ``status``, ``protocol``, ``protocol_hash`` and ``dataset_variant``; if
+        published: a row of :func:`bench.report.papers.published.published`.
+        mapping: our metrics for the published one.
+        ours: ``status``, ``protocol``, ``protocol_hash`` and ``dataset_variant`` of our rows; if
             they have a value also ``epoch_selection``, ``extractor`` and ``images``.
     """
-    yield from _protocol_differences(number["protocol"], found)
-    if found["dataset_variant"] != "complete":
-        yield INCOMPLETE.get(found["dataset_variant"], "a dataset that could not be had")
-    if found["status"] == "ok":
-        yield from _measurement_differences(number, answer, found)
-    if number["deviation"]:
-        yield number["deviation"]
+    yield from _protocol_differences(published, ours)
+    if ours["dataset_variant"] != COMPLETE:
+        yield INCOMPLETE.get(ours["dataset_variant"], "a dataset that is not available")
+    if ours["status"] == OK:
+        yield from _measurement_differences(published, mapping, ours)
+    if published["deviation"]:
+        yield published["deviation"]
 
 
-def worth_running(number: Number, found: Mapping[str, Any], ours: pd.DataFrame) -> bool:
-    """Whether the paper's protocol ended without a number, or was not run on this backend.
+def worth_running(published: Published, ours: Ours, rows: pd.DataFrame) -> bool:
+    """Return True if the paper's protocol gave no number, or did not run on this backend.
 
     Args:
-        number: as in :func:`differences`.
-        found: of our rows ``protocol_hash``, ``backend`` and ``status``.
-        ours: all our rows for the number.
+        published: a row of :func:`bench.report.papers.published.published`.
+        ours: ``protocol_hash``, ``backend`` and ``status`` of our rows.
+        rows: all our rows of the number's model, dataset and metric.
     """
-    if not number["protocol"]:
+    if not published["protocol"]:
         return False
-    wanted = _paper(number["protocol"]).hash
-    if found["protocol_hash"] == wanted:
-        return found["status"] in {"failed", "skipped", "missing"}
-    return found["backend"] not in set(ours.loc[ours["protocol_hash"] == wanted, "backend"])
+    wanted = _hash(published)
+    if ours["protocol_hash"] == wanted:
+        return ours["status"] in {FAILED, SKIPPED, "missing"}
+    return ours["backend"] not in set(rows.loc[rows["protocol_hash"] == wanted, "backend"])
 
 
-def command(number: Number, backend: str | None, out: str) -> str | None:
-    """What to run for ours to answer a published number; None where nothing can.
+def command(published: Published, backend: str | None, out: str) -> str | None:
+    """Return the command that computes our value of a published number.
 
     Args:
-        number: as in :func:`differences`.
-        backend: the one to run on, None for all.
+        published: a row of :func:`bench.report.papers.published.published`.
+        backend: backend to run on; None for all.
         out: the run directory.
+
+    Returns:
+        The command, or None if the suite has no protocol for the number.
+
+    >>> number = {"protocol": "fsvae_paper", "model": "fsvae", "dataset": "mnist"}
+    >>> command(number, None, "DIR")
+    'bench run --models fsvae --datasets mnist --protocol fsvae_paper --out DIR'
     """
-    if not number["protocol"]:
+    if not published["protocol"]:
         return None
-    words = ["bench", "run", "--models", number["model"], "--datasets", number["dataset"]]
+    words = ["bench", "run", "--models", published["model"], "--datasets", published["dataset"]]
     if backend not in {None, NO_BACKEND}:
         words += ["--backends", str(backend)]
-    return shlex.join([*words, "--protocol", number["protocol"], "--out", out])
+    return shlex.join([*words, "--protocol", published["protocol"], "--out", out])
 
 
-def _protocol_differences(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+def _protocol_differences(published: Published, ours: Ours) -> Iterator[str]:
+    name = published["protocol"]
     if not name:
-        yield "the protocol of a number that is quoted from elsewhere is not known here"
-    elif found["protocol"] != name:
-        yield f"protocol {found['protocol']}, not {name}"
-    elif found["protocol_hash"] != (known := _paper(name).hash):
-        yield f"{name} of hash {found['protocol_hash'][:12]}, not this version's {known[:12]}"
+        yield "the protocol of a number that the paper quotes is unknown"
+    elif ours["protocol"] != name:
+        yield f"protocol {ours['protocol']}, not {name}"
+    elif ours["protocol_hash"] != (known := _hash(published)):
+        digests = short_hash(ours["protocol_hash"]), short_hash(known)
+        yield "{} with hash {}, not {} of this version".format(name, *digests)
 
 
 def _measurement_differences(
-    number: Number, answer: Answer, found: Mapping[str, Any]
+    published: Published, mapping: MetricMapping, ours: Ours
 ) -> Iterator[str]:
-    if not number["protocol"]:
+    if not published["protocol"]:
         return
-    selection = _paper(number["protocol"]).epoch_selection
-    if found["epoch_selection"] != selection:
-        yield f"scored at the epoch {found['epoch_selection']}, not {selection}"
-    if pd.notna(number["images"]):
-        if pd.isna(found["images"]):
-            yield f"an unknown number of images, not {number['images']}"
-        elif found["images"] != number["images"]:
-            yield f"{found['images']} images, not {number['images']}"
-    if answer.extractor not in str(found["extractor"]):
-        yield f"not the paper's extractor but {found['extractor']}"
+    selection = _load(published["protocol"]).epoch_selection
+    if ours["epoch_selection"] != selection:
+        yield f"evaluated at the epoch {ours['epoch_selection']}, not {selection}"
+    if pd.notna(published["images"]):
+        if pd.isna(ours["images"]):
+            yield f"an unknown number of images, not {published['images']}"
+        elif ours["images"] != published["images"]:
+            yield f"{ours['images']} images, not {published['images']}"
+    if mapping.extractor not in str(ours["extractor"]):
+        yield f"not the paper's extractor but {ours['extractor']}"
+
+
+def _hash(published: Published) -> str:
+    """Return the hash of the paper's protocol as it holds for the number's model and dataset."""
+    return _load(published["protocol"]).resolve(published["model"], published["dataset"]).hash
 
 
 @cache
-def _paper(name: str) -> Protocol:
+def _load(name: str) -> Protocol:
     return load_protocol(name)

@@ -1,4 +1,4 @@
-"""A paper's table in LaTeX."""
+"""Write a paper's table in LaTeX."""
 
 import re
 import unicodedata
@@ -27,29 +27,32 @@ RIGHT = {"published", "seeds", "ours", "done right", "difference", "relative dif
 
 
 def latex(shown: View) -> str:
-    """A booktabs ``tabular``, its legend and notes below; compiles wherever it is pasted."""
-    style = shown.cells.map(escape).rename(columns=escape).style.hide(axis="index")
+    """Return a booktabs ``tabular`` with its legend and notes. It compiles where it is pasted."""
+    style = shown.cells.map(escape_latex).rename(columns=escape_latex).style.hide(axis="index")
     layout = "".join("r" if name in RIGHT else "l" for name in shown.cells)
     tabular = style.to_latex(hrules=True, column_format=layout)
     notes = [f"{i}: {_note(note)}\\par" for i, note in enumerate(shown.notes, start=1)]
     title = f"% {shown.title}\n% Needs \\usepackage{{booktabs}}.\n"
-    legend = f"\\par\\smallskip\\raggedright\\footnotesize {escape(shown.legend)}\\par"
+    legend = f"\\par\\smallskip\\raggedright\\footnotesize {escape_latex(shown.legend)}\\par"
     return "\n".join([f"{title}\\begingroup", tabular.rstrip(), legend, *notes, "\\endgroup", ""])
 
 
-def escape(text: str) -> str:
-    """Text that LaTeX sets as it stands, under any font encoding.
+def escape_latex(text: str) -> str:
+    r"""Return text that LaTeX prints unchanged under any font encoding.
 
-    Latin letters with an accent stay; any other character beyond ASCII becomes its code point.
+    Latin letters with an accent stay. Other characters beyond ASCII become their code points.
+
+    >>> print(escape_latex("50 % of a_b"))
+    50 \% of a\_b
     """
-    return re.sub(r"[^A-Za-z0-9 ]", lambda found: _character(found[0]), text).replace(
+    return re.sub(r"[^A-Za-z0-9 ]", lambda match: _character(match[0]), text).replace(
         "--", "-{}-{}"
     )
 
 
 def _note(note: Note) -> str:
-    words = escape(note.text)
-    return words if note.command is None else f"{words} \\texttt{{{escape(note.command)}}}"
+    words = escape_latex(note.text)
+    return words if note.command is None else f"{words} \\texttt{{{escape_latex(note.command)}}}"
 
 
 def _character(character: str) -> str:

@@ -1,6 +1,6 @@
-"""Tables of papers: what they print, beside what a run measured.
+"""Tables of papers: published numbers, with the numbers of a run beside them.
 
-``paper_table`` returns a tidy frame; ``bench.report.papers.rendering`` formats it as text.
+``paper_table`` returns a tidy frame, which ``render`` writes as text.
 """
 
 import os
@@ -10,9 +10,11 @@ from typing import Any
 import pandas as pd
 
 from bench.report.papers.agreement import command, differences, worth_running
-from bench.report.papers.published import ANSWERS, Answer, published
+from bench.report.papers.paper_view import MISSING, PUBLISHED_ONLY
+from bench.report.papers.published import MAPPINGS, MetricMapping, published
 from bench.report.papers.rendering import FORMATS, render
 from bench.store.aggregation import across_seeds, whole_models
+from bench.store.schema import CELL_VARIATION, NO_VALUE, OK
 
 __all__ = ["COLUMNS", "FORMATS", "paper_table", "render"]
 
@@ -53,36 +55,29 @@ COLUMNS = {
     "source": "string",
     "note": "string",
 }
-SAME_CELL = [
-    "model_version",
-    "backend",
-    "dataset_fingerprint",
-    "dataset_variant",
-    "protocol",
-    "protocol_hash",
-    "device",
-]
+# Without train_images: a cell that failed before training has none.
+SAME_CELL = ["backend", *(name for name in CELL_VARIATION if name != "train_images")]
 SAME_MEASUREMENT = ["metric_version", "extractor", "epoch_selection", "n"]
 
 Record = dict[str, Any]
 
 
 def paper_table(name: str, rows: pd.DataFrame, out: str | os.PathLike[str] = "DIR") -> pd.DataFrame:
-    """A paper's table, with ours beside each published number.
+    """Return a paper's table with our number beside each published one.
 
     Args:
-        name: of the table, see :func:`bench.report.papers.published.published_tables`.
-        rows: of a run, as :func:`bench.load_results` gives them.
+        name: name of the table, one of :func:`bench.report.papers.published.published_tables`.
+        rows: rows of a run, as :func:`bench.load_results` returns them.
         out: the run directory, for the commands that fill missing cells.
 
     Returns:
-        ``COLUMNS``: one row a published number, several where the run has it on several backends,
+        ``COLUMNS``, one row per published number, or several if the run has several backends,
         protocols or devices. ``status`` is ``ok``, ``failed``, ``skipped``, ``not_applicable``,
-        ``missing`` (see ``command``) or ``published_only`` (no protocol of the suite is made after
-        it). ``mean``, ``standard_deviation`` and the 95 % interval are over seeds; ``difference``
-        is ours minus the published value, ``relative_difference`` that over the published value;
-        ``done_right_mean`` and so on are those of the metric ``done_right``. ``same_protocol`` is
-        false where ``differs`` says in words what does not agree.
+        ``missing`` (``command`` computes it) or ``published_only`` (the suite has no protocol for
+        it). ``mean``, ``standard_deviation`` and the 95 % interval are over seeds. ``difference``
+        is ours minus the published value, and ``relative_difference`` is the difference divided by
+        the published value. ``done_right_mean`` and the other ``done_right`` columns are about the
+        metric ``done_right``. ``same_protocol`` is false if ``differs`` names differences.
 
     Raises:
         UnknownNameError: no such table.
@@ -97,37 +92,37 @@ def paper_table(name: str, rows: pd.DataFrame, out: str | os.PathLike[str] = "DI
 
 
 def _records(number: dict[Hashable, Any], rows: pd.DataFrame, out: str) -> Iterator[Record]:
-    answer = ANSWERS[number["metric"]]
+    mapping = MAPPINGS[number["metric"]]
     record: Record = {
         **{key: number[key] for key in ("dataset", "model", "model_family", "metric")},
         "published": number["value"],
         "printed": number["printed"],
-        "answered_by": answer.name,
-        "done_right": answer.done_right,
+        "answered_by": mapping.name,
+        "done_right": mapping.done_right,
         "source": number["source"],
         "note": number["note"] or None,
     }
-    ours = rows[(rows["model"] == number["model"]) & (rows["dataset"] == number["dataset"])]
-    ours = ours[ours["metric"].isin({*answer.metrics, answer.done_right})]
-    if ours.empty:
-        status = "missing" if number["protocol"] else "published_only"
+    rows = rows[(rows["model"] == number["model"]) & (rows["dataset"] == number["dataset"])]
+    rows = rows[rows["metric"].isin({*mapping.metrics, mapping.done_right})]
+    if rows.empty:
+        status = MISSING if number["protocol"] else PUBLISHED_ONLY
         yield {**record, "status": status, "command": command(number, None, out)}
         return
-    for _, cells in ours.groupby(SAME_CELL, dropna=False, sort=False):
-        for found in _measured(cells, answer):
-            found |= _compared(number, answer, found)
-            if worth_running(number, found, ours):
-                found["command"] = command(number, found["backend"], out)
-            yield {**record, **found}
+    for _, cells in rows.groupby(SAME_CELL, dropna=False, sort=False):
+        for ours in _measured(cells, mapping):
+            ours |= _compared(number, mapping, ours)
+            if worth_running(number, ours, rows):
+                ours["command"] = command(number, ours["backend"], out)
+            yield {**record, **ours}
 
 
-def _measured(cells: pd.DataFrame, answer: Answer) -> Iterator[Record]:
-    """What cells that differ by their seed alone say, or why they say nothing."""
-    rows = _added_up(_of_split(cells[cells["metric"].isin(answer.metrics)], answer), answer)
-    right = cells[(cells["metric"] == answer.done_right) & (cells["status"] == "ok")]
+def _measured(cells: pd.DataFrame, mapping: MetricMapping) -> Iterator[Record]:
+    """Yield what cells that differ only by their seed measured, or why they have no value."""
+    rows = _added_up(_of_split(cells[cells["metric"].isin(mapping.metrics)], mapping), mapping)
+    right = cells[(cells["metric"] == mapping.done_right) & (cells["status"] == OK)]
     first = cells.iloc[0]
     common: Record = {**{key: first[key] for key in SAME_CELL}, **_done_right(right)}
-    good, bad = rows[rows["status"] == "ok"], rows[rows["status"] != "ok"]
+    good, bad = rows[rows["status"] == OK], rows[rows["status"] != OK]
     if good.empty:
         yield {**common, "status": _worst(bad), "reason": "; ".join(_reasons(bad)) or None}
     for _, same in good.groupby(SAME_MEASUREMENT, dropna=False, sort=False):
@@ -138,34 +133,34 @@ def _measured(cells: pd.DataFrame, answer: Answer) -> Iterator[Record]:
                 **{key: same.iloc[0][key] for key in ("epoch_selection", "extractor")},
                 "mean": seeds["value"],
                 "images": same.iloc[0]["n"],
-                "status": "ok",
+                "status": OK,
                 "reason": "; ".join(_failed_seeds(bad)) or None,
             }
 
 
-def _of_split(rows: pd.DataFrame, answer: Answer) -> pd.DataFrame:
-    if answer.split is None:
+def _of_split(rows: pd.DataFrame, mapping: MetricMapping) -> pd.DataFrame:
+    if mapping.split is None:
         return rows
-    return rows[(rows["split"] == answer.split) | (rows["status"] != "ok")]
+    return rows[(rows["split"] == mapping.split) | (rows["status"] != OK)]
 
 
-def _added_up(rows: pd.DataFrame, answer: Answer) -> pd.DataFrame:
-    """One row a cell, with the sum of its metrics; where one has no value, the rows without."""
-    if len(answer.metrics) == 1 or rows.empty:
+def _added_up(rows: pd.DataFrame, mapping: MetricMapping) -> pd.DataFrame:
+    """Return one row per cell with the sum of its metrics, or the rows without a value."""
+    if len(mapping.metrics) == 1 or rows.empty:
         return rows
     parts = []
     for _, cell in rows.groupby("cell_key", sort=False):
-        good = cell[cell["status"] == "ok"]
-        if set(good["metric"]) == set(answer.metrics):
+        good = cell[cell["status"] == OK]
+        if set(good["metric"]) == set(mapping.metrics):
             total = good["value"].sum()
-            parts.append(good.iloc[[0]].assign(metric=answer.name, value=total))
+            parts.append(good.iloc[[0]].assign(metric=mapping.name, value=total))
         else:
-            parts.append(cell[cell["status"] != "ok"])
+            parts.append(cell[cell["status"] != OK])
     return pd.concat(parts)
 
 
 def _done_right(rows: pd.DataFrame) -> Record:
-    """The measurement with the most seeds; empty where there is none."""
+    """Return the measurement with the most seeds; empty if there is none."""
     if rows.empty:
         return {}
     seeds = across_seeds(rows).sort_values("seeds", kind="stable").iloc[-1]
@@ -174,10 +169,9 @@ def _done_right(rows: pd.DataFrame) -> Record:
 
 
 def _worst(rows: pd.DataFrame) -> str:
-    """The status that says most; cells without any row of the metric are missing."""
+    """Return the gravest status; cells without any row of the metric are missing."""
     present = set(rows["status"])
-    ranked = ("failed", "skipped", "not_applicable")
-    return next((status for status in ranked if status in present), "missing")
+    return next((status for status in NO_VALUE if status in present), MISSING)
 
 
 def _reasons(rows: pd.DataFrame) -> list[str]:
@@ -190,11 +184,11 @@ def _failed_seeds(rows: pd.DataFrame) -> list[str]:
     return [f"seed {seed} {status.replace('_', ' ')}: {reason}" for seed, status, reason in named]
 
 
-def _compared(number: dict[Hashable, Any], answer: Answer, found: Record) -> Record:
-    """How far ours is from the published value, and whether that is a comparison."""
-    differs = "; ".join(differences(number, answer, found))
+def _compared(number: dict[Hashable, Any], mapping: MetricMapping, ours: Record) -> Record:
+    """Return the differences of ours from the published number."""
+    differs = "; ".join(differences(number, mapping, ours))
     compared: Record = {"differs": differs or None, "same_protocol": not differs}
-    if found["status"] == "ok" and answer.same_quantity:
-        compared["difference"] = found["mean"] - number["value"]
+    if ours["status"] == OK and mapping.same_quantity:
+        compared["difference"] = ours["mean"] - number["value"]
         compared["relative_difference"] = compared["difference"] / number["value"]
     return compared

@@ -1,28 +1,25 @@
-"""A paper's table as a reader sees it: rounded numbers, and numbered notes below."""
+"""A paper's table as text: rounded numbers, and numbered notes."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from bench.store.schema import OK, status_word
+from bench.system.formatting import fixed_point
+
 LEGEND = (
     "Ours: mean over seeds ± half of its 95 % interval, by the metric that computes as the paper's "
-    "code does. Done right: the same quantity as it should be computed. Difference: ours minus "
-    "published; relative: over published."
+    "code does. Done right: the same quantity, computed correctly. Difference: ours minus "
+    "published; relative difference: divided by published."
 )
 UNITS_DIFFER = (
-    "Ours: mean over seeds ± half of its 95 % interval, an image. Units and definitions differ, "
-    "see the notes, so there is no difference."
+    "Ours: mean over seeds ± half of its 95 % interval, per image. Units and definitions differ "
+    "(see the notes), so there is no difference."
 )
-STATUSES = {
-    "failed": "failed",
-    "skipped": "skipped",
-    "not_applicable": "n/a",
-    "missing": "missing",
-    "published_only": "-",
-}
+PUBLISHED_ONLY = "published_only"
+MISSING = "missing"
 DROPPED_IF_EMPTY = [
     "backend",
     "seeds",
@@ -35,7 +32,12 @@ DROPPED_IF_EMPTY = [
 
 @dataclass(frozen=True)
 class Note:
-    """What has to be known of some cells: words, and what to run, if anything."""
+    """A note to some cells.
+
+    Attributes:
+        text: what a reader must know.
+        command: command to run; None if there is none.
+    """
 
     text: str
     command: str | None = None
@@ -46,10 +48,10 @@ class View:
     """A table as text, unescaped.
 
     Attributes:
-        title: the table's name and where it was published.
-        legend: how to read it.
-        cells: one row a line, all strings without control characters.
-        notes: numbered from 1; the column ``notes`` of ``cells`` refers to them.
+        title: name of the table and its source.
+        legend: explanation of the columns.
+        cells: texts without control characters, one row per line of the table.
+        notes: notes, to which the column ``notes`` of ``cells`` refers by number from 1.
     """
 
     title: str
@@ -59,7 +61,7 @@ class View:
 
 
 def view(table: pd.DataFrame) -> View:
-    """What :func:`bench.report.papers.paper_table.paper_table` gave, for a reader."""
+    """Return the table of :func:`bench.report.papers.paper_table.paper_table` as text."""
     numbers: dict[Note, int] = {}
     lines = []
     for row in table.to_dict("records"):
@@ -77,21 +79,12 @@ def view(table: pd.DataFrame) -> View:
 
 
 def plain(text: str) -> str:
-    """Text in one line, with a space for what cannot be printed."""
+    r"""Return text in one line, with a space for each character that cannot be printed.
+
+    >>> plain("a\tb\n c")
+    'a b c'
+    """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def rounded(mean: float, half: float | None = None) -> str:
-    """Four digits, or decimals as a published number has them; ``± half`` to the same place."""
-    magnitude = abs(mean)
-    if magnitude and not 1e-3 <= magnitude < 1e5:
-        form = "{:.2e}"
-    else:
-        digits = 3 - math.floor(math.log10(magnitude)) if magnitude else 3
-        form = f"{{:.{min(max(digits, 0), 4)}f}}"
-    if half is None:
-        return form.format(mean)
-    return f"{form.format(mean)}±{form.format(half) if half else 0}"
 
 
 def _line(row: Mapping[str, Any], notes: list[int]) -> dict[str, str]:
@@ -105,7 +98,7 @@ def _line(row: Mapping[str, Any], notes: list[int]) -> dict[str, str]:
         "backend": row["backend"] or "",
         "seeds": "" if row["seeds"] is None else str(row["seeds"]),
         "ours": _ours(row),
-        "done right": "" if row["done_right_mean"] is None else rounded(row["done_right_mean"]),
+        "done right": "" if row["done_right_mean"] is None else fixed_point(row["done_right_mean"]),
         "difference": "" if row["difference"] is None else _signed(row["difference"]),
         "relative difference": _relative(row["relative_difference"]),
         "same protocol": same,
@@ -116,17 +109,17 @@ def _line(row: Mapping[str, Any], notes: list[int]) -> dict[str, str]:
 
 def _ours(row: Mapping[str, Any]) -> str:
     if row["mean"] is None:
-        return STATUSES[row["status"]]
+        return "-" if row["status"] == PUBLISHED_ONLY else status_word(row["status"])
     half = None if row["ci_high"] is None else row["ci_high"] - row["mean"]
-    return rounded(row["mean"], half)
+    return fixed_point(row["mean"], half)
 
 
 def _signed(value: float) -> str:
-    return ("+" if value >= 0 else "") + rounded(value)
+    return ("+" if value >= 0 else "") + fixed_point(value)
 
 
 def _relative(fraction: float | None) -> str:
-    """A signed percentage: a decimal below 100, none above."""
+    """Return a signed percentage, with one decimal below 100."""
     if fraction is None:
         return ""
     value = 100 * fraction
@@ -136,14 +129,14 @@ def _relative(fraction: float | None) -> str:
 def _notes(row: Mapping[str, Any]) -> list[Note]:
     notes = []
     if row["reason"]:
-        label = "" if row["status"] == "ok" else f"{row['status'].replace('_', ' ')}: "
+        label = "" if row["status"] == OK else f"{row['status'].replace('_', ' ')}: "
         notes.append(Note(plain(label + row["reason"])))
     if row["differs"]:
         notes.append(Note(plain(f"Differs from the paper: {row['differs']}.")))
     if row["command"]:
-        text = "Not in this run." if row["status"] == "missing" else "By the paper's protocol:"
+        text = "Not in this run." if row["status"] == MISSING else "By the paper's protocol:"
         notes.append(Note(text, row["command"]))
-    if row["status"] == "published_only":
+    if row["status"] == PUBLISHED_ONLY:
         notes.append(Note("Published only: the suite has no such model."))
     if row["note"]:
         notes.append(Note(plain(f"Published number: {row['note']}.")))

@@ -1,4 +1,4 @@
-"""A paper's table as text: for the terminal, Markdown, LaTeX, CSV and HTML."""
+"""Write a paper's table for the terminal, and as Markdown, LaTeX, CSV and HTML."""
 
 import re
 from html import escape
@@ -9,18 +9,19 @@ from bench.errors import UnknownNameError
 from bench.report.papers.latex import latex
 from bench.report.papers.paper_view import Note, View, view
 from bench.report.papers.terminal import terminal
+from bench.system.formatting import escape_markdown, pipe_table
 
 CSV = "csv"
 
 
 def render(table: pd.DataFrame, format: str = "terminal") -> str:
-    """A table of :func:`bench.report.papers.paper_table.paper_table` as text.
+    """Return a table of :func:`bench.report.papers.paper_table.paper_table` as text.
 
     Args:
         table: the frame.
-        format: one of ``FORMATS``. ``csv`` holds every column of the frame, the others what a
-            reader needs, with notes below. ``html`` is a fragment for a page; ``latex`` needs the
-            package booktabs and no other; ``terminal`` is as wide as the terminal allows.
+        format: one of ``FORMATS``. ``csv`` has every column of the frame; the others have the
+            columns that a reader needs, and notes. ``html`` is a fragment of a page; ``latex``
+            needs only the package booktabs; ``terminal`` is as wide as the terminal.
 
     Raises:
         UnknownNameError: no such format.
@@ -33,17 +34,15 @@ def render(table: pd.DataFrame, format: str = "terminal") -> str:
 
 
 def markdown(shown: View) -> str:
-    """A pipe table with its title above and its notes below, names escaped."""
-    cells = [list(shown.cells), *shown.cells.to_numpy().tolist()]
-    lines = [f"| {' | '.join(map(_markdown_text, line))} |" for line in cells]
-    lines.insert(1, "|" + " --- |" * len(shown.cells.columns))
+    """Return a Markdown table with its title above it and its notes below it."""
+    lines = pipe_table(list(map(str, shown.cells)), shown.cells.to_numpy().tolist())
     notes = [f"{i}. {_markdown_note(note)}" for i, note in enumerate(shown.notes, start=1)]
-    parts = [f"**{_markdown_text(shown.title)}**", "\n".join(lines), _markdown_text(shown.legend)]
+    parts = [f"**{escape_markdown(shown.title)}**", lines, escape_markdown(shown.legend)]
     return "\n\n".join([*parts, "\n".join(notes)]).rstrip() + "\n"
 
 
 def html(shown: View) -> str:
-    """A ``figure`` that holds the table, with its caption, and the list of its notes, escaped."""
+    """Return a ``figure`` with the table, its caption and the list of its notes."""
     caption = f"{escape(shown.title)}<br><small>{escape(shown.legend)}</small>"
     style = shown.cells.style.format(escape="html").hide(axis="index").set_caption(caption)
     notes = "".join(f"<li>{_html_note(note)}</li>\n" for note in shown.notes)
@@ -51,16 +50,12 @@ def html(shown: View) -> str:
     return f'<figure class="paper-table">\n{style.to_html(exclude_styles=True)}{below}</figure>\n'
 
 
-def _markdown_text(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", text)
-
-
 def _markdown_note(note: Note) -> str:
     if note.command is None:
-        return _markdown_text(note.text)
+        return escape_markdown(note.text)
     longest = max((len(run) for run in re.findall("`+", note.command)), default=0)
     fence = "`" * (longest + 1)
-    return f"{_markdown_text(note.text)} {fence} {note.command} {fence}"
+    return f"{escape_markdown(note.text)} {fence} {note.command} {fence}"
 
 
 def _html_note(note: Note) -> str:

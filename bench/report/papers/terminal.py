@@ -1,4 +1,4 @@
-"""A paper's table for the terminal, within 80 columns where names allow."""
+"""Write a paper's table for the terminal, within 80 columns if names allow."""
 
 from rich import box
 from rich.console import Console
@@ -27,7 +27,7 @@ SHORT = {
 
 
 def terminal(shown: View) -> str:
-    """Title, legend, the numbers as a tree of datasets, models and metrics, and the notes."""
+    """Return the title, the legend, a tree of datasets, models and metrics, and the notes."""
     console = Console(color_system=None, emoji=False, markup=False, highlight=False)
     with console.capture() as capture:
         console.print(Text(shown.title))

@@ -1,4 +1,4 @@
-"""Curves of models and backends: colour and marker say the model, dashes the backend."""
+"""Curves by model and backend: colour and marker identify the model, dashes the backend."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,88 +9,115 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.plots.plot_data import names_of
-from bench.report.plots.style import GREY, Look, entry, legend, legend_height, looks
+from bench.report.plots.plot_data import series_names
+from bench.report.plots.style import (
+    GREY,
+    SeriesStyle,
+    add_legend,
+    legend_handle,
+    legend_height,
+    series_styles,
+)
 from bench.report.run_reader import Run
 
-CROWDED = 12
-"""So many curves at most in a panel; beyond, each backend has panels of its own."""
+MOST_CURVES = 12
+"""Largest number of curves in a panel; above it, each backend has its own panels."""
 ALL_BACKENDS = "all backends"
 
 
 class Curves:
-    """The looks of a figure's curves, the same in every figure of a run."""
+    """Styles of the curves of a figure; a name has the same style in every figure of a run.
+
+    Attributes:
+        models: style by model label, of the models in the data.
+        backends: style by backend, of the backends in the data.
+    """
 
     def __init__(self, data: pd.DataFrame, run: Run) -> None:
-        """Note which models and backends the data has."""
-        labels, backends = names_of(run)
-        there = set(data["label"]), set(data["backend"])
-        self.models = {k: v for k, v in looks(labels).items() if k in there[0]}
-        self.backends = {k: v for k, v in looks(backends).items() if k in there[1]}
+        """Choose the styles.
 
-    def draw(self, ax: Axes, rows: pd.DataFrame, x: str, y: str = "value", every: int = 1) -> None:
-        """One curve a model and backend, with a band from ``ci_low`` to ``ci_high``."""
-        groups: Any = rows.groupby(["label", "backend"], sort=True)
-        series = {f"{i}": (key, part.sort_values(x)) for i, (key, part) in enumerate(groups)}
-        if not series:
+        Args:
+            data: the rows to draw, with the columns ``label`` and ``backend``.
+            run: the run that they are of.
+        """
+        labels, backends = series_names(run)
+        in_data = set(data["label"]), set(data["backend"])
+        self.models = {k: v for k, v in series_styles(labels).items() if k in in_data[0]}
+        self.backends = {k: v for k, v in series_styles(backends).items() if k in in_data[1]}
+
+    def draw(self, ax: Axes, rows: pd.DataFrame, x: str, *, marker_step: int = 1) -> None:
+        """Draw a curve per model and backend, with a band from ``ci_low`` to ``ci_high``.
+
+        Args:
+            ax: the panel.
+            rows: the points, with ``label``, ``backend``, ``value``, ``ci_low`` and ``ci_high``.
+            x: column of the horizontal axis.
+            marker_step: draw a marker at every so many points.
+        """
+        by_curve: Any = rows.groupby(["label", "backend"], sort=True)
+        curves = {str(i): (key, part.sort_values(x)) for i, (key, part) in enumerate(by_curve)}
+        if not curves:
             return
-        look = {name: self._look(*key) for name, (key, _) in series.items()}
+        styles = {name: self._style(*key) for name, (key, _) in curves.items()}
         sns.lineplot(
-            pd.concat([part.assign(series=name) for name, (_, part) in series.items()]),
-            x=x, y=y, hue="series", style="series", ax=ax, legend=False, errorbar=None,
-            palette={name: seen.colour for name, seen in look.items()},
-            markers={name: seen.marker for name, seen in look.items()},
-            dashes={name: _dashes(seen) for name, seen in look.items()},
-            markevery=every, markeredgecolor="white", markeredgewidth=0.4,
+            pd.concat([part.assign(series=name) for name, (_, part) in curves.items()]),
+            x=x, y="value", hue="series", style="series", ax=ax, legend=False, errorbar=None,
+            palette={name: style.colour for name, style in styles.items()},
+            markers={name: style.marker for name, style in styles.items()},
+            dashes={name: _seaborn_dashes(style) for name, style in styles.items()},
+            markevery=marker_step, markeredgecolor="white", markeredgewidth=0.4,
         )  # fmt: skip
-        for name, (_, part) in series.items():
+        for name, (_, part) in curves.items():
             known = part.dropna(subset=["ci_low", "ci_high"])
             ax.fill_between(
                 known[x].astype(float), known["ci_low"], known["ci_high"],
-                color=look[name].colour, alpha=0.1, linewidth=0,
+                color=styles[name].colour, alpha=0.1, linewidth=0,
             )  # fmt: skip
 
-    def level(self, ax: Axes, row: Mapping[str, Any], linestyle: Any) -> None:
-        """A thin horizontal line at a row's value, in its model's colour."""
+    def draw_level(self, ax: Axes, row: Mapping[str, Any], linestyle: Any) -> None:
+        """Draw a thin horizontal line at a row's value, in its model's colour.
+
+        Args:
+            ax: the panel.
+            row: the row, with ``label`` and ``value``.
+            linestyle: a matplotlib line style.
+        """
         colour = self.models[row["label"]].colour
         ax.axhline(row["value"], color=colour, linestyle=linestyle, linewidth=0.8, zorder=1)
 
-    def entries(self, more: Iterable[tuple[Line2D, str]] = ()) -> list[tuple[Line2D, str]]:
-        """What the legend says: the models, then the backends, then ``more``."""
-        models = [(entry(look, linestyle="-"), name) for name, look in self.models.items()]
-        backends = [
-            (Line2D([], [], color=GREY, linestyle=look.linestyle), name)
-            for name, look in self.backends.items()
-        ]
-        return [*models, *backends, *more]
-
     def legend_height(self, more: Iterable[str] = ()) -> float:
-        """Room in inches for the legend."""
+        """Return the height in inches of the legend, with ``more`` names after the backends."""
         return legend_height([*self.models, *self.backends, *more])
 
-    def legend(self, figure: Figure, more: Iterable[tuple[Line2D, str]] = ()) -> None:
-        """Put the legend below the axes."""
-        legend(figure, self.entries(more))
+    def add_legend(self, figure: Figure, more: Iterable[tuple[Line2D, str]] = ()) -> None:
+        """Put a legend below the axes: the models, the backends, then ``more`` lines."""
+        models = [
+            (legend_handle(style, linestyle="-"), name) for name, style in self.models.items()
+        ]
+        backends = [
+            (Line2D([], [], color=GREY, linestyle=style.linestyle), name)
+            for name, style in self.backends.items()
+        ]
+        add_legend(figure, [*models, *backends, *more])
 
-    def _look(self, label: str, backend: str) -> Look:
+    def _style(self, label: str, backend: str) -> SeriesStyle:
         model = self.models[label]
-        return Look(model.colour, model.marker, self.backends[backend].dashes, model.fill)
+        return SeriesStyle(model.colour, model.marker, self.backends[backend].dashes, model.fill)
 
 
-def by_crowd(data: pd.DataFrame) -> pd.Series:
-    """Which rows of panels a row belongs to: all backends, or its own where panels are crowded."""
-    several = data.groupby("context")[["label", "backend"]].value_counts().groupby("context").size()
-    crowded = data["context"].map(several) > CROWDED
+def backend_panels(data: pd.DataFrame) -> pd.Series:
+    """Return the backend whose panels each row is in, or ``all backends`` if they share panels."""
+    counts = data.groupby("context")[["label", "backend"]].value_counts().groupby("context").size()
+    crowded = data["context"].map(counts) > MOST_CURVES
     return data["backend"].where(crowded, ALL_BACKENDS)
 
 
-def where(rows: pd.DataFrame) -> str:
-    """What a row of panels is of: its context, and its backend where each has its own."""
+def panel_context(rows: pd.DataFrame) -> str:
+    """Return the context of a panel's rows, and their backend if it has its own panels."""
     first = rows.iloc[0]
-    return ", ".join(
-        [first["context"], *([] if first["crowd"] == ALL_BACKENDS else [first["crowd"]])]
-    )
+    backend = [] if first["backend_panel"] == ALL_BACKENDS else [first["backend_panel"]]
+    return ", ".join([first["context"], *backend])
 
 
-def _dashes(look: Look) -> tuple[float, ...] | str:
-    return "" if look.linestyle == "-" else look.dashes
+def _seaborn_dashes(style: SeriesStyle) -> tuple[float, ...] | str:
+    return "" if style.linestyle == "-" else style.dashes

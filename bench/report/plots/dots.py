@@ -1,4 +1,4 @@
-"""Values across, with a small point a seed and a large one with its interval."""
+"""Dots with intervals: values across, a small dot per seed and a large one per mean."""
 
 from collections.abc import Mapping
 
@@ -6,35 +6,35 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from bench.report.plots.plot_data import SEED, drawn, records
-from bench.report.plots.style import Look
+from bench.report.plots.plot_data import SEED, best_estimates, records
+from bench.report.plots.style import SeriesStyle
 
 
-def dots(
-    ax: Axes, rows: pd.DataFrame, by: list[str], styles: Mapping[str, Look], size: float
+def draw_dots(
+    ax: Axes, rows: pd.DataFrame, by: list[str], styles: Mapping[str, SeriesStyle], size: float
 ) -> None:
-    """Draw the rows at their column ``at``, in the colour and marker of their backend.
+    """Draw the rows at the heights in their column ``at``, in the style of their backend.
 
     Args:
-        ax: to draw into.
-        rows: as :func:`with_means` gives them.
-        by: what tells one large point from the next.
-        styles: by backend.
-        size: of the large points' markers.
+        ax: the panel.
+        rows: rows as :func:`add_seed_means` returns them, with the column ``at``.
+        by: columns that tell the large dots apart.
+        styles: style by backend.
+        size: size of the large dots in points.
     """
-    there = sorted(rows["backend"].unique())
+    backends = sorted(rows["backend"].unique())
     sns.scatterplot(
         rows[rows["estimate"] == SEED], x="value", y="at", hue="backend", style="backend", ax=ax,
-        palette={name: styles[name].colour for name in there},
-        markers={name: styles[name].marker for name in there},
+        palette={name: styles[name].colour for name in backends},
+        markers={name: styles[name].marker for name in backends},
         legend=False, s=size * 2, alpha=0.55, linewidth=0,
     )  # fmt: skip
-    for row in records(drawn(rows, by)):
-        look = styles[row["backend"]]
-        ends = [row["ci_low"], row["ci_high"]]
-        ax.plot(ends, [row["at"]] * 2, color=look.colour, linewidth=size / 4.4)
+    for row in records(best_estimates(rows, by)):
+        style = styles[row["backend"]]
+        interval = [row["ci_low"], row["ci_high"]]
+        ax.plot(interval, [row["at"]] * 2, color=style.colour, linewidth=size / 4.4)
         ax.plot(
-            row["value"], row["at"], color=look.colour, marker=look.marker, markersize=size,
+            row["value"], row["at"], color=style.colour, marker=style.marker, markersize=size,
             markeredgecolor="white", markeredgewidth=0.4,
         )  # fmt: skip
     ax.set_ylabel("")

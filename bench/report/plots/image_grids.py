@@ -1,25 +1,32 @@
 """Image grids of all models on the same inputs."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.report.plots.mosaic import GAP, Shape, Tile, show
-from bench.report.plots.plot import Plot, without_file
-from bench.report.plots.plot_data import contexts, labels, panels, records
-from bench.report.plots.style import WIDTH, grid, wrapped
+from bench.report.plots.mosaic import GAP, MosaicLayout, Tile, draw_mosaic
+from bench.report.plots.plot import Plot
+from bench.report.plots.plot_data import contexts, groups, missing_file, model_labels, records
+from bench.report.plots.style import LINE_INCHES, WIDTH, panel_grid, text_height, wrap_text
 from bench.report.run_reader import IMAGES_FILE, Arrays, Run
 
 INPUT = "input"
+SINGLE_COLUMNS = [
+    ("inputs", INPUT),
+    ("reconstructions", "recon-\nstruction"),
+    ("latent_shuffle", "time-\nshuffled"),
+]
+"""Array and heading of the columns of one image each, left of those of latent flips."""
 NAME_INCHES = 1.6
-SHOWN = 12
+MOST_IMAGES = 12
 NOISY_ROWS = 6
-AGAIN = "written by an older version, or by no model; run the same command again to have them"
-KEEP = [
+NO_IMAGES = "only cells of models write it, and older versions did not; run the same command again"
+SHOWN = [
     "context", "label", "model", "model_version", "backend", "dataset", "protocol",
     "protocol_hash", "seed", "cell_key", "file", "array", "noise_level", "index_in_array", "block",
     "row", "column", "row_name", "heading",
@@ -27,131 +34,107 @@ KEEP = [
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The cell that stands for a model and backend: its lowest seed with a readable file."""
+class ShownCell:
+    """The cell shown for a model and backend: the lowest seed with a readable file of images.
+
+    Attributes:
+        cell: the cell, as :meth:`Run.having` yields it.
+        file: path of its images in the run directory.
+        arrays: its images by name, as :meth:`Run.images` returns them.
+    """
 
     cell: Any
     file: str
     arrays: Arrays
 
 
-class _Grid(Plot):
-    """Blocks of rows, one a context; the data says which image of which file a tile shows."""
+Tiles = Iterator[tuple[ShownCell, dict[str, Any]]]
 
-    def data(self, run: Run) -> pd.DataFrame:
-        """One row a tile: ``file`` in the run directory, ``array`` and ``index_in_array``."""
+
+class _ImageGrid(Plot):
+    """A mosaic per context; the data says which image of which file each tile shows."""
+
+    def draw(self, run: Run) -> tuple[Figure, pd.DataFrame]:
+        """Draw the mosaics; the data has a row per tile."""
         tiles = [
-            {**_known(chosen), "block": number, **tile}
+            {**shown.cell._asdict(), "file": shown.file, "block": number, **tile}
             for number, block in enumerate(_blocks(run))
-            for chosen, tile in self.tiles(block)
+            for shown, tile in self.tiles(block)
         ]
         if not tiles:
-            return pd.DataFrame(columns=KEEP)
-        table = pd.DataFrame(tiles)
-        table = table.assign(label=labels(table, run), context=contexts(table))
-        return table.assign(row_name=_named(table)).reindex(columns=KEEP)
+            raise missing_file(run, IMAGES_FILE, NO_IMAGES)
+        rows = pd.DataFrame(tiles)
+        rows = rows.assign(label=model_labels(rows, run), context=contexts(rows))
+        rows = rows.assign(row_name=_row_names(rows)).reindex(columns=SHOWN)
+        return _figure(rows, run), rows
 
-    def reason(self, run: Run) -> str:
-        """No file of images."""
-        return without_file(run, IMAGES_FILE, AGAIN)
-
-    def tiles(self, block: list[Chosen]) -> Iterator[tuple[Chosen, dict[str, Any]]]:
-        """The tiles of models that had the same inputs."""
-        raise NotImplementedError
-
-    def figure(self, data: pd.DataFrame, run: Run) -> Figure:
-        """One mosaic a block."""
-        blocks = [part for _, part in panels(data, ["block"])]
-        columns = int(data["column"].max()) + 1
-        tile = min(0.62, (WIDTH - NAME_INCHES - 0.2) / columns / (1 + GAP))
-        shapes = [Shape.of(part, columns, NAME_INCHES, tile) for part in blocks]
-        figure, axes = grid(len(blocks), 1, [0.3 + shape.height for shape in shapes], legend=0.0)
-        for ax, part, shape in zip(axes.flat, blocks, shapes, strict=True):
-            show(ax, list(_tiles(part, run)), shape)
-            ax.set_title(wrapped(part["context"].iloc[0], WIDTH - NAME_INCHES), loc="left", pad=6)
-        return figure
+    @abstractmethod
+    def tiles(self, block: list[ShownCell]) -> Tiles:
+        """Yield the tiles of cells that had the same inputs."""
 
 
-class Reconstructions(_Grid):
-    """Input images and every model's reconstructions of them."""
+class Reconstructions(_ImageGrid):
+    """Test images, and every model's reconstructions of them."""
 
-    name = "reconstructions"
     title = "Reconstructions"
     caption = (
         "The same test images reconstructed by every model and backend; of several seeds the "
         "lowest is shown."
     )
+    order = 80
 
-    def tiles(self, block: list[Chosen]) -> Iterator[tuple[Chosen, dict[str, Any]]]:
-        """The inputs, then a row a model and backend."""
-        able = [chosen for chosen in block if "reconstructions" in chosen.arrays]
+    def tiles(self, block: list[ShownCell]) -> Tiles:
+        """Yield the inputs, then a row per model and backend."""
+        able = [shown for shown in block if "reconstructions" in shown.arrays]
         if able:
             yield from _row(able[0], "inputs", 0, INPUT)
-        for row, chosen in enumerate(able, start=1):
-            yield from _row(chosen, "reconstructions", row)
+        for row, shown in enumerate(able, start=1):
+            yield from _row(shown, "reconstructions", row)
 
 
-class Samples(_Grid):
+class Samples(_ImageGrid):
     """Every model's samples."""
 
-    name = "samples"
     title = "Samples"
     caption = (
         "Images that every model and backend samples, the first ones and not chosen; of several "
         "seeds the lowest is shown."
     )
+    order = 90
 
-    def tiles(self, block: list[Chosen]) -> Iterator[tuple[Chosen, dict[str, Any]]]:
-        """A row a model and backend."""
-        able = [chosen for chosen in block if "samples" in chosen.arrays]
-        for row, chosen in enumerate(able):
-            yield from _row(chosen, "samples", row)
+    def tiles(self, block: list[ShownCell]) -> Tiles:
+        """Yield a row per model and backend."""
+        able = [shown for shown in block if "samples" in shown.arrays]
+        for row, shown in enumerate(able):
+            yield from _row(shown, "samples", row)
 
 
-class LatentNoise(_Grid):
-    """As Figure 1 of ESVAE (arXiv:2310.14839)."""
+class LatentNoise(_ImageGrid):
+    """Reconstructions under noise on the latent, as in Figure 1 of ESVAE (arXiv:2310.14839)."""
 
-    name = "latent_noise"
     title = "Reconstructions under latent noise"
     caption = (
         "From left to right: a test image, its reconstruction, its reconstruction from the latent "
         "with its time steps shuffled, and from latents of which each spike is flipped with "
         "probability a; of several seeds the lowest is shown. n/a: the model has no such ability."
     )
-    single: ClassVar[list[tuple[str, str]]] = [
-        ("inputs", INPUT),
-        ("reconstructions", "recon-\nstruction"),
-        ("latent_shuffle", "time-\nshuffled"),
-    ]
+    order = 100
 
-    def tiles(self, block: list[Chosen]) -> Iterator[tuple[Chosen, dict[str, Any]]]:
-        """A row a model and backend; of few models, several images."""
-        able = [c for c in block if {"latent_flip", "latent_shuffle"} & set(c.arrays)]
-        levels = sorted({float(a) for c in able for a in c.arrays.get("latent_flip_levels", [])})
-        images = min([max(1, NOISY_ROWS // max(1, len(able))), *(_least(c) for c in able)])
+    def tiles(self, block: list[ShownCell]) -> Tiles:
+        """Yield a row per model and backend; with few models, rows for several images."""
+        able = [shown for shown in block if {"latent_flip", "latent_shuffle"} & set(shown.arrays)]
+        levels = sorted({level for shown in able for level in _flip_levels(shown)})
+        images = min([max(1, NOISY_ROWS // max(1, len(able))), *map(_image_count, able)])
         for index in range(images):
-            for position, chosen in enumerate(able):
-                row = index * len(able) + position
-                yield from self._tiles(chosen, levels, index, row)
-
-    def _tiles(
-        self, chosen: Chosen, levels: list[float], index: int, row: int
-    ) -> Iterator[tuple[Chosen, dict[str, Any]]]:
-        at = {"index_in_array": index, "row": row, "row_name": ""}
-        for column, (array, heading) in enumerate(self.single):
-            if array in chosen.arrays:
-                yield chosen, {"array": array, "column": column, "heading": heading, **at}
-        own = [float(a) for a in chosen.arrays.get("latent_flip_levels", [])]
-        for column, level in enumerate(levels, start=len(self.single)):
-            if level in own:
-                heading = f"a =\n{level:.2f}" if column == len(self.single) else f"\n{level:.2f}"
-                tile = {"array": "latent_flip", "noise_level": level, "column": column}
-                yield chosen, {**tile, "heading": heading, **at}
+            for position, shown in enumerate(able):
+                at = {"index_in_array": index, "row": index * len(able) + position, "row_name": ""}
+                for tile in _noisy_tiles(shown, levels):
+                    yield shown, {**tile, **at}
 
 
-def _blocks(run: Run) -> list[list[Chosen]]:
-    """For each context the chosen cells, parted where they were shown different inputs."""
-    blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], Chosen]] = {}
+def _blocks(run: Run) -> list[list[ShownCell]]:
+    """Return the cells to show, grouped by context and by the inputs that they had."""
+    blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], ShownCell]] = {}
     for cell in run.having(IMAGES_FILE):
         key = (cell.dataset, cell.dataset_fingerprint, cell.protocol_hash)
         series = (cell.model, cell.model_version, cell.backend)
@@ -162,39 +145,66 @@ def _blocks(run: Run) -> list[list[Chosen]]:
             continue
         inputs = arrays.get("inputs", np.zeros(0, dtype=np.uint8)).tobytes()
         file = (cell.folder / IMAGES_FILE).relative_to(run.path).as_posix()
-        blocks.setdefault((*key, inputs), {})[series] = Chosen(cell, file, arrays)
+        blocks.setdefault((*key, inputs), {})[series] = ShownCell(cell, file, arrays)
     return [list(block.values()) for block in blocks.values()]
 
 
-def _known(chosen: Chosen) -> dict[str, Any]:
-    return {**chosen.cell._asdict(), "file": chosen.file}
+def _row(shown: ShownCell, array: str, row: int, name: str = "") -> Tiles:
+    for column in range(min(MOST_IMAGES, len(shown.arrays.get(array, [])))):
+        tile = {"array": array, "index_in_array": column, "row": row, "column": column}
+        yield shown, {**tile, "heading": "", "row_name": name}
 
 
-def _least(chosen: Chosen) -> int:
-    """How many images every array of the file holds."""
+def _noisy_tiles(shown: ShownCell, levels: list[float]) -> Iterator[dict[str, Any]]:
+    """Yield the columns of a row of latent noise; a level that the cell lacks leaves a gap."""
+    for column, (array, heading) in enumerate(SINGLE_COLUMNS):
+        if array in shown.arrays:
+            yield {"array": array, "column": column, "heading": heading}
+    for column, level in enumerate(levels, start=len(SINGLE_COLUMNS)):
+        if level in _flip_levels(shown):
+            first = column == len(SINGLE_COLUMNS)
+            heading = f"a =\n{level:.2f}" if first else f"\n{level:.2f}"
+            tile = {"array": "latent_flip", "noise_level": level, "column": column}
+            yield {**tile, "heading": heading}
+
+
+def _flip_levels(shown: ShownCell) -> list[float]:
+    return [float(level) for level in shown.arrays.get("latent_flip_levels", [])]
+
+
+def _image_count(shown: ShownCell) -> int:
+    """Return the number of images that every array of the file has."""
     return min(
         array.shape[1 if name == "latent_flip" else 0]
-        for name, array in chosen.arrays.items()
+        for name, array in shown.arrays.items()
         if name in {"inputs", "reconstructions", "latent_shuffle", "latent_flip"}
     )
 
 
-def _row(
-    chosen: Chosen, array: str, row: int, name: str = ""
-) -> Iterator[tuple[Chosen, dict[str, Any]]]:
-    for column in range(min(SHOWN, len(chosen.arrays.get(array, [])))):
-        tile = {"array": array, "index_in_array": column, "row": row, "column": column}
-        yield chosen, {**tile, "heading": "", "row_name": name}
+def _row_names(rows: pd.DataFrame) -> pd.Series:
+    models = rows["label"] + "\n" + rows["backend"] + ", seed " + rows["seed"].astype(str)
+    return models.where(rows["row_name"] == "", rows["row_name"])
 
 
-def _named(table: pd.DataFrame) -> pd.Series:
-    """What stands beside each tile's row."""
-    models = table["label"] + "\n" + table["backend"] + ", seed " + table["seed"].astype(str)
-    return models.where(table["row_name"] == "", table["row_name"])
+def _figure(rows: pd.DataFrame, run: Run) -> Figure:
+    blocks = [part for _, part in groups(rows, ["block"])]
+    columns = int(rows["column"].max()) + 1
+    tile = min(0.62, (WIDTH - NAME_INCHES - 0.2) / columns / (1 + GAP))
+    layouts = [MosaicLayout.of_tiles(part, columns, NAME_INCHES, tile) for part in blocks]
+    titles = [wrap_text(part["context"].iloc[0], WIDTH - NAME_INCHES) for part in blocks]
+    heights = [
+        0.3 - LINE_INCHES + layout.height + text_height([title])
+        for layout, title in zip(layouts, titles, strict=True)
+    ]
+    figure, axes = panel_grid(1, heights, legend_inches=0.0)
+    for ax, part, layout, title in zip(axes.flat, blocks, layouts, titles, strict=True):
+        draw_mosaic(ax, list(_read_tiles(part, run)), layout)
+        ax.set_title(title, loc="left", pad=6)
+    return figure
 
 
-def _tiles(part: pd.DataFrame, run: Run) -> Iterator[Tile]:
-    """The images of a block, each file read once."""
+def _read_tiles(part: pd.DataFrame, run: Run) -> Iterator[Tile]:
+    """Yield the images of a block, reading each file once."""
     for file, rows in part.groupby("file", sort=False):
         arrays = run.images((run.path / str(file)).parent) or {}
         for row in records(rows[rows["array"].isin(list(arrays))]):

@@ -9,73 +9,59 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.plots.plot import Plot, without_file
-from bench.report.plots.plot_data import contexts, labels, panels
-from bench.report.plots.style import WIDTH, blank, grid, wrapped
+from bench.report.plots.plot import Plot
+from bench.report.plots.plot_data import contexts, groups, missing_file, model_labels
+from bench.report.plots.style import (
+    LINE_INCHES,
+    WIDTH,
+    hide_panels,
+    panel_grid,
+    set_row_title,
+    text_height,
+    wrap_text,
+)
 from bench.report.run_reader import SPIKES_FILE, Run
 
 LATENTS = ("posterior", "prior")
 PAIRS = 3
-"""Models and backends side by side."""
-HEIGHT = 1.9
-KEEP = [
+"""Pairs of panels in a row."""
+PANEL_INCHES = 1.9
+SHOWN = [
     "context", "label", "model", "model_version", "backend", "dataset", "protocol",
     "protocol_hash", "seed", "cell_key", "file", "latent", "image", "time_step", "neuron", "spike",
 ]  # fmt: skip
+NO_SPIKES = (
+    "models without spikes write none, and neither did older versions; run the same command again "
+    "to write them"
+)
 
 
 class LatentRasters(Plot):
-    """A pair of panels a model and backend: posterior and prior, neurons up, time steps across."""
+    """Spikes of the latent, posterior and prior: neurons up, time steps across."""
 
-    name = "latent_rasters"
     title = "Latent spikes"
     caption = (
         "Spikes (dark) of the latent's neurons at each time step: posterior of the first test "
         "image and prior of the first sample; of several seeds the lowest is shown."
     )
+    order = 110
 
-    def data(self, run: Run) -> pd.DataFrame:
-        """One row a neuron and time step, ``spike`` 0 or 1; both are counted from 1."""
+    def draw(self, run: Run) -> tuple[Figure, pd.DataFrame]:
+        """Draw a pair of panels per model and backend.
+
+        The data has a row per neuron and time step, both counted from 1; ``spike`` is 0 or 1.
+        """
         parts = list(_rasters(run))
         if not parts:
-            return pd.DataFrame(columns=KEEP)
-        table = pd.concat(parts, ignore_index=True)
-        return table.assign(label=labels(table, run), context=contexts(table)).reindex(columns=KEEP)
-
-    def reason(self, run: Run) -> str:
-        """No file of spikes."""
-        return without_file(
-            run,
-            SPIKES_FILE,
-            "models without spikes have none, and older versions wrote none; run the same command "
-            "again to have them",
-        )
-
-    def figure(self, data: pd.DataFrame, run: Run) -> Figure:
-        """Three pairs a row, each context on rows of its own."""
-        lines = []
-        for _, group in panels(data, ["context"]):
-            pairs = [part for _, part in panels(group, ["label", "backend"])]
-            lines += [pairs[i : i + PAIRS] for i in range(0, len(pairs), PAIRS)]
-        inches = WIDTH / PAIRS - 0.3
-        names = [[wrapped(_name(pair), inches) for pair in pairs] for pairs in lines]
-        tallest = [max(name.count("\n") for name in line) for line in names]
-        heights = [HEIGHT + 0.14 * lines_ for lines_ in tallest]
-        figure, axes = grid(len(lines), 2 * PAIRS, heights, legend=0.1)
-        shown_context = None
-        for line, pairs, titles in zip(axes, lines, names, strict=True):
-            for i, (pair, name) in enumerate(zip(pairs, titles, strict=True)):
-                _pair(line[2 * i : 2 * i + 2], pair, name)
-            context = pairs[0]["context"].iloc[0]
-            if context != shown_context:
-                title = f"{wrapped(context, WIDTH)}\n{line[0].get_title(loc='left')}"
-                line[0].set_title(title, loc="left")
-                shown_context = context
-            blank(line[2 * len(pairs) :])
-        return figure
+            raise missing_file(run, SPIKES_FILE, NO_SPIKES)
+        rows = pd.concat(parts, ignore_index=True)
+        rows = rows.assign(label=model_labels(rows, run), context=contexts(rows))
+        rows = rows.reindex(columns=SHOWN)
+        return _figure(rows), rows
 
 
 def _rasters(run: Run) -> Iterator[pd.DataFrame]:
+    """Yield the spikes of each latent, of the lowest seed of each model, backend and context."""
     done = set()
     for cell in run.having(SPIKES_FILE):
         series = (
@@ -90,11 +76,11 @@ def _rasters(run: Run) -> Iterator[pd.DataFrame]:
         for latent in LATENTS:
             if latent in arrays and arrays[latent].size:
                 done.add(series)
-                yield _spikes(arrays[latent][:, 0]).assign(latent=latent, **known)
+                yield _spike_table(arrays[latent][:, 0]).assign(latent=latent, **known)
 
 
-def _spikes(spikes: np.ndarray) -> pd.DataFrame:
-    """Spikes ``(T, D)`` as a tidy table."""
+def _spike_table(spikes: np.ndarray) -> pd.DataFrame:
+    """Return spikes of shape (T, D) as a tidy table of T * D rows."""
     steps, neurons = np.indices(spikes.shape)
     return pd.DataFrame(
         {
@@ -105,25 +91,56 @@ def _spikes(spikes: np.ndarray) -> pd.DataFrame:
     )
 
 
+def _figure(rows: pd.DataFrame) -> Figure:
+    """Draw three pairs per row; each context has rows of its own, the first one with a title."""
+    lines, titles = [], []
+    for (context,), group in groups(rows, ["context"]):
+        pairs = [part for _, part in groups(group, ["label", "backend"])]
+        starts = range(0, len(pairs), PAIRS)
+        lines += [pairs[start : start + PAIRS] for start in starts]
+        titles += ["" if start else wrap_text(context, WIDTH - 1) for start in starts]
+    names = [[_name(pair) for pair in pairs] for pairs in lines]
+    heights = [
+        PANEL_INCHES - LINE_INCHES + text_height(pair_names) + text_height(filter(None, [title]))
+        for pair_names, title in zip(names, titles, strict=True)
+    ]
+    figure, axes = panel_grid(2 * PAIRS, heights, legend_inches=0.1)
+    for row, pairs, pair_names, title in zip(axes, lines, names, titles, strict=True):
+        for i, (pair, name) in enumerate(zip(pairs, pair_names, strict=True)):
+            _draw_pair(row[2 * i : 2 * i + 2], pair, name, title if i == 0 else "")
+        hide_panels(row[2 * len(pairs) :])
+    return figure
+
+
 def _name(pair: pd.DataFrame) -> str:
     first = pair.iloc[0]
-    return f"{first['label']}\n{first['backend']}, seed {first['seed']}"
+    name = f"{first['label']}\n{first['backend']}, seed {first['seed']}"
+    return wrap_text(name, WIDTH / PAIRS - 0.3)
 
 
-def _pair(axes: Any, pair: pd.DataFrame, name: str) -> None:
+def _draw_pair(axes: Any, pair: pd.DataFrame, name: str, row_title: str) -> None:
+    """Draw posterior and prior of a model and backend.
+
+    Args:
+        axes: array of two panels.
+        pair: the spikes of both latents.
+        name: name of the model and backend, with line breaks.
+        row_title: title of the row, above the name; "" if there is none.
+    """
     for ax, latent in zip(axes, LATENTS, strict=True):
-        one = pair[pair["latent"] == latent]
-        if one.empty:
-            blank([ax])
+        spikes = pair[pair["latent"] == latent]
+        if spikes.empty:
+            hide_panels([ax])
         else:
-            _raster(ax, one)
-        ax.set_title(latent if latent != LATENTS[0] else f"{name}\n{latent}", loc="left")
+            _draw_raster(ax, spikes)
+        ax.set_title(latent, loc="left")
+    set_row_title(axes[0], f"{row_title}\n{name}" if row_title else name, LATENTS[0])
     axes[0].set_ylabel("neuron")
     axes[1].tick_params(labelleft=False)
 
 
-def _raster(ax: Axes, one: pd.DataFrame) -> None:
-    table = one.pivot(index="neuron", columns="time_step", values="spike")
+def _draw_raster(ax: Axes, spikes: pd.DataFrame) -> None:
+    table = spikes.pivot(index="neuron", columns="time_step", values="spike")
     neurons, steps = table.shape
     ax.imshow(
         table.to_numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="none",

@@ -1,4 +1,4 @@
-"""Images laid out in rows with a name each."""
+"""Mosaics: rows of images, with a name per row and a heading per column."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,27 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bench.report.plots.style import FONT_SIZE, GREY, plain, wrapped
+from bench.report.plots.style import (
+    FONT_SIZE,
+    GREY,
+    escape_text,
+    text_height,
+    wrap_text,
+)
 
-LINE_INCHES = 0.14
 GAP = 0.08
-"""Between tiles, as a share of a tile."""
+"""Distance between tiles, as a fraction of a tile's side."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image, uint8 ``(C, H, W)`` with one or three channels, and its place."""
+    """An image and its place in a mosaic.
+
+    Attributes:
+        row: row, counted from 0 at the top.
+        column: column, counted from 0 at the left.
+        image: uint8 array of shape (C, H, W), with one or three channels.
+    """
 
     row: int
     column: int
@@ -24,14 +35,14 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Rows and columns of a mosaic.
+class MosaicLayout:
+    """Names and sizes of a mosaic's rows and columns.
 
     Attributes:
-        names: of the rows, in lines.
-        headings: of the columns, in lines.
-        tile: side of an image in inches.
-        step: from row to row in inches.
+        names: name of each row, with line breaks.
+        headings: heading of each column, with line breaks.
+        tile: side of a tile in inches.
+        step: distance from row to row in inches.
     """
 
     names: list[str]
@@ -40,28 +51,69 @@ class Shape:
     step: float
 
     @classmethod
-    def of(cls, tiles: pd.DataFrame, columns: int, name_inches: float, tile: float) -> "Shape":
-        """The shape that a table of tiles needs: ``row_name``, ``heading``, ``row``, ``column``."""
+    def of_tiles(
+        cls, tiles: pd.DataFrame, columns: int, name_inches: float, tile: float
+    ) -> "MosaicLayout":
+        """Compute the layout of a table of tiles.
+
+        Args:
+            tiles: one row per tile, with ``row``, ``column``, ``row_name`` and ``heading``.
+            columns: number of columns.
+            name_inches: width of the row names in inches.
+            tile: side of a tile in inches.
+        """
         rows = tiles.drop_duplicates("row").sort_values("row")
-        names = [wrapped(name, name_inches) for name in rows["row_name"]]
+        names = [wrap_text(name, name_inches) for name in rows["row_name"]]
         by_column = tiles.drop_duplicates("column").set_index("column")["heading"]
-        headings = [plain(by_column.get(column, "")) for column in range(columns)]
-        tallest = max(name.count("\n") + 1 for name in names)
-        return cls(names, headings, tile, max(tile * (1 + GAP), LINE_INCHES * tallest + 0.05))
+        headings = [escape_text(by_column.get(column, "")) for column in range(columns)]
+        return cls(names, headings, tile, max(tile * (1 + GAP), text_height(names) + 0.05))
 
     @property
     def height(self) -> float:
-        """In inches, headings included."""
-        lines = max(heading.count("\n") + 1 if heading else 0 for heading in self.headings)
-        return self.step * len(self.names) + LINE_INCHES * lines
+        """Height in inches, headings included."""
+        return self.step * len(self.names) + text_height(filter(None, self.headings))
 
 
-def show(ax: Axes, tiles: Sequence[Tile], shape: Shape) -> None:
-    """Draw the tiles as one picture; a place without one says ``n/a``."""
+def draw_mosaic(ax: Axes, tiles: Sequence[Tile], layout: MosaicLayout) -> None:
+    """Draw the tiles in one panel; an empty place says ``n/a``.
+
+    Args:
+        ax: the panel.
+        tiles: the images.
+        layout: names and sizes of rows and columns.
+    """
     side = max((max(tile.image.shape[1:]) for tile in tiles), default=1)
     across = side + max(1, round(side * GAP))
-    down = round(across * shape.step / (shape.tile * (1 + GAP)))
-    rows, columns = len(shape.names), len(shape.headings)
+    down = round(across * layout.step / (layout.tile * (1 + GAP)))
+    rows, columns = len(layout.names), len(layout.headings)
+    # Row by row: rendering a long mosaic as one picture takes hundreds of megabytes.
+    for row, canvas in enumerate(_canvases(tiles, (rows, columns), (down, across))):
+        extent = (0, columns * across, (row + 1) * down, row * down)
+        ax.imshow(canvas, interpolation="none", extent=extent)
+    filled = {(tile.row, tile.column) for tile in tiles}
+    for row in range(rows):
+        for column in range(columns):
+            if (row, column) not in filled:
+                x, y = (column + 0.5) * across, (row + 0.5) * down
+                ax.text(x, y, "n/a", ha="center", va="center", color=GREY, fontsize=FONT_SIZE)
+    ax.set(xlim=(0, columns * across), ylim=(rows * down, 0))
+    ax.set_anchor("NW")
+    ax.set_yticks([(row + 0.5) * down for row in range(rows)], layout.names)
+    ax.set_xticks([(column + 0.5) * across for column in range(columns)], layout.headings)
+    ax.tick_params(length=0, labelsize=FONT_SIZE, top=False, labeltop=True, labelbottom=False)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+
+
+def _canvases(tiles: Sequence[Tile], shape: tuple[int, int], place: tuple[int, int]) -> np.ndarray:
+    """Return a white picture per row with its tiles, uint8 of shape (rows, H, columns * W, 3).
+
+    Args:
+        tiles: the images.
+        shape: number of rows and columns.
+        place: height H and width W of a tile's place in pixels.
+    """
+    (rows, columns), (down, across) = shape, place
     canvases = np.full((rows, down, columns * across, 3), 255, dtype=np.uint8)
     for tile in tiles:
         image = np.broadcast_to(tile.image, (3, *tile.image.shape[1:])).transpose(1, 2, 0)
@@ -69,20 +121,4 @@ def show(ax: Axes, tiles: Sequence[Tile], shape: Shape) -> None:
         top = (down - height) // 2
         left = tile.column * across + (across - width) // 2
         canvases[tile.row, top : top + height, left : left + width] = image
-    # Row by row: rendering one picture of a long mosaic takes hundreds of megabytes.
-    for row, canvas in enumerate(canvases):
-        extent = (0, columns * across, (row + 1) * down, row * down)
-        ax.imshow(canvas, interpolation="none", extent=extent)
-    ax.set(xlim=(0, columns * across), ylim=(rows * down, 0))
-    ax.set_anchor("NW")
-    there = {(tile.row, tile.column) for tile in tiles}
-    for row in range(rows):
-        for column in range(columns):
-            if (row, column) not in there:
-                x, y = (column + 0.5) * across, (row + 0.5) * down
-                ax.text(x, y, "n/a", ha="center", va="center", color=GREY, fontsize=FONT_SIZE)
-    ax.set_yticks([(row + 0.5) * down for row in range(rows)], shape.names)
-    ax.set_xticks([(column + 0.5) * across for column in range(columns)], shape.headings)
-    ax.tick_params(length=0, labelsize=FONT_SIZE, top=False, labeltop=True, labelbottom=False)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
+    return canvases

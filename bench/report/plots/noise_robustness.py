@@ -1,4 +1,4 @@
-"""Reconstruction error against noise on input and latent."""
+"""Reconstruction error against noise on the input and on the latent."""
 
 import itertools
 from typing import Any
@@ -8,85 +8,105 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.plots.curves import Curves, by_crowd, where
-from bench.report.plots.plot import Plot, unmeasured
-from bench.report.plots.plot_data import drawn, measured, panels, records, with_means
-from bench.report.plots.style import GREY, WIDTH, axis_label, grid, plain, wrapped
+from bench.report.plots.curves import Curves, backend_panels, panel_context
+from bench.report.plots.plot import Plot
+from bench.report.plots.plot_data import (
+    add_seed_means,
+    best_estimates,
+    groups,
+    measured_rows,
+    records,
+)
+from bench.report.plots.style import (
+    GREY,
+    LINE_INCHES,
+    WIDTH,
+    axis_label,
+    escape_text,
+    panel_grid,
+    set_row_title,
+    text_height,
+    wrap_text,
+)
 from bench.report.run_reader import Run
 
 METRICS = ["noise_robustness", "noise_robustness_to_noise_free"]
-NONE = "none"
-REFERENCE_LINES = ((0, (6, 3)), (0, (1, 2)), (0, (3, 1, 1, 1)))
+NO_NOISE = "none"
+LEVEL_LINESTYLES = ((0, (6, 3)), (0, (1, 2)), (0, (3, 1, 1, 1)))
+PANEL_INCHES = 1.95
+SHOWN = [
+    "metric", "split", "context", "unit", "higher_is_better", "label", "model", "model_version",
+    "backend", "dataset", "protocol", "protocol_hash", "n", "noise_kind", "noise_level", "estimate",
+    "seed", "seeds", "value", "ci_low", "ci_high",
+]  # fmt: skip
 
 
 class NoiseRobustness(Plot):
-    """A column of panels a kind of noise, a row a metric and context."""
+    """Reconstruction error against the level of each kind of noise."""
 
-    name = "noise_robustness"
     title = "Robustness to noise"
     caption = (
         "Mean squared error of reconstructions under noise, against the originals and against the "
         "noise-free reconstructions. Horizontal lines: no noise, and noise that has no level. "
         "Bands: 95 % interval over seeds, or over images of a single seed."
     )
+    order = 40
 
-    def data(self, run: Run) -> pd.DataFrame:
-        """One row a seed, kind and level, and one for the mean where there are several seeds."""
-        rows = measured(run, METRICS)
-        keep = [
-            "metric", "split", "context", "unit", "higher_is_better", "label", "model",
-            "model_version", "backend", "dataset", "protocol", "protocol_hash", "n", "noise_kind",
-            "noise_level", "estimate", "seed", "seeds", "value", "ci_low", "ci_high",
-        ]  # fmt: skip
-        return with_means(rows[rows["noise_kind"].notna()]).reindex(columns=keep)
+    def draw(self, run: Run) -> tuple[Figure, pd.DataFrame]:
+        """Draw a row of panels per metric and context, and a column per kind of noise.
 
-    def reason(self, run: Run) -> str:
-        """No robustness was measured."""
-        return unmeasured(run, METRICS)
-
-    def figure(self, data: pd.DataFrame, run: Run) -> Figure:
-        """Panels share their metric's axis along a row."""
-        curves = Curves(data, run)
-        data = data.assign(crowd=by_crowd(data))
-        shown = drawn(data, ["metric", "context", "label", "backend", "noise_kind", "noise_level"])
-        levelled = shown["noise_level"].notna() & (shown["noise_kind"] != NONE)
-        kinds = sorted(shown.loc[levelled, "noise_kind"].unique()) or [NONE]
-        references = _references(shown[~levelled])
-        by = ["context", "metric", "crowd"]
-        rows = [part for _, part in panels(shown.sort_values(by, kind="stable"), by)]
-        room = curves.legend_height(references)
-        heights = [1.95] * len(rows)
-        figure, axes = grid(len(rows), len(kinds), heights, room, sharex="col", sharey="row")
-        for line, part in zip(axes, rows, strict=True):
-            for ax, kind in zip(line, kinds, strict=True):
-                _panel(ax, part, kind, curves, references)
-                ax.set_title(plain(kind), loc="left")
-            line[0].set_ylabel(axis_label(part.iloc[0], 1.7))
-            line[0].set_title(f"{wrapped(where(part), WIDTH)}\n{plain(kinds[0])}", loc="left")
-        for ax in axes[-1]:
-            ax.set_xlabel("noise level a")
-        lines = {k: Line2D([], [], color=GREY, linestyle=v) for k, v in references.items()}
-        curves.legend(figure, [(lines[kind], _named(kind)) for kind in references])
-        return figure
+        The data has a row per seed, kind and level, and one for the mean over several seeds.
+        """
+        rows = measured_rows(run, METRICS, lambda rows: rows[rows["noise_kind"].notna()])
+        rows = add_seed_means(rows).reindex(columns=SHOWN)
+        return _figure(rows, Curves(rows, run)), rows
 
 
-def _references(rows: pd.DataFrame) -> dict[str, Any]:
-    """The kinds that are horizontal lines, no noise first, and their line styles."""
-    kinds = sorted(rows["noise_kind"].unique(), key=lambda kind: (kind != NONE, kind))
-    return dict(zip(kinds, itertools.cycle(REFERENCE_LINES)))
+def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
+    by = ["metric", "context", "label", "backend", "noise_kind", "noise_level"]
+    points = best_estimates(rows.assign(backend_panel=backend_panels(rows)), by)
+    has_level = points["noise_level"].notna() & (points["noise_kind"] != NO_NOISE)
+    kinds = sorted(points.loc[has_level, "noise_kind"].unique()) or [NO_NOISE]
+    levels = _level_linestyles(points[~has_level])
+    by = ["context", "metric", "backend_panel"]
+    parts = [part for _, part in groups(points.sort_values(by, kind="stable"), by)]
+    titles = [wrap_text(panel_context(part), WIDTH - 1) for part in parts]
+    heights = [PANEL_INCHES + text_height([title]) - LINE_INCHES for title in titles]
+    room = curves.legend_height(levels)
+    figure, axes = panel_grid(len(kinds), heights, room, sharex="col", sharey="row")
+    for row, part, title in zip(axes, parts, titles, strict=True):
+        for ax, kind in zip(row, kinds, strict=True):
+            _draw_panel(ax, part, kind, curves, levels)
+            ax.set_title(escape_text(kind), loc="left")
+        row[0].set_ylabel(axis_label(part.iloc[0], 1.7))
+        set_row_title(row[0], title, escape_text(kinds[0]))
+    for ax in axes[-1]:
+        ax.set_xlabel("noise level a")
+    handles = {k: Line2D([], [], color=GREY, linestyle=v) for k, v in levels.items()}
+    curves.add_legend(figure, [(handle, _level_name(kind)) for kind, handle in handles.items()])
+    return figure
 
 
-def _named(kind: str) -> str:
-    return "no noise" if kind == NONE else f"{kind} (no level)"
+def _level_linestyles(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the line style of each kind that is a horizontal line, no noise first."""
+    kinds = sorted(rows["noise_kind"].unique(), key=lambda kind: (kind != NO_NOISE, kind))
+    return dict(zip(kinds, itertools.cycle(LEVEL_LINESTYLES)))
 
 
-def _panel(
-    ax: Axes, rows: pd.DataFrame, kind: str, curves: Curves, references: dict[str, Any]
+def _level_name(kind: str) -> str:
+    return "no noise" if kind == NO_NOISE else f"{kind} (no level)"
+
+
+def _draw_panel(
+    ax: Axes, rows: pd.DataFrame, kind: str, curves: Curves, levels: dict[str, Any]
 ) -> None:
-    """Curves of one kind; reference lines of no noise and of kinds on the same side, as latent."""
-    curves.draw(ax, rows[(rows["noise_kind"] == kind) & (kind != NONE)], "noise_level")
+    """Draw the curves of a kind of noise, and horizontal lines.
+
+    The lines are those of no noise and of kinds on the same side: input or latent.
+    """
+    curves.draw(ax, rows[(rows["noise_kind"] == kind) & (kind != NO_NOISE)], "noise_level")
     side = kind.partition("_")[0]
-    for row in records(rows[rows["noise_kind"].isin(references)]):
-        if NONE in (kind, row["noise_kind"]) or row["noise_kind"].partition("_")[0] == side:
-            curves.level(ax, row, references[row["noise_kind"]])
+    for row in records(rows[rows["noise_kind"].isin(levels)]):
+        if NO_NOISE in (kind, row["noise_kind"]) or row["noise_kind"].partition("_")[0] == side:
+            curves.draw_level(ax, row, levels[row["noise_kind"]])
     ax.set(xlabel="", ylabel="")

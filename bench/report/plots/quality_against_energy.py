@@ -9,37 +9,55 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.report.plots.curves import Curves
-from bench.report.plots.plot import Plot, unmeasured
-from bench.report.plots.plot_data import SEED, drawn, measured, panels, records, with_means
+from bench.report.plots.plot import NotDrawnError, Plot
+from bench.report.plots.plot_data import (
+    SEED,
+    add_seed_means,
+    best_estimates,
+    groups,
+    measured_rows,
+    records,
+)
 from bench.report.plots.style import (
     FILLS,
     GREY,
+    LINE_INCHES,
+    add_legend,
     axis_label,
-    blank,
-    entry,
-    grid,
-    legend,
+    hide_panels,
+    legend_handle,
     legend_height,
     log_if_wide,
-    wrapped,
+    panel_grid,
+    text_height,
+    wrap_text,
 )
 from bench.report.run_reader import Run
 from bench.store.aggregation import whole_models
 
 QUALITY = {"reconstruction_loss": "test", "fad": "generated", "fid": "generated"}
 ENERGY = "energy"
+FRONT = "Pareto front"
+FRONT_LINESTYLE = (0, (4, 2))
 COLUMNS = 2
-SERIES = [
+PANEL_INCHES = 2.5
+TITLE_INCHES = 2.9
+CELL = [
     "label", "model", "model_version", "backend", "dataset", "dataset_fingerprint",
     "protocol_hash", "train_images", "split",
 ]  # fmt: skip
-OF_ENERGY = ["unit", "n", "epoch_selection", "value", "ci_low", "ci_high"]
+OF_ENERGY = ["metric_version", "unit", "n", "epoch_selection", "value", "ci_low", "ci_high"]
+"""Columns of an energy that stand next to the columns of a quality, with the prefix ``energy_``."""
+PANEL = [
+    "metric", "context", "energy_metric_version", "energy_unit", "energy_n",
+    "energy_epoch_selection",
+]  # fmt: skip
+"""Columns that points of a panel agree in."""
 
 
 class QualityAgainstEnergy(Plot):
-    """A panel a quality metric and context: energy across, quality down."""
+    """Quality of images against the energy that they take, with the Pareto front."""
 
-    name = "quality_against_energy"
     title = "Quality against energy"
     caption = (
         "Reconstruction loss against the energy of reconstructing an image, and Fréchet distances "
@@ -48,79 +66,97 @@ class QualityAgainstEnergy(Plot):
         "dashed line joins the Pareto front, its points ringed: nothing is at once better and "
         "cheaper."
     )
+    order = 20
 
-    def data(self, run: Run) -> pd.DataFrame:
-        """Quality and energy side by side, a row a seed and one for the mean; ``pareto`` marks."""
-        quality = whole_models(measured(run, list(QUALITY)))
-        quality = with_means(quality[quality["split"] == quality["metric"].map(QUALITY)])
-        energy = with_means(whole_models(measured(run, [ENERGY])))
-        on = [*SERIES, "estimate", "seed", "seeds"]
-        renamed = {name: f"{ENERGY}_{name}" for name in OF_ENERGY}
-        joined = quality.merge(energy[[*on, *OF_ENERGY]].rename(columns=renamed), on=on)
-        return joined.assign(pareto=_pareto(joined)).reindex(
-            columns=[
-                "metric", "context", "unit", "higher_is_better", *SERIES, "protocol", "n",
-                "extractor", "extractor_sha256", "epoch_selection", "estimate", "seed", "seeds",
-                "value", "ci_low", "ci_high", *renamed.values(), "pareto",
-            ]
-        )  # fmt: skip
+    def draw(self, run: Run) -> tuple[Figure, pd.DataFrame]:
+        """Draw a panel per quality metric and context: energy across, quality up.
 
-    def reason(self, run: Run) -> str:
-        """No cell has both a quality and an energy."""
-        for metrics in (list(QUALITY), [ENERGY]):
-            if measured(run, metrics).empty:
-                return unmeasured(run, metrics)
-        return f"no cell has both energy and one of {', '.join(QUALITY)} for the same images"
-
-    def figure(self, data: pd.DataFrame, run: Run) -> Figure:
-        """Two panels a row."""
-        curves = Curves(data, run)
-        fills = dict(zip(curves.backends, FILLS * len(curves.backends), strict=False))
-        parts = [part for _, part in panels(data, ["metric", "context", *_UNLIKE])]
-        rows = -(-len(parts) // COLUMNS)
-        names = [*curves.models, *curves.backends, "Pareto front"]
-        figure, axes = grid(rows, COLUMNS, [2.5] * rows, legend_height(names))
-        for ax, part in zip(axes.flat, parts, strict=False):
-            _panel(ax, part, curves, fills)
-        blank(axes.flat[len(parts) :])
-        legend(figure, [*_entries(curves, fills), (_front_line(), "Pareto front")])
-        return figure
+        The data has quality and energy side by side, a row per seed and one for the mean;
+        ``pareto`` marks the points of the front.
+        """
+        rows = _joined(run)
+        if rows.empty:
+            metrics = ", ".join(QUALITY)
+            raise NotDrawnError(f"no cell has both energy and one of {metrics} for the same images")
+        return _figure(rows, Curves(rows, run)), rows
 
 
-_UNLIKE = ["energy_n", "energy_epoch_selection", "energy_unit"]
+def _joined(run: Run) -> pd.DataFrame:
+    quality = add_seed_means(measured_rows(run, list(QUALITY), _quality))
+    energy = add_seed_means(measured_rows(run, [ENERGY], whole_models))
+    on = [*CELL, "estimate", "seed", "seeds"]
+    renamed = {name: f"{ENERGY}_{name}" for name in OF_ENERGY}
+    joined = quality.merge(energy[[*on, *OF_ENERGY]].rename(columns=renamed), on=on)
+    return joined.assign(pareto=_pareto(joined)).reindex(
+        columns=[
+            "metric", "context", "unit", "higher_is_better", *CELL, "protocol", "n",
+            "extractor", "extractor_sha256", "epoch_selection", "estimate", "seed", "seeds",
+            "value", "ci_low", "ci_high", *renamed.values(), "pareto",
+        ]
+    )  # fmt: skip
 
 
-def _pareto(data: pd.DataFrame) -> pd.Series:
-    """Which of a panel's drawn points no other beats or equals in both and beats in one."""
+def _quality(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = whole_models(rows)
+    return rows[rows["split"] == rows["metric"].map(QUALITY)]
+
+
+def _pareto(rows: pd.DataFrame) -> pd.Series:
+    """Mark each panel's points that no other point equals or beats in both and beats in one."""
     front = []
-    for _, part in panels(data, ["metric", "context", *_UNLIKE]):
-        points = drawn(part, ["label", "backend"]).sort_values(["energy_value", "value"])
+    for _, part in groups(rows, PANEL):
+        points = best_estimates(part, ["label", "backend"]).sort_values(["energy_value", "value"])
         cheaper = points["value"].cummin().shift(fill_value=inf)
         front += list(points.index[points["value"] < cheaper])
-    return pd.Series(data.index.isin(front), index=data.index)
+    return pd.Series(rows.index.isin(front), index=rows.index)
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, curves: Curves, fills: dict[str, Any]) -> None:
+def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
+    fills = dict(zip(curves.backends, FILLS * len(curves.backends), strict=False))
+    parts = [part for _, part in groups(rows, PANEL)]
+    several_versions = rows["energy_metric_version"].nunique(dropna=False) > 1
+    titles = [_title(part.iloc[0], several_versions) for part in parts]
+    heights = [
+        PANEL_INCHES + text_height(titles[i : i + COLUMNS]) - LINE_INCHES
+        for i in range(0, len(parts), COLUMNS)
+    ]
+    names = [*curves.models, *curves.backends, FRONT]
+    figure, axes = panel_grid(COLUMNS, heights, legend_height(names))
+    for ax, part, title in zip(axes.flat, parts, titles, strict=False):
+        _draw_panel(ax, part, curves, fills)
+        ax.set_title(title, loc="left")
+    hide_panels(axes.flat[len(parts) :])
+    add_legend(figure, _legend_entries(curves, fills))
+    return figure
+
+
+def _title(row: pd.Series, several_versions: bool) -> str:
+    """Return a panel's title, which says where energy and quality were measured differently."""
+    parts = [f"{row['split']}: {row['context']}"]
+    if row["energy_n"] != row["n"]:
+        parts.append(f"energy over n = {row['energy_n']}")
+    if row["energy_epoch_selection"] != row["epoch_selection"]:
+        parts.append(
+            f"epoch by {row['epoch_selection']}, energy's by {row['energy_epoch_selection']}"
+        )
+    if several_versions:
+        parts.append(f"energy version {row['energy_metric_version']}")
+    return wrap_text("; ".join(parts), TITLE_INCHES)
+
+
+def _draw_panel(ax: Axes, rows: pd.DataFrame, curves: Curves, fills: dict[str, Any]) -> None:
     for row in records(rows[rows["estimate"] == SEED]):
-        look = curves.models[row["label"]]
+        style = curves.models[row["label"]]
         ax.plot(
-            row["energy_value"], row["value"], marker=look.marker, color=look.colour, alpha=0.4,
+            row["energy_value"], row["value"], marker=style.marker, color=style.colour, alpha=0.4,
             markersize=2.2, markeredgewidth=0,
         )  # fmt: skip
-    for row in records(drawn(rows, ["label", "backend"])):
-        look = curves.models[row["label"]]
-        x, y = row["energy_value"], row["value"]
-        ends = [row["energy_ci_low"], row["energy_ci_high"]]
-        ax.plot(ends, [y, y], color=look.colour, linewidth=0.9, zorder=2)
-        ax.plot([x, x], [row["ci_low"], row["ci_high"]], color=look.colour, linewidth=0.9, zorder=2)
-        ax.plot(
-            x, y, marker=look.marker, color=look.colour, markersize=6,
-            fillstyle=fills[row["backend"]], markerfacecoloralt="white", zorder=3,
-        )  # fmt: skip
+    for row in records(best_estimates(rows, ["label", "backend"])):
+        _draw_point(ax, row, curves, fills)
     front = rows[rows["pareto"]].sort_values("energy_value")
     ax.plot(
-        front["energy_value"], front["value"], color=GREY, linestyle=(0, (4, 2)), linewidth=0.9,
-        marker="o", markersize=10, fillstyle="none", markeredgewidth=0.8, zorder=1.5,
+        front["energy_value"], front["value"], color=GREY, linestyle=FRONT_LINESTYLE,
+        linewidth=0.9, marker="o", markersize=10, fillstyle="none", markeredgewidth=0.8, zorder=1.5,
     )  # fmt: skip
     log_if_wide(ax, rows["energy_value"], "x")
     log_if_wide(ax, rows["value"], "y")
@@ -129,23 +165,30 @@ def _panel(ax: Axes, rows: pd.DataFrame, curves: Curves, fills: dict[str, Any]) 
     energy = first.copy()
     energy["metric"], energy["unit"], energy["higher_is_better"] = ENERGY, first.energy_unit, False
     ax.set_xlabel(axis_label(energy, 2.9))
-    ax.set_title(wrapped(f"{first['split']}: {first['context']}{_unlike(first)}", 2.9), loc="left")
 
 
-def _unlike(row: pd.Series) -> str:
-    """Where the energy was measured otherwise than the quality."""
-    said = []
-    if row["energy_n"] != row["n"]:
-        said.append(f"energy over n = {row['energy_n']}")
-    if row["energy_epoch_selection"] != row["epoch_selection"]:
-        said.append(
-            f"epoch by {row['epoch_selection']}, energy's by {row['energy_epoch_selection']}"
-        )
-    return "".join(f"; {part}" for part in said)
+def _draw_point(ax: Axes, row: dict[str, Any], curves: Curves, fills: dict[str, Any]) -> None:
+    """Draw a large point with its intervals of energy and quality.
+
+    Args:
+        ax: the panel.
+        row: the row of the point.
+        curves: styles by model.
+        fills: marker fill style by backend.
+    """
+    style = curves.models[row["label"]]
+    x, y = row["energy_value"], row["value"]
+    interval = [row["energy_ci_low"], row["energy_ci_high"]]
+    ax.plot(interval, [y, y], color=style.colour, linewidth=0.9, zorder=2)
+    ax.plot([x, x], [row["ci_low"], row["ci_high"]], color=style.colour, linewidth=0.9, zorder=2)
+    ax.plot(
+        x, y, marker=style.marker, color=style.colour, markersize=6,
+        fillstyle=fills[row["backend"]], markerfacecoloralt="white", zorder=3,
+    )  # fmt: skip
 
 
-def _entries(curves: Curves, fills: dict[str, Any]) -> list[tuple[Line2D, str]]:
-    models = [(entry(look), name) for name, look in curves.models.items()]
+def _legend_entries(curves: Curves, fills: dict[str, Any]) -> list[tuple[Line2D, str]]:
+    models = [(legend_handle(style), name) for name, style in curves.models.items()]
     backends = [
         (
             Line2D(
@@ -156,10 +199,7 @@ def _entries(curves: Curves, fills: dict[str, Any]) -> list[tuple[Line2D, str]]:
         )
         for name in curves.backends
     ]  # fmt: skip
-    return [*models, *backends]
-
-
-def _front_line() -> Line2D:
-    return Line2D(
-        [], [], color=GREY, linestyle=(0, (4, 2)), marker="o", markersize=8, fillstyle="none"
+    front = Line2D(
+        [], [], color=GREY, linestyle=FRONT_LINESTYLE, marker="o", markersize=8, fillstyle="none"
     )
+    return [*models, *backends, (front, FRONT)]

@@ -1,6 +1,5 @@
-"""How all plots look: palette, markers, type, names and legends."""
+"""The style that all plots share: palette, markers, fonts, wrapped text, panels and legends."""
 
-import io
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -18,14 +17,15 @@ from matplotlib.lines import Line2D
 WIDTH = 7.2
 """Printed width of a figure in inches: two columns of a paper."""
 FONT_SIZE = 8
+LINE_INCHES = 0.14
+"""Height of a line of text."""
 CHARACTERS_PER_INCH = 14.5
-DPI = 200
-LARGEST_SIDE = 20_000
 GREY = "#6e6e6e"
 HIGHER = "higher is better \u2191"
 LOWER = "lower is better \u2193"
 
-# Okabe and Ito (2008) without yellow, which is faint in print, and green, a pair to vermilion.
+# Okabe and Ito (2008) without yellow, which is faint in print, and without green, which is hard to
+# tell from vermilion.
 COLOURS = ("#0072B2", "#E69F00", "#000000", "#CC79A7", "#56B4E9", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "p", ">", "h")
 DASHES = ((1, 0), (4, 1.5), (1, 1), (5, 1, 1, 1), (8, 2), (2, 2, 1, 2))
@@ -54,14 +54,24 @@ _STYLE: Any = {
     "legend.frameon": False,
     "axes.formatter.limits": (-3, 4),
     "axes.formatter.use_mathtext": True,
+    "axes.prop_cycle": f"cycler(color={list(COLOURS)})",
+    "figure.figsize": (WIDTH, 3.0),
+    "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "spikegen-bench",
 }
 
 
 @dataclass(frozen=True)
-class Look:
-    """Colour and second cues of one name."""
+class SeriesStyle:
+    """Colour, marker, dashes and fill of one model or backend.
+
+    Attributes:
+        colour: a matplotlib colour.
+        marker: a matplotlib marker.
+        dashes: lengths of dash and gap in line widths, in turn.
+        fill: fill style of the marker.
+    """
 
     colour: str
     marker: str
@@ -70,14 +80,14 @@ class Look:
 
     @property
     def linestyle(self) -> Any:
-        """The dashes as matplotlib takes them."""
+        """The dashes as a matplotlib line style."""
         return "-" if self.dashes[1] == 0 else (0, self.dashes)
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name; twelve names differ in marker, six in everything."""
+def series_styles(names: Iterable[str]) -> dict[str, SeriesStyle]:
+    """Return a style for each name; twelve names differ in marker, six in all properties."""
     return {
-        name: Look(
+        name: SeriesStyle(
             COLOURS[i % len(COLOURS)],
             MARKERS[i % len(MARKERS)],
             DASHES[i % len(DASHES)],
@@ -87,48 +97,44 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     }
 
 
-def style() -> AbstractContextManager[None]:
-    """The suite's matplotlib settings, for the length of a ``with`` block."""
+def suite_style() -> AbstractContextManager[None]:
+    """Return a context in which matplotlib has the suite's settings."""
     return mpl.rc_context(_STYLE)
 
 
 def lay_out(figure: Figure) -> None:
-    """Place everything once, and not at each rendering again."""
+    """Compute the layout once, so that rendering does not compute it again."""
     engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.execute(figure)
-    figure.set_layout_engine("none")
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
-def render(figure: Figure, file_format: str) -> bytes:
-    """A figure as a file's content.
+def escape_text(text: str) -> str:
+    r"""Return text that matplotlib prints literally.
 
-    Args:
-        figure: as :meth:`Plot.draw` returns it.
-        file_format: ``png``, at 200 dots an inch (fewer where a side would pass 20,000 pixels), or
-            ``svg``, whose text stays text.
-    """
-    dpi = min(DPI, LARGEST_SIDE / max(figure.get_size_inches()))
-    content = io.BytesIO()
-    metadata = {"Date": None} if file_format == "svg" else None
-    with style():
-        figure.savefig(content, format=file_format, dpi=dpi, metadata=metadata)
-    return content.getvalue()
+    ``$`` starts no formula, and characters that cannot be printed become ``\ufffd``.
 
-
-def plain(text: str) -> str:
-    r"""A name that matplotlib prints as it is: ``$`` starts no formula, no odd characters.
-
-    Line breaks and other characters that cannot be printed become ``\ufffd``.
+    >>> print(escape_text("cost in $"))
+    cost in \$
     """
     printable = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
     return printable.replace("$", r"\$")
 
 
-def wrapped(text: str, inches: float) -> str:
-    """A name, safe to print, broken into lines that fit a width; after ``_``, ``+``, ``.`` too."""
+def wrap_text(text: str, inches: float) -> str:
+    """Return escaped text with line breaks, so that it fits a width.
+
+    Lines break after spaces, ``_``, ``+``, ``.``, ``/``, ``,`` and ``-``.
+
+    >>> print(wrap_text("reconstruction_loss_by_time_step", 1.0))
+    reconstruction_
+    loss_by_time_
+    step
+    """
     columns = max(8, int(inches * CHARACTERS_PER_INCH))
-    return plain("\n".join(line for part in text.split("\n") for line in _lines(part, columns)))
+    lines = [line for part in text.split("\n") for line in _lines(part, columns)]
+    return escape_text("\n".join(lines))
 
 
 def _lines(text: str, columns: int) -> list[str]:
@@ -142,57 +148,85 @@ def _lines(text: str, columns: int) -> list[str]:
     return [line.strip() for line in lines]
 
 
+def text_height(texts: Iterable[str]) -> float:
+    """Return the height in inches of the tallest of some texts; 0 if there are none.
+
+    >>> text_height(["one line", "two\\nlines"])
+    0.28
+    """
+    return LINE_INCHES * max((text.count("\n") + 1 for text in texts), default=0)
+
+
 def axis_label(row: pd.Series, inches: float) -> str:
-    """A row's metric with its unit and direction, in lines that fit a width."""
-    named = row["metric"].replace("_", " ")
-    said = [] if row["unit"] in ("1", None) or pd.isna(row["unit"]) else [row["unit"]]
+    """Return a row's metric with its unit and direction, with line breaks that fit a width."""
+    metric = row["metric"].replace("_", " ")
+    details = [] if row["unit"] in ("1", None) or pd.isna(row["unit"]) else [row["unit"]]
     if not pd.isna(row["higher_is_better"]):
-        said.append(
-            "higher is better \u2191" if row["higher_is_better"] else "lower is better \u2193"
-        )
-    return wrapped(f"{named}\n{', '.join(said)}" if said else named, inches)
+        details.append(HIGHER if row["higher_is_better"] else LOWER)
+    return wrap_text(f"{metric}\n{', '.join(details)}" if details else metric, inches)
 
 
-def grid(
-    rows: int, columns: int, heights: Sequence[float], legend: float = 0.5, **options: Any
+def panel_grid(
+    columns: int, heights: Sequence[float], legend_inches: float = 0.5, **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure of the printed width, and its axes as an array ``(rows, columns)``.
+    """Make a figure of the printed width with a grid of panels.
 
     Args:
-        rows: of panels.
-        columns: of panels.
-        heights: of the rows, in inches.
-        legend: room for a legend below, in inches.
-        options: of ``Figure.subplots``.
+        columns: number of panels in a row.
+        heights: height of each row in inches, titles and labels included.
+        legend_inches: height reserved below the panels for a legend.
+        options: keyword arguments of ``Figure.subplots``.
+
+    Returns:
+        The figure, and its axes as an array of shape (rows, columns).
     """
-    figure = Figure(figsize=(WIDTH, sum(heights) + legend))
+    figure = Figure(figsize=(WIDTH, sum(heights) + legend_inches))
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
     figure.set_layout_engine(layout)
-    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=list(heights), **options)
+    axes = figure.subplots(
+        len(heights), columns, squeeze=False, height_ratios=list(heights), **options
+    )
     return figure, axes
 
 
-def entry(look: Look, **changes: Any) -> Line2D:
-    """What a legend shows of a look; ``changes`` are properties of the line."""
+def set_row_title(ax: Axes, row_title: str, title: str = "") -> None:
+    """Title a row of panels, above the own title of its first panel.
+
+    The row's title can be wider than the panel: the layout reserves its height, not its width.
+
+    Args:
+        ax: first panel of the row.
+        row_title: title of the row, escaped, with line breaks.
+        title: title of the panel, escaped, with line breaks.
+    """
+    own = title.splitlines()
+    reserved = [" "] * len(row_title.splitlines())
+    shown = ax.set_title("\n".join([*reserved, *own]), loc="left")
+    ax.text(
+        0, 1, "\n".join([row_title, *" " * len(own)]), transform=shown.get_transform(),
+        fontproperties=shown.get_fontproperties(), in_layout=False,
+    )  # fmt: skip
+
+
+def legend_handle(style: SeriesStyle, **changes: Any) -> Line2D:
+    """Return a legend's marker for a style; ``changes`` are properties of the line."""
     properties: dict[str, Any] = {
-        "color": look.colour,
-        "marker": look.marker,
+        "color": style.colour,
+        "marker": style.marker,
         "linestyle": "none",
         **changes,
     }
     return Line2D([], [], **properties)
 
 
-def legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
-    """A legend below the axes, in as many columns as the longest name leaves room for."""
-    names = [wrapped(name, 3.0) for _, name in entries]
-    longest = max(len(line) for name in names for line in name.splitlines())
-    columns = int(WIDTH / (longest / CHARACTERS_PER_INCH + 0.45))
+def add_legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
+    """Put a legend below the axes, in as many columns as the longest name leaves room for."""
+    names = [wrap_text(name, 3.0) for _, name in entries]
     shown = figure.legend(
         [handle for handle, _ in entries],
         [str(i) for i in range(len(entries))],
         loc="outside lower center",
-        ncols=max(1, min(columns, len(entries))),
+        ncols=min(_legend_columns(names), len(entries)),
         handlelength=2.6,
         columnspacing=1.2,
         borderaxespad=0,
@@ -203,22 +237,30 @@ def legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
 
 
 def legend_height(names: Sequence[str]) -> float:
-    """Room in inches that :func:`legend` takes for these names."""
-    lines = [wrapped(name, 3.0).splitlines() for name in names]
-    longest = max(len(line) for name in lines for line in name)
-    columns = max(1, int(WIDTH / (longest / CHARACTERS_PER_INCH + 0.45)))
-    tallest = max(len(name) for name in lines)
-    return 0.15 + 0.14 * tallest * -(-len(names) // columns)
+    """Return the height in inches that :func:`add_legend` takes for these names."""
+    wrapped = [wrap_text(name, 3.0) for name in names]
+    return 0.15 + text_height(wrapped) * -(-len(names) // _legend_columns(wrapped))
 
 
-def blank(axes: Iterable[Axes]) -> None:
-    """Hide panels that hold nothing."""
+def _legend_columns(names: Sequence[str]) -> int:
+    longest = max(len(line) for name in names for line in name.splitlines())
+    return max(1, int(WIDTH / (longest / CHARACTERS_PER_INCH + 0.45)))
+
+
+def hide_panels(axes: Iterable[Axes]) -> None:
+    """Hide panels that show nothing."""
     for ax in axes:
         ax.set_axis_off()
 
 
 def log_if_wide(ax: Axes, values: pd.Series, axis: Literal["x", "y"]) -> None:
-    """A logarithmic axis where positive values span more than a factor of 30, else few ticks."""
+    """Make an axis logarithmic if its values span more than a factor of 30, else limit its ticks.
+
+    Args:
+        ax: the panel.
+        values: the values that the axis shows; an axis with values of 0 or less stays linear.
+        axis: ``x`` or ``y``.
+    """
     if values.min() > 0 and values.max() > 30 * values.min():
         getattr(ax, f"set_{axis}scale")("log")
     else:

@@ -4,72 +4,56 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.plots.curves import Curves, by_crowd, where
-from bench.report.plots.plot import Plot, without_file
-from bench.report.plots.plot_data import contexts, labels, panels
-from bench.report.plots.style import LOWER, WIDTH, blank, grid, log_if_wide, wrapped
+from bench.report.plots.curves import Curves, backend_panels, panel_context
+from bench.report.plots.plot import Plot
+from bench.report.plots.plot_data import contexts, groups, missing_file, model_labels
+from bench.report.plots.style import (
+    LINE_INCHES,
+    LOWER,
+    WIDTH,
+    hide_panels,
+    log_if_wide,
+    panel_grid,
+    set_row_title,
+    text_height,
+    wrap_text,
+)
 from bench.report.run_reader import TRAINING_FILE, Run
 
-FIRST = ("reconstruction_loss", "loss")
-MARKERS_A_CURVE = 8
-KEEP = [
+SHARED_LOSSES = ("reconstruction_loss", "loss")
+"""Losses that every model has; only the first means the same in every model."""
+OWN_DEFINITION = "each model's own definition"
+MARKERS_PER_CURVE = 8
+PANEL_INCHES = 1.95
+SHOWN = [
     "loss", "context", "label", "model", "model_version", "backend", "dataset", "protocol",
     "protocol_hash", "seed", "epoch", "value", "cell_key",
 ]  # fmt: skip
 
 
 class TrainingCurves(Plot):
-    """A panel a loss and context, epochs across."""
+    """Training losses by epoch."""
 
-    name = "training_curves"
     title = "Training curves"
     caption = (
         "Losses on the training images, averaged over each epoch: the mean over seeds, with a band "
         "from the lowest seed to the highest. Each model weighs and defines its loss and its "
         "divergence (kl, mmd) itself: between models only reconstruction_loss compares."
     )
+    order = 70
 
-    def data(self, run: Run) -> pd.DataFrame:
-        """One row a seed, epoch and loss."""
-        table = pd.DataFrame(_epochs(run))
-        if table.empty:
-            return pd.DataFrame(columns=KEEP)
-        table = table.assign(label=labels(table, run), context=contexts(table))
-        return table.reindex(columns=KEEP)
-
-    def reason(self, run: Run) -> str:
-        """No cell was trained."""
-        return without_file(run, TRAINING_FILE, "no cell was trained to its end")
-
-    def figure(self, data: pd.DataFrame, run: Run) -> Figure:
-        """Two or three panels a row, each context on rows of its own."""
-        curves = Curves(data, run)
-        shown = _over_seeds(data.assign(crowd=by_crowd(data)))
-        groups = [
-            sorted((part for _, part in panels(group, ["loss"])), key=_order)
-            for _, group in panels(shown, ["context", "crowd"])
-        ]
-        most = max(map(len, groups))
-        columns = 2 if most in (2, 4) else min(most, 3)
-        lines = [group[i : i + columns] for group in groups for i in range(0, len(group), columns)]
-        heights = [1.95] * len(lines)
-        figure, axes = grid(len(lines), columns, heights, curves.legend_height())
-        for line, parts in zip(axes, lines, strict=True):
-            for ax, part in zip(line, parts, strict=False):
-                every = max(1, part["epoch"].max() // MARKERS_A_CURVE)
-                curves.draw(ax, part, "epoch", every=every)
-                log_if_wide(ax, part["value"], "y")
-                ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-                ax.set_ylabel(wrapped(f"{part['loss'].iloc[0]}\n{LOWER}", 1.7))
-                own = "" if part["loss"].iloc[0] == FIRST[0] else "each model's own definition"
-                named = f"{where(part)}\n{own}" if ax is line[0] else own
-                ax.set_title(wrapped(named.strip(), WIDTH), loc="left")
-            blank(line[len(parts) :])
-        curves.legend(figure)
-        return figure
+    def draw(self, run: Run) -> tuple[Figure, pd.DataFrame]:
+        """Draw a panel per loss and context; the data has a row per seed, epoch and loss."""
+        rows = pd.DataFrame(_epochs(run))
+        if rows.empty:
+            raise missing_file(run, TRAINING_FILE, "no cell was trained to its end")
+        rows = rows.assign(label=model_labels(rows, run), context=contexts(rows))
+        rows = rows.reindex(columns=SHOWN)
+        return _figure(rows, Curves(rows, run)), rows
 
 
 def _epochs(run: Run) -> Iterator[dict[str, Any]]:
@@ -80,13 +64,50 @@ def _epochs(run: Run) -> Iterator[dict[str, Any]]:
                 yield {**known, "epoch": number, "loss": name, "value": float(value)}
 
 
-def _over_seeds(data: pd.DataFrame) -> pd.DataFrame:
-    by = ["context", "crowd", "loss", "label", "backend", "epoch"]
-    values = data.groupby(by, sort=False)["value"]
+def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
+    """Draw two or three panels per row; each context has rows of its own."""
+    points = _over_seeds(rows.assign(backend_panel=backend_panels(rows)))
+    by_context = [
+        sorted((part for _, part in groups(group, ["loss"])), key=_loss_order)
+        for _, group in groups(points, ["context", "backend_panel"])
+    ]
+    most = max(map(len, by_context))
+    columns = 2 if most in (2, 4) else min(most, 3)
+    lines = [parts[i : i + columns] for parts in by_context for i in range(0, len(parts), columns)]
+    titles = [wrap_text(panel_context(parts[0]), WIDTH - 1) for parts in lines]
+    heights = [PANEL_INCHES + text_height([title]) - LINE_INCHES for title in titles]
+    figure, axes = panel_grid(columns, heights, curves.legend_height())
+    for row, parts, title in zip(axes, lines, titles, strict=True):
+        for ax, part in zip(row, parts, strict=False):
+            _draw_panel(ax, part, curves)
+            ax.set_title(_own_title(part), loc="left")
+        set_row_title(row[0], title, _own_title(parts[0]))
+        hide_panels(row[len(parts) :])
+    curves.add_legend(figure)
+    return figure
+
+
+def _draw_panel(ax: Axes, part: pd.DataFrame, curves: Curves) -> None:
+    marker_step = max(1, part["epoch"].max() // MARKERS_PER_CURVE)
+    curves.draw(ax, part, "epoch", marker_step=marker_step)
+    log_if_wide(ax, part["value"], "y")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    ax.set_ylabel(wrap_text(f"{part['loss'].iloc[0]}\n{LOWER}", 1.7))
+
+
+def _own_title(part: pd.DataFrame) -> str:
+    return "" if part["loss"].iloc[0] == SHARED_LOSSES[0] else OWN_DEFINITION
+
+
+def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return mean, minimum and maximum over seeds, as ``value``, ``ci_low`` and ``ci_high``."""
+    by = ["context", "backend_panel", "loss", "label", "backend", "epoch"]
+    values = rows.groupby(by, sort=False)["value"]
     return values.agg(value="mean", ci_low="min", ci_high="max").reset_index()
 
 
-def _order(part: pd.DataFrame) -> tuple[int, str]:
-    """The losses that every model has come first."""
+def _loss_order(part: pd.DataFrame) -> tuple[int, str]:
+    """Return a key that sorts the losses which every model has first."""
     name = part["loss"].iloc[0]
-    return (FIRST.index(name) if name in FIRST else len(FIRST), name)
+    place = SHARED_LOSSES.index(name) if name in SHARED_LOSSES else len(SHARED_LOSSES)
+    return (place, name)

@@ -54,11 +54,13 @@ class FusedBackend(SpikingBackend):
 
     def downsampling(self, inputs: int, outputs: int, spec: NeuronSpec) -> SpikingLayer:
         """Return a convolution; see the base class."""
-        return self.layer(Downsampling(inputs, outputs, spiking_input=True), outputs, spec)
+        synapse = _channels_last(Downsampling(inputs, outputs, spiking_input=True))
+        return self.layer(synapse, outputs, spec)
 
     def upsampling(self, inputs: int, outputs: int, spec: NeuronSpec) -> SpikingLayer:
         """Return a transposed convolution; see the base class."""
-        return self.layer(Upsampling(inputs, outputs, spiking_input=True), outputs, spec)
+        synapse = _channels_last(Upsampling(inputs, outputs, spiking_input=True))
+        return self.layer(synapse, outputs, spec)
 
     def direct_coding(
         self, inputs: int, outputs: int, spec: NeuronSpec, time_steps: int
@@ -66,7 +68,8 @@ class FusedBackend(SpikingBackend):
         """Return the first layer; see the base class."""
         norm = TimeDependentBatchNorm(outputs, spec.threshold)
         neuron = FusedNeuron(spec, in_bytes=True)
-        return FusedDirectCodingLayer(Downsampling(inputs, outputs), norm, neuron, time_steps)
+        synapse = _channels_last(Downsampling(inputs, outputs))
+        return FusedDirectCodingLayer(synapse, norm, neuron, time_steps)
 
     def readout(self, inputs: int, channels: int) -> MembraneReadout:
         """Return the last layer; see the base class."""
@@ -86,6 +89,10 @@ class FusedBackend(SpikingBackend):
         """Return a layer of given synapses; see the base class."""
         norm = TimeDependentBatchNorm(outputs, alpha * spec.threshold)
         return FusedLayer(synapse, norm, FusedNeuron(spec, in_bytes=True))
+
+
+def _channels_last(synapse: nn.Module) -> nn.Module:
+    return synapse.to(memory_format=torch.channels_last)
 
 
 def _triton_version() -> str:

@@ -29,7 +29,7 @@ def listed(bench_cli, path):
     """The values that a selection lists, in its order."""
 
     def values(*options):
-        code, out, err = bench_cli("ls", "results", path, "--format", "csv", *options)
+        code, out, err = bench_cli("results", path, "--format", "csv", *options)
         assert code == 0, err
         return [line["value"] for line in csv.DictReader(io.StringIO(out))]
 
@@ -37,7 +37,7 @@ def listed(bench_cli, path):
 
 
 def test_everything_is_listed_and_counted(bench_cli, path):
-    code, out, _ = bench_cli("ls", "results", path)
+    code, out, _ = bench_cli("results", path)
     assert code == 0
     assert "8 of 8 rows." in out
     assert "failed (1)" in out
@@ -70,13 +70,13 @@ def test_sort_is_by_number_and_leaves_missing_ones_last(listed):
 
 
 def test_nothing_found_is_said(bench_cli, path):
-    code, _, err = bench_cli("ls", "results", path, "--where", "seed=9")
+    code, _, err = bench_cli("results", path, "--where", "seed=9")
     assert code == 0
     assert "None of the 8 rows has seed=9." in err
 
 
 def test_a_run_without_rows_is_said(bench_cli, tmp_path):
-    code, _, err = bench_cli("ls", "results", write_run(tmp_path / "empty", []))
+    code, _, err = bench_cli("results", write_run(tmp_path / "empty", []))
     assert code == 0
     assert "has no rows yet" in err
 
@@ -94,7 +94,7 @@ def test_a_run_without_rows_is_said(bench_cli, tmp_path):
     ],
 )
 def test_mistakes_are_one_line_with_the_way_out(bench_cli, path, options, said):
-    code, out, err = bench_cli("ls", "results", path, *options)
+    code, out, err = bench_cli("results", path, *options)
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
@@ -102,16 +102,16 @@ def test_mistakes_are_one_line_with_the_way_out(bench_cli, path, options, said):
 
 def test_columns_are_those_asked_for(bench_cli, path):
     options = ("--columns", "metric,device", "--where", "metric=ssim", "--format", "json")
-    _, out, _ = bench_cli("ls", "results", path, *options)
+    _, out, _ = bench_cli("results", path, *options)
     assert json.loads(out) == [{"metric": "ssim", "device": "cpu"}]
-    _, out, _ = bench_cli("ls", "results", path, "--columns", "all", "--format", "json")
+    _, out, _ = bench_cli("results", path, "--columns", "all", "--format", "json")
     assert set(json.loads(out)[0]) > {"protocol_hash", "git_commit"}
 
 
 def test_csv_and_json_are_empty_tables_where_nothing_is_found(bench_cli, path):
-    _, out, _ = bench_cli("ls", "results", path, "--where", "seed=9", "--format", "json")
+    _, out, _ = bench_cli("results", path, "--where", "seed=9", "--format", "json")
     assert json.loads(out) == []
-    _, out, _ = bench_cli("ls", "results", path, "--where", "seed=9", "--format", "csv")
+    _, out, _ = bench_cli("results", path, "--where", "seed=9", "--format", "csv")
     assert out.startswith("model,backend,dataset,seed,metric,split,value,n")
     assert out.count("\n") == 1
 
@@ -119,22 +119,20 @@ def test_csv_and_json_are_empty_tables_where_nothing_is_found(bench_cli, path):
 def test_names_with_markup_are_shown_as_they_are(bench_cli, tmp_path):
     rows = [row("[red]vae[/red]"), row(SCRIPT), row(ODD)]
     path = write_run(tmp_path / "run", rows)
-    _, out, _ = bench_cli("ls", "results", path)
+    _, out, _ = bench_cli("results", path)
     for name in ("[red]vae[/red]", SCRIPT, ODD):
         assert name in out
-    _, out, _ = bench_cli("ls", "results", path, "--format", "md")
+    _, out, _ = bench_cli("results", path, "--format", "md")
     assert r"| \$x\_1\$ \& \| \* \_ |" in out
 
 
 def test_results_of_a_real_run_fit_80_columns(tiny_run):
-    arguments = ["ls", "results", str(tiny_run[0]), "--where", "metric=fad,ssim,energy"]
+    arguments = ["results", str(tiny_run[0]), "--where", "metric=fad,ssim,energy"]
     out = CliRunner().invoke(cli, arguments, env={"COLUMNS": "80"}, catch_exceptions=False).output
     assert "generated" in out
     assert max(map(len, out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("arguments", [("results",), ("models", "--sort", "value")])
-def test_arguments_that_do_not_go_together(bench_cli, arguments):
-    code, _, err = bench_cli("ls", *arguments)
-    assert code == 2
-    assert err.startswith("Error: bench ls")
+def test_a_run_directory_is_required(bench_cli):
+    code, _, err = bench_cli("results")
+    assert (code, err) == (2, "Error: Missing argument 'DIR'.\n")

@@ -1,4 +1,4 @@
-"""What one layer of a model did while a batch of images was computed."""
+"""Activity of one layer of a model while it computed a batch of images."""
 
 from dataclasses import dataclass, field
 
@@ -11,11 +11,11 @@ from bench.recording.synaptic_operations import Operations
 
 @dataclass(frozen=True)
 class NeuronCounts:
-    """Spikes of each neuron of a layer.
+    """Number of spikes of each neuron of a layer.
 
     Attributes:
-        spikes: by neuron, flat, float64.
-        chances: how many spikes each could have fired: time steps times images.
+        spikes: spikes per neuron, float64 ``(units,)``.
+        chances: largest possible number of spikes per neuron: time steps times images.
     """
 
     spikes: Tensor
@@ -27,12 +27,14 @@ class SpikeTrains:
     """Spikes of one layer, summed over images.
 
     Attributes:
-        membrane: whether the layer is a :class:`~bench.backend.SpikingNeuron`, which updates a
-            membrane potential for each spike that it could fire.
+        membrane: True if the layer is a :class:`~bench.backend.SpikingNeuron`, which updates a
+            membrane potential per neuron and time step.
         by_time_step: spikes at each time step, float64 ``(T,)``, on the CPU.
-        chances_by_time_step: how many there could have been, alike.
-        neurons: spikes by neuron, for each shape of the layer. There is one, unless the layer is
-            used in several places; of these, places of the same shape are counted as one.
+        chances_by_time_step: largest possible number of spikes at each time step, float64 ``(T,)``,
+            on the CPU.
+        neurons: spikes per neuron, for each output shape ``(...)`` of the layer, without T and N.
+            There is one shape, unless the model uses the layer in several places. Places of the
+            same shape are counted together.
     """
 
     membrane: bool
@@ -43,7 +45,7 @@ class SpikeTrains:
     neurons: dict[torch.Size, NeuronCounts] = field(default_factory=dict)
 
     def add(self, other: "SpikeTrains") -> None:
-        """Count further spikes of the same layer."""
+        """Add the spikes of a further call of the same layer."""
         self.by_time_step = _padded_sum(self.by_time_step, other.by_time_step)
         self.chances_by_time_step = _padded_sum(
             self.chances_by_time_step, other.chances_by_time_step
@@ -58,17 +60,17 @@ class SpikeTrains:
 
 @dataclass
 class LayerActivity:
-    """What one layer did while a batch of N images was made.
+    """Activity of one layer while a batch of N images was computed.
 
     Attributes:
-        part: the part of the model that it belongs to (``GenerativeModel.parts``), None for none.
+        part: part of the model that the layer belongs to (see ``GenerativeModel.parts``), or None.
         nonzero: number of activations that are not 0.
-        elements: number of activations, over images, time steps and units; 0 of a layer whose
-            output does not count as activations.
-        spikes: its spikes; None unless it is a spiking layer.
-        spikes_by_image: how many each image had, float64 ``(N,)``; None if a call showed other
-            than the N images.
-        operations: its synaptic operations; None if it has no synapses.
+        elements: number of activations over images, time steps and units; 0 for a layer whose
+            output is not an activation.
+        spikes: spikes of the layer; None if it is not a spiking layer.
+        spikes_by_image: number of spikes per image, float64 ``(N,)``; None if the layer was called
+            with a batch of another size.
+        operations: synaptic operations of the layer; None if it has no synapses.
     """
 
     part: str | None = None
@@ -80,6 +82,10 @@ class LayerActivity:
 
 
 def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
-    """The sum of two vectors of any lengths, the shorter one filled up with 0."""
+    """Add two vectors ``(A,)`` and ``(B,)``, the shorter one padded with zeros.
+
+    >>> _padded_sum(torch.ones(1), torch.ones(3))
+    tensor([2., 1., 1.])
+    """
     length = max(len(a), len(b))
     return F.pad(a, (0, length - len(a))) + F.pad(b, (0, length - len(b)))

@@ -1,0 +1,158 @@
+"""Find rows of a report that stand side by side and are not comparable."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.store.aggregation import of_models
+from bench.store.schema import (
+    COMPARABLE_BY,
+    HASHES,
+    INCOMPLETE,
+    OK,
+    SAME_VERSION_WITHIN,
+    TIMED_UNIT,
+)
+from bench.system.formatting import short_hash
+
+GROUP = ["dataset", "metric", "split"]
+IDENTITY = ["cell_key", "model", "backend", "seed"]
+DIFFERENCES = {
+    "protocol_hash": "protocols",
+    "dataset_variant": "parts or replacements of the dataset",
+    "dataset_fingerprint": "contents of the dataset",
+    "train_images": "numbers of training images",
+    "n": "numbers of images",
+    "extractor": "extractors",
+    "extractor_sha256": "weights of the extractor",
+    "metric_version": "versions of the metric",
+    "epoch_selection": "choices of the epoch",
+    "unit": "units",
+    "higher_is_better": "directions",
+    "model_version": "versions of the model",
+}
+# Columns that are the same for all metrics of a cell.
+OF_THE_CELL = {
+    "protocol_hash",
+    "dataset_variant",
+    "train_images",
+    "dataset_fingerprint",
+    "model_version",
+}
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class ComparisonWarning:
+    """One difference that rules out a comparison.
+
+    Attributes:
+        dataset: dataset of the rows.
+        field: column that differs.
+        text: the difference in words.
+        values: each value, and the cells that have it.
+        metrics: metrics that differ, with their split; empty if all do.
+    """
+
+    dataset: str
+    field: str
+    text: str
+    values: tuple[tuple[str, str], ...]
+    metrics: tuple[str, ...]
+
+    def __str__(self) -> str:
+        values = "; ".join(f"{value}: {cells}" for value, cells in self.values)
+        metrics = f" in {', '.join(self.metrics)}" if self.metrics else ""
+        return f"{self.text}{metrics}. {values}."
+
+
+def comparison_warnings(rows: pd.DataFrame) -> list[ComparisonWarning]:
+    """Return what a reader must know before comparing rows of a dataset, metric and split.
+
+    Args:
+        rows: rows of a run, as :func:`bench.load_results` returns them. Only ``ok`` rows of models
+            are considered.
+
+    Returns:
+        Incomplete datasets first, then each difference once, with all metrics that have it. Cells
+        are compared, not rows: a metric can have several ``n`` within a cell.
+    """
+    known = of_models(rows[rows["status"] == OK])
+    return [*_incomplete(known), *_differences(known)]
+
+
+def _incomplete(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
+    parts = rows[rows["dataset_variant"].isin(INCOMPLETE)]
+    for (name, variant), group in parts.groupby(["dataset", "dataset_variant"]):
+        dataset = str(name)
+        text = (
+            f"{dataset}: {INCOMPLETE[str(variant)]}, so nothing here is comparable with results on "
+            "the complete dataset"
+        )
+        values = ((str(variant), _cells(group, rows)),)
+        yield ComparisonWarning(dataset, "dataset_variant", text, values, ())
+
+
+def _differences(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
+    differing: dict[tuple[Any, ...], dict[str, pd.DataFrame]] = {}
+    for field in (*COMPARABLE_BY, *SAME_VERSION_WITHIN):
+        considered = rows[rows["unit"] != TIMED_UNIT] if field == "n" else rows
+        within = [SAME_VERSION_WITHIN[field]] if field in SAME_VERSION_WITHIN else []
+        for (dataset, metric, split, *model), group in _differing(considered, field, within):
+            name = str(metric) if pd.isna(split) else f"{metric} ({split})"
+            values = tuple(sorted(_text(group[field]).unique()))
+            differing.setdefault((dataset, field, *model, values), {})[name] = group
+    for (dataset, field, *_), groups in differing.items():
+        cells = pd.concat(groups.values()).drop_duplicates([*IDENTITY, field])
+        metrics = () if field in OF_THE_CELL else tuple(groups)
+        text = f"{dataset}: different {DIFFERENCES[field]}"
+        yield ComparisonWarning(dataset, field, text, _values(cells, field), metrics)
+
+
+def _differing(
+    rows: pd.DataFrame, field: str, within: list[str]
+) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Yield groups of rows whose cells do not all have the same values of a column."""
+    keys = [*GROUP, *within]
+    columns = dict.fromkeys([*keys, *IDENTITY, field, "protocol"])
+    distinct = rows[[*columns]].drop_duplicates()
+    grouped = distinct.groupby(keys, dropna=False, sort=False, observed=True)
+    codes = _text(distinct[field]).groupby(grouped.ngroup())
+    for key, group in distinct[codes.transform("nunique") > 1].groupby(
+        keys, dropna=False, sort=False, observed=True
+    ):
+        by_cell = _text(group[field]).groupby(group["cell_key"])
+        if by_cell.agg(frozenset).nunique() > 1:
+            yield key, group
+
+
+def _text(values: pd.Series) -> pd.Series:
+    return values.astype("string").fillna("").astype(object)
+
+
+def _values(cells: pd.DataFrame, field: str) -> tuple[tuple[str, str], ...]:
+    by_value = cells.groupby(field, dropna=False, sort=True)
+    return tuple((_value(value, field, part), _cells(part, cells)) for value, part in by_value)
+
+
+def _value(value: Any, field: str, cells: pd.DataFrame) -> str:
+    if pd.isna(value):
+        return "none"
+    if field == "protocol_hash":
+        return f"{cells['protocol'].iloc[0]} ({short_hash(value)})"
+    return short_hash(value) if field in HASHES else str(value)
+
+
+def _cells(part: pd.DataFrame, everyone: pd.DataFrame) -> str:
+    """Return the cells of a part by model and backend, with the seed if it tells them apart."""
+    others = everyone[~everyone["cell_key"].isin(part["cell_key"])]
+    taken = set(zip(others["model"], others["backend"], strict=True))
+    names = []
+    for name, cells in part.groupby(["model", "backend"], sort=False):
+        seeds = ", ".join(str(seed) for seed in sorted(cells["seed"].unique()))
+        names.append("/".join(map(str, name)) + (f" seed {seeds}" if name in taken else ""))
+    if len(names) <= SHOWN:
+        return ", ".join(names)
+    return f"{part['cell_key'].nunique()} cells of {', '.join(part['model'].unique())}"

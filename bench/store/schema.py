@@ -1,0 +1,268 @@
+"""The vocabulary of a run: columns of a row, groups of columns, words, and names of files.
+
+Everything that writes or reads a run takes these facts from here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Columns
+
+SCHEMA_VERSION = 2
+OLDEST_READABLE = 1
+SCHEMA = pa.schema(
+    [
+        ("schema_version", pa.int64()),
+        ("run_id", pa.string()),
+        ("cell_key", pa.string()),
+        ("model", pa.string()),
+        ("model_version", pa.string()),
+        ("backend", pa.string()),
+        ("dataset", pa.string()),
+        ("dataset_variant", pa.string()),
+        ("dataset_fingerprint", pa.string()),
+        ("train_images", pa.int64()),
+        ("protocol", pa.string()),
+        ("protocol_hash", pa.string()),
+        ("seed", pa.int64()),
+        ("epoch", pa.int64()),
+        ("epoch_selection", pa.string()),
+        ("split", pa.string()),
+        ("metric", pa.string()),
+        ("metric_version", pa.string()),
+        ("value", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("n", pa.int64()),
+        ("layer", pa.string()),
+        ("time_step", pa.int64()),
+        ("noise_kind", pa.string()),
+        ("noise_level", pa.float64()),
+        ("extractor", pa.string()),
+        ("extractor_sha256", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("higher_is_better", pa.bool_()),
+        ("unit", pa.string()),
+        ("duration_s", pa.float64()),
+        ("device", pa.string()),
+        ("version", pa.string()),
+        ("git_commit", pa.string()),
+        ("created_at", pa.string()),
+        ("kind", pa.string()),
+    ]
+)
+
+# Groups of columns
+
+CELL = ("model", "backend", "dataset")
+"""The name of a cell in tables and plots."""
+
+CELL_VARIATION = (
+    "protocol",
+    "protocol_hash",
+    "model_version",
+    "dataset_variant",
+    "dataset_fingerprint",
+    "train_images",
+    "device",
+)
+"""Columns, other than the seed, in which cells of the same name can differ."""
+
+PARTS = ("layer", "time_step", "noise_kind")
+"""Columns that are all missing in a row about a whole model, over all time steps, without noise."""
+
+PAIRED_BY = (
+    *CELL,
+    "metric",
+    "split",
+    "layer",
+    "time_step",
+    "noise_kind",
+    "noise_level",
+    "epoch_selection",
+)
+"""The name of an observation, over seeds: rows that agree in these are set side by side."""
+
+COMPARABLE_BY = (
+    "protocol_hash",
+    "dataset_variant",
+    "dataset_fingerprint",
+    "train_images",
+    "n",
+    "extractor",
+    "extractor_sha256",
+    "metric_version",
+    "epoch_selection",
+    "unit",
+    "higher_is_better",
+)
+"""Columns that must agree for two rows of a dataset, metric and split to be comparable."""
+
+GATE_COMPARABLE_BY = tuple(name for name in COMPARABLE_BY if name not in PAIRED_BY)
+"""Columns that the gate checks: it pairs rows by ``epoch_selection`` before it compares them."""
+
+SAME_VERSION_WITHIN = {"model_version": "model"}
+"""Columns that must agree only among rows of one model: different models have unrelated versions.
+
+The report checks them. The gate does not, because it judges what a change of a model moved.
+"""
+
+TIMED_UNIT = "images/s"
+"""Unit of throughputs, whose ``n`` is the number of images timed.
+
+The report does not compare this ``n``: a faster model times more images. The gate does, because a
+cell and its reference time the same number.
+"""
+
+OBSERVATION = (
+    "model",
+    "model_version",
+    "backend",
+    "dataset",
+    "dataset_fingerprint",
+    "dataset_variant",
+    "train_images",
+    "protocol",
+    "protocol_hash",
+    "epoch_selection",
+    "split",
+    "metric",
+    "metric_version",
+    "layer",
+    "time_step",
+    "noise_kind",
+    "noise_level",
+    "extractor",
+    "unit",
+    "higher_is_better",
+    "device",
+    "kind",
+)
+"""Columns that identify an observation, all but its seed: rows that agree are averaged over seeds.
+
+``n`` and ``extractor_sha256`` are not among them: an extractor that was trained again, or a seed
+with other numbers of images, is averaged, and the report warns of it.
+"""
+
+HASHES = ("protocol_hash", "dataset_fingerprint", "extractor_sha256")
+"""Columns of hashes, of which tables show the first digits."""
+
+VOLATILE = ("run_id", "duration_s", "version", "git_commit", "created_at")
+"""Columns that differ between two runs of the same cell although nothing changed."""
+
+# Words
+
+Status = Literal["ok", "failed", "skipped", "not_applicable"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+OK, FAILED, SKIPPED, NOT_APPLICABLE = STATUSES
+NO_VALUE = STATUSES[1:]
+"""Statuses of rows without a value, the gravest first."""
+STATUS_WORDS: dict[str, str] = {NOT_APPLICABLE: "n/a"}
+"""Statuses that tables abbreviate."""
+
+SPLITS = ("train", "test", "generated")
+TRAIN, TEST, GENERATED = SPLITS
+
+Kind = Literal["model", "extractor"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+MODEL, EXTRACTOR = KINDS
+
+NO_BACKEND = "torch"
+"""The ``backend`` of a cell without spiking neurons."""
+
+ELSEWHERE = "elsewhere"
+"""The ``layer`` of a profile's row about the time that is spent outside of every layer."""
+
+COMPLETE = "complete"
+INCOMPLETE = {
+    "subset": "a subset of the dataset",
+    "substitute": "a local file or folder in the dataset's place",
+}
+"""What a ``dataset_variant`` other than ``complete`` means."""
+
+# Headlines
+
+View = Literal["summary", "report", "metric_by_model", "quality_against_energy"]
+VIEWS: tuple[View, ...] = get_args(View)
+MAIN_VIEWS = VIEWS[:3]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The place of a metric among the main numbers of a run, as the metric declares it.
+
+    Attributes:
+        rank: position, ascending. Built-in metrics have 10 to 110.
+        label: heading of the metric's column.
+        split: split that is shown; None for a metric without splits.
+        views: where the metric is shown: ``summary`` is the table that closes ``bench run``,
+            ``report`` the report's table of main metrics; the others are plots.
+        short: heading in ``summary``, which is 80 columns wide; ``label`` if empty.
+    """
+
+    rank: int
+    label: str
+    split: str | None = None
+    views: tuple[View, ...] = ("report", "metric_by_model")
+    short: str = ""
+
+
+# Files of a run directory
+
+RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+TABLE_FILE = "results.parquet"
+CSV_FILE = "results.csv"
+ACROSS_SEEDS_FILE = "across_seeds.csv"
+CELLS = "cells"
+CELL_LOCKS = ".locks"
+
+# Files of a cell's folder
+
+ROWS_FILE = "rows.parquet"
+CELL_FILE = "cell.json"
+TRAINING_FILE = "training.json"
+CHECKPOINT_FILE = "checkpoint.pt"
+LOG_FILE = "cell.log"
+IMAGES_FILE = "images.npz"
+SPIKES_FILE = "spikes.npz"
+IMAGES_FOLDER = "images"
+
+# A file of a reference
+
+VALUES_FILE = "values.csv"
+
+
+def weights_file(selection: str) -> str:
+    """Return the name of the file with the weights of a selected epoch.
+
+    >>> weights_file("last")
+    'weights-last.pt'
+    """
+    return f"weights-{selection}.pt"
+
+
+def status_word(status: str) -> str:
+    """Return a status as tables print it.
+
+    >>> status_word("not_applicable"), status_word("failed")
+    ('n/a', 'failed')
+    """
+    return STATUS_WORDS.get(status, status)
+
+
+_EXTRACTOR_OF_OLD_ROWS = "fad_autoencoder"
+
+
+def with_kinds(table: pa.Table) -> pa.Table:
+    """Fill ``kind`` where it is missing: rows of earlier releases do not have it.
+
+    Only one extractor had cells then.
+    """
+    old = pc.if_else(pc.equal(table["model"], _EXTRACTOR_OF_OLD_ROWS), EXTRACTOR, MODEL)
+    kinds = pc.coalesce(table["kind"], old, MODEL)
+    return table.set_column(SCHEMA.get_field_index("kind"), "kind", kinds)
