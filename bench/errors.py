@@ -33,4 +33,4 @@ def one_line(error: BaseException) -> str:
 
 
 class SkippedError(Exception):
-    """Raised by a metric or extractor that cannot be had here; says the ways out."""
+    """Raised where a model, metric or extractor cannot run here; its message says what to do."""

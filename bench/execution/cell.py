@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.datasets.dataset import ImageData
-from bench.errors import OutputError, one_line
+from bench.errors import OutputError, SkippedError, one_line
 from bench.execution.cell_log import cell_log
 from bench.execution.cell_rows import CellRows
 from bench.metrics.extractors.extractor import Setting
@@ -118,6 +118,9 @@ class CellRun(ABC):
                 rows = self._observe(missing, load())
         except OutputError:
             raise
+        except SkippedError as error:
+            _LOG.warning("skipped: %s", error)
+            rows = self.rows.everywhere(missing, "skipped", str(error))
         except Exception as error:
             _LOG.exception("failed")
             rows = self.rows.everywhere(missing, "failed", one_line(error))
