@@ -77,7 +77,10 @@ def headline(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
         (
             *(_named(name, group[name].iloc[0]) for name in names),
             _seeds(group),
-            *(_mean(means.get(setting, together.iloc[:0]), group, *column) for column in columns.items()),
+            *(
+                _mean(means.get(setting, together.iloc[:0]), group, *column)
+                for column in columns.items()
+            ),
         )
         for setting, group in shown.groupby(SETTING, dropna=False, sort=False, observed=True)
     ]
