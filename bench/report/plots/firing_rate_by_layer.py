@@ -44,7 +44,7 @@ class FiringRateByLayer(Plot):
     caption = (
         "Spikes per neuron and time step of each spiking layer, while test images are "
         "reconstructed (test) and while images are sampled (generated). Small points are seeds; "
-        "the large one is their mean with the 95 % interval over seeds, where there are several."
+        "the large one is their mean with the 95 % interval over seeds, if there are several."
     )
     order = 50
 

@@ -42,7 +42,7 @@ class LatentRasters(Plot):
     title = "Latent spikes"
     caption = (
         "Spikes (dark) of the latent's neurons at each time step: posterior of the first test "
-        "image and prior of the first sample; of several seeds the lowest is shown."
+        "image and prior of the first sample. If there are several seeds, the lowest is shown."
     )
     order = 110
 

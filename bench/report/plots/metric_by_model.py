@@ -53,7 +53,7 @@ class MetricByModel(Plot):
     caption = (
         "Each headline metric by model and backend, comparable rows only in a panel. Small points "
         "are seeds; the large one is their mean with the 95 % interval over seeds (Student's t), "
-        "or, of a single seed, its value with the 95 % interval over images."
+        "or the value of a single seed with the 95 % interval over images."
     )
     order = 10
 

@@ -60,11 +60,11 @@ class QualityAgainstEnergy(Plot):
 
     title = "Quality against energy"
     caption = (
-        "Reconstruction loss against the energy of reconstructing an image, and Fréchet distances "
-        "against that of sampling one: lower left is better. Small points are seeds, large ones "
-        "their mean; error bars: 95 % interval over seeds, or over images of a single seed. The "
-        "dashed line joins the Pareto front, its points ringed: nothing is at once better and "
-        "cheaper."
+        "Reconstruction loss against the energy per reconstructed image, and Fréchet distances "
+        "against the energy per sampled image: lower left is better. Small points are seeds, large "
+        "ones their mean; error bars: 95 % interval over seeds, or over images of a single seed. "
+        "The dashed line joins the Pareto front, whose points are ringed: no other point is both "
+        "better and cheaper."
     )
     order = 20
 

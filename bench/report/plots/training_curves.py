@@ -41,8 +41,8 @@ class TrainingCurves(Plot):
     title = "Training curves"
     caption = (
         "Losses on the training images, averaged over each epoch: the mean over seeds, with a band "
-        "from the lowest seed to the highest. Each model weighs and defines its loss and its "
-        "divergence (kl, mmd) itself: between models only reconstruction_loss compares."
+        "from the lowest seed to the highest. Each model defines its own loss and divergence (kl, "
+        "mmd): only reconstruction_loss can be compared between models."
     )
     order = 70
 
