@@ -85,7 +85,7 @@ PAIRED_BY = (
 """The name of an observation, over seeds: rows that agree in these are set side by side."""
 
 COMPARABLE_BY = (
-    "protocol_hash",
+    "protocol",
     "dataset_variant",
     "dataset_fingerprint",
     "train_images",
@@ -99,13 +99,21 @@ COMPARABLE_BY = (
 )
 """Columns that must agree for two rows of a dataset, metric and split to be comparable."""
 
-GATE_COMPARABLE_BY = tuple(name for name in COMPARABLE_BY if name not in PAIRED_BY)
-"""Columns that the gate checks: it pairs rows by ``epoch_selection`` before it compares them."""
+COMPARABLE_WITHIN_MODEL = ("protocol_hash", "model_version")
+"""Columns that must agree as well if the two rows are of one model.
 
-SAME_VERSION_WITHIN = {"model_version": "model"}
-"""Columns that must agree only among rows of one model: different models have unrelated versions.
+Different models have unrelated versions, and one protocol can state other values for each model:
+``protocol_hash`` is of the values for the row's model, and ``protocol`` names what models share.
+"""
 
-The report checks them. The gate does not, because it judges what a change of a model moved.
+GATE_COMPARABLE_BY = (
+    "protocol_hash",
+    *(name for name in COMPARABLE_BY if name not in ("protocol", *PAIRED_BY)),
+)
+"""Columns that the gate checks in a pair of rows, which are of one model.
+
+Protocols of different names can have the same values, so only the hash counts. The model's version
+does not, because the gate judges what a change of a model moved.
 """
 
 TIMED_UNIT = "images/s"

@@ -298,7 +298,7 @@ def test_a_run_json_that_is_no_object_is_one_line(bench_cli, tmp_path):
         ("n", 20, 30),
         ("extractor", "inception", "autoencoder"),
         ("extractor_sha256", "1" * 64, "2" * 64),
-        ("protocol_hash", "1" * 64, "2" * 64),
+        ("protocol", "smoke", "quick"),
         ("dataset_variant", "complete", "external"),
         ("train_images", 100, 200),
         ("dataset_fingerprint", "1" * 64, "2" * 64),

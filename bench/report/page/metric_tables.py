@@ -39,12 +39,13 @@ VARIATION = {
     "device": "device",
 }
 SETTING = [*CELL, *CELL_VARIATION]
-# Columns that vary only if they differ within one model, or within one dataset.
+# Columns that vary only if they differ within one model, within one dataset or within both.
 VARIES_WITHIN = {
-    "model_version": "model",
-    "dataset_variant": "dataset",
-    "dataset_fingerprint": "dataset",
-    "train_images": "dataset",
+    "protocol_hash": ["model", "dataset", "protocol"],
+    "model_version": ["model"],
+    "dataset_variant": ["dataset"],
+    "dataset_fingerprint": ["dataset"],
+    "train_images": ["dataset"],
 }
 MEASUREMENT = [*SETTING, "metric", "split", "epoch_selection", "extractor", "metric_version"]
 DIRECTIONS = {True: "higher is better", False: "lower is better"}

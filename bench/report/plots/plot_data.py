@@ -68,7 +68,7 @@ def measured_rows(
         order=rows["metric"].map({name: i for i, name in enumerate(metrics)}),
         generated=rows["split"] == "generated",
     )
-    by = ["dataset", "protocol_hash", "order", "generated", "context", "label", "backend", "seed"]
+    by = ["dataset", "protocol", "order", "generated", "context", "label", "backend", "seed"]
     return rows.sort_values(by, kind="stable").drop(columns=["order", "generated"])
 
 
@@ -100,7 +100,11 @@ def contexts(rows: pd.DataFrame) -> pd.Series:
     by = [name for name in ("metric", "dataset") if name in rows]
     known = [name for name in CONTEXT if name in rows]
     differing = rows.groupby(by)[known].nunique(dropna=False).max()
+    # One protocol can state other values for each model.
+    per_model = rows.groupby([*by, "model", "protocol"])["protocol_hash"]
+    differing["protocol_hash"] = per_model.nunique().max()
     varying = [name for name in known if differing[name] > 1]
+    known = [name for name in known if name != "protocol_hash" or name in varying]
     names = rows[known].drop_duplicates()
     short = shorten_protocols(names["protocol"])
     names = names.assign(context=[_describe(row, varying, short) for row in records(names)])
@@ -182,7 +186,7 @@ def _describe(row: dict[str, Any], varying: list[str], protocols: dict[str, str]
     parts = [dataset]
     if "n" in row:
         parts.append(f"n={'unknown' if pd.isna(row['n']) else row['n']}")
-    if "protocol_hash" in varying:
+    if "protocol" in varying:
         parts.append(f"protocol {protocols[row['protocol']]}")
     for name, form in DESCRIBED.items():
         if name in varying:
