@@ -82,9 +82,9 @@ class Passes:
     def noisy_reconstructions(self) -> Iterator[Batch]:
         """Yield reconstructions of the first ``noise_images`` images under each noise.
 
-        Noise is drawn from the seed, its kind and the image, never by the model: every model gets the
-        same noise on its input, and every latent of the same shape the same noise. The model's own
-        sampling uses the same random state with and without noise. The noise-free output
+        Noise is drawn from the seed, its kind and the image, never by the model: every model gets
+        the same noise on its input, and every latent of the same shape the same noise. The model's
+        own sampling uses the same random state with and without noise. The noise-free output
         (``reconstruct`` for noise on the input, also yielded as the kind ``none``; ``decode`` for
         noise on the latent) is passed along as ``noise_free``.
         """
