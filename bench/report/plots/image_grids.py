@@ -138,8 +138,8 @@ def _blocks(run: Run) -> list[list[ShownCell]]:
     """Return the cells to show, grouped by context and by the inputs that they had."""
     blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], ShownCell]] = {}
     for cell in run.having(IMAGES_FILE):
-        key = (cell.dataset, cell.dataset_fingerprint, cell.protocol_hash)
-        series = (cell.model, cell.model_version, cell.backend)
+        key = (cell.dataset, cell.dataset_fingerprint, cell.protocol)
+        series = (cell.model, cell.model_version, cell.backend, cell.protocol_hash)
         if any(series in block for known, block in blocks.items() if known[:-1] == key):
             continue
         arrays = run.images(cell.folder)

@@ -66,7 +66,7 @@ def _rasters(run: Run) -> Iterator[pd.DataFrame]:
     done = set()
     for cell in run.having(SPIKES_FILE):
         series = (
-            cell.dataset, cell.dataset_fingerprint, cell.protocol_hash, cell.model,
+            cell.dataset, cell.dataset_fingerprint, cell.protocol, cell.protocol_hash, cell.model,
             cell.model_version, cell.backend,
         )  # fmt: skip
         if series in done:

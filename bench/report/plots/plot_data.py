@@ -57,7 +57,7 @@ def measured_rows(
         order=rows["metric"].map({name: i for i, name in enumerate(metrics)}),
         generated=rows["split"] == GENERATED,
     )
-    by = ["dataset", "protocol_hash", "order", "generated", "context", "label", "backend", "seed"]
+    by = ["dataset", "protocol", "order", "generated", "context", "label", "backend", "seed"]
     return rows.sort_values(by, kind="stable").drop(columns=["order", "generated"])
 
 
@@ -122,17 +122,14 @@ def contexts(rows: pd.DataFrame) -> pd.Series:
     counts = rows.groupby(by)[compared].nunique(dropna=False).max()
     varying = [name for name in compared if counts[name] > 1 and name not in ALWAYS_DESCRIBED]
     known = ["dataset", *compared]
-    protocols = _protocol_names(rows)
+    # Only rows of one model must agree in the hash. Their labels name the version of the model.
+    if (rows.groupby([*by, "protocol", "model"])["protocol_hash"].nunique() > 1).any():
+        known.append("protocol_hash")
+        varying.append("protocol_hash")
+    protocols = shorten_protocols(rows["protocol"].unique())
     names = rows[known].drop_duplicates()
     names = names.assign(context=[_describe(row, varying, protocols) for row in records(names)])
     return rows[known].merge(names, on=known, how="left")["context"].set_axis(rows.index)
-
-
-def _protocol_names(rows: pd.DataFrame) -> dict[str, str]:
-    """Return one short name per hash: protocols of the same hash are the same."""
-    names = rows.groupby("protocol_hash")["protocol"].min()
-    short = shorten_protocols(names)
-    return {str(key): short[name] for key, name in names.items()}
 
 
 def shorten_protocols(names: Iterable[str]) -> dict[str, str]:
@@ -152,7 +149,8 @@ def shorten_protocols(names: Iterable[str]) -> dict[str, str]:
         own = [setting for setting in settings if setting not in shared]
         long = len(name) > LONG_PROTOCOL and len(own) < len(settings)
         short[name] = "+".join([base, *own, "…"]) if long else name
-    return short
+    ambiguous = len(set(short.values())) < len(short)
+    return {name: name for name in short} if ambiguous else short
 
 
 def add_seed_means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -210,12 +208,14 @@ def _describe(row: dict[str, Any], varying: list[str], protocols: dict[str, str]
     parts = [dataset]
     if "n" in row and row["unit"] != TIMED_UNIT:
         parts.append(f"n={'unknown' if pd.isna(row['n']) else row['n']}")
-    if "protocol_hash" in varying and not pd.isna(row["protocol_hash"]):
-        parts.append(f"protocol {protocols[row['protocol_hash']]}")
     for name in varying:
-        words = name.replace("_", " ")
-        form = DESCRIPTIONS.get(name, f"{words} {{}}")
-        parts.append(f"no {words}" if pd.isna(row[name]) else form.format(row[name]))
+        value, words = row[name], name.replace("_", " ")
+        if pd.isna(value):
+            parts.append(f"no {words}")
+        elif name == "protocol":
+            parts.append(f"protocol {protocols[value]}")
+        else:
+            parts.append(DESCRIPTIONS.get(name, f"{words} {{}}").format(value))
     return ", ".join(parts)
 
 
