@@ -201,8 +201,8 @@ def fire(
 ) -> None:
     """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
-    The currents x equal those that :func:`connect` computes, normalised if ``of_batch``. They are not
-    stored.
+    The currents x equal those that :func:`connect` computes, normalised if ``of_batch``. They are
+    not stored.
 
     Args:
         words: packed spikes ``(T, N, W, 1)``, flat uint32 words; see :mod:`packed_spikes`.
@@ -222,8 +222,8 @@ def fire(
             ``(x - mean) / sqrt(variance + epsilon)``.
         rounded: True to round weights, bias and currents, but not the sums, to bfloat16.
         rests: True to start at rest and ignore the values in ``membrane``.
-        membrane: ``(N * B * LANES,)``, potentials to start from; overwritten with the potentials after
-            the last step's reset.
+        membrane: ``(N * B * LANES,)``, potentials to start from; overwritten with the potentials
+            after the last step's reset.
         fired: packed spikes ``(T, N, B, 1)``, flat uint32 words, written.
         fired_step_stride: distance between the words of consecutive time steps in ``fired``.
         fired_image_stride: distance between the words of consecutive images in ``fired``.

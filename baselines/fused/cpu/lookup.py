@@ -38,12 +38,7 @@ class Currents(Deferred):
 
     @staticmethod
     def __new__(cls, source: "_Source", images: Sequence[int]) -> "Currents":
-        """Return lazy currents.
-
-        Args:
-            source: operands from which the currents are computed.
-            images: sizes of the axes before the channels, ``(R,)`` or ``(T, N)``.
-        """
+        """Return the currents of a source, with image axes of sizes ``(R,)`` or ``(T, N)``."""
         layout = channels_last(images, source.pixels, len(source.bias))
         currents: Currents = Tensor._make_wrapper_subclass(cls, *layout, dtype=source.dtype)
         currents._source, currents._images = source, images
@@ -53,7 +48,13 @@ class Currents(Deferred):
         super().__init__()
 
     def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
-        """Return the lazy result of a view that splits or joins the image axes, else None."""
+        """Return the lazy result of a view that splits or joins the image axes, else None.
+
+        Args:
+            function: PyTorch operation.
+            *args: arguments after the currents.
+            **kwargs: keyword arguments.
+        """
         if function is aten.detach.default:
             return Currents(self._source, self._images)
         of_image = [len(self._source.bias), *self._source.pixels]
@@ -84,7 +85,7 @@ class Currents(Deferred):
             constants: decay and threshold of the neurons.
 
         Returns:
-            Spikes ``(T, N, O, H, W)``, and the potentials ``(N, O, H, W)`` after the last step's reset.
+            Spikes ``(T, N, O, H, W)`` and potentials ``(N, O, H, W)`` after the last step's reset.
         """
         return self._source.fire(self.shape, membrane, scale, shift, constants)
 
@@ -95,7 +96,7 @@ class _Source:
 
     Attributes:
         spikes: ``(R, C, H', W')``, 0 or 1, packed or uint8.
-        weights: ``(K * C, O)``, for K kernel taps.
+        weights: ``(K, C, O)``, for K kernel taps.
         bias: ``(O,)``.
         connections: input pixels and kernel taps of each output pixel.
         pixels: ``(H, W)`` of the output.

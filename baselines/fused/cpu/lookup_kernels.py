@@ -203,7 +203,7 @@ def fire_lanes(
     word: Any,
     step_stride: Any,
 ) -> Any:
-    """Write the spikes of LANES neurons of an image, and return their last potential after the reset.
+    """Write the spikes of LANES neurons, and return their potentials after the last reset.
 
     Args:
         totals: currents ``(steps * images * LANES,)``, see :func:`_sum`.
