@@ -108,7 +108,7 @@ class Spikes(Deferred):
         return self.fired.to(self.dtype)
 
     def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
-        """Apply an operation that changes only the layout to the uint8 spikes; return None for others.
+        """Apply an operation that changes only the layout to the uint8 spikes, else return None.
 
         Args:
             function: PyTorch operation.
@@ -121,7 +121,7 @@ class Spikes(Deferred):
 
 
 class Weighted(Deferred):
-    """Lazy products ``w_t * x``, ``(T, N, ...)``: the gradient of a weighted sum over time steps."""
+    """Lazy products ``w_t * x``, ``(T, N, ...)``: gradients of a weighted sum over time."""
 
     weights: Tensor
     step: Tensor

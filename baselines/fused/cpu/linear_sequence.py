@@ -22,9 +22,9 @@ from bench.backend import NORM_EPSILON, NeuronState
 class LinearSequence(nn.Sequential):
     """Fully connected spiking layers of :class:`~baselines.fused.neuron.FusedNeuron` neurons.
 
-    Where no gradient flows, layers pass packed spikes to each other without calling their modules. If a
-    hook is registered at one of the modules, all modules are called instead. The spikes are equal
-    except that batch statistics in training mode are summed in another order.
+    Where no gradient flows, layers pass packed spikes to each other without calling their modules.
+    If a hook is registered at one of the modules, all modules are called instead. The spikes are
+    equal except that batch statistics in training mode are summed in another order.
     """
 
     def __init__(self, layers: OrderedDict[str, nn.Module]) -> None:
@@ -42,7 +42,7 @@ class LinearSequence(nn.Sequential):
         return super().forward(fired) if sequence.watched else sequence.fire(fired)
 
     def _sequence(self) -> "_Sequence":
-        """Return the parameters as the kernels take them; computed once per stateful sequence."""
+        """Return the layers' kernel parameters, computed once per stateful sequence."""
         first: Any = self[0]
         state: NeuronState | None = first.neuron.state
         if state is None:
@@ -107,7 +107,7 @@ class _Layer:
         self._written = [each.numpy() for each in self._statistics]
 
     def fire(self, words: Words) -> Words:
-        """Compute packed spikes, continue carried state, and track batch statistics in training mode."""
+        """Compute packed spikes, carry state over, and track batch statistics in training mode."""
         state: NeuronState | None = self._neuron.state
         size = torch.Size((words.images, self._outputs))
         started = None if state is None else state.membrane_for(size)

@@ -113,7 +113,7 @@ class Bits(Deferred):
 
     @staticmethod
     def __new__(cls, words: Words, before: Sequence[int], size: Sequence[int]) -> "Bits":
-        """Return the spikes of words, with leading axes ``(T, N)`` or ``(T * N,)`` and size ``(H, W)``."""
+        """Return the spikes of words, with axes ``(T, N)`` or ``(T * N,)`` and size ``(H, W)``."""
         layout = channels_last(before, size, words.channels)
         spikes: Bits = Tensor._make_wrapper_subclass(cls, *layout, dtype=torch.uint8)
         spikes.words, spikes._before, spikes._map = words, before, size
@@ -132,7 +132,7 @@ class Bits(Deferred):
         return self.words.weighted_sum(weights).unflatten(1, self._map).movedim(-1, 1)
 
     def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
-        """Return the packed result of a view that joins or splits the axes of time and batch, else None.
+        """Return the packed result of a view that joins or splits time and batch, else None.
 
         Args:
             function: PyTorch operation.
