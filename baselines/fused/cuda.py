@@ -100,9 +100,12 @@ def _at_start(
     block: tl.constexpr,
 ) -> tl.tensor:
     """Return the potentials that a block of neurons starts from; 0 without a membrane."""
+    # Triton also compiles the code after an early return, where the membrane is None.
     if membrane is None:
-        return tl.zeros((block,), number)
-    return tl.load(membrane + place, exists)
+        potential = tl.zeros((block,), number)
+    else:
+        potential = tl.load(membrane + place, exists)
+    return potential
 
 
 @triton.jit
