@@ -25,7 +25,7 @@ from bench.cli import VERBS
 from bench.comparison.reference import update_reference
 from bench.datasets.torchvision import MNIST
 from bench.protocol import Protocol
-from bench.store.schema import SCHEMA
+from bench.store.schema import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / "tests" / "support"
@@ -287,7 +287,7 @@ def test_the_project_is_called_the_same_everywhere():
 
 def test_every_column_and_every_setting_is_described():
     rows, protocols = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("rows", "protocols"))
-    assert [name for name in SCHEMA.names if f"`{name}`" not in rows] == []
+    assert [name for name in COLUMNS if f"`{name}`" not in rows] == []
     assert [name for name in Protocol.model_fields if f"`{name}`" not in protocols] == []
 
 
