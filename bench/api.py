@@ -44,14 +44,14 @@ class Job:
     """A checked request, ready to run.
 
     Attributes:
-        plan: its cells.
+        plan: cells and datasets.
         metrics: classes of the metrics to observe, by name.
-        out: the run directory.
-        device: as asked.
-        resources: where metrics find weights and keep what they compute once.
-        interval: how often a checkpoint is written.
-        jobs: worker processes; with 1, all runs in this one.
-        cluster: where the cells run; None for this machine.
+        out: run directory.
+        device: requested device.
+        resources: places of weights and of the cache.
+        interval: interval between checkpoints.
+        jobs: number of worker processes; 1 to run in this process.
+        cluster: Ray cluster to run on; None for this machine.
         asked: the request in words, for the record.
     """
 
@@ -66,55 +66,79 @@ class Job:
     asked: dict[str, Any]
 
 
-def prepare(
-    models: str | Iterable[str] = ALL,
-    datasets: str | Iterable[str] = "digits",
-    backends: str | Iterable[str] = ALL,
-    protocol: str | Path | Protocol = "smoke",
-    settings: Iterable[str] = (),
-    seeds: Iterable[int] | None = None,
-    out: str | Path | None = None,
-    data_root: str | Path | None = None,
-    device: str = "auto",
-    weights: Iterable[str] = (),
-    checkpoint_every: str = CHECKPOINT_EVERY,
-    retry: str | None = None,
-    jobs: int = 1,
-    executor: str = LOCAL,
-    address: str | None = None,
-    cpus_per_cell: int = 1,
-    gpus_per_cell: float | None = None,
-    download: bool = True,
-) -> Job:
-    """Check a request whole, before anything is written; see :func:`run` for the arguments.
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """A request to run a selection of cells: the arguments of :func:`run`, not yet checked.
+
+    Attributes:
+        download: True to download missing datasets; else their cells are skipped.
+    """
+
+    models: str | Iterable[str] = ALL
+    datasets: str | Iterable[str] = "digits"
+    backends: str | Iterable[str] = ALL
+    protocol: str | Path | Protocol = "smoke"
+    settings: Iterable[str] = ()
+    seeds: Iterable[int] | None = None
+    out: str | Path | None = None
+    data_root: str | Path | None = None
+    device: str = "auto"
+    weights: Iterable[str] = ()
+    checkpoint_every: str = CHECKPOINT_EVERY
+    retry: str | None = None
+    jobs: int = 1
+    executor: str = LOCAL
+    address: str | None = None
+    cpus_per_cell: int = 1
+    gpus_per_cell: float | None = None
+    download: bool = True
+
+
+def prepare(request: RunRequest) -> Job:
+    """Check a request completely, before anything is written.
 
     Raises:
-        BenchError: a mistake in what was asked.
+        BenchError: a user error in the request.
     """
-    chosen = _protocol(protocol, list(settings))
-    request = _request(models, datasets, backends, chosen, seeds, data_root)
-    cluster = _cluster(executor, address, cpus_per_cell, gpus_per_cell, jobs)
+    selection = _selection(request)
+    cluster = _cluster(request)
     if cluster is None:
-        resolve_device(device)
-    interval = Interval.parse(checkpoint_every)
-    _check_number("Jobs", jobs)
-    folder = Path(out) if out is not None else DEFAULT_OUT / safe_name(chosen.name)
+        resolve_device(request.device)
+    interval = Interval.parse(request.checkpoint_every)
+    _check_number("Jobs", request.jobs)
+    name = safe_name(selection.protocol.name)
+    folder = DEFAULT_OUT / name if request.out is None else Path(request.out)
     directory = RunDirectory(folder)
     metrics = {name: registry.metrics.load(name) for name in registry.metrics.names()}
-    plan = make_plan(request, download)
-    asked = {
-        "models": list(request.models),
-        "backends": list(request.backends),
-        "datasets": list(request.datasets),
-        "protocol": chosen.name,
-        "seeds": sorted({cell.seed for cell in plan.cells}),
-        "device": device,
-    }
-    resources = Resources(request.data_root, _weights(weights), cache_folder())
+    plan = make_plan(selection, request.download)
+    asked = _asked(request, selection, plan)
+    resources = Resources(selection.data_root, _weights(request.weights), cache_folder())
     plan = plan.with_extractors(trained_extractors(metrics.values()))
-    if retry is not None:
-        plan = _failed(plan, directory, retry)
-    return Job(plan, metrics, folder, device, resources, interval, jobs, cluster, asked)
+    if request.retry is not None:
+        plan = _failed(plan, directory, request.retry)
+    return Job(
+        plan=plan,
+        metrics=metrics,
+        out=folder,
+        device=request.device,
+        resources=resources,
+        interval=interval,
+        jobs=request.jobs,
+        cluster=cluster,
+        asked=asked,
+    )
+
+
+def _asked(request: RunRequest, selection: Request, plan: Plan) -> dict[str, Any]:
+    """Return the request in words, for the record."""
+    return {
+        "models": list(selection.models),
+        "backends": list(selection.backends),
+        "datasets": list(selection.datasets),
+        "protocol": selection.protocol.name,
+        "seeds": sorted({cell.seed for cell in plan.cells}),
+        "device": request.device,
+    }
 
 
 def execute(job: Job, reporter: Reporter | None = None) -> pd.DataFrame:
@@ -148,7 +172,7 @@ def _run_cells(job: Job, work: Work, reporter: Reporter) -> None:
 
 
 def _selected(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """The rows of a plan's cells, in its order."""
+    """Return the rows of a plan's cells, in its order."""
     places = {cell.key: place for place, cell in enumerate(plan.cells)}
     rows = rows[rows["cell_key"].isin(places)]
     return rows.sort_values(
@@ -156,26 +180,25 @@ def _selected(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     )
 
 
-def _cluster(
-    executor: str, address: str | None, cpus: int, gpus: float | None, jobs: int
-) -> Cluster | None:
-    if executor not in EXECUTORS:
-        raise BenchError(f"Executor {executor!r}: expected {' or '.join(EXECUTORS)}.")
-    cluster = Cluster(address, cpus, gpus)
-    if executor == LOCAL:
+def _cluster(request: RunRequest) -> Cluster | None:
+    """Return the Ray cluster of a request; None for this machine."""
+    if request.executor not in EXECUTORS:
+        raise BenchError(f"Executor {request.executor!r}: expected {' or '.join(EXECUTORS)}.")
+    cluster = Cluster(request.address, request.cpus_per_cell, request.gpus_per_cell)
+    if request.executor == LOCAL:
         if cluster != Cluster():
             raise BenchError("An address, CPUs and GPUs per cell are for the executor ray.")
         return None
-    if jobs != 1:
+    if request.jobs != 1:
         raise BenchError("Jobs are for the executor local: ray runs as many cells as fit.")
-    _check_number("CPUs per cell", cpus)
-    if gpus is not None and not gpus >= 0:
-        raise BenchError(f"GPUs per cell: expected a number from 0, got {gpus!r}.")
+    _check_number("CPUs per cell", cluster.cpus)
+    if cluster.gpus is not None and not cluster.gpus >= 0:
+        raise BenchError(f"GPUs per cell: expected a number from 0, got {cluster.gpus!r}.")
     return cluster
 
 
 def _failed(plan: Plan, directory: RunDirectory, retry: str) -> Plan:
-    """The plan without the cells that did not fail before."""
+    """Return the plan without the cells that did not fail before."""
     if retry != FAILED:
         raise BenchError(f"Retry {retry!r}: expected {FAILED!r}.")
     return replace(plan, cells=tuple(c for c in plan.cells if directory.cell(c).failed()))
@@ -201,44 +224,46 @@ def run(
     gpus_per_cell: float | None = None,
     reporter: Reporter | None = None,
 ) -> pd.DataFrame:
-    """Train and score a selection of cells; what ``bench run`` does.
+    """Train and score a selection of cells, as ``bench run`` does.
 
     Args:
         models: registered names, or ``"all"``.
         datasets: registered names, ``"NAME=PATH"``, ``"folder:PATH"``, ``"npz:PATH"``, or
-            ``"all"``, under which a dataset that cannot be had becomes ``skipped`` rows.
-        backends: spiking backends by registered name, or ``"all"``.
-        protocol: a built-in name, the path of a TOML file, or a Protocol.
-        settings: single values of the protocol to change, each ``"key=value"``.
+            ``"all"``, under which an unavailable dataset gets ``skipped`` rows.
+        backends: registered names of spiking backends, or ``"all"``.
+        protocol: built-in name, path of a TOML file, or a Protocol.
+        settings: changed values of the protocol, each ``"key=value"``.
         seeds: whole numbers from 0; the protocol's own if None.
-        out: the run directory, ``runs/<protocol>`` if None. What it holds already is kept.
-        data_root: where datasets are looked for and downloaded to.
+        out: run directory, ``runs/<protocol>`` if None. Its existing results are kept.
+        data_root: folder where datasets are looked for and downloaded to.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         weights: files of network weights that metrics need, each ``"NAME=PATH"``.
-        checkpoint_every: how often a training is written down: ``"30s"``, ``"10min"``, ``"1h"``,
-            ``"2epochs"`` or ``"never"``. An interruption writes it down too.
-        retry: ``"failed"`` for the cells that failed before, and nothing else.
+        checkpoint_every: interval between checkpoints of a training: ``"30s"``, ``"10min"``,
+            ``"1h"``, ``"2epochs"`` or ``"never"``. An interruption writes one too.
+        retry: ``"failed"`` to run only the cells that failed before.
         jobs: worker processes, which share the CPU's threads and take the GPUs in turn; a script
-            that asks for more than 1 needs the usual ``if __name__ == "__main__":``.
+            that sets more than 1 needs the usual ``if __name__ == "__main__":``.
         executor: ``local``, or ``ray`` for a Ray cluster.
-        address: of a running Ray cluster; one is started on this machine if None.
-        cpus_per_cell: of the cluster, and threads.
-        gpus_per_cell: of the cluster, a fraction too; None for one if the cluster has any.
-        reporter: is told of the progress; nobody if None.
+        address: address of a running Ray cluster; None to start one on this machine.
+        cpus_per_cell: CPUs of the cluster per cell, which are its threads.
+        gpus_per_cell: GPUs of the cluster per cell, also a fraction; None for one if there are any.
+        reporter: receiver of the progress; None for no reports.
 
     Returns:
         The rows of the selected cells, one observation each, as ``results.parquet`` has them.
 
     Raises:
-        BenchError: a mistake in what was asked; nothing is written then.
-        OutputError: the run directory can no longer be written; what was finished is kept.
-        Interrupted: by Ctrl-C or SIGTERM; what was under way is kept as a checkpoint.
+        BenchError: a user error in the request; nothing is written then.
+        OutputError: the run directory can no longer be written; finished cells are kept.
+        Interrupted: Ctrl-C or SIGTERM; the current cell is kept as a checkpoint.
     """
-    job = prepare(
-        models, datasets, backends, protocol, settings, seeds, out, data_root, device, weights,
-        checkpoint_every, retry, jobs, executor, address, cpus_per_cell, gpus_per_cell,
+    request = RunRequest(
+        models=models, datasets=datasets, backends=backends, protocol=protocol, settings=settings,
+        seeds=seeds, out=out, data_root=data_root, device=device, weights=weights,
+        checkpoint_every=checkpoint_every, retry=retry, jobs=jobs, executor=executor,
+        address=address, cpus_per_cell=cpus_per_cell, gpus_per_cell=gpus_per_cell,
     )  # fmt: skip
-    return execute(job, reporter)
+    return execute(prepare(request), reporter)
 
 
 def profile(
@@ -253,36 +278,42 @@ def profile(
     repeats: int = 5,
     reporter: Reporter | None = None,
 ) -> pd.DataFrame:
-    """Measure how fast models train, reconstruct and sample; what ``bench profile`` does.
+    """Measure how fast models train, reconstruct and sample, as ``bench profile`` does.
 
     Args:
-        models: as those of :func:`run`, like all that is not told here.
-        datasets: likewise.
-        backends: likewise.
-        protocol: what the models are built by, from its first seed.
-        settings: likewise.
-        data_root: likewise.
-        device: likewise.
-        batch_size: images a call; the protocol's if None.
-        repeats: timed calls of each kind, from 1, after one to warm up.
-        reporter: is told of the progress; nobody if None.
+        models: registered names, or ``"all"``.
+        datasets: datasets to take one batch from; see :func:`run`.
+        backends: registered names of spiking backends, or ``"all"``.
+        protocol: protocol of the models, which are built from its first seed; see :func:`run`.
+        settings: changed values of the protocol, each ``"key=value"``.
+        data_root: folder where datasets are looked for and downloaded to.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        batch_size: images per call; the protocol's if None.
+        repeats: timed calls of each kind, at least 1, after one to warm up.
+        reporter: receiver of the progress; None for no reports.
 
     Returns:
-        One number a row: ``quantity`` is ``images_per_second`` (median; ``low`` and ``high`` are
-        of the slowest and the fastest call), ``peak_memory`` (bytes) or ``seconds`` by
-        ``layer`` and ``phase`` of a call, the fastest of those timed by layer; the row without
-        a layer is the sum of the others. A number that could not be had is a row with a
-        ``reason`` and no value.
+        Rows of one number each. ``quantity`` is ``images_per_second`` (median; ``low`` and ``high``
+        are the slowest and the fastest call), ``peak_memory`` (bytes) or ``seconds`` by ``layer``
+        and ``phase`` of the fastest call that was timed by layer; its row without a layer is the
+        sum of the others. A number that is unavailable is a row with a ``reason`` and no value.
 
     Raises:
-        BenchError: a mistake in what was asked.
+        BenchError: a user error in the request.
     """
     _check_number("Repeats", repeats)
-    chosen = _protocol(protocol, list(settings))
     if batch_size is not None:
-        chosen = chosen.customised({"batch_size": batch_size})
-    request = _request(models, datasets, backends, chosen, chosen.seeds[:1], data_root)
-    plan = make_plan(request)
+        settings = [*settings, f"batch_size={batch_size}"]
+    request = RunRequest(
+        models=models,
+        datasets=datasets,
+        backends=backends,
+        protocol=protocol,
+        settings=settings,
+        data_root=data_root,
+    )
+    selection = _selection(request)
+    plan = make_plan(replace(selection, seeds=selection.protocol.seeds[:1]))
     keep_freed_memory()
     with full_precision():
         return profile_cells(plan, resolve_device(device), repeats, reporter or Reporter())
@@ -293,21 +324,15 @@ def _check_number(what: str, number: int) -> None:
         raise BenchError(f"{what}: expected a whole number from 1, got {number!r}.")
 
 
-def _request(
-    models: str | Iterable[str],
-    datasets: str | Iterable[str],
-    backends: str | Iterable[str],
-    protocol: Protocol,
-    seeds: Iterable[int] | None,
-    data_root: str | Path | None,
-) -> Request:
+def _selection(request: RunRequest) -> Request:
+    """Return the cells that a request selects."""
     return Request(
-        models=_names(models),
-        backends=_names(backends),
-        datasets=_names(datasets),
-        protocol=protocol,
-        seeds=None if seeds is None else tuple(seeds),
-        data_root=checked_data_root(data_root),
+        models=_names(request.models),
+        backends=_names(request.backends),
+        datasets=_names(request.datasets),
+        protocol=_protocol(request.protocol, list(request.settings)),
+        seeds=None if request.seeds is None else tuple(request.seeds),
+        data_root=checked_data_root(request.data_root),
     )
 
 

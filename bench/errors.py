@@ -1,4 +1,4 @@
-"""What can go wrong because of what was asked, told in one line."""
+"""The errors that users see, each with a message of one line."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ class BenchError(Exception):
 
 
 class OutputError(BenchError):
-    """What a run writes cannot be written: the disk is full, say. The run stops."""
+    """A failure to write the results, such as a full disk; it stops the run."""
 
 
 class UnknownNameError(BenchError):
@@ -24,13 +24,17 @@ class UnknownNameError(BenchError):
 
 
 class DataUnavailableError(BenchError):
-    """A dataset that cannot be had here: missing, corrupt, or out of the network's reach."""
+    """A dataset that is missing, corrupt or out of reach of the network."""
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, after its type, in one line."""
+    """Return the type and the message of an exception as one line.
+
+    >>> one_line(ValueError("two\\nlines"))
+    'ValueError: two lines'
+    """
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class SkippedError(Exception):
-    """Raised by a metric or extractor that cannot be had here; says the ways out."""
+    """Raised where a model, metric or extractor cannot run here; its message says what to do."""

@@ -1,4 +1,4 @@
-"""What was asked, to the list of cells, each with a content key. All mistakes are found here."""
+"""Expand a run request into cells, each with a content-hash key; every user error is found here."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ class Request:
 
 
 def safe_name(name: str) -> str:
-    """A name as that of a file on any file system: no separators, no leading dot, not too long."""
+    """Return a name as a file name for any file system: no separators, no leading dot, short."""
     return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", name).lstrip(".")[:120]
 
 
@@ -200,14 +200,14 @@ class _ChosenDataset:
 
 
 def make_plan(request: Request, download: bool = True) -> Plan:
-    """Check everything that was asked and lay out its cells, datasets outermost.
+    """Check a request and lay out its cells, datasets outermost.
 
     Args:
-        request: what was asked.
-        download: whether a dataset that is not here may be fetched; if not, it is skipped.
+        request: selection of cells.
+        download: True to download missing datasets; else their cells are skipped.
 
     Raises:
-        BenchError: a mistake in what was asked, or a dataset asked for by name that cannot be had.
+        BenchError: a user error in the request, or a dataset requested by name is unavailable.
     """
     models = list(_chosen_models(request))
     _check_protocol_names(request)
@@ -280,7 +280,7 @@ def _chosen_datasets(request: Request, download: bool) -> Iterator[_ChosenDatase
 
 
 def _had(dataset: Dataset, download: bool, named: bool) -> _ChosenDataset:
-    """The dataset, fetched if need be; one that was named must be had."""
+    """Return the dataset, downloading it if necessary; one requested by name must be available."""
     try:
         missing = dataset.missing()
         if missing and not download:
@@ -295,7 +295,7 @@ def _had(dataset: Dataset, download: bool, named: bool) -> _ChosenDataset:
 
 
 def _check_protocol_names(request: Request) -> None:
-    """Names in the protocol's overrides and options must exist, lest a typo go unnoticed."""
+    """Check that names in the protocol's overrides and options exist."""
     protocol = request.protocol
     named = {*protocol.models}
     for override in protocol.overrides:
@@ -350,7 +350,7 @@ def _extractor_cell(
 
 
 def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> str | None:
-    """Why the model cannot take the dataset.
+    """Return why the model cannot take the dataset; None if it can.
 
     Raises:
         BenchError: the protocol contradicts the model's options or the dataset.

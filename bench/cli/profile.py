@@ -20,7 +20,7 @@ FORMATS = ("table", "csv", "md", "json")
 @options.settings
 @options.data_root
 @options.device
-@click.option("--batch-size", type=int, help="Images a call.  [default: the protocol's]")
+@click.option("--batch-size", type=int, help="Images per call.  [default: the protocol's]")
 @click.option("--repeats", default=5, show_default=True, help="Timed calls, after a warm-up.")
 @click.option(
     "--format",
@@ -31,7 +31,7 @@ FORMATS = ("table", "csv", "md", "json")
     help="Tables to read, in the terminal or Markdown, or all rows.",
 )
 def command(file_format: str, **asked: Any) -> int:
-    """Time models: images a second, time by layer, memory.
+    """Time models: images per second, time by layer, memory.
 
     Training, reconstruction and sampling of one batch, each on its own; the model is built from the
     protocol's first seed. Nothing is kept. Exit codes: 0 nothing failed, 1 a model failed, 2 a

@@ -78,9 +78,9 @@ def command(seeds: str | None, strict: bool, dry_run: bool, **asked: Any) -> int
     """
     from rich.console import Console
 
-    from bench.api import execute, prepare
+    from bench.api import RunRequest, execute, prepare
 
-    job = prepare(seeds=_seeds(seeds), download=not dry_run, **asked)
+    job = prepare(RunRequest(seeds=_seeds(seeds), download=not dry_run, **asked))
     console = Console()
     if not job.plan.cells:
         click.echo(f"Nothing failed in {job.out}.")
@@ -125,7 +125,7 @@ def _print_plan(job: "Job", console: "Console") -> None:
 
 
 def _state(cell: "Cell", folder: "CellFolder", job: "Job") -> str:
-    """What is done of a cell, in words."""
+    """Return the state of a cell, in words."""
     if cell.skipped:
         return f"skipped: {cell.skipped}"
     from bench.execution.dispatch import metrics_of

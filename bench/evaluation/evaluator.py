@@ -27,11 +27,11 @@ _Lacking = Mapping[Need, str | None]
 
 @dataclass(frozen=True)
 class Selections:
-    """What the metrics that select epochs say of the epochs that were selected.
+    """Values of the selecting metrics at each epoch that was selected.
 
     Attributes:
-        values: by metric, by selection.
-        higher_is_better: by metric.
+        values: value by metric and by epoch selection.
+        higher_is_better: direction of improvement, by metric.
     """
 
     values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -40,17 +40,17 @@ class Selections:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates models of one cell.
+    """Evaluates the models of one cell.
 
     Attributes:
-        train_images: uint8 ``(N, C, H, W)``, on the model's device.
-        images: uint8 test images, alike.
-        train_labels: ``(N,)`` int64, None where unknown.
-        labels: of the test images, alike.
-        protocol: resolved for the model and dataset.
-        seed: of everything drawn; each pass starts from it, so passes do not affect each other.
-        extractors: of features, for the metrics.
-        reporter: is told of the passes.
+        train_images: training images, uint8 ``(N, C, H, W)``, on the model's device.
+        images: test images, uint8 ``(N, C, H, W)``, on the model's device.
+        train_labels: labels of the training images, int64 ``(N,)``; None where unknown.
+        labels: labels of the test images, int64 ``(N,)``; None where unknown.
+        protocol: protocol resolved for the model and dataset.
+        seed: seed of every random draw; each pass starts from it, so that no pass affects another.
+        extractors: feature extractors for the metrics.
+        reporter: receiver of the progress.
     """
 
     train_images: Tensor
@@ -69,7 +69,14 @@ class Evaluator:
         training: TrainingRecord,
         selections: Selections | None = None,
     ) -> dict[str, list[Observation]]:
-        """Observations by metric. A metric that fails, or cannot apply, says so in its own."""
+        """Return the observations by metric; a metric that fails or cannot apply says why.
+
+        Args:
+            model: trained model, on its device.
+            metrics: metrics to compute, freshly built.
+            training: record of the model's training.
+            selections: values of the selecting metrics; none if omitted.
+        """
         lacking = _lacking(model)
         missing = {
             metric.name: metric.inapplicable() or _missing(metric, model, lacking)
@@ -107,10 +114,10 @@ class Evaluator:
             }
 
     def test_loss(self, model: GenerativeModel) -> float:
-        """The model's objective over every test image once, batches weighed by their size.
+        """Return the objective over all test images, batches weighted by their size.
 
         Raises:
-            ValueError: the model declares no ``test_loss``.
+            ValueError: the model does not declare ``test_loss``.
         """
         if not _has_test_loss(model):
             raise ValueError(
@@ -155,7 +162,7 @@ class _Audience:
         return not self.lacking[need] and any(_uses(metric, need) for metric in self._left())
 
     def check_extractors(self, extractors: Extractors) -> None:
-        """End the metrics whose extractors cannot be had here."""
+        """End the metrics whose extractors are unavailable."""
         for metric in self.metrics:
             with self._guarded(metric):
                 for name in metric.extractors:
@@ -218,11 +225,11 @@ class _Audience:
 
 
 def selection_scores(evaluator: Evaluator, metric_classes: Iterable[type[Metric]]) -> Scores:
-    """How epochs are scored under the protocol's ``epoch_selection``.
+    """Return the function that scores epochs under the protocol's ``epoch_selection``.
 
-    ``last``: not at all. ``best_test_loss``: by the objective on the test set. ``best_per_metric``:
-    by each metric that selects epochs, on its own, and by the objective too, where the model has
-    one, so that the three can be compared.
+    ``last`` scores none. ``best_test_loss`` scores by the objective on the test set.
+    ``best_per_metric`` scores by each metric that selects epochs, and by the objective too if the
+    model has one, so that the three selections can be compared.
     """
     match evaluator.protocol.epoch_selection:
         case "last":
@@ -240,7 +247,13 @@ def selection_scores(evaluator: Evaluator, metric_classes: Iterable[type[Metric]
 def metric_scores(
     evaluator: Evaluator, metric_classes: Iterable[type[Metric]], model: GenerativeModel
 ) -> dict[str, Score]:
-    """The value of each metric that has one: the first of its observations."""
+    """Return the first value of each metric that has one, by name.
+
+    Args:
+        evaluator: evaluator of the cell.
+        metric_classes: classes of the metrics.
+        model: model to score.
+    """
     metrics = [metric(evaluator.protocol) for metric in metric_classes]
     observations = evaluator.evaluate(model, metrics, TrainingRecord((), {}, None))
     scores = {}
@@ -260,7 +273,7 @@ def _has_test_loss(model: GenerativeModel) -> bool:
 
 
 def _finite(observation: Observation) -> Observation:
-    """The observation, failed if its value is NaN or infinite."""
+    """Return the observation, failed if its value is NaN or infinite."""
     value = observation.value
     if value is None or math.isfinite(value):
         return observation
@@ -279,7 +292,7 @@ def _uses(metric: Metric, need: Need) -> bool:
 
 
 def _lacking(model: GenerativeModel) -> _Lacking:
-    """By need: why the model cannot give it, in words; None if it can."""
+    """Return by need why the model lacks it; None where it does not."""
     able = model.capabilities
     no_samples = None if "sample" in able else "it cannot sample"
     no_reconstructions = None if "reconstruct" in able else "it cannot reconstruct"
@@ -297,7 +310,7 @@ def _lacking(model: GenerativeModel) -> _Lacking:
 
 
 def _missing(metric: Metric, model: GenerativeModel, lacking: _Lacking) -> str | None:
-    """What the metric needs and the model cannot give, in words; None if nothing."""
+    """Return what the metric needs and the model lacks; None if nothing."""
     reasons = [reason for need in sorted(metric.needs) if (reason := lacking[need])]
     choice = [lacking[need] for need in sorted(metric.needs_any)]
     if choice and all(choice):

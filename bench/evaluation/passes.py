@@ -34,18 +34,18 @@ TIMED_BATCHES = 3
 class Passes:
     """The passes of one model in evaluation mode; run them without gradient.
 
-    Each starts from the seed, so that none depends on which others ran.
+    Each pass starts from the seed, so that no pass depends on another.
 
     Attributes:
-        model: in evaluation mode, on its device.
-        train_images: uint8 ``(N, C, H, W)``, on the same device.
-        test_images: uint8, alike.
-        train_labels: ``(N,)`` int64, None where unknown.
-        test_labels: alike.
-        protocol: resolved for the model and dataset.
-        seed: of everything drawn.
-        extractors: handed on with the batches.
-        reporter: is told of the progress.
+        model: model in evaluation mode, on its device.
+        train_images: training images, uint8 ``(N, C, H, W)``, on the model's device.
+        test_images: test images, uint8 ``(N, C, H, W)``, on the model's device.
+        train_labels: labels of the training images, int64 ``(N,)``; None where unknown.
+        test_labels: labels of the test images, int64 ``(N,)``; None where unknown.
+        protocol: protocol resolved for the model and dataset.
+        seed: seed of every random draw.
+        extractors: feature extractors, passed on with the batches.
+        reporter: receiver of the progress.
     """
 
     model: GenerativeModel
@@ -59,7 +59,7 @@ class Passes:
     reporter: WorkReporter
 
     def reconstructions(self) -> Iterator[Batch]:
-        """Every test image once, reconstructed."""
+        """Yield batches of all test images and their reconstructions."""
         generator = self._seeded()
         total, done = len(self.test_images), 0
         for originals in self.test_batches():
@@ -71,7 +71,7 @@ class Passes:
             yield Batch("test", images, originals, activity, extractors=self.extractors)
 
     def generated(self) -> Iterator[Batch]:
-        """``generated_images`` samples."""
+        """Yield batches of ``generated_images`` samples."""
         generator = self._seeded()
         for n in self._sizes(self.protocol.generated_images, "sampling"):
             with recording(self.model, n) as activity:
@@ -80,13 +80,13 @@ class Passes:
             yield Batch("generated", images, None, activity, extractors=self.extractors)
 
     def noisy_reconstructions(self) -> Iterator[Batch]:
-        """The first ``noise_images`` test images, reconstructed under each noise and level.
+        """Yield reconstructions of the first ``noise_images`` images under each noise.
 
         Noise is drawn from the seed, its kind and the image, never by the model: every model gets
-        the same on its input, and every latent of the same shape the same. The model's own draws
-        are those of the noise-free reconstruction: ``reconstruct``'s for noise on the input, whose
-        images are also shown as the kind ``none``; for noise on the latent, what ``decode`` makes
-        of the latent without it.
+        the same noise on its input, and every latent of the same shape the same noise. The model's
+        own sampling uses the same random state with and without noise. The noise-free output
+        (``reconstruct`` for noise on the input, also yielded as the kind ``none``; ``decode`` for
+        noise on the latent) is passed along as ``noise_free``.
         """
         images = self.test_images[: self.protocol.noise_images]
         first = 0
@@ -97,10 +97,10 @@ class Passes:
             first += len(originals)
 
     def partial_decodings(self) -> Iterator[Batch]:
-        """Reconstructions and samples, decoded from the first t = 1..T time steps only.
+        """Yield reconstructions and samples decoded from the first t = 1..T time steps only.
 
-        The latents are those of the first images of the passes over reconstructions and samples,
-        as far as the model's draws do not depend on how it is called.
+        Their latents equal the latents of the first images in the passes over reconstructions and
+        samples, if the model's draws do not depend on the batch size.
         """
         generator = self._seeded()
         limit = self.protocol.time_step_images
@@ -117,10 +117,10 @@ class Passes:
                 yield Batch("generated", images, None, {}, time_step=t, extractors=self.extractors)
 
     def latents(self) -> Iterator[LatentBatch]:
-        """The posterior's latents of training and test images, and as many of the prior's.
+        """Yield latents of training images, of test images and of the prior.
 
-        At most ``latent_images`` of each. The three are drawn independently: were the prior's
-        draws the posterior's, the two would be paired and seem closer than they are.
+        There are at most ``latent_images`` of each. The three are drawn independently: shared draws
+        would pair posterior and prior and make them seem closer than they are.
         """
         limit = self.protocol.latent_images
         yield from self._posterior("train", self.train_images[:limit], self.train_labels)
@@ -131,7 +131,7 @@ class Passes:
                 yield LatentBatch("prior", self._prior(n, generator), None)
 
     def sampling_time(self) -> SamplingTime:
-        """How long ``sample`` takes, after one call to warm up."""
+        """Return how long ``sample`` takes, after one call to warm up."""
         generator = self._seeded()
         n = min(self.protocol.evaluation_batch_size, self.protocol.generated_images)
         seconds = []
@@ -144,14 +144,14 @@ class Passes:
         return SamplingTime(n, tuple(seconds[1:]))
 
     def test_batches(self) -> Iterator[Tensor]:
-        """Every test image once, in [-1, 1], flipped where the protocol says so."""
+        """Yield test images ``(N, C, H, W)`` in [-1, 1], flipped if the protocol says so."""
         flips = None
         if self.protocol.horizontal_flip == "train_and_test":
             flips = torch.Generator().manual_seed(self.seed)
         return evaluation_batches(self.test_images, self.protocol.evaluation_batch_size, flips)
 
     def _seeded(self, *stream: object) -> torch.Generator:
-        """The generator of the seed, or of a stream of its own."""
+        """Return a generator seeded by the cell's seed, or by a named stream of it."""
         seed = derived_seed(self.seed, *stream) if stream else self.seed
         seed_everything(seed)
         return torch.Generator(self.model.device).manual_seed(seed)
@@ -251,7 +251,13 @@ class Passes:
 
 
 def check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
-    """Raise ValueError unless a model's images are as its contract says."""
+    """Raise ValueError unless a model's images satisfy its contract.
+
+    Args:
+        images: the model's output, expected ``(N, C, H, W)`` in [-1, 1].
+        shape: expected shape.
+        method: name of the model's method, for the message.
+    """
     if images.shape != shape:
         raise ValueError(
             f"{method} gave images of shape {tuple(images.shape)}, expected {tuple(shape)}"

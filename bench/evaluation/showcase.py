@@ -1,4 +1,4 @@
-"""What a trained model shows: reconstructions, samples, noisy latents and spikes, as files."""
+"""Examples of a trained model as files: reconstructions, samples, noisy latents, spikes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ from bench.system.random_state import seed_everything
 GRIDS = ("inputs", "reconstructions", "samples")
 GRID_IMAGES = 32
 GRID_COLUMNS = 8
-# Those of ESVAE's Figure 1 (arXiv:2310.14839).
+# The levels in ESVAE's Figure 1 (arXiv:2310.14839).
 FLIP_LEVELS = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
 
 
 @dataclass(frozen=True)
 class Showcase:
-    """What a model makes of a few test images, as far as it is able.
+    """Outputs of a model for a few test images, as far as its capabilities allow.
 
     Attributes:
-        images: in [-1, 1], ``(N, C, H, W)``: ``inputs``, ``reconstructions``, ``samples``,
+        images: images in [-1, 1], ``(N, C, H, W)``: ``inputs``, ``reconstructions``, ``samples``,
             ``latent_shuffle`` (decoded from the latent's time steps in random order), and
             ``latent_flip`` ``(L, N, C, H, W)``, decoded from latents flipped at
             :data:`FLIP_LEVELS`.
-        spikes: latents ``(T, N, D)`` of a spiking model, boolean: ``posterior``, ``prior``.
+        spikes: boolean latents ``(T, N, D)`` of a spiking model: ``posterior`` and ``prior``.
     """
 
     images: Mapping[str, Tensor]

@@ -1,1 +1,1 @@
-"""Where cells run."""
+"""Run cells: in this process, in worker processes, or on a Ray cluster."""

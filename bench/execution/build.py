@@ -11,22 +11,25 @@ from bench.system.random_state import seed_everything
 
 
 def neuron_implementation(cell: Cell, device: torch.device) -> str | None:
-    """Which code computes the cell's neurons on ``device``; None without spiking neurons.
+    """Return the code that computes the cell's neurons on ``device``; None without neurons.
 
     Raises:
-        RuntimeError: the backend cannot run there.
+        RuntimeError: the backend cannot run on this device.
     """
     backend = _backend(cell)
     return backend.implementation(device) if backend else None
 
 
 def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) -> GenerativeModel:
-    """The cell's model on ``device``, untrained, from the cell's seed.
+    """Return the cell's model on ``device``, untrained, built from the cell's seed.
 
     Args:
-        cell: one that can run.
-        image_shape: of its images, ``(C, H, W)``.
-        device: where its parameters shall live.
+        cell: cell that can run.
+        image_shape: shape of its images, ``(C, H, W)``.
+        device: device of the parameters.
+
+    Raises:
+        SkippedError: the backend cannot build the model's neuron.
     """
     seed_everything(cell.seed)
     model_class = registry.models.load(cell.model)

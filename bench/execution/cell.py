@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.datasets.dataset import ImageData
-from bench.errors import OutputError, one_line
+from bench.errors import OutputError, SkippedError, one_line
 from bench.execution.cell_log import cell_log
 from bench.execution.cell_rows import CellRows
 from bench.metrics.extractors.extractor import Setting
@@ -33,14 +33,14 @@ class CellRun(ABC):
     """Runs one cell in this process.
 
     Attributes:
-        cell: what to run.
-        folder: where it is kept; nobody else may be working on it.
+        cell: cell to run.
+        folder: folder of the cell, claimed by this process.
         metrics: classes of the metrics to observe, by name.
-        device: where the model lives.
-        run_id: of the command, for the rows.
-        reporter: is told of the progress.
-        resources: where the metrics find weights and keep what they compute once.
-        interval: how often a checkpoint is written.
+        device: device of the model.
+        run_id: identifier of the command, for the rows.
+        reporter: receiver of the progress.
+        resources: places of weights and of the cache.
+        interval: interval between checkpoints.
     """
 
     cell: Cell
@@ -54,7 +54,7 @@ class CellRun(ABC):
 
     @property
     def rows(self) -> CellRows:
-        """What makes and keeps the cell's rows."""
+        """Writer of the cell's rows."""
         return CellRows(self.cell, self.folder, tuple(self.metrics), self.device, self.run_id)
 
     def run(self, load: Callable[[], ImageData]) -> pd.DataFrame:
@@ -77,7 +77,9 @@ class CellRun(ABC):
             return self._run(missing, load)
 
     def missing(self) -> list[type[Metric]]:
-        """The metrics to observe: without those skipped before that cannot be had now either.
+        """Return the metrics still to observe.
+
+        Metrics that were skipped earlier are excluded while their extractors are unavailable.
 
         Raises:
             DamagedFileError: the rows are damaged.
@@ -118,6 +120,9 @@ class CellRun(ABC):
                 rows = self._observe(missing, load())
         except OutputError:
             raise
+        except SkippedError as error:
+            _LOG.warning("skipped: %s", error)
+            rows = self.rows.everywhere(missing, "skipped", str(error))
         except Exception as error:
             _LOG.exception("failed")
             rows = self.rows.everywhere(missing, "failed", one_line(error))
@@ -132,7 +137,7 @@ class CellRun(ABC):
 
     @abstractmethod
     def _observe(self, missing: list[type[Metric]], data: ImageData) -> list[Row]:
-        """The rows of the missing metrics."""
+        """Return the rows of the missing metrics."""
 
     def _setting(self, train_images: Tensor, test_images: Tensor) -> Setting:
         cell = self.cell

@@ -19,7 +19,7 @@ from bench.system.environment import git_commit, suite_version
 
 @dataclass(frozen=True)
 class Scored:
-    """Which weights were scored; all None if none were."""
+    """The weights that were scored; all None if none were."""
 
     train_images: int | None = None
     epoch: int | None = None
@@ -31,11 +31,11 @@ class CellRows:
     """Makes and keeps the rows of one cell.
 
     Attributes:
-        cell: whose rows.
-        folder: where they are kept.
+        cell: cell of the rows.
+        folder: folder of the cell.
         metrics: names of all metrics of the cell, in the order of its rows.
-        device: where the model lives.
-        run_id: of the command.
+        device: device of the model.
+        run_id: identifier of the command.
     """
 
     cell: Cell
@@ -45,7 +45,13 @@ class CellRows:
     run_id: str
 
     def row(self, metric: type[Metric], observation: Observation, scored: Scored) -> Row:
-        """An observation as a row."""
+        """Return an observation as a row.
+
+        Args:
+            metric: class of the metric.
+            observation: one of its observations.
+            scored: the weights that were scored.
+        """
         cell, info = self.cell, self.cell.info
         return {
             **dataclasses.asdict(observation),
@@ -76,7 +82,13 @@ class CellRows:
         }
 
     def everywhere(self, metrics: Iterable[type[Metric]], status: Status, reason: str) -> list[Row]:
-        """One row without a number for each of the metrics."""
+        """Return one row without a number for each metric.
+
+        Args:
+            metrics: classes of the metrics.
+            status: status of the rows.
+            reason: reason why there is no number.
+        """
         observation = Observation(None, status=status, reason=reason)
         return [self.row(metric, observation, Scored()) for metric in metrics]
 
@@ -99,13 +111,13 @@ class CellRows:
 
 
 def _without_home(reason: str | None) -> str | None:
-    """The reason with the user's home as ``~``: rows are published, and it names a person."""
+    """Return the reason with the user's home folder as ``~``, because rows are published."""
     home = os.path.join(os.path.expanduser("~"), "")
     return reason.replace(home, "~/") if reason and home != os.sep else reason
 
 
 def _variant(cell: Cell) -> str | None:
-    """The dataset's variant, made ``subset`` where the protocol uses a part of it only."""
+    """Return the dataset's variant, ``subset`` if the protocol uses only a part of it."""
     if cell.info is None:
         return None
     resolved, info = cell.resolved, cell.info

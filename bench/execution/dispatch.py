@@ -1,4 +1,4 @@
-"""Which run belongs to which kind of cell."""
+"""The run and the metrics of each kind of cell."""
 
 from typing import Any
 
@@ -10,11 +10,17 @@ from bench.plan import Cell, ExtractorCell
 
 
 def metrics_of(cell: Cell, metrics: dict[str, type[Metric]]) -> dict[str, type[Metric]]:
-    """The metrics that are observed in a cell: ``metrics``, which are of models, or its own."""
+    """Return the metrics of a cell: ``metrics`` for a model, its own for an extractor."""
     return METRICS if isinstance(cell, ExtractorCell) else metrics
 
 
 def cell_run(cell: Cell, metrics: dict[str, type[Metric]], **fields: Any) -> CellRun:
-    """What runs a cell; ``fields`` are the other attributes of :class:`CellRun`."""
+    """Return the run of a cell.
+
+    Args:
+        cell: cell to run.
+        metrics: classes of the metrics of models, by name.
+        fields: the other attributes of :class:`CellRun`.
+    """
     kind = ExtractorRun if isinstance(cell, ExtractorCell) else ModelRun
     return kind(cell=cell, metrics=metrics_of(cell, metrics), **fields)

@@ -23,7 +23,7 @@ METRICS: dict[str, type[Metric]] = {
 
 
 def trained_extractors(metrics: Iterable[type[Metric]]) -> dict[str, type[TrainedExtractor]]:
-    """The trained extractors that the metrics ask for, one a cell, by registered name."""
+    """Return the trained extractors that metrics use, one per cell, by registered name."""
     loaded = {
         name: registry.extractors.load(name)
         for name in sorted({name for metric in metrics for name in metric.extractors})

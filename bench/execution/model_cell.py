@@ -72,7 +72,7 @@ class ModelRun(CellRun):
         evaluator: Evaluator,
         training: TrainingRecord,
     ) -> Selections:
-        """What the selecting metrics say of each epoch that was kept, if a metric asks."""
+        """Return the values of the selecting metrics at each kept epoch, if a metric needs them."""
         if set(training.selected) == {LAST} or not any("selections" in m.needs for m in missing):
             return Selections()
         selecting = [metric for metric in self.metrics.values() if metric.selects_epochs]
@@ -87,7 +87,7 @@ class ModelRun(CellRun):
     def _by_label(
         self, metrics: Iterable[type[Metric]], training: TrainingRecord
     ) -> dict[str, list[type[Metric]]]:
-        """Metrics by the label of the weights that they are to see."""
+        """Return the metrics by the label of the weights that they score."""
         general = BEST_TEST_LOSS if self.cell.resolved.epoch_selection == BEST_TEST_LOSS else LAST
         groups: dict[str, list[type[Metric]]] = {}
         for metric in metrics:
@@ -140,7 +140,7 @@ class ModelRun(CellRun):
         checkpoints.remove()
 
     def _trained(self) -> bool:
-        """Whether the record of the training is here, and all the weights that it tells of."""
+        """Return True if the training record and all its weights are stored."""
         return self.folder.exists(TRAINING_FILE) and all(
             self.folder.exists(weights_file(label)) for label in self._training().selected
         )
@@ -166,5 +166,5 @@ def _labels(split: Split) -> Tensor | None:
 
 
 def _selection(label: str) -> str:
-    """The epoch selection that keeps weights under a label."""
+    """Return the epoch selection of a label of weights."""
     return label if label in {LAST, BEST_TEST_LOSS} else "best_per_metric"

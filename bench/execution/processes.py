@@ -37,12 +37,19 @@ def run_in_processes(
 ) -> None:
     """Run what is missing of a plan's cells, ``jobs`` at a time.
 
-    The threads of this process are divided among the workers, and the devices in turn. A worker
-    that dies fails its cell, and another takes its place.
+    The threads of this process are divided among the workers, and the devices in turn. If a worker
+    dies, its cell fails and another worker takes its place.
+
+    Args:
+        plan: cells and datasets.
+        work: what all cells of the run share.
+        devices: devices to use in turn.
+        reporter: receiver of the progress.
+        jobs: number of worker processes.
 
     Raises:
         OutputError: the run directory cannot be written.
-        Interrupted: the run was told to stop; the workers wrote checkpoints first.
+        Interrupted: the run received a signal; the workers wrote checkpoints first.
     """
     crew = _Crew(plan, work, devices, reporter, jobs)
     try:
@@ -65,7 +72,7 @@ class _Task:
 
 
 class _Worker:
-    """A process that runs one cell after the other, and what it was told last."""
+    """A process that runs one cell after the other, and the last message sent to it."""
 
     def __init__(self, plan: Plan, work: Work, device: torch.device, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -79,7 +86,7 @@ class _Worker:
         other.close()
 
     def stopped(self) -> str:
-        """How the process ended, in words."""
+        """Return how the process ended, in words."""
         self.process.join()
         code = self.process.exitcode
         if code is not None and code < 0:
@@ -112,7 +119,7 @@ class _Crew:
         """Keep the workers busy until all cells have ended.
 
         Raises:
-            Interrupted: the run was told to stop.
+            Interrupted: the run received a signal.
         """
         # An interrupt could cut a message in two.
         with postponed() as stop:
@@ -264,7 +271,7 @@ def _tell(connection: Connection, *message: Any) -> None:
 
 
 def _reporter(connection: Connection) -> WorkReporter:
-    """Tells the process that shows the progress; if that one is gone, stops this one."""
+    """Return a reporter to the parent process; it stops this process if the parent is gone."""
 
     def send(*message: Any) -> None:
         try:

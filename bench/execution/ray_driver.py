@@ -36,12 +36,12 @@ SECONDS_TO_ANSWER = 10.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """Which cluster to use, and what of it a cell takes.
+    """A cluster and the share of it that a cell takes.
 
     Attributes:
-        address: of a running cluster, as ``ray.init`` takes it; one is started here if None.
-        cpus: of a cell, which are its threads too.
-        gpus: of a cell; a fraction lets cells share one. None for one if the cluster has any.
+        address: address of a running cluster, as ``ray.init`` takes it; None to start one here.
+        cpus: CPUs per cell, which are its threads too.
+        gpus: GPUs per cell; a fraction lets cells share one. None for one if the cluster has any.
     """
 
     address: str | None = None
@@ -54,10 +54,17 @@ def run_on_cluster(
 ) -> None:
     """Run what is missing of a plan's cells on a Ray cluster.
 
+    Args:
+        plan: cells and datasets.
+        work: what all cells of the run share.
+        device: requested device.
+        reporter: receiver of the progress.
+        cluster: cluster, and what a cell takes of it.
+
     Raises:
         BenchError: Ray is not installed, no cluster answers, or no node has what a cell takes.
         OutputError: the run directory cannot be written.
-        Interrupted: the run was told to stop; the cells sent checkpoints first.
+        Interrupted: the run received a signal; the cells sent checkpoints first.
     """
     with _connected(cluster) as ray:
         _Driver(ray, plan, work, device, reporter, cluster.cpus, _gpus(ray, cluster)).run()
@@ -102,7 +109,7 @@ def _no_answer(address: str | None, error: Exception) -> BenchError:
 
 
 def _gpus(ray: Any, cluster: Cluster) -> float:
-    """GPUs of a cell.
+    """Return the number of GPUs per cell.
 
     Raises:
         BenchError: no node has what a cell takes.
@@ -122,16 +129,16 @@ def _gpus(ray: Any, cluster: Cluster) -> float:
 
 @dataclass(eq=False)
 class _Attempt:
-    """One try at a cell.
+    """One attempt at a cell.
 
     Attributes:
-        index: of the cell in the plan, from 1.
-        held: the lock on the cell.
-        tries: how many there were, with this one.
-        reporter: is told of the progress; None before there is any.
-        name: by which messages say whose they are.
-        over: whether the last message has come.
-        saved: where a checkpoint is, in words.
+        index: position of the cell in the plan, from 1.
+        held: lock on the cell.
+        tries: number of attempts, including this one.
+        reporter: receiver of the progress; None before the cell starts.
+        name: name that identifies the attempt in messages.
+        over: True once the last message has arrived.
+        saved: place of a checkpoint, in words.
     """
 
     index: int
@@ -177,7 +184,7 @@ class _Driver:
         """Keep the cluster busy until all cells have ended.
 
         Raises:
-            Interrupted: the run was told to stop; the cells sent checkpoints first.
+            Interrupted: the run received a signal; the cells sent checkpoints first.
         """
         try:
             with postponed() as stop:
@@ -346,7 +353,7 @@ class _Driver:
 
 
 def _queue(ray: Any) -> Any:
-    """Where messages wait for this process: on its own node, as the others may be lost."""
+    """Return the queue of messages on this node, since other nodes can be lost."""
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

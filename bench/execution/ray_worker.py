@@ -1,4 +1,4 @@
-"""What runs on a node of a cluster: a cell, in a folder there, of which all is sent home."""
+"""A cell on a node of a cluster: it runs in a local folder, whose files are sent to the driver."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -31,15 +31,15 @@ Send = Callable[..., None]
 
 @dataclass(frozen=True)
 class Parcel:
-    """All that a node needs for a cell.
+    """Everything that a node needs for a cell.
 
     Attributes:
-        cell: to run.
-        dataset: of the cell; None if it cannot be had.
-        work: as it is at home.
-        device: as asked.
-        files: what the cell has so far, by name.
-        cached: what is kept once for all cells of a dataset: trained extractors.
+        cell: cell to run.
+        dataset: dataset of the cell; None if it is unavailable.
+        work: what all cells of the run share, as on the driver.
+        device: requested device.
+        files: files that the cell has so far, by name.
+        cached: files shared by all cells of a dataset: trained extractors.
     """
 
     cell: Cell
@@ -50,7 +50,7 @@ class Parcel:
     cached: Files
 
     def run(self, send: Send) -> None:
-        """Run what is missing of the cell; what is written and told goes through ``send``."""
+        """Run what is missing of the cell; files and progress go through ``send``."""
         keep_freed_memory()
         spare_existing_objects()
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
@@ -75,10 +75,10 @@ class Parcel:
                 send("log", (folder.path / LOG_FILE).read_text(encoding="utf-8"))
 
     def _load(self, cell: Cell) -> ImageData:
-        """The images, fetched once a node.
+        """Return the images, downloaded once per node.
 
         Raises:
-            DataUnavailableError: they cannot be had here, or are not those of the plan.
+            DataUnavailableError: they are unavailable here, or differ from the planned ones.
         """
         assert self.dataset is not None
         assert cell.info is not None
@@ -93,7 +93,7 @@ class Parcel:
 
 
 def put(folder: Path, files: Files) -> None:
-    """Write those of the files that are not there, each whole."""
+    """Write the files that are missing, each whole."""
     for name, content in files.items():
         if not (folder / name).exists():
             with atomic(folder / name) as file:
@@ -101,7 +101,7 @@ def put(folder: Path, files: Files) -> None:
 
 
 def _content(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, in the order in which they were written, without locks."""
+    """Return all files below a folder except locks, in the order in which they were written."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     paths = [path for path in paths if not path.name.startswith(".")]
     paths.sort(key=lambda path: path.stat().st_mtime_ns)
@@ -141,7 +141,13 @@ class _SentFolder(CellFolder):
 
 
 def run_parcel(parcel: Parcel, messages: Any, attempt: str) -> None:
-    """Run a parcel, with a queue as the way home; each message names the attempt."""
+    """Run a parcel on this node and send its files and progress through a queue.
+
+    Args:
+        parcel: everything that the cell needs.
+        messages: queue to the driver.
+        attempt: name of the attempt, which each message carries.
+    """
 
     def send(*message: Any) -> None:
         messages.put((attempt, *message))

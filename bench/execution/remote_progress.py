@@ -10,7 +10,7 @@ SECONDS_BETWEEN_MESSAGES = 0.2
 
 
 class MessageReporter(WorkReporter):
-    """Sends what it is told as ``(method, *arguments)``, and what comes too often not at all."""
+    """Sends progress as ``(method, *arguments)``; updates that come too often are dropped."""
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send

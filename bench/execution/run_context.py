@@ -1,4 +1,4 @@
-"""What every executor does with a cell, wherever it runs."""
+"""Steps that every executor takes with a cell, wherever it runs."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -26,14 +26,14 @@ ALREADY_DONE = "already done"
 
 @dataclass(frozen=True)
 class Work:
-    """What it takes, beside the cell, to run one.
+    """The state that all cells of a run share.
 
     Attributes:
-        directory: where all cells are kept.
+        directory: run directory.
         metrics: classes of the metrics of models, by name.
-        run_id: of the command, for the rows.
-        resources: where the metrics find weights and keep what they compute once.
-        interval: how often a checkpoint is written.
+        run_id: identifier of the command, for the rows.
+        resources: places of weights and of the cache.
+        interval: interval between checkpoints.
     """
 
     directory: RunDirectory
@@ -52,17 +52,17 @@ class Work:
         """Run what is missing of a cell, unless another process works on it.
 
         Args:
-            cell: to run.
-            device: where the model lives.
-            load: gives a cell's images.
-            started: is called when the cell begins, and gives what is told of the rest.
+            cell: cell to run.
+            device: device of the model.
+            load: function that loads a cell's images.
+            started: function called when the cell begins; returns the receiver of its progress.
 
         Returns:
-            Whether the cell has ended; False if another process has it.
+            True if the cell has ended, False if another process works on it.
 
         Raises:
             OutputError: the run directory cannot be written.
-            KeyboardInterrupt: the run was told to stop.
+            KeyboardInterrupt: the run received a signal.
         """
         with self.directory.claimed(cell.key) as mine:
             if mine:
@@ -70,9 +70,10 @@ class Work:
             return mine
 
     def settled(self, cell: Cell, device: torch.device) -> bool:
-        """Whether nothing is left to be done elsewhere; the caller has claimed the cell.
+        """Return True if the cell needs no further work on a worker.
 
-        What is damaged is set aside first, and a cell that cannot run gets its rows.
+        The caller must have claimed the cell. Damaged files are set aside first, and a cell that
+        cannot run gets its rows.
         """
         run = self._cell_run(cell, device, WorkReporter())
         self._discard_without_data(cell)
@@ -84,7 +85,13 @@ class Work:
         return bool(cell.skipped)
 
     def fail(self, cell: Cell, device: torch.device, reason: str) -> None:
-        """Put down that a cell's process died."""
+        """Record that a cell's process died.
+
+        Args:
+            cell: cell of the process.
+            device: device of the model.
+            reason: reason for the rows.
+        """
         with self.directory.claimed(cell.key) as mine:
             if mine:
                 run = self._cell_run(cell, device, WorkReporter())
@@ -134,7 +141,7 @@ def _outcome(run: CellRun, load: Load) -> str:
 
 
 def summarise_status(rows: pd.DataFrame) -> str:
-    """``ok``, or the status and the reasons of what failed or of a cell that was skipped."""
+    """Return ``ok``, or the status and the reasons of what failed or was skipped."""
     for status, everywhere in (("failed", False), ("skipped", True)):
         matching = rows["status"] == status
         if matching.all() if everywhere else matching.any():
@@ -152,7 +159,7 @@ class DataCache:
         self._images: ImageData | None = None
 
     def load(self, cell: Cell) -> ImageData:
-        """The cell's images."""
+        """Return the cell's images."""
         key = (cell.dataset, *_preprocessing(cell.resolved))
         if self._images is None or key != self._key:
             self._images = self._datasets[cell.dataset].load(cell.resolved)
@@ -161,7 +168,7 @@ class DataCache:
 
 
 def _preprocessing(protocol: Protocol) -> tuple[object, ...]:
-    """What of a protocol the images in memory depend on."""
+    """Return the values of a protocol that the images in memory depend on."""
     return (
         protocol.image_size,
         protocol.center_crop,

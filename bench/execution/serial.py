@@ -15,7 +15,13 @@ SECONDS_BETWEEN_TRIES = 0.5
 
 
 def run_serially(plan: Plan, work: Work, device: torch.device, reporter: Reporter) -> None:
-    """Run what is missing of a plan's cells; those that another process has come last.
+    """Run what is missing of a plan's cells; cells claimed by another process come last.
+
+    Args:
+        plan: cells and datasets.
+        work: what all cells of the run share.
+        device: device of the models.
+        reporter: receiver of the progress.
 
     Raises:
         OutputError: the run directory cannot be written.

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from bench.datasets.batches import batch_count, to_unit_range
-from bench.errors import one_line
+from bench.errors import SkippedError, one_line
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.run_context import DataCache, summarise_status
 from bench.model import Step
@@ -70,6 +70,10 @@ def _cell_rows(cell: Cell, data: DataCache, device: torch.device, repeats: int) 
         return
     try:
         profiler = _profiler(cell, data, device, repeats)
+    except SkippedError as error:
+        for activity in ACTIVITIES:
+            yield from _without_number(activity, "skipped", str(error))
+        return
     except Exception as error:
         for activity in ACTIVITIES:
             yield from _without_number(activity, "failed", one_line(error))

@@ -82,7 +82,7 @@ class Run:
         known = of_models(self.rows).sort_values("dataset_variant", na_position="last")
         cells = known[["cell_key", *CELL, *CELL_VARIATION, "seed"]].drop_duplicates("cell_key")
         cells = cells.assign(folder=cells["cell_key"].map(folders)).dropna(subset="folder")
-        order = ["dataset", "protocol", "protocol_hash", "model", "backend", "seed"]
+        order = ["dataset", "protocol", "model", "protocol_hash", "backend", "seed"]
         return cells.sort_values(order, ignore_index=True)
 
     def training(self, folder: Path) -> list[dict[str, Any]] | None:

@@ -13,8 +13,7 @@ from PIL import Image
 from bench.report.plots.drawing import draw_plot, load_plots
 from bench.report.plots.style import COLOURS, series_styles
 from bench.report.run_reader import Run
-from bench.store.run_directory import frame
-from bench.store.schema import SCHEMA
+from bench.store.run_directory import SCHEMA, frame
 
 BUILT_IN = [
     "metric_by_model", "quality_against_energy", "quality_by_time_step", "noise_robustness",
@@ -196,8 +195,9 @@ def test_seeds_have_a_mean_and_its_interval(tmp_path):
         ({"n": 20}, {"d, n=10", "d, n=20"}),
         (
             {"protocol": "q", "protocol_hash": "0123456789"},
-            {"d, n=10, protocol p, h", "d, n=10, protocol q, 01234567"},
+            {"d, n=10, protocol p", "d, n=10, protocol q"},
         ),
+        ({"protocol_hash": "0123456789"}, {"d, n=10, h", "d, n=10, 01234567"}),
         ({"extractor": "e"}, {"d, n=10, no extractor", "d, n=10, e"}),
         ({"metric_version": "2"}, {"d, n=10, metric version 1", "d, n=10, metric version 2"}),
         ({"dataset": "other"}, {"d, n=10", "other, n=10"}),
@@ -211,6 +211,12 @@ def test_rows_that_are_not_comparable_share_no_panel(tmp_path, change, said):
     assert set(drawing.rows["context"]) == said
     titles = {ax.get_title("left") for ax in drawing.figure.axes if ax.get_title("left")}
     assert {" ".join(title.split()) for title in titles} == said
+
+
+def test_models_under_one_protocol_share_a_panel_whatever_its_values_for_each(tmp_path):
+    rows = [row(), row(cell_key="k1", model="other", protocol_hash="0123456789")]
+    data = draw("metric_by_model", Run(write_run(tmp_path, frame(rows)))).rows
+    assert set(data["context"]) == {"d, n=10"}
 
 
 def test_energies_of_two_versions_share_no_panel(tmp_path):

@@ -9,10 +9,10 @@ import pandas as pd
 from bench.store.aggregation import of_models
 from bench.store.schema import (
     COMPARABLE_BY,
+    COMPARABLE_WITHIN_MODEL,
     HASHES,
     INCOMPLETE,
     OK,
-    SAME_VERSION_WITHIN,
     TIMED_UNIT,
 )
 from bench.system.formatting import short_hash
@@ -20,7 +20,8 @@ from bench.system.formatting import short_hash
 GROUP = ["dataset", "metric", "split"]
 IDENTITY = ["cell_key", "model", "backend", "seed"]
 DIFFERENCES = {
-    "protocol_hash": "protocols",
+    "protocol": "protocols",
+    "protocol_hash": "values of the protocol",
     "dataset_variant": "parts or replacements of the dataset",
     "dataset_fingerprint": "contents of the dataset",
     "train_images": "numbers of training images",
@@ -35,6 +36,7 @@ DIFFERENCES = {
 }
 # Columns that are the same for all metrics of a cell.
 OF_THE_CELL = {
+    "protocol",
     "protocol_hash",
     "dataset_variant",
     "train_images",
@@ -97,9 +99,9 @@ def _incomplete(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
 
 def _differences(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
     differing: dict[tuple[Any, ...], dict[str, pd.DataFrame]] = {}
-    for field in (*COMPARABLE_BY, *SAME_VERSION_WITHIN):
+    for field in (*COMPARABLE_BY, *COMPARABLE_WITHIN_MODEL):
         considered = rows[rows["unit"] != TIMED_UNIT] if field == "n" else rows
-        within = [SAME_VERSION_WITHIN[field]] if field in SAME_VERSION_WITHIN else []
+        within = ["model"] if field in COMPARABLE_WITHIN_MODEL else []
         for (dataset, metric, split, *model), group in _differing(considered, field, within):
             name = str(metric) if pd.isna(split) else f"{metric} ({split})"
             values = tuple(sorted(_text(group[field]).unique()))

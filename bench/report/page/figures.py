@@ -112,7 +112,7 @@ def grids(run: Run) -> Grids:
         data = f"{cell.dataset}, seed {cell.seed}"
         for name, title in GRIDS.items():
             of = f"{cell.model}/{cell.backend} on {data}"
-            inputs = (cell.dataset, cell.dataset_fingerprint, cell.protocol_hash)
+            inputs = (cell.dataset, cell.dataset_fingerprint, cell.protocol)
             path = Path(cell.folder) / IMAGES_FOLDER / f"{name}.png"
             if (name == "inputs" and inputs in seen) or not path.is_file():
                 continue

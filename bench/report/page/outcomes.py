@@ -8,7 +8,6 @@ from bench.report.page.metric_tables import cell_statuses
 from bench.report.page.sortable_table import SortableTable, TableColumn, TableEntry, count
 from bench.store.aggregation import of_models
 from bench.store.schema import EXTRACTOR, INCOMPLETE, NO_VALUE, OK
-from bench.system.formatting import short_hash
 
 # The order in which the summary counts cells and rows.
 ENDS = (OK, "incomplete", *NO_VALUE)
@@ -132,9 +131,7 @@ def _datasets(rows: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _protocols(rows: pd.DataFrame) -> tuple[str, ...]:
-    distinct = rows[["protocol", "protocol_hash"]].drop_duplicates()
-    names = zip(distinct["protocol"], distinct["protocol_hash"], strict=True)
-    return tuple(f"{name} ({short_hash(digest)})" for name, digest in names)
+    return _distinct(rows["protocol"])
 
 
 def _metrics(group: pd.DataFrame, rows: pd.DataFrame) -> str:
