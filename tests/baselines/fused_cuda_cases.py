@@ -77,7 +77,7 @@ def check(case, device):
     found = _results(
         case,
         device,
-        lambda currents, membrane: fused_cuda.fire(currents, membrane, constants),
+        lambda currents, membrane: fused_cuda.lif_forward(currents, membrane, constants),
         case.chunks,
     )
     for values, wanted in zip(found[:2], expected[:2], strict=True):
@@ -121,7 +121,7 @@ def check_layout(device):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        spikes, membrane = fused_cuda.fire(currents, None, constants)
+        spikes, membrane = fused_cuda.lif_forward(currents, None, constants)
     (gradient,) = torch.autograd.grad(spikes.sum() + membrane.sum(), currents)
     assert saved == [currents.data_ptr()]
     assert spikes.stride() == gradient.stride() == currents.stride()
@@ -132,7 +132,7 @@ def check_threshold(device):
     """A potential at the threshold does not fire: the first three, in numbers exact in binary."""
     constants = LIFConstants(0.5, 0.25, -0.25, 1.0)
     currents = torch.tensor([[0.25], [0.125], [0.125], [0.1875], [0.25]], device=device)
-    spikes, membrane = fused_cuda.fire(currents, None, constants)
+    spikes, membrane = fused_cuda.lif_forward(currents, None, constants)
     assert spikes.flatten().tolist() == [0, 0, 0, 1, 0]
     assert membrane.tolist() == [0.25]
 

@@ -23,10 +23,20 @@ from baselines.fused import cuda as fused_cuda  # noqa: E402
 
 SCRIPT = Path(fused_cuda_cases.__file__)
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+FORWARD = {"decay": 0.25, "threshold": 0.2}
 CONSTANTS = {
-    "_fire": {"decay": 0.25, "threshold": 0.2},
-    "_fire_backward": {"decay": 0.25, "threshold": 0.2, "centre": -0.2, "width": 1.0},
+    "_lif_forward": FORWARD,
+    "_recompute": FORWARD,
+    "_lif_backward": {**FORWARD, "centre": -0.2, "width": 1.0},
 }
+# A kernel, and the array that it gets as None.
+KERNELS = [
+    ("_lif_forward", None),
+    ("_lif_forward", "membrane"),
+    ("_recompute", None),
+    ("_recompute", "membrane"),
+    ("_lif_backward", None),
+]
 
 
 def test_interpreted_kernels_give_the_reference_spikes_and_gradients():
@@ -35,31 +45,29 @@ def test_interpreted_kernels_give_the_reference_spikes_and_gradients():
     assert done.returncode == 0, f"{done.stdout[-300:]}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize(("name", "missing"), KERNELS)
 @pytest.mark.parametrize(
     ("number", "threshold"), [("fp32", "0fBE4CCCCD"), ("fp64", "0dBFC999999999999A")]
 )
-@pytest.mark.parametrize("missing", [(), ("membrane",), ("membrane", "of_membrane")])
 @pytest.mark.parametrize("capability", [80, 90])
 def test_compiled_kernels_round_every_operation(
-    name, number, threshold, missing, capability, tmp_path, monkeypatch
+    name, missing, number, threshold, capability, tmp_path, monkeypatch
 ):
-    """With and without a first membrane, whose gradient the backward kernel can leave out."""
+    """With and without an initial membrane."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    assembly = compiled_for_gpu(name, number, missing, capability)
+    assembly = compiled_for_gpu(name, missing, number, capability)
     assert "fma." not in assembly
     assert f"mul.rn.{number[0]}{number[2:]}" in assembly
     assert threshold in assembly
 
 
-def compiled_for_gpu(name, number, missing, capability):
+def compiled_for_gpu(name, missing, number, capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     kernel = getattr(fused_cuda, name)
-    absent = {argument: None for argument in missing if argument in kernel.arg_names}
-    constants = {**CONSTANTS[name], **absent, "block": fused_cuda.BLOCK}
-    integers = {"current_stride", "of_spike_stride", "neurons", "time_steps"}
+    constants = {**CONSTANTS[name], **({missing: None} if missing else {})}
+    integers = {"current_stride", "grad_spike_stride", "neurons", "time_steps"}
     signature = {
         argument: "constexpr"
         if argument in constants

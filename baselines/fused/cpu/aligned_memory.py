@@ -15,7 +15,7 @@ def padded(tensor: Tensor, *multiples: int) -> Tensor:
     """Return a contiguous tensor whose last axes are zero-padded to multiples of given sizes.
 
     Args:
-        tensor: tensor ``(..., A, B)`` with as many last axes as there are multiples.
+        tensor: tensor ``(..., A, B)`` for two multiples, ``(..., A)`` for one.
         *multiples: sizes for the last axes, in their order.
 
     >>> padded(torch.ones(1, 3), 4)

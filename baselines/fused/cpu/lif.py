@@ -126,7 +126,7 @@ def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
 
 
 class _Call(NamedTuple):
-    """What a call of the neurons has in addition to its tensors.
+    """Arguments of a call of the neurons that are not tensors.
 
     Attributes:
         constants: constants of the neurons.
@@ -262,7 +262,7 @@ def _through_norm(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of the norm's weight and bias, each ``(C,)``.
 
-    The gradients of the normalised currents become those of the currents, in place.
+    In ``gradients``, the gradients of the normalised currents become gradients of the currents.
 
     Args:
         norm: normalisation that was applied.

@@ -1,4 +1,4 @@
-"""Compiled kernels of normalised LIF neurons, forward and backward, and of what tdBN needs.
+"""Compiled kernels of normalised LIF neurons, forward and backward, and of tdBN.
 
 Arrays are ``(T, L)``: time steps, and the neurons of all images in their order in memory. Values
 per channel are given for one *tile* of V neurons, which repeats along L. Elements are float32,
@@ -57,12 +57,13 @@ class SpikeGradients(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What the backward pass computes.
+    """Gradients that the backward pass computes, and the arrays that it sums.
 
     Attributes:
         currents: gradients of the normalised currents ``(T, L)``, or ``(1, L)`` summed over the
             steps if the currents are the same at every step; written.
-        membrane: gradients of the final potentials ``(L,)``; replaced by those of the initial ones.
+        membrane: gradients of the final potentials ``(L,)``; replaced by the gradients of the
+            initial potentials.
         sums: sums of the gradients of the currents per neuron of a tile, ``(PIECES, V)``, added to.
         products: sums of these gradients times the currents less ``mean``, ``(PIECES, V)``, added
             to.

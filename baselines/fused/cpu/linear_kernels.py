@@ -47,8 +47,8 @@ class LinearWeights(NamedTuple):
         weights: weights, flat: of input c and output ``b * LANES + i`` at
             ``b * block_stride + c * input_stride + i``.
         bias: bias ``(B * LANES,)``.
-        block_stride: distance from the weights of 32 outputs to those of the next 32.
-        input_stride: distance from the weights of an input to those of the next.
+        block_stride: distance from the weights of a block of 32 outputs to the next block's.
+        input_stride: distance from the weights of an input to the next input's.
     """
 
     weights: Array
@@ -114,7 +114,7 @@ def _sum_tile(
 
 @inlined
 def _tile_at(index: int, images: int, together: int) -> Tile:
-    """Return a tile of at most ``together`` of the images; those of one block follow another."""
+    """Return a tile of at most ``together`` images; tiles of one block follow one another."""
     groups = (images + together - 1) // together
     image = index % groups * together
     return Tile(index // groups, image, min(together, images - image), 0)
@@ -155,7 +155,7 @@ def lif_forward(
 ) -> None:
     """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
-    The currents x are those of :func:`sum_currents`; they are not written to memory.
+    The currents x are computed as in :func:`sum_currents`, but not written to memory.
 
     Args:
         spikes: input spikes of T steps, N images and one pixel.

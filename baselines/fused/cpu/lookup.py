@@ -105,7 +105,7 @@ class LazyCurrents(LazyTensor):
 
 @dataclass(frozen=True)
 class _Source:
-    """What currents are computed from.
+    """Spikes and weights that currents are computed from.
 
     Attributes:
         spikes: spikes ``(R, C, H', W')``, packed or uint8.

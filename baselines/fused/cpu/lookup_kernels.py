@@ -113,7 +113,7 @@ class Tile(NamedTuple):
 
 
 class LIFVectors(NamedTuple):
-    """What 32 neurons need in registers.
+    """Constants of 32 neurons, in registers.
 
     Attributes:
         scale: factors of their currents.
@@ -319,7 +319,7 @@ def lif_forward(
 ) -> None:
     """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
-    The currents x are those of :func:`sum_currents`; they are not written to memory.
+    The currents x are computed as in :func:`sum_currents`, but not written to memory.
 
     Args:
         spikes: input spikes of T steps and N images.
@@ -344,7 +344,7 @@ def lif_forward(
 
 @inlined
 def lif_vectors(scale: Vector, shift: Vector, constants: LIFScalars) -> LIFVectors:
-    """Return what 32 neurons need in registers.
+    """Return the constants of 32 neurons, in registers.
 
     Args:
         scale: factors of their currents.

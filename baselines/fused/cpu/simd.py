@@ -1,7 +1,7 @@
 """Vectors of 32 numbers in compiled code: a Numba type and its operations.
 
 Numba leaves it to LLVM to find loops that can use vector registers. Where LLVM does not find them,
-kernels use the type :class:`Vector32`; LLVM splits its operations into those of the processor.
+kernels use :class:`Vector32`; LLVM splits its operations into instructions of the processor.
 Within compiled code vectors of one type can be added, subtracted and multiplied with ``+``, ``+=``,
 ``-`` and ``*``; each operation rounds once, nothing is fused unless :func:`multiply_add` is called.
 """
@@ -81,7 +81,13 @@ def _broadcast(builder: Any, number: Any) -> Any:
 
 @intrinsic
 def load_scalar(context: Any, array: Any, index: Any) -> Any:
-    """Return ``array[index]``; the index must not be negative, so none is checked."""
+    """Return ``array[index]`` without a check of the index.
+
+    Args:
+        context: Numba's typing context.
+        array: flat array.
+        index: index, at least 0.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_pointer(target, builder, signature.args[0], *arguments))
@@ -91,7 +97,13 @@ def load_scalar(context: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def load(context: Any, array: Any, index: Any) -> Any:
-    """Return the vector ``array[index : index + LANES]`` of a contiguous array."""
+    """Return the vector ``array[index : index + LANES]``.
+
+    Args:
+        context: Numba's typing context.
+        array: flat array.
+        index: index of the first element.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array_type = signature.args[0]
@@ -104,7 +116,14 @@ def load(context: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def store(context: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Write a vector to ``array[index : index + LANES]`` of a contiguous array."""
+    """Write ``array[index : index + LANES] = vector``.
+
+    Args:
+        context: Numba's typing context.
+        array: flat array, written.
+        index: index of the first element.
+        vector: vector of the array's elements.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array_type = signature.args[0]
@@ -119,9 +138,15 @@ def store(context: Any, array: Any, index: Any, vector: Any) -> Any:
 
 @intrinsic
 def store_nontemporal(context: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Write a vector like :func:`store`, past the caches, for values that are not read soon.
+    """Write a vector past the caches, for values that are not read soon.
 
-    The address must be a multiple of CACHE_LINE. Call :func:`store_fence` after the last store.
+    Call :func:`store_fence` after the last such store.
+
+    Args:
+        context: Numba's typing context.
+        array: flat array, written.
+        index: index of the first element; its address must be a multiple of CACHE_LINE.
+        vector: vector of the array's elements.
     """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -149,7 +174,14 @@ def store_fence(context: Any) -> Any:
 
 @intrinsic
 def multiply_add(context: Any, total: Any, one: Any, other: Any) -> Any:
-    """Return ``total + one * other``, rounded once on processors with such an instruction."""
+    """Return ``total + one * other``, rounded once if the processor has such an instruction.
+
+    Args:
+        context: Numba's typing context.
+        total: vector of numbers.
+        one: vector of numbers.
+        other: vector of numbers.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         product = builder.fmul(*arguments[1:], flags=("contract",))
@@ -179,18 +211,6 @@ def is_positive(context: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def abs_less(context: Any, vector: Any, limits: Any) -> Any:
-    """Return the mask of the lanes whose absolute value is below ``limits``, all at least 0."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, limit = arguments
-        below = builder.fcmp_ordered("<", value, limit)
-        return builder.and_(below, builder.fcmp_ordered("<", builder.fneg(value), limit))
-
-    return Vector32(types.boolean)(vector, limits), generate
-
-
-@intrinsic
 def is_nonzero(context: Any, vector: Any) -> Any:
     """Return the mask of the lanes, integers, that are not 0."""
 
@@ -202,7 +222,14 @@ def is_nonzero(context: Any, vector: Any) -> Any:
 
 @intrinsic
 def select(context: Any, mask: Any, one: Any, other: Any) -> Any:
-    """Return the lanes of ``one`` where the mask is true, else of ``other``."""
+    """Return the lanes of ``one`` where a mask is true, else the lanes of ``other``.
+
+    Args:
+        context: Numba's typing context.
+        mask: mask.
+        one: vector.
+        other: vector.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.select(*arguments)
@@ -212,7 +239,7 @@ def select(context: Any, mask: Any, one: Any, other: Any) -> Any:
 
 @intrinsic
 def to_bitmask(context: Any, mask: Any) -> Any:
-    """Return a mask as the bits of a uint32, the first lane lowest."""
+    """Return a mask as a uint32, the first lane as the lowest bit."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(LANES))
@@ -222,7 +249,7 @@ def to_bitmask(context: Any, mask: Any) -> Any:
 
 @intrinsic
 def from_bitmask(context: Any, word: Any) -> Any:
-    """Return the mask whose bits are those of a uint32; the inverse of :func:`to_bitmask`."""
+    """Return a uint32 as a mask, the lowest bit as the first lane."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], target.get_value_type(signature.return_type))
@@ -242,7 +269,14 @@ def to_uint8(context: Any, mask: Any) -> Any:
 
 @intrinsic
 def set_bit(context: Any, words: Any, ones: Any, bit: Any) -> Any:
-    """Return uint32 lanes whose given bit, 0 before, is the lane of ``ones``, uint8 0 or 1."""
+    """Return words with one bit set.
+
+    Args:
+        context: Numba's typing context.
+        words: vector of uint32, in which the bit is 0.
+        ones: vector of uint8, 0 or 1, the values of the bit.
+        bit: position of the bit, 0 to 31.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = arguments[0].type

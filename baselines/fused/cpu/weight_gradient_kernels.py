@@ -44,7 +44,7 @@ class ImageWords(NamedTuple):
     Attributes:
         words: word of images f * 32 to f * 32 + 31, input pixel p and channel c at
             ``f * stride + p * channels + c``; uint32, flat.
-        stride: distance from the words of 32 images to those of the next 32.
+        stride: distance from the words of 32 images to the next 32 images'.
         channels: number of input channels C.
     """
 
@@ -188,7 +188,7 @@ def _tabulate_pixel(scratch: Array, first: int, table: Array, total: Vector) -> 
 def _add_pixel(
     spikes: ImageWords, connectivity: Connectivity, group: int, row: int, table: Array, sums: Array
 ) -> None:
-    """Add the gradients of an output pixel to those of the weights that it uses.
+    """Add the gradients of an output pixel to the gradients of the weights that it uses.
 
     Args:
         spikes: input spikes.
