@@ -88,16 +88,17 @@ class _PreparedLayer:
             affine = self._norm.weight * self._norm.scale, self._norm.bias
         else:
             affine = self._neuron.known_norm(self._norm).affine
-        bias, scale, shift = (padded(each.detach(), LANES).numpy() for each in (bias, *affine))
+        scale, shift = (padded(each.detach(), LANES).numpy() for each in affine)
         self._outputs, self._dtype = len(weight), weight.dtype
         self._parameters = _linear_weights(weight, bias, self._neuron.state is not None)
         self._affine = Affine(scale, shift)
         spec = self._neuron.spec
         constants = LIFConstants(spec.decay, spec.threshold, centre=0.0, width=1.0)
         self._constants = constants.scalars(scale)
-        self._statistics = weight.new_empty((2, len(bias)))
+        self._statistics = weight.new_empty((2, len(scale)))
+        means, variances = self._statistics.numpy()
         self._kernel_statistics = BatchStatistics(
-            *self._statistics.numpy(), scale.dtype.type(NORM_EPSILON), self._norm.training
+            means, variances, scale.dtype.type(NORM_EPSILON), self._norm.training
         )
 
     def lif_forward(self, spikes: PackedSpikes) -> PackedSpikes:
@@ -127,17 +128,17 @@ class _PreparedLayer:
         return fired
 
 
-def _linear_weights(weight: Tensor, bias: Any, reused: bool) -> LinearWeights:
+def _linear_weights(weight: Tensor, bias: Tensor, reused: bool) -> LinearWeights:
     """Return the parameters of a layer as its kernel takes them.
 
     Args:
         weight: weights ``(O, C)``.
-        bias: bias, padded to ``(B * LANES,)``.
+        bias: bias ``(O,)``.
         reused: True to lay the weights out in the order in which they are read. That takes a tenth
             off the time of a step, and pays after a few steps.
     """
-    weights = padded(weight.mT, LANES, LANES)
+    weights, biases = padded(weight.mT, LANES, LANES), padded(bias, LANES).numpy()
     if not reused:
-        return LinearWeights(weights.view(-1).numpy(), bias, LANES, len(bias))
+        return LinearWeights(weights.view(-1).numpy(), biases, LANES, len(biases))
     by_block = weights.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
-    return LinearWeights(by_block.view(-1).numpy(), bias, by_block[0].numel(), LANES)
+    return LinearWeights(by_block.view(-1).numpy(), biases, by_block[0].numel(), LANES)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from numba import float32, types, uint32
-from numba.core.extending import intrinsic, overload
+from numba.core.extending import overload
+
+from baselines.fused.cpu.simd import intrinsic
 
 
 def to_number(element: Any) -> Any:

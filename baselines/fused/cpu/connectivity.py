@@ -56,11 +56,20 @@ def convolution_connectivity(height: int, width: int, transposed: bool) -> Conne
     rank = np.argsort(pixel_order)
     order = np.lexsort((taps, rank[outputs]))
     indptr = np.concatenate([[0], np.cumsum(uses_tap[pixel_order].sum(1))])
-    return Connectivity(indptr, inputs[order], taps[order], pixel_order, rank, SIDE**2)
+    return Connectivity(
+        indptr=indptr,
+        indices=inputs[order],
+        taps=taps[order],
+        pixel_order=pixel_order,
+        rank=rank,
+        kernel_size=SIDE**2,
+    )
 
 
 @lru_cache
 def linear_connectivity() -> Connectivity:
     """Return the connectivity of a linear layer: a convolution of one pixel and one tap."""
     zero = np.array([0])
-    return Connectivity(np.array([0, 1]), zero, zero, zero, zero, 1)
+    return Connectivity(
+        indptr=np.array([0, 1]), indices=zero, taps=zero, pixel_order=zero, rank=zero, kernel_size=1
+    )

@@ -85,7 +85,7 @@ def convolve(
             first_weight = block * connectivity.kernel_size * input_channels * LANES
             for pixel in range(band[0], band[1]):
                 row = load_scalar(connectivity.rank, pixel)
-                _sum_pixel(window, connectivity, row, taps_weights, first_weight, totals)
+                _sum_pixel(window, connectivity, row, taps_weights, first_weight, totals=totals)
                 target = (image * pixels + pixel) * channels + block * LANES
                 for k in range(count):
                     total = load(totals, k * LANES)

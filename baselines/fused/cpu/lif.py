@@ -104,10 +104,11 @@ def lif_forward(
     if not torch.is_grad_enabled():
         by_channel = _channels_last(materialised(currents))
         return _forward(by_channel, membrane, _tiles(norm, by_channel), call)
-    if norm is None:
-        return _LIF.apply(currents, membrane, None, None, None, None, False, call)
-    parameters = norm.weight, norm.bias, norm.mean, norm.inverse_deviation
-    return _LIF.apply(currents, membrane, *parameters, norm.from_batch, call)
+    parameters: tuple[Tensor | None, ...] = (None,) * 4
+    if norm is not None:
+        parameters = norm.weight, norm.bias, norm.mean, norm.inverse_deviation
+    from_batch = norm is not None and norm.from_batch
+    return _LIF.apply(currents, membrane, *parameters, from_batch, call)
 
 
 def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:

@@ -154,9 +154,19 @@ def lif_backward(
         sums, products = gradients.sums[piece], gradients.products[piece]
         for tile in part(piece, (neurons + width - 1) // width):
             first, last = _first_and_last(tile, width, neurons)
-            _recompute(currents, affine, constants, membrane, first, last, potentials)
+            _recompute(
+                currents, affine, constants, membrane, first=first, last=last, potentials=potentials
+            )
             _backpropagate(
-                currents, potentials, constants, grad_spikes, gradients, first, last, sums, products
+                currents,
+                potentials,
+                constants,
+                grad_spikes,
+                gradients,
+                first=first,
+                last=last,
+                sums=sums,
+                products=products,
             )
 
 

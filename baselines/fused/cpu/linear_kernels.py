@@ -93,14 +93,7 @@ def _sum_tile(
     weight = tile.block * parameters.block_stride
     for block in range(spikes.blocks):
         for group in range(GROUPS_PER_WORD):
-            tabulate_group(
-                load(weights, weight),
-                load(weights, weight + stride),
-                load(weights, weight + 2 * stride),
-                load(weights, weight + 3 * stride),
-                table,
-                group * TABLE,
-            )
+            tabulate_group(weights, weight, stride, table, group * TABLE)
             weight += GROUP * stride
         target = 0
         for step in range(spikes.steps):
@@ -181,7 +174,7 @@ def lif_forward(
                 count = fired.steps * tile.images
                 scale, shift = _normalised(totals, count, affine, statistics, tile.block)
             lif = lif_vectors(scale, shift, constants)
-            fire_tile(totals, tile, 0, lif, membranes, fired)
+            fire_tile(totals, tile, 0, lif, membranes=membranes, fired=fired)
 
 
 @inlined

@@ -146,8 +146,9 @@ class _Source:
             (len(self.spikes), math.prod(self.size), self._channels), self.weights.dtype
         )
         numbers = currents.view(-1).numpy()
-        sums = [np.zeros((PIECES, self._channels), numbers.dtype) for _ in range(3)]
-        moments = Moments(*sums, np.zeros((PIECES, self._channels // LANES), np.int64))
+        origin, sums, squares = np.zeros((3, PIECES, self._channels), numbers.dtype)
+        counts = np.zeros((PIECES, self._channels // LANES), np.int64)
+        moments = Moments(origin, sums, squares, counts)
         time_steps = math.gcd(len(self.spikes), STEPS)
         spikes, tables = self._operands(time_steps)
         lookup_kernels.sum_currents(spikes, tables, self.connectivity, numbers, moments)
@@ -175,11 +176,11 @@ class _Source:
         fired = PackedSpikes.empty(time_steps, images, math.prod(self.size), len(self.bias))
         lookup_kernels.lif_forward(
             *self._operands(time_steps),
-            self.connectivity,
-            affine,
-            constants.scalars(affine.scale),
-            membranes,
-            fired.packed,
+            connectivity=self.connectivity,
+            affine=affine,
+            constants=constants.scalars(affine.scale),
+            membranes=membranes,
+            fired=fired.packed,
         )
         return PackedSpikeTensor(fired, leading, self.size), self._unpadded(final)
 

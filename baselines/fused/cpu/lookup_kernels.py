@@ -131,19 +131,18 @@ class LIFVectors(NamedTuple):
 
 
 @inlined
-def tabulate_group(
-    one: Vector, two: Vector, three: Vector, four: Vector, table: Array, start: int
-) -> None:
+def tabulate_group(numbers: Array, first: int, stride: int, table: Array, start: int) -> None:
     """Write the sums of four vectors under each of the 16 patterns.
 
     Args:
-        one: summand of patterns whose lowest bit is set.
-        two: summand of patterns whose second bit is set.
-        three: summand of patterns whose third bit is set.
-        four: summand of patterns whose fourth bit is set.
-        table: array with the sums ``(PATTERNS, LANES)`` from ``start`` on, written.
+        numbers: flat array with the vectors, ``stride`` apart.
+        first: index of the first vector, the summand of patterns whose lowest bit is set.
+        stride: distance from a vector to the next.
+        table: flat array with the sums ``(PATTERNS, LANES)`` from ``start`` on, written.
         start: index of the first sum.
     """
+    one, two = load(numbers, first), load(numbers, first + stride)
+    three, four = load(numbers, first + 2 * stride), load(numbers, first + 3 * stride)
     store(table, start, one - one)
     store(table, start + LANES, one)
     store(table, start + 2 * LANES, two)
@@ -167,14 +166,7 @@ def tabulate(weights: Array, tables: Array) -> None:
     for piece in numba.prange(PIECES):
         for index in part(piece, blocks * groups):
             first = (index % groups * GROUP * blocks + index // groups) * LANES
-            tabulate_group(
-                load(flat, first),
-                load(flat, first + stride),
-                load(flat, first + 2 * stride),
-                load(flat, first + 3 * stride),
-                entries,
-                index * TABLE,
-            )
+            tabulate_group(flat, first, stride, entries, index * TABLE)
 
 
 @inlined
@@ -339,7 +331,8 @@ def lif_forward(
             scale = load(affine.scale, tile.block * LANES)
             shift = load(affine.shift, tile.block * LANES)
             lif = lif_vectors(scale, shift, constants)
-            fire_tile(totals, tile, load_scalar(pixel_order, tile.row), lif, membranes, fired)
+            pixel = load_scalar(pixel_order, tile.row)
+            fire_tile(totals, tile, pixel, lif, membranes=membranes, fired=fired)
 
 
 @inlined

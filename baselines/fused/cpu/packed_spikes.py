@@ -47,7 +47,15 @@ class PackedSpikes:
         image_stride = blocks * pixels + OFFSET
         step_stride = images * image_stride + OFFSET
         words = np.empty(steps * step_stride, np.uint32)
-        packed = SpikeWords(words, steps, images, pixels, blocks, step_stride, image_stride)
+        packed = SpikeWords(
+            words=words,
+            steps=steps,
+            images=images,
+            pixels=pixels,
+            blocks=blocks,
+            step_stride=step_stride,
+            image_stride=image_stride,
+        )
         return cls(packed, channels)
 
     @classmethod

@@ -132,7 +132,7 @@ def add_gradients(
                     for k in range(count):
                         total = _tabulate_pixel(scratch, k * PIXEL_STRIDE, table, total)
                         row = load_scalar(connectivity.rank, begin + k)
-                        _add_pixel(spikes, connectivity, group, row, table, sums)
+                        _add_pixel(spikes, connectivity, group, row=row, table=table, sums=sums)
             store(biases, index * LANES, total)
             for k in range(inputs):
                 target = ((split * inputs + k) * blocks + block) * LANES
@@ -171,14 +171,7 @@ def _tabulate_pixel(scratch: Array, first: int, table: Array, total: Vector) -> 
     """
     for group in range(GROUPS_PER_WORD):
         source = first + group * GROUP * LANES
-        tabulate_group(
-            load(scratch, source),
-            load(scratch, source + LANES),
-            load(scratch, source + 2 * LANES),
-            load(scratch, source + 3 * LANES),
-            table,
-            group * TABLE,
-        )
+        tabulate_group(scratch, source, LANES, table, group * TABLE)
         # The last pattern is the sum of all four images.
         total += load(table, (group + 1) * TABLE - LANES)
     return total
