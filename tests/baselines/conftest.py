@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import naive
 import pytest
 import torch
@@ -15,6 +17,22 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def threads():
+    """A context in which PyTorch, and with it the fused kernels, use so many threads."""
+
+    @contextmanager
+    def threads(count):
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    return threads
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

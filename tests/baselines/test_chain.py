@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from baselines.fused.cpu import kernel
 from baselines.fused.linear_sequence import LinearSequence
 from bench.backend import NeuronSpec, Rectangle, stateful
 from bench.registry import backends
@@ -191,3 +192,16 @@ def test_a_sequence_keeps_its_shape(heard):
         layers(drawn(6, 1, 2, 8))
         with pytest.raises(ValueError, match=r"shape \(3, 8\) cannot continue from .* \(2, 8\)"):
             layers(drawn(6, 1, 3, 8))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_spikes_and_state_do_not_depend_on_the_number_of_threads(training, monkeypatch, threads):
+    monkeypatch.setattr(kernel, "SMALL", 0)
+    spikes, found = drawn(9, 6, 33, 70), []
+    for count in (1, 2):
+        layers = chain(70, 100, 64, 130).train(training)
+        with threads(count):
+            found.append([in_parts(layers, spikes, 2, 4), *membranes(layers, spikes)])
+            found[-1] += list(layers.buffers())
+    assert 0.05 < found[0][0].mean() < 0.95
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

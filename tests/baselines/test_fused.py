@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from baselines.fused.cpu import kernel
 from baselines.fused.cpu.lazy_tensors import ByteSpikes
 from baselines.fused.synapses import Downsampling, SpikeLinear, Upsampling
 from bench.backend import NeuronSpec, Rectangle, stateful
@@ -255,19 +256,33 @@ def test_channels_last_convolutions_refuse_another_precision_as_pytorch_does(kin
         layer(torch.randn((6, 5, 8, 8), dtype=torch.float64))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_results_do_not_depend_on_the_number_of_threads(threads):
-    layer = layers_of(LAYERS["wide linear"][0])[1].train()
-    inputs = spike_trains(5, 9, (37,)).requires_grad_()
-    weights = torch.ones((5, 9, 1500))
-    expected = gradients(layer, inputs, weights)[3:]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = gradients(layer, inputs, weights)[3:]
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+@pytest.mark.parametrize("name", LAYERS)
+def test_results_do_not_depend_on_the_number_of_threads(name, monkeypatch, threads):
+    """Also in kernels that have another variant for several threads."""
+    monkeypatch.setattr(kernel, "SMALL", 0)
+    found = []
+    for count in (1, 2):
+        with threads(count):
+            found.append(all_results(LAYERS[name]))
+    assert len(found[0]) == 11
+    assert 0.02 < found[0][4].float().mean() < 0.98
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def all_results(case):
+    """Gradients, spikes, potentials and statistics, but for the gradient that PyTorch computes."""
+    build, shape = case
+    layer = layers_of(build)[1].train()
+    spikes = spike_trains(5, 60, shape).to(torch.uint8)
+    leaf = ByteSpikes(spikes, torch.float32).requires_grad_()
+    weights = torch.ones((5, 60, *layer(leaf).shape[2:]))
+    results = list(gradients(layer, leaf, weights)[1:])
+    with torch.no_grad():
+        results.append(layer(spikes) + 0)
+        with stateful(layer.eval()):
+            results += [layer(spikes) + 0, layer.neuron.state.membrane, layer(spikes) + 0]
+            results.append(layer.neuron.state.membrane)
+    return results + list(layer.buffers())
 
 
 def test_a_device_without_a_kernel_is_refused():

@@ -66,16 +66,12 @@ def test_an_images_own_does_not_depend_on_the_others(transposed):
         assert torch.equal(together[image : image + 1], alone)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_they_do_not_depend_on_the_number_of_threads(threads):
+@pytest.mark.parametrize("count", [2, 3])
+def test_they_do_not_depend_on_the_number_of_threads(count, threads):
     gradient, weight = case(1, torch.float32, 64, 32, 32, (16, 16), True)
     expected = convolution_gradient(gradient, weight, True)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(count):
         assert torch.equal(convolution_gradient(gradient, weight, True), expected)
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("layer", [Upsampling, Downsampling])

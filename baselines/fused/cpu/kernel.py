@@ -65,8 +65,11 @@ def _largest_size(arguments: tuple[Any, ...]) -> int:
     return max(sizes)
 
 
-# A helper that is copied into each kernel that calls it.
+# A helper is copied into each kernel that calls it, or called. In the loop over pieces, Numba takes
+# an assignment to an element of a tuple's array for dead code: such arrays must be written by the
+# functions of simd.py, or in a helper that is called.
 inlined: Any = numba.njit(inline="always")
+called: Any = numba.njit(nogil=True, error_model="numpy")
 
 
 @inlined

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from baselines.fused.cpu.bfloat16 import to_element, to_number
-from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined, part
+from baselines.fused.cpu.kernel import PIECES, Array, Kernel, called, inlined, part
 from baselines.fused.cpu.lif_constants import LIFScalars
 
 # Neurons whose spikes are summed together.
@@ -100,24 +100,47 @@ def lif_forward(
         membrane: initial potentials, and final ones, written.
         spikes: spikes ``(T, L)``, written.
     """
-    time_steps, neurons = spikes.shape
-    scale, shift, width = affine.scale, affine.shift, len(affine.scale)
-    decay, threshold, zero = constants.decay, constants.threshold, scale.dtype.type(0)
-    silent, fired = to_element(zero, spikes[0, 0]), to_element(zero + 1, spikes[0, 0])
+    neurons, width = spikes.shape[1], len(affine.scale)
     for piece in numba.prange(PIECES):
         for tile in part(piece, (neurons + width - 1) // width):
             first, last = _first_and_last(tile, width, neurons)
-            potential = membrane.final[first:last]
-            _start(membrane, first, potential)
-            for t in range(time_steps):
-                current = currents[t if len(currents) > 1 else 0, first:last]
-                spike = spikes[t, first:last]
-                for i in range(last - first):
-                    normalised = scale[i] * to_number(current[i]) + shift[i]
-                    reached = decay * potential[i] + normalised
-                    fires = reached - threshold > 0
-                    spike[i] = fired if fires else silent
-                    potential[i] = zero if fires else reached
+            _fire(currents, affine, constants, membrane, first=first, last=last, spikes=spikes)
+
+
+@called
+def _fire(
+    currents: Array,
+    affine: TileAffine,
+    constants: LIFScalars,
+    membrane: MembraneRows,
+    first: int,
+    last: int,
+    spikes: Array,
+) -> None:
+    """Run the neurons of a tile through all time steps.
+
+    Args:
+        currents: currents ``(T, L)`` or ``(1, L)``.
+        affine: scale and shift of the currents.
+        constants: constants of the neurons.
+        membrane: initial potentials, and final ones, written.
+        first: index of the tile's first neuron.
+        last: index after the tile's last neuron.
+        spikes: spikes ``(T, L)``, written.
+    """
+    scale, shift = affine.scale, affine.shift
+    decay, threshold, zero = constants.decay, constants.threshold, scale.dtype.type(0)
+    silent, fired = to_element(zero, spikes[0, 0]), to_element(zero + 1, spikes[0, 0])
+    potential = membrane.final[first:last]
+    _start(membrane, first, potential)
+    for t in range(len(spikes)):
+        current, spike = currents[t if len(currents) > 1 else 0, first:last], spikes[t, first:last]
+        for i in range(last - first):
+            normalised = scale[i] * to_number(current[i]) + shift[i]
+            reached = decay * potential[i] + normalised
+            fires = reached - threshold > 0
+            spike[i] = fired if fires else silent
+            potential[i] = zero if fires else reached
 
 
 @inlined
@@ -170,7 +193,7 @@ def lif_backward(
             )
 
 
-@inlined
+@called
 def _recompute(
     currents: Array,
     affine: TileAffine,
@@ -205,7 +228,7 @@ def _recompute(
             state[i] = zero if reached - threshold > 0 else reached
 
 
-@inlined
+@called
 def _backpropagate(
     currents: Array,
     potentials: Array,

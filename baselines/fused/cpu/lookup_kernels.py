@@ -28,6 +28,7 @@ from baselines.fused.cpu.simd import (
     store,
     store_fence,
     store_nontemporal,
+    store_scalar,
     to_bitmask,
 )
 
@@ -286,9 +287,10 @@ def _add_moments(totals: Array, count: int, moments: Moments, piece: int, block:
     """
     origins, counts = moments.origin[piece], moments.counts[piece]
     all_sums, all_squares, channel = moments.sums[piece], moments.squares[piece], block * LANES
-    if counts[block] == 0:
+    before = load_scalar(counts, block)
+    if before == 0:
         store(origins, channel, load(totals, 0))
-    counts[block] += count
+    store_scalar(counts, block, before + count)
     origin = load(origins, channel)
     total, square = load(all_sums, channel), load(all_squares, channel)
     for index in range(count):
@@ -377,7 +379,7 @@ def fire_tile(
             current = load(totals, (t * tile.images + k) * LANES)
             potential = lif.decay * potential + (lif.scale * current + lif.shift)
             fires = is_positive(potential - lif.threshold)
-            words[word] = to_bitmask(fires)
+            store_scalar(words, word, to_bitmask(fires))
             word += fired.step_stride
             potential = select(fires, lif.zero, potential)
         store(membranes.final, neuron, potential)

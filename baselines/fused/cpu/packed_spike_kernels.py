@@ -14,6 +14,7 @@ from baselines.fused.cpu.simd import (
     load_scalar,
     select,
     store,
+    store_scalar,
     to_bitmask,
     to_uint8,
 )
@@ -59,7 +60,7 @@ def pack(spikes: Array, packed: SpikeWords) -> None:
             for block in range(packed.blocks):
                 source = ((row * packed.pixels + pixel) * packed.blocks + block) * LANES
                 word = start + block * packed.pixels + pixel
-                words[word] = to_bitmask(is_nonzero(load(flat, source)))
+                store_scalar(words, word, to_bitmask(is_nonzero(load(flat, source))))
 
 
 @Kernel

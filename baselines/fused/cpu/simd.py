@@ -96,6 +96,24 @@ def load_scalar(context: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def store_scalar(context: Any, array: Any, index: Any, number: Any) -> Any:
+    """Write ``array[index] = number`` without a check of the index.
+
+    Args:
+        context: Numba's typing context.
+        array: flat array, written.
+        index: index, at least 0.
+        number: number of the array's dtype.
+    """
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _pointer(target, builder, signature.args[0], *arguments[:2]))
+        return target.get_dummy_value()
+
+    return types.void(array, types.int64, array.dtype), generate
+
+
+@intrinsic
 def load(context: Any, array: Any, index: Any) -> Any:
     """Return the vector ``array[index : index + LANES]``.
 
