@@ -1,19 +1,25 @@
-"""What can go wrong because of what was asked, told in one line."""
+"""Errors with one-line messages for users, and the error of parts that cannot run here."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class BenchError(Exception):
-    """A mistake in what was asked; the command line prints its one line and exits with 2."""
+    """A mistake in a request. The command line prints its message and exits with code 2."""
 
 
 class OutputError(BenchError):
-    """What a run writes cannot be written: the disk is full, say. The run stops."""
+    """A failure to write the results of a run, such as a full disk. The run stops."""
 
 
 class UnknownNameError(BenchError):
-    """A name that no registry holds; the message suggests near ones and lists what exists."""
+    """An unknown name. The message suggests similar names and lists the available ones.
+
+    Args:
+        kind: what the name names, such as ``model``.
+        name: the unknown name.
+        available: all known names.
+    """
 
     def __init__(self, kind: str, name: str, available: Iterable[str]) -> None:
         known = sorted(available)
@@ -24,13 +30,21 @@ class UnknownNameError(BenchError):
 
 
 class DataUnavailableError(BenchError):
-    """A dataset that cannot be had here: missing, corrupt, or out of the network's reach."""
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception says, after its type, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """A dataset that is missing, corrupt or cannot be downloaded."""
 
 
 class SkippedError(Exception):
-    """Raised by a metric or extractor that cannot be had here; says the ways out."""
+    """Raised by a metric, extractor, model or backend that cannot run here.
+
+    The message gives the reason and, if possible, a remedy. The rows are ``skipped``, not
+    ``failed``.
+    """
+
+
+def one_line(error: BaseException) -> str:
+    """Return the type and message of an exception in one line.
+
+    >>> one_line(ValueError("too\\nlong"))
+    'ValueError: too long'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -310,7 +310,7 @@ def test_dry_run_fetches_nothing(bench_cli, tmp_path):
     arguments = ["run", "--datasets", "mnist", "--models", "ann_vae", "--data-root", tmp_path]
     code, out, _ = bench_cli(*arguments, "--out", tmp_path / "run", "--dry-run")
     assert code == 0
-    assert "skipped: would be fetched: looked for train-images-idx3-ubyte.gz" in out
+    assert "skipped: would be downloaded: looked for train-images-idx3-ubyte.gz" in out
     assert not list(tmp_path.iterdir())
 
 

@@ -1,1 +1,1 @@
-"""Where cells run."""
+"""Execution of cells: in this process, in worker processes, on a cluster."""

@@ -1,4 +1,4 @@
-"""The model of a cell, as every command builds it."""
+"""Construction of a cell's model, the same for every command."""
 
 import torch
 
@@ -11,22 +11,25 @@ from bench.system.random_state import seed_everything
 
 
 def neuron_implementation(cell: Cell, device: torch.device) -> str | None:
-    """Which code computes the cell's neurons on ``device``; None without spiking neurons.
+    """Return which code computes the cell's neurons on a device; None without spiking neurons.
 
     Raises:
-        RuntimeError: the backend cannot run there.
+        RuntimeError: if the backend cannot run on the device.
     """
     backend = _backend(cell)
     return backend.implementation(device) if backend else None
 
 
 def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) -> GenerativeModel:
-    """The cell's model on ``device``, untrained, from the cell's seed.
+    """Build the untrained model of a cell from the cell's seed.
 
     Args:
-        cell: one that can run.
-        image_shape: of its images, ``(C, H, W)``.
-        device: where its parameters shall live.
+        cell: cell that is not skipped.
+        image_shape: shape of one image, (C, H, W).
+        device: device of the model's parameters.
+
+    Raises:
+        SkippedError: if the model or its backend cannot run here.
     """
     seed_everything(cell.seed)
     model_class = registry.models.load(cell.model)
