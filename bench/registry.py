@@ -1,4 +1,4 @@
-"""One generic registry: a name maps to a lazy ``"module:attribute"``, filled from entry points."""
+"""A registry of plug-ins: entry points map each name to a ``"module:attribute"`` to import."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,7 +14,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a plug-in without importing it."""
+    """A plug-in as its package and source describe it, without importing it.
+
+    Attributes:
+        name: registered name.
+        target: object to import, as ``"module:attribute"``.
+        package: name and version of the package that registers it.
+        summary: first line of its docstring.
+    """
 
     name: str
     target: str
@@ -25,7 +32,11 @@ class Entry:
 class Registry(Generic[T]):
     """The plug-ins of one kind, from the entry-point group ``bench.<kind>s``.
 
-    Listing reads only package metadata and source text, so it costs no import; ``load`` imports.
+    Only ``load`` imports a plug-in. Listing reads package metadata and source text.
+
+    Attributes:
+        kind: what the plug-ins are, in the singular, such as ``model``.
+        group: name of the entry-point group.
     """
 
     def __init__(self, kind: str) -> None:
@@ -41,21 +52,21 @@ class Registry(Generic[T]):
         return dict(found)
 
     def names(self) -> list[str]:
-        """Every registered name, sorted."""
+        """Return every registered name, sorted."""
         return sorted(self._entry_points)
 
     def __contains__(self, name: str) -> bool:
         return name in self._entry_points
 
     def entries(self) -> list[Entry]:
-        """Every plug-in with where it comes from and its module's first line; imports none."""
+        """Describe every plug-in, sorted by name, without importing any."""
         return [self._describe(self._point(name)) for name in self.names()]
 
     def load(self, name: str) -> T:
         """Import the plug-in called ``name``.
 
         Raises:
-            UnknownNameError: no package registers that name.
+            UnknownNameError: no package registers the name.
             BenchError: the plug-in's module cannot be imported, or two packages claim the name.
         """
         point = self._point(name)
@@ -68,11 +79,13 @@ class Registry(Generic[T]):
             ) from error
 
     def attribute(self, name: str, attribute: str) -> Any:
-        """Return an attribute of a plug-in's class, from its source unless that must run.
+        """Return an attribute of a plug-in's class.
+
+        The plug-in is imported only if its source does not give the value as a literal.
 
         Raises:
-            UnknownNameError: no package registers that name.
-            BenchError: the plug-in must be imported and cannot be.
+            UnknownNameError: no package registers the name.
+            BenchError: the plug-in must be imported and cannot be, or two packages claim the name.
         """
         point = self._point(name)
         try:
@@ -88,7 +101,7 @@ class Registry(Generic[T]):
             packages = ", ".join(sorted(_package(point) for point in points))
             raise BenchError(
                 f"The {self.kind} name {name!r} is claimed by several packages ({packages}): "
-                "uninstall all but one."
+                "uninstall all but one of them."
             )
         return points[0]
 
@@ -100,8 +113,7 @@ def _package(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
 
 
-# The element types are the contracts (GenerativeModel, SpikingBackend, Dataset, Metric, Extractor);
-# naming them here would import torch.
+# The element types are the contracts, such as GenerativeModel. Naming them here would import torch.
 models: Registry[Any] = Registry("model")
 backends: Registry[Any] = Registry("backend")
 datasets: Registry[Any] = Registry("dataset")

@@ -86,7 +86,7 @@ def tiny_run(tmp_path_factory):
 def model_rows(tiny_run):
     """The rows of the tiny run's models, without the cell of FAD's autoencoder."""
     _, rows = tiny_run
-    return rows[rows["model"] != "fad_autoencoder"]
+    return rows[rows["kind"] == "model"]
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,11 @@ from drawn import idx, md5
 from tiny import TINY
 
 import bench
-from bench.comparison.reference import update_reference
+from bench.cli import VERBS
+from bench.comparison.reference_update import update_reference
 from bench.datasets.torchvision import MNIST
 from bench.protocol import Protocol
-from bench.store.schema import SCHEMA
+from bench.store.schema import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / "tests" / "support"
@@ -42,6 +43,10 @@ from bench.cli import main
 if __name__ == "__main__":
     main()
 """
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]
+# Where the repository's files are read, and where they are served as they are.
+SERVED = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/", f"{REPOSITORY}/raw/main/")
 # Installing is what CI does before it comes here.
 PREPARED = "pip() { test $1 = install; }\n"
 RAY_ADDRESSES = ("auto", "10.0.0.1:6379")
@@ -233,31 +238,56 @@ def test_the_first_two_commands_are_install_and_run_then_test():
 def test_every_option_in_the_text_exists(page, bench_cli):
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for verb, rest in re.findall(
-        r"bench (run|report|plot|table|compare|profile|doctor)\b([^\n`|#]*)", text
+        rf"bench (reference update|data fetch|{'|'.join(VERBS)})\b([^\n`|#]*)", text
     ):
-        _, help_text, _ = bench_cli(verb, "--help")
+        _, help_text, _ = bench_cli(*verb.split(), "--help")
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in help_text, (verb, option)
 
 
 def test_every_extra_that_is_named_exists():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    known = set(project["optional-dependencies"])
+    known = set(PROJECT["optional-dependencies"])
     for page in PAGES:
         named = re.findall(r"(?:spikegen-bench|\.)\[(\w+)\]", page.read_text(encoding="utf-8"))
         assert set(named) <= known
 
 
+def links(page):
+    """Every link of a page and, if it leads to a file of this repository, the file's path."""
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        served = [ROOT / target.removeprefix(base) for base in SERVED if target.startswith(base)]
+        if served:
+            yield target, served[0]
+        else:
+            yield target, None if target.startswith("https://") else page.parent / target
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        if not target.startswith("https://"):
-            assert (page.parent / target).exists(), target
+    assert [target for target, path in links(page) if path and not path.exists()] == []
+
+
+def test_the_links_of_the_readme_lead_somewhere_from_everywhere():
+    """The index of packages shows the README too, without the files of the repository."""
+    found = dict(links(ROOT / "README.md"))
+    assert [target for target in found if not target.startswith("https://")] == []
+    assert {"docs/usage.md", "docs/images/samples.png"} <= {
+        str(path.relative_to(ROOT)) for path in found.values() if path
+    }
+
+
+def test_the_project_is_called_the_same_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f'repository-code: "{REPOSITORY}"' in citation
+    for author in PROJECT["authors"]:
+        assert author["name"] in citation
+        assert author["name"] in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert all(url.startswith(REPOSITORY) for url in PROJECT["urls"].values())
 
 
 def test_every_column_and_every_setting_is_described():
     rows, protocols = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("rows", "protocols"))
-    assert [name for name in SCHEMA.names if f"`{name}`" not in rows] == []
+    assert [name for name in COLUMNS if f"`{name}`" not in rows] == []
     assert [name for name in Protocol.model_fields if f"`{name}`" not in protocols] == []
 
 

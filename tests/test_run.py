@@ -21,7 +21,7 @@ from bench import registry
 from bench.comparison.compare import compare
 from bench.protocol import load_protocol
 from bench.report.run_summary import print_summary
-from bench.store.schema import SCHEMA
+from bench.store.schema import COLUMNS
 
 AUTOENCODER = "fad_autoencoder"
 
@@ -67,7 +67,7 @@ def test_a_row_has_a_value_or_a_reason_never_both(tiny_run):
 
 def test_rows_have_the_schema_and_provenance(tiny_run):
     out, rows = tiny_run
-    assert list(rows.columns) == SCHEMA.names
+    assert list(rows.columns) == list(COLUMNS)
     assert (rows["schema_version"] == 2).all()
     for column in ("dataset_fingerprint", "protocol_hash"):
         assert rows[column].str.fullmatch("[0-9a-f]{64}").all()
@@ -85,11 +85,11 @@ def test_parquet_csv_and_the_returned_table_agree(tiny_run):
     out, rows = tiny_run
     loaded = bench.load_results(out)
     pd.testing.assert_frame_equal(
-        loaded.sort_values(list(SCHEMA.names), ignore_index=True),
-        rows.sort_values(list(SCHEMA.names), ignore_index=True),
+        loaded.sort_values(list(COLUMNS), ignore_index=True),
+        rows.sort_values(list(COLUMNS), ignore_index=True),
     )
     from_csv = pd.read_csv(out / "results.csv")
-    assert list(from_csv.columns) == SCHEMA.names
+    assert list(from_csv.columns) == list(COLUMNS)
     np.testing.assert_array_equal(from_csv["value"], loaded["value"])
 
 
@@ -430,7 +430,7 @@ def test_rows_of_an_older_schema_are_read(tiny_run, tmp_path):
     old.to_parquet(tmp_path / "results.parquet")
     (tmp_path / "run.json").write_text('{"schema_version": 1, "commands": []}')
     found = bench.load_results(tmp_path)
-    assert list(found.columns) == SCHEMA.names
+    assert list(found.columns) == list(COLUMNS)
     assert found["epoch_selection"].isna().all()
     np.testing.assert_array_equal(found["value"], rows["value"])
 

@@ -15,11 +15,11 @@ VERBS = {
     "results": "List the rows of a run, filtered and sorted.",
     "report": "Write the report of a run: one HTML file, or Markdown.",
     "plot": "Draw the plots of a run: PNG, SVG, and their data as CSV.",
-    "table": "Show a paper's table with the results of a run beside the published numbers.",
+    "table": "Show a paper's table with the results of a run next to the published numbers.",
     "compare": "Compare a run with a reference: is any metric worse?",
     "reference": "Write the reference that runs are compared with.",
     "profile": "Time models: images per second, time per layer, memory.",
-    "ls": "List the installed models, backends, datasets, metrics and protocols.",
+    "ls": "List the installed models, backends, datasets, metrics and so on.",
     "data": "Show or download datasets.",
     "doctor": "Show what works on this machine, or check a run directory for damage.",
 }

@@ -38,7 +38,13 @@ def names(kind: str, *others: str) -> Complete:
 
 
 def conditions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete ``COLUMN=NAME,...`` for the columns that hold names of plug-ins."""
+    """Complete ``COLUMN=NAME,...`` for the columns that hold names of plug-ins.
+
+    Args:
+        ctx: context of the command, unused.
+        param: option to complete, unused.
+        incomplete: the text typed so far.
+    """
     column, equals, listed = incomplete.partition("=")
     if equals:
         chosen = [name for name in COLUMNS if name == column]
@@ -52,7 +58,13 @@ def conditions(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 
 
 def protocols(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of a built-in protocol, or else the path of a file."""
+    """Complete the name of a built-in protocol, or else the path of a file.
+
+    Args:
+        ctx: context of the command, unused.
+        param: option to complete, unused.
+        incomplete: the text typed so far.
+    """
     from bench.protocol import builtin_protocols
 
     matching = [name for name in builtin_protocols() if name.startswith(incomplete)]
@@ -60,7 +72,13 @@ def protocols(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 def tables(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of a paper's table."""
+    """Complete the name of a paper's table.
+
+    Args:
+        ctx: context of the command, unused.
+        param: argument to complete, unused.
+        incomplete: the text typed so far.
+    """
     from bench.report.papers.published import published_tables
 
     return [CompletionItem(name) for name in published_tables() if name.startswith(incomplete)]
@@ -69,7 +87,13 @@ def tables(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 def run_directories(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the path of a run directory a few levels down, or else of any folder."""
+    """Complete the path of a run directory a few levels down, or else of any folder.
+
+    Args:
+        ctx: context of the command, unused.
+        param: argument to complete, unused.
+        incomplete: the text typed so far.
+    """
     folder = os.path.dirname(incomplete)
     paths = (os.path.join(folder, path) for path in _runs_below(folder or "."))
     runs = sorted(path for path in paths if path.startswith(incomplete))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options
+from bench.cli import completion, options
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ EXIT_NOTHING = 1
 
 
 @click.command("plot")
-@click.argument("run_directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@options.run_directory("run_directory")
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=completion.names("plots"))
 @options.where
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to. [DIR/plots]")
 @click.option(

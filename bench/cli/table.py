@@ -1,4 +1,4 @@
-"""``bench table``: the tables of papers, with the results of a run beside the published numbers."""
+"""``bench table``: the tables of papers, with a run's results next to the published numbers."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from bench.errors import BenchError
 def command(name: str, run: Path, output_format: str, out: Path | None) -> None:
     """Show the table NAME of a paper with the results of the run directory DIR.
 
-    NAME is fsvae-table-1, esvae-table-1 or fsvae-cost. Beside each published number stand the
-    suite's mean and spread over seeds, the difference, and whether the protocols agree. Where a
+    NAME is fsvae-table-1, esvae-table-1 or fsvae-cost. Next to each published number stand
+    the suite's mean and spread over seeds, the difference, and whether the protocols agree. Where a
     result is missing, the table says which command computes it.
     """
     from bench.report.papers.paper_table import paper_table, render

@@ -1,4 +1,4 @@
-"""What a gate counts as a change that matters."""
+"""The policy of a gate: tolerances, and the metrics that count."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ ENOUGH_SEEDS = 3
 
 @dataclass(frozen=True)
 class Policy:
-    """What a gate counts, and how large a change has to be.
+    """Tolerances of a gate, and the metrics that count.
 
     Attributes:
         metrics: declarations by metric name; an unknown metric has the default tolerance.

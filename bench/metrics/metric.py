@@ -125,7 +125,7 @@ class Batch:
     extractors: Extractors | None = None
 
     def features(self, extractor: str) -> Features:
-        """Return the features of ``images`` from the named extractor.
+        """Return the named extractor's features ``(N, D)`` of ``images``.
 
         They are computed once per batch, however many metrics ask for them.
         """
@@ -234,7 +234,7 @@ class Metric(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # A variant of a metric is no headline because the metric is one.
+        # A subclass of a headline metric is not a headline itself.
         cls.headline = cls.__dict__.get("headline")
 
     def __init__(self, protocol: Protocol) -> None:

@@ -25,7 +25,7 @@ WORKING_MEBIBYTES = 64
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Which of N generated and M reference images lie in each other's balls.
+    """Overlap of N generated and M reference images: membership in each other's balls.
 
     Attributes:
         balls_around_generated: number of reference balls that contain each generated image,

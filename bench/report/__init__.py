@@ -1,1 +1,1 @@
-"""What people read of a run: it is made of the run directory alone."""
+"""Tables, plots and reports of a run, made from its run directory alone."""

@@ -105,7 +105,7 @@ def _names(row: pd.Series) -> list[str]:
 
 
 def _select(rows: pd.DataFrame, metric: str, column: Headline) -> pd.DataFrame:
-    """Return the rows of a metric, only those of the headline's split if there are any."""
+    """Return the rows of a metric, limited to the headline's split if it has any."""
     rows = rows[rows["metric"] == metric]
     measured = rows[rows["split"] == column.split]
     return rows if measured.empty else measured

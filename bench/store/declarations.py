@@ -1,4 +1,4 @@
-"""What metrics declare about themselves, as ``run.json`` carries it to readers of a run."""
+"""Declarations of metrics, which ``run.json`` carries to the readers of a run."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ HEADLINE = "headline"
 
 @dataclass(frozen=True)
 class MetricDeclaration:
-    """What a metric declares.
+    """Facts that a metric declares about itself.
 
     Attributes:
         tolerance: relative change that the gate accepts.
@@ -59,7 +59,7 @@ def declared(run: Path) -> dict[str, MetricDeclaration]:
 
 
 def installed(names: Iterable[str]) -> dict[str, MetricDeclaration]:
-    """Return what those of the named metrics declare that are installed; this imports them."""
+    """Import the named metrics, as far as they are installed, and return what they declare."""
     known = [name for name in names if name in registry.metrics]
     return {name: declaration(registry.metrics.load(name)) for name in known}
 

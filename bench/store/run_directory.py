@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import Timeout
 
@@ -22,19 +23,21 @@ from bench.store.schema import (
     ACROSS_SEEDS_FILE,
     CELL_LOCKS,
     CELLS,
+    COLUMNS,
     CSV_FILE,
+    EXTRACTOR,
     FAILED,
     LOCK_FILE,
+    MODEL,
     NOT_APPLICABLE,
     OK,
+    OLD_EXTRACTOR,
     OLDEST_READABLE,
     ROWS_FILE,
     RUN_FILE,
-    SCHEMA,
     SCHEMA_VERSION,
     SKIPPED,
     TABLE_FILE,
-    with_kinds,
 )
 from bench.system.checksums import SUMS_FILE, DamagedFileError, SummedFolder, writing
 from bench.system.files import lock, remove_leftovers
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 # Cells whose tables are copied together: small tables cost far more memory than their rows.
 BLOCK = 100
+_ARROW_TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+SCHEMA = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in COLUMNS.items()])
 _LOG = logging.getLogger(__name__)
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
@@ -275,12 +280,19 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     >>> frame([{"model": "esvae", "value": 0.5}])[["model", "value", "kind"]].values.tolist()
     [['esvae', 0.5, 'model']]
     """
-    return _to_pandas(with_kinds(pa.Table.from_pylist(list(map(dict, rows)), schema=SCHEMA)))
+    return _to_pandas(_with_kinds(pa.Table.from_pylist(list(map(dict, rows)), schema=SCHEMA)))
 
 
 def _parse(content: bytes) -> pa.Table:
     """Read a Parquet file of rows, which can lack columns of the schema."""
-    return with_kinds(pq.read_table(pa.BufferReader(content), schema=SCHEMA))
+    return _with_kinds(pq.read_table(pa.BufferReader(content), schema=SCHEMA))
+
+
+def _with_kinds(table: pa.Table) -> pa.Table:
+    """Fill ``kind`` where it is missing, as in rows of earlier releases."""
+    old = pc.if_else(pc.equal(table["model"], OLD_EXTRACTOR), EXTRACTOR, MODEL)
+    kinds = pc.coalesce(table["kind"], old, MODEL)
+    return table.set_column(SCHEMA.get_field_index("kind"), "kind", kinds)
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -1,60 +1,57 @@
 """The vocabulary of a run: columns of a row, groups of columns, words, and names of files.
 
-Everything that writes or reads a run takes these facts from here.
+Everything that writes or reads a run takes these facts from here. This module imports nothing that
+is slow to import, so that the command line can use it.
 """
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 # Columns
 
 SCHEMA_VERSION = 2
 OLDEST_READABLE = 1
-SCHEMA = pa.schema(
-    [
-        ("schema_version", pa.int64()),
-        ("run_id", pa.string()),
-        ("cell_key", pa.string()),
-        ("model", pa.string()),
-        ("model_version", pa.string()),
-        ("backend", pa.string()),
-        ("dataset", pa.string()),
-        ("dataset_variant", pa.string()),
-        ("dataset_fingerprint", pa.string()),
-        ("train_images", pa.int64()),
-        ("protocol", pa.string()),
-        ("protocol_hash", pa.string()),
-        ("seed", pa.int64()),
-        ("epoch", pa.int64()),
-        ("epoch_selection", pa.string()),
-        ("split", pa.string()),
-        ("metric", pa.string()),
-        ("metric_version", pa.string()),
-        ("value", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-        ("n", pa.int64()),
-        ("layer", pa.string()),
-        ("time_step", pa.int64()),
-        ("noise_kind", pa.string()),
-        ("noise_level", pa.float64()),
-        ("extractor", pa.string()),
-        ("extractor_sha256", pa.string()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("higher_is_better", pa.bool_()),
-        ("unit", pa.string()),
-        ("duration_s", pa.float64()),
-        ("device", pa.string()),
-        ("version", pa.string()),
-        ("git_commit", pa.string()),
-        ("created_at", pa.string()),
-        ("kind", pa.string()),
-    ]
-)
+COLUMNS: dict[str, type] = {
+    "schema_version": int,
+    "run_id": str,
+    "cell_key": str,
+    "model": str,
+    "model_version": str,
+    "backend": str,
+    "dataset": str,
+    "dataset_variant": str,
+    "dataset_fingerprint": str,
+    "train_images": int,
+    "protocol": str,
+    "protocol_hash": str,
+    "seed": int,
+    "epoch": int,
+    "epoch_selection": str,
+    "split": str,
+    "metric": str,
+    "metric_version": str,
+    "value": float,
+    "ci_low": float,
+    "ci_high": float,
+    "n": int,
+    "layer": str,
+    "time_step": int,
+    "noise_kind": str,
+    "noise_level": float,
+    "extractor": str,
+    "extractor_sha256": str,
+    "status": str,
+    "reason": str,
+    "higher_is_better": bool,
+    "unit": str,
+    "duration_s": float,
+    "device": str,
+    "version": str,
+    "git_commit": str,
+    "created_at": str,
+    "kind": str,
+}
+"""Every column of a row, in order, with the type of its values. A value can be missing."""
 
 # Groups of columns
 
@@ -178,6 +175,8 @@ TRAIN, TEST, GENERATED = SPLITS
 Kind = Literal["model", "extractor"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MODEL, EXTRACTOR = KINDS
+OLD_EXTRACTOR = "fad_autoencoder"
+"""The ``model`` of an extractor's rows that were written before rows had a ``kind``."""
 
 NO_BACKEND = "torch"
 """The ``backend`` of a cell without spiking neurons."""
@@ -261,16 +260,3 @@ def status_word(status: str) -> str:
     ('n/a', 'failed')
     """
     return STATUS_WORDS.get(status, status)
-
-
-_EXTRACTOR_OF_OLD_ROWS = "fad_autoencoder"
-
-
-def with_kinds(table: pa.Table) -> pa.Table:
-    """Fill ``kind`` where it is missing: rows of earlier releases do not have it.
-
-    Only one extractor had cells then.
-    """
-    old = pc.if_else(pc.equal(table["model"], _EXTRACTOR_OF_OLD_ROWS), EXTRACTOR, MODEL)
-    kinds = pc.coalesce(table["kind"], old, MODEL)
-    return table.set_column(SCHEMA.get_field_index("kind"), "kind", kinds)

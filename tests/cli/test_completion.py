@@ -59,6 +59,7 @@ def test_options_complete_the_names_of_plugins(completed, kind):
         (["results", "DIR", "--where", "metric", "=", "fid_c"], ["fid_clean"]),
         (["results", "DIR", "--where", "metric", "=", "fid,kid,ssi"], ["fid,kid,ssim"]),
         (["plot", "DIR", "--where", "backend", "="], registry.backends.names()),
+        (["plot", "DIR", "samp"], ["samples"]),
         (["ls", "ext"], ["extractors"]),
         (["re"], ["results", "report", "reference"]),
         (["reference", "u"], ["update"]),
@@ -83,7 +84,9 @@ def test_a_plugin_is_completed_like_the_rest(completed, plugins, tmp_path, monke
     assert completed("run", "--models", "fsv") == plain(["fsvae", "fsvae2"])
 
 
-@pytest.mark.parametrize("verb", [["report"], ["results"], ["compare"], ["reference", "update"]])
+@pytest.mark.parametrize(
+    "verb", [["report"], ["plot"], ["results"], ["compare"], ["reference", "update"]]
+)
 def test_run_directories_are_found_below(completed, verb, tmp_path):
     for run in ("runs/smoke", "runs/quick", "results/reference/smoke", ".hidden/run", "a/b/c/d"):
         (tmp_path / run).mkdir(parents=True)

@@ -11,6 +11,7 @@ from page_runs import ODD, SCRIPT, failed, row, write_run
 
 from bench.report.page.comparability import comparison_warnings
 from bench.report.page.write import write_html
+from bench.report.run_reader import Run
 from bench.store.run_directory import frame
 from bench.system.formatting import number, with_interval
 
@@ -138,6 +139,22 @@ def test_headline_separates_protocols(markdown, tmp_path):
     lines = [line for line in text.splitlines() if line.startswith("| vae | torch | digits |")]
     assert [line for line in lines if "| smoke |" in line and "| 0.5 |" in line]
     assert [line for line in lines if "| quick |" in line and "| 0.7 |" in line]
+
+
+def test_an_extractor_is_not_among_the_models(markdown, tmp_path):
+    own = {"kind": "extractor", "model_version": "7", "dataset_variant": "subset"}
+    rows = [*seeds(), row("trained", metric="autoencoder_reconstruction_loss", value=0.25, **own)]
+    rows.append(row("trained", metric="reconstruction_loss", value=0.75, **own))
+    path = write_run(tmp_path / "run", rows)
+    text = markdown(path)
+    assert "- models: vae\n" in text
+    assert "- extractors: trained\n" in text
+    assert "None: within each dataset, metric and split all cells are comparable." in text
+    tables = dict(re.findall(r"^### (.+?)\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE))
+    assert [name for name, table in tables.items() if "| trained |" in table] == ["Extractors"]
+    assert "| trained | digits | autoencoder\\_reconstruction\\_loss | 0.25 |" in text
+    assert set(Run(path).cells["model"]) == {"vae"}
+    assert comparison_warnings(frame(rows)) == []
 
 
 def test_names_with_html_and_markdown_are_shown_as_they_are(report, markdown, tmp_path):

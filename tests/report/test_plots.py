@@ -13,8 +13,7 @@ from PIL import Image
 from bench.report.plots.drawing import draw_plot, load_plots
 from bench.report.plots.style import COLOURS, series_styles
 from bench.report.run_reader import Run
-from bench.store.run_directory import frame
-from bench.store.schema import SCHEMA
+from bench.store.run_directory import SCHEMA, frame
 
 BUILT_IN = [
     "metric_by_model", "quality_against_energy", "quality_by_time_step", "noise_robustness",

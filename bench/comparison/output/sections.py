@@ -127,7 +127,7 @@ def observation_name(row: Any) -> str:
 
 
 def _lines(observations: pd.DataFrame, names: dict[Any, str]) -> list[SectionLine]:
-    """Return a line per observation; those of a cell without value and with one reason share it."""
+    """Return a line per observation; observations without value share a line per reason."""
     groups: dict[Any, list[Any]] = {}
     rows: Any = observations.itertuples()
     for row in rows:

@@ -51,7 +51,7 @@ def trained_autoencoder(context: ExtractorContext, latent_size: int) -> Autoenco
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes of tensors, in order, in hex."""
+    """Return the SHA-256, in hex, of the names, types, shapes and bytes of tensors ``(...)``."""
     digest = hashlib.sha256()
     for name, tensor in weights.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -170,9 +170,10 @@ class Extractors:
         return last[1]
 
     def reference(self, name: str) -> Features:
-        """Return the named extractor's features of all reference images, in order.
+        """Return the named extractor's features of all N reference images, in order.
 
-        They are cached on disk, under a hash of everything that they depend on.
+        Pool features ``(N, D)`` and, from a classifier, logits ``(N, K)``. They are cached on
+        disk, under a hash of everything that they depend on.
         """
         extractor, context = self.get(name), self.context
         protocol = context.protocol

@@ -26,10 +26,10 @@ def cached_features(
     Args:
         folder: folder of the cache; created if necessary.
         content: everything that the arrays depend on, as JSON values; the key of the entry.
-        compute: returns the tensors by name.
+        compute: returns the tensors ``(N, ...)`` by name.
 
     Returns:
-        The arrays by name, memory-mapped if they come from the cache.
+        The arrays ``(N, ...)`` by name, memory-mapped if they come from the cache.
 
     >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:

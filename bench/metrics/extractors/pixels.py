@@ -30,7 +30,7 @@ def rgb_pixels(images: Tensor) -> Tensor:
 
 
 def quantised(pixels: Tensor) -> Tensor:
-    """Round pixels of any shape to uint8 and clip them to 0..255.
+    """Round pixels ``(N, C, H, W)`` to uint8 and clip them to 0..255; any shape works.
 
     >>> quantised(torch.tensor([-3.0, 1.6, 300.0]))
     tensor([  0,   2, 255], dtype=torch.uint8)

@@ -78,14 +78,17 @@ def headline(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
         (
             *(_named(name, group[name].iloc[0]) for name in names),
             _seeds(group),
-            *(_mean(means.get(setting, together.iloc[:0]), group, *one) for one in columns.items()),
+            *(
+                _mean(means.get(setting, together.iloc[:0]), group, *column)
+                for column in columns.items()
+            ),
         )
         for setting, group in shown.groupby(SETTING, dropna=False, sort=False, observed=True)
     ]
     headings = [
         *(TableColumn(VARIATION.get(name, name)) for name in names),
         TableColumn("seeds", "number of seeds that the mean is over", True),
-        *(_metric_column(shown, *one) for one in columns.items()),
+        *(_metric_column(shown, *column) for column in columns.items()),
     ]
     caption = (
         "Mean over seeds ± half of its 95 % interval (Student's t). A mean without ± is from a "
@@ -139,7 +142,7 @@ def cells(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
         TableColumn("seed", numeric=True),
         TableColumn("status", "failed if any metric failed, incomplete if any was skipped"),
         TableColumn("epoch", "the epoch whose weights were evaluated", True),
-        *(_metric_column(shown, *one) for one in columns.items()),
+        *(_metric_column(shown, *column) for column in columns.items()),
         *map(TableColumn, ("protocol", "protocol hash", "device", "cell")),
     ]
     overall = dict(iter(shown.groupby("cell_key", sort=False)))
@@ -154,7 +157,7 @@ def cells(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
                 count(first["seed"]),
                 TableEntry(status, status="" if status == OK else status),
                 count(group["epoch"].max()),
-                *(_single(own, *one) for one in columns.items()),
+                *(_single(own, *column) for column in columns.items()),
                 word(first["protocol"]),
                 word(short_hash(first["protocol_hash"])),
                 word(first["device"]),
@@ -236,7 +239,7 @@ def _measurement(row: Mapping[Any, Any], names: Iterable[str]) -> tuple[TableEnt
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    """Return the columns that name a row: those of the variation only if they vary."""
+    """Return the columns that name a row, without the variations that are equal in all rows."""
     return [*CELL, *(name for name in CELL_VARIATION if _varies(name, rows))]
 
 
@@ -258,7 +261,7 @@ def _seeds(group: pd.DataFrame) -> TableEntry:
 def _filled(rows: pd.DataFrame, headlines: Headlines) -> Headlines:
     """Return the main metrics that any row has a value of."""
     known = set(rows.loc[rows["value"].notna(), "metric"])
-    return {metric: one for metric, one in headlines.items() if metric in known}
+    return {metric: main for metric, main in headlines.items() if metric in known}
 
 
 def _metric_column(rows: pd.DataFrame, metric: str, main: Headline) -> TableColumn:

@@ -15,7 +15,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the run directory records in addition to its rows.
+    """Records of a run directory, other than its rows.
 
     Attributes:
         commands: calls of ``bench run``: time, request, commit.

@@ -1,4 +1,4 @@
-"""Tables of papers: published numbers, with the numbers of a run beside them.
+"""Tables of papers: published numbers next to the numbers of a run.
 
 ``paper_table`` returns a tidy frame, which ``render`` writes as text.
 """
@@ -63,7 +63,7 @@ Record = dict[str, Any]
 
 
 def paper_table(name: str, rows: pd.DataFrame, out: str | os.PathLike[str] = "DIR") -> pd.DataFrame:
-    """Return a paper's table with our number beside each published one.
+    """Return a paper's table with our number next to each published one.
 
     Args:
         name: name of the table, one of :func:`bench.report.papers.published.published_tables`.

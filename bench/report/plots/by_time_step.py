@@ -93,7 +93,7 @@ class FiringRateByTimeStep(_AgainstTimeStep):
     caption = (
         "Spikes per neuron of the whole model at each time step, while test images are "
         "reconstructed (test) and while images are sampled (generated). Bands: 95 % interval over "
-        "seeds, where there are several."
+        "seeds, if there are several."
     )
     order = 60
     metrics: ClassVar[list[str]] = ["firing_rate"]

@@ -102,7 +102,7 @@ def draw_plot(plot: Plot, run: Run) -> Drawing:
     """
     if run.rows.empty:
         raise NotDrawnError("the run has no rows: run it first, with bench run")
-    # Figures are in reference cycles, and those of long runs hold tens of megabytes of pixels.
+    # Figures are in reference cycles, and figures of long runs hold tens of megabytes of pixels.
     gc.collect()
     with _failures_reported(plot), suite_style():
         figure, rows = _checked(plot.draw(run))

@@ -25,9 +25,10 @@ from bench.report.plots.style import (
     wrap_text,
 )
 from bench.report.run_reader import Run
+from bench.store.schema import GENERATED, TEST
 
 METRIC = "firing_rate"
-SPLITS = ("test", "generated")
+SPLITS = (TEST, GENERATED)
 SHOWN = [
     "metric", "split", "context", "unit", "higher_is_better", "label", "model", "model_version",
     "backend", "dataset", "protocol", "protocol_hash", "n", "layer", "estimate", "seed", "seeds",
@@ -44,7 +45,7 @@ class FiringRateByLayer(Plot):
     caption = (
         "Spikes per neuron and time step of each spiking layer, while test images are "
         "reconstructed (test) and while images are sampled (generated). Small points are seeds; "
-        "the large one is their mean with the 95 % interval over seeds, where there are several."
+        "the large one is their mean with the 95 % interval over seeds, if there are several."
     )
     order = 50
 

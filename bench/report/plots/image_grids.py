@@ -13,7 +13,8 @@ from bench.report.plots.mosaic import GAP, MosaicLayout, Tile, draw_mosaic
 from bench.report.plots.plot import Plot
 from bench.report.plots.plot_data import contexts, groups, missing_file, model_labels, records
 from bench.report.plots.style import LINE_INCHES, WIDTH, panel_grid, text_height, wrap_text
-from bench.report.run_reader import IMAGES_FILE, Arrays, Run
+from bench.report.run_reader import Arrays, Run
+from bench.store.schema import IMAGES_FILE
 
 INPUT = "input"
 SINGLE_COLUMNS = [
@@ -21,7 +22,7 @@ SINGLE_COLUMNS = [
     ("reconstructions", "recon-\nstruction"),
     ("latent_shuffle", "time-\nshuffled"),
 ]
-"""Array and heading of the columns of one image each, left of those of latent flips."""
+"""Array and heading of the columns to the left of the latent flips."""
 NAME_INCHES = 1.6
 MOST_IMAGES = 12
 NOISY_ROWS = 6
@@ -78,8 +79,8 @@ class Reconstructions(_ImageGrid):
 
     title = "Reconstructions"
     caption = (
-        "The same test images reconstructed by every model and backend; of several seeds the "
-        "lowest is shown."
+        "The same test images, reconstructed by every model and backend. If there are several "
+        "seeds, the lowest is shown."
     )
     order = 80
 
@@ -97,8 +98,8 @@ class Samples(_ImageGrid):
 
     title = "Samples"
     caption = (
-        "Images that every model and backend samples, the first ones and not chosen; of several "
-        "seeds the lowest is shown."
+        "The first images that each model and backend samples, without selection. If there are "
+        "several seeds, the lowest is shown."
     )
     order = 90
 
@@ -115,8 +116,9 @@ class LatentNoise(_ImageGrid):
     title = "Reconstructions under latent noise"
     caption = (
         "From left to right: a test image, its reconstruction, its reconstruction from the latent "
-        "with its time steps shuffled, and from latents of which each spike is flipped with "
-        "probability a; of several seeds the lowest is shown. n/a: the model has no such ability."
+        "with its time steps shuffled, and from latents in which each spike is flipped with "
+        "probability a. If there are several seeds, the lowest is shown. n/a: the model cannot do "
+        "this."
     )
     order = 100
 

@@ -20,7 +20,8 @@ from bench.report.plots.style import (
     text_height,
     wrap_text,
 )
-from bench.report.run_reader import SPIKES_FILE, Run
+from bench.report.run_reader import Run
+from bench.store.schema import SPIKES_FILE
 
 LATENTS = ("posterior", "prior")
 PAIRS = 3
@@ -42,7 +43,7 @@ class LatentRasters(Plot):
     title = "Latent spikes"
     caption = (
         "Spikes (dark) of the latent's neurons at each time step: posterior of the first test "
-        "image and prior of the first sample; of several seeds the lowest is shown."
+        "image and prior of the first sample. If there are several seeds, the lowest is shown."
     )
     order = 110
 
@@ -65,7 +66,7 @@ def _rasters(run: Run) -> Iterator[pd.DataFrame]:
     done = set()
     for cell in run.having(SPIKES_FILE):
         series = (
-            cell.dataset, cell.dataset_fingerprint, cell.protocol_hash, cell.model,
+            cell.dataset, cell.dataset_fingerprint, cell.protocol, cell.protocol_hash, cell.model,
             cell.model_version, cell.backend,
         )  # fmt: skip
         if series in done:

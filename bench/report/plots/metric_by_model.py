@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from bench.report.plots.dots import draw_dots
 from bench.report.plots.plot import Plot
-from bench.report.plots.plot_data import add_seed_means, groups, measured_rows, series_names
+from bench.report.plots.plot_data import add_seed_means, groups, headline_rows, series_names
 from bench.report.plots.style import (
     LINE_INCHES,
     SeriesStyle,
@@ -22,18 +22,7 @@ from bench.report.plots.style import (
     wrap_text,
 )
 from bench.report.run_reader import Run
-from bench.store.aggregation import whole_models
 
-HEADLINE = {
-    "reconstruction_loss": "test",
-    "ssim": "test",
-    "fid": "generated",
-    "inception_score": "generated",
-    "efficientnet_frechet_distance": "generated",
-    "fad": "generated",
-    "firing_rate": "test",
-    "energy": "generated",
-}
 SHOWN = [
     "metric", "split", "context", "unit", "higher_is_better", "label", "model", "model_version",
     "backend", "dataset", "dataset_variant", "protocol", "protocol_hash", "n", "extractor",
@@ -53,7 +42,7 @@ class MetricByModel(Plot):
     caption = (
         "Each headline metric by model and backend, comparable rows only in a panel. Small points "
         "are seeds; the large one is their mean with the 95 % interval over seeds (Student's t), "
-        "or, of a single seed, its value with the 95 % interval over images."
+        "or the value of a single seed with the 95 % interval over images."
     )
     order = 10
 
@@ -62,11 +51,11 @@ class MetricByModel(Plot):
 
         The data has a row per seed, and one for the mean if there are several seeds.
         """
-        rows = measured_rows(run, list(HEADLINE), _headline)
-        rows = add_seed_means(rows).reindex(columns=SHOWN)
+        rows = add_seed_means(headline_rows(run, "metric_by_model")).reindex(columns=SHOWN)
         backends = set(rows["backend"])
         styles = series_styles(series_names(run)[1])
-        return _figure(rows, {k: v for k, v in styles.items() if k in backends}), rows
+        styles = {name: style for name, style in styles.items() if name in backends}
+        return _figure(rows, styles, _metrics_of_several_splits(run)), rows
 
 
 class _ModelPlaces:
@@ -102,19 +91,27 @@ class _ModelPlaces:
         self.edges.append(self.height)
 
 
-def _headline(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = whole_models(rows)
-    return rows[rows["split"] == rows["metric"].map(HEADLINE)]
+def _metrics_of_several_splits(run: Run) -> set[str]:
+    splits = run.rows.groupby("metric")["split"].nunique()
+    return set(splits.index[splits > 1])
 
 
-def _figure(rows: pd.DataFrame, styles: dict[str, SeriesStyle]) -> Figure:
-    """Draw three panels per row; each dataset has rows of its own, whose panels share models."""
+def _figure(
+    rows: pd.DataFrame, styles: dict[str, SeriesStyle], of_several_splits: set[str]
+) -> Figure:
+    """Draw three panels per row; each dataset has rows of its own, whose panels share models.
+
+    Args:
+        rows: the rows to draw.
+        styles: style by backend.
+        of_several_splits: metrics whose panels name the split.
+    """
     lines, places = [], []
     for _, group in groups(rows, ["dataset"]):
         parts = [part for _, part in groups(group, ["metric", "context"])]
         lines += [parts[i : i + COLUMNS] for i in range(0, len(parts), COLUMNS)]
         places += [_ModelPlaces(group)] * -(-len(parts) // COLUMNS)
-    titles = [[_title(part) for part in parts] for parts in lines]
+    titles = [[_title(part.iloc[0], of_several_splits) for part in parts] for parts in lines]
     heights = [
         0.85 - LINE_INCHES + max(0.35, place.height) + text_height(row_titles)
         for place, row_titles in zip(places, titles, strict=True)
@@ -131,10 +128,9 @@ def _figure(rows: pd.DataFrame, styles: dict[str, SeriesStyle]) -> Figure:
     return figure
 
 
-def _title(part: pd.DataFrame) -> str:
-    first = part.iloc[0]
-    split = f", {first['split']}" if first["metric"] in ("firing_rate", "energy") else ""
-    return wrap_text(f"{first['context']}{split}", PANEL_INCHES)
+def _title(row: pd.Series, of_several_splits: set[str]) -> str:
+    split = f", {row['split']}" if row["metric"] in of_several_splits else ""
+    return wrap_text(f"{row['context']}{split}", PANEL_INCHES)
 
 
 def _draw_panel(

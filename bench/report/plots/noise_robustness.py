@@ -100,9 +100,9 @@ def _level_name(kind: str) -> str:
 def _draw_panel(
     ax: Axes, rows: pd.DataFrame, kind: str, curves: Curves, levels: dict[str, Any]
 ) -> None:
-    """Draw the curves of a kind of noise, and horizontal lines.
+    """Draw the curves of a kind of noise, and the levels to compare them with.
 
-    The lines are those of no noise and of kinds on the same side: input or latent.
+    These are horizontal lines for no noise and for the kinds on the same side, input or latent.
     """
     curves.draw(ax, rows[(rows["noise_kind"] == kind) & (kind != NO_NOISE)], "noise_level")
     side = kind.partition("_")[0]

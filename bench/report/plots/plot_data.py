@@ -7,33 +7,22 @@ import pandas as pd
 
 from bench.report.plots.plot import NotDrawnError
 from bench.report.run_reader import Run
-from bench.store.aggregation import across_seeds
+from bench.store.aggregation import across_seeds, of_models, whole_models
+from bench.store.schema import COMPARABLE_BY, COMPLETE, GENERATED, OK, TIMED_UNIT, View
 
-CONTEXT = [
-    "dataset",
-    "dataset_variant",
-    "dataset_fingerprint",
-    "train_images",
-    "protocol",
-    "protocol_hash",
-    "epoch_selection",
-    "metric_version",
-    "n",
-    "extractor",
-    "extractor_sha256",
-]
-"""What rows must agree in to be comparable."""
 SEED = "seed"
 MEAN = "mean over seeds"
-DESCRIBED = {
+ALWAYS_DESCRIBED = ("dataset_variant", "n")
+DESCRIPTIONS = {
+    "protocol_hash": "{:.8}",
     "dataset_fingerprint": "data {:.8}",
     "train_images": "{} training images",
-    "protocol_hash": "{:.8}",
-    "epoch_selection": "epoch: {}",
-    "metric_version": "metric version {}",
     "extractor": "{}",
     "extractor_sha256": "weights {:.8}",
+    "epoch_selection": "epoch: {}",
+    "unit": "in {}",
 }
+"""Forms of the columns that a context describes if they vary; others are ``NAME VALUE``."""
 LONG_PROTOCOL = 40
 """Number of characters from which a protocol's name is shortened in titles."""
 
@@ -58,18 +47,42 @@ def measured_rows(
     Raises:
         NotDrawnError: there is no such row; the message is the reason that the run's rows give.
     """
-    rows = run.rows
-    rows = rows[(rows["status"] == "ok") & rows["value"].notna() & rows["metric"].isin(metrics)]
+    rows = of_models(run.rows)
+    rows = rows[(rows["status"] == OK) & rows["value"].notna() & rows["metric"].isin(metrics)]
     rows = rows.assign(label=model_labels(rows, run), context=contexts(rows))
     rows = rows if keep is None else keep(rows)
     if rows.empty:
         raise NotDrawnError(_why_unmeasured(run, metrics))
     rows = rows.assign(
         order=rows["metric"].map({name: i for i, name in enumerate(metrics)}),
-        generated=rows["split"] == "generated",
+        generated=rows["split"] == GENERATED,
     )
     by = ["dataset", "protocol", "order", "generated", "context", "label", "backend", "seed"]
     return rows.sort_values(by, kind="stable").drop(columns=["order", "generated"])
+
+
+def headline_rows(run: Run, view: View) -> pd.DataFrame:
+    """Return the rows of the headline metrics that a plot shows, of whole models.
+
+    Args:
+        run: the run.
+        view: name under which metrics declare that the plot shows them.
+
+    Returns:
+        The rows of the split that each metric declares, as :func:`measured_rows` returns them.
+
+    Raises:
+        NotDrawnError: there is no such row.
+    """
+    splits = {name: headline.split for name, headline in run.headlines(view).items()}
+    if not splits:
+        raise NotDrawnError("the run has no rows of a headline metric")
+
+    def of_splits(rows: pd.DataFrame) -> pd.DataFrame:
+        rows = whole_models(rows)
+        return rows[rows["split"].fillna("") == rows["metric"].map(splits).fillna("")]
+
+    return measured_rows(run, list(splits), of_splits)
 
 
 def missing_file(run: Run, file: str, made_by: str) -> NotDrawnError:
@@ -96,18 +109,26 @@ def model_labels(cells: pd.DataFrame, run: Run) -> pd.Series:
 
 
 def contexts(rows: pd.DataFrame) -> pd.Series:
-    """Describe each row's context; rows of a metric share it exactly if they are comparable."""
+    """Describe each row's context; rows of a metric share it exactly if they are comparable.
+
+    Args:
+        rows: rows of a run, or cells, which lack some of the columns.
+    """
+    if "unit" in rows:
+        # As in the report's warnings: the number of images timed depends on the speed.
+        rows = rows.assign(n=rows["n"].mask(rows["unit"] == TIMED_UNIT))
     by = [name for name in ("metric", "dataset") if name in rows]
-    known = [name for name in CONTEXT if name in rows]
-    differing = rows.groupby(by)[known].nunique(dropna=False).max()
-    # One protocol can state other values for each model.
-    per_model = rows.groupby([*by, "model", "protocol"])["protocol_hash"]
-    differing["protocol_hash"] = per_model.nunique().max()
-    varying = [name for name in known if differing[name] > 1]
-    known = [name for name in known if name != "protocol_hash" or name in varying]
+    compared = [name for name in COMPARABLE_BY if name in rows]
+    counts = rows.groupby(by)[compared].nunique(dropna=False).max()
+    varying = [name for name in compared if counts[name] > 1 and name not in ALWAYS_DESCRIBED]
+    known = ["dataset", *compared]
+    # Only rows of one model must agree in the hash. Their labels name the version of the model.
+    if (rows.groupby([*by, "protocol", "model"])["protocol_hash"].nunique() > 1).any():
+        known.append("protocol_hash")
+        varying.append("protocol_hash")
+    protocols = shorten_protocols(rows["protocol"].unique())
     names = rows[known].drop_duplicates()
-    short = shorten_protocols(names["protocol"])
-    names = names.assign(context=[_describe(row, varying, short) for row in records(names)])
+    names = names.assign(context=[_describe(row, varying, protocols) for row in records(names)])
     return rows[known].merge(names, on=known, how="left")["context"].set_axis(rows.index)
 
 
@@ -128,7 +149,8 @@ def shorten_protocols(names: Iterable[str]) -> dict[str, str]:
         own = [setting for setting in settings if setting not in shared]
         long = len(name) > LONG_PROTOCOL and len(own) < len(settings)
         short[name] = "+".join([base, *own, "…"]) if long else name
-    return short
+    ambiguous = len(set(short.values())) < len(short)
+    return {name: name for name in short} if ambiguous else short
 
 
 def add_seed_means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -182,16 +204,18 @@ def series_names(run: Run) -> tuple[list[str], list[str]]:
 
 def _describe(row: dict[str, Any], varying: list[str], protocols: dict[str, str]) -> str:
     variant = row["dataset_variant"]
-    dataset = row["dataset"] if variant in ("complete", None) else f"{row['dataset']} ({variant})"
+    dataset = row["dataset"] if variant in (COMPLETE, None) else f"{row['dataset']} ({variant})"
     parts = [dataset]
-    if "n" in row:
+    if "n" in row and row["unit"] != TIMED_UNIT:
         parts.append(f"n={'unknown' if pd.isna(row['n']) else row['n']}")
-    if "protocol" in varying:
-        parts.append(f"protocol {protocols[row['protocol']]}")
-    for name, form in DESCRIBED.items():
-        if name in varying:
-            known = not pd.isna(row[name])
-            parts.append(form.format(row[name]) if known else f"no {name.replace('_', ' ')}")
+    for name in varying:
+        value, words = row[name], name.replace("_", " ")
+        if pd.isna(value):
+            parts.append(f"no {words}")
+        elif name == "protocol":
+            parts.append(f"protocol {protocols[value]}")
+        else:
+            parts.append(DESCRIPTIONS.get(name, f"{words} {{}}").format(value))
     return ", ".join(parts)
 
 

@@ -15,6 +15,7 @@ from bench.report.plots.plot_data import (
     add_seed_means,
     best_estimates,
     groups,
+    headline_rows,
     measured_rows,
     records,
 )
@@ -35,7 +36,6 @@ from bench.report.plots.style import (
 from bench.report.run_reader import Run
 from bench.store.aggregation import whole_models
 
-QUALITY = {"reconstruction_loss": "test", "fad": "generated", "fid": "generated"}
 ENERGY = "energy"
 FRONT = "Pareto front"
 FRONT_LINESTYLE = (0, (4, 2))
@@ -46,7 +46,10 @@ CELL = [
     "label", "model", "model_version", "backend", "dataset", "dataset_fingerprint",
     "protocol_hash", "train_images", "split",
 ]  # fmt: skip
-OF_ENERGY = ["metric_version", "unit", "n", "epoch_selection", "value", "ci_low", "ci_high"]
+OF_ENERGY = [
+    "metric_version", "unit", "higher_is_better", "n", "epoch_selection", "value", "ci_low",
+    "ci_high",
+]  # fmt: skip
 """Columns of an energy that stand next to the columns of a quality, with the prefix ``energy_``."""
 PANEL = [
     "metric", "context", "energy_metric_version", "energy_unit", "energy_n",
@@ -60,11 +63,11 @@ class QualityAgainstEnergy(Plot):
 
     title = "Quality against energy"
     caption = (
-        "Reconstruction loss against the energy of reconstructing an image, and Fréchet distances "
-        "against that of sampling one: lower left is better. Small points are seeds, large ones "
-        "their mean; error bars: 95 % interval over seeds, or over images of a single seed. The "
-        "dashed line joins the Pareto front, its points ringed: nothing is at once better and "
-        "cheaper."
+        "Reconstruction loss against the energy per reconstructed image, and Fréchet distances "
+        "against the energy per sampled image: lower left is better. Small points are seeds, large "
+        "ones their mean; error bars: 95 % interval over seeds, or over images of a single seed. "
+        "The dashed line joins the Pareto front, whose points are ringed: no other point is both "
+        "better and cheaper."
     )
     order = 20
 
@@ -75,18 +78,18 @@ class QualityAgainstEnergy(Plot):
         ``pareto`` marks the points of the front.
         """
         rows = _joined(run)
-        if rows.empty:
-            metrics = ", ".join(QUALITY)
-            raise NotDrawnError(f"no cell has both energy and one of {metrics} for the same images")
         return _figure(rows, Curves(rows, run)), rows
 
 
 def _joined(run: Run) -> pd.DataFrame:
-    quality = add_seed_means(measured_rows(run, list(QUALITY), _quality))
+    quality = add_seed_means(headline_rows(run, "quality_against_energy"))
     energy = add_seed_means(measured_rows(run, [ENERGY], whole_models))
     on = [*CELL, "estimate", "seed", "seeds"]
     renamed = {name: f"{ENERGY}_{name}" for name in OF_ENERGY}
     joined = quality.merge(energy[[*on, *OF_ENERGY]].rename(columns=renamed), on=on)
+    if joined.empty:
+        metrics = ", ".join(quality["metric"].unique())
+        raise NotDrawnError(f"no cell has both energy and one of {metrics} for the same images")
     return joined.assign(pareto=_pareto(joined)).reindex(
         columns=[
             "metric", "context", "unit", "higher_is_better", *CELL, "protocol", "n",
@@ -94,11 +97,6 @@ def _joined(run: Run) -> pd.DataFrame:
             "value", "ci_low", "ci_high", *renamed.values(), "pareto",
         ]
     )  # fmt: skip
-
-
-def _quality(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = whole_models(rows)
-    return rows[rows["split"] == rows["metric"].map(QUALITY)]
 
 
 def _pareto(rows: pd.DataFrame) -> pd.Series:
@@ -162,9 +160,8 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, curves: Curves, fills: dict[str, A
     log_if_wide(ax, rows["value"], "y")
     first = rows.iloc[0]
     ax.set_ylabel(axis_label(first, 2.2))
-    energy = first.copy()
-    energy["metric"], energy["unit"], energy["higher_is_better"] = ENERGY, first.energy_unit, False
-    ax.set_xlabel(axis_label(energy, 2.9))
+    energy = {name: first[f"{ENERGY}_{name}"] for name in ("unit", "higher_is_better")}
+    ax.set_xlabel(axis_label(pd.Series({"metric": ENERGY, **energy}), 2.9))
 
 
 def _draw_point(ax: Axes, row: dict[str, Any], curves: Curves, fills: dict[str, Any]) -> None:

@@ -127,7 +127,7 @@ def wrap_text(text: str, inches: float) -> str:
 
     Lines break after spaces, ``_``, ``+``, ``.``, ``/``, ``,`` and ``-``.
 
-    >>> print(wrap_text("reconstruction_loss_by_time_step", 1.0))
+    >>> print(wrap_text("reconstruction_loss_by_time_step", 1.1))
     reconstruction_
     loss_by_time_
     step
@@ -190,7 +190,7 @@ def panel_grid(
 
 
 def set_row_title(ax: Axes, row_title: str, title: str = "") -> None:
-    """Title a row of panels, above the own title of its first panel.
+    """Set the title of a row of panels, above the title of its first panel.
 
     The row's title can be wider than the panel: the layout reserves its height, not its width.
 

@@ -22,7 +22,8 @@ from bench.report.plots.style import (
     text_height,
     wrap_text,
 )
-from bench.report.run_reader import TRAINING_FILE, Run
+from bench.report.run_reader import Run
+from bench.store.schema import TRAINING_FILE
 
 SHARED_LOSSES = ("reconstruction_loss", "loss")
 """Losses that every model has; only the first means the same in every model."""
@@ -41,8 +42,8 @@ class TrainingCurves(Plot):
     title = "Training curves"
     caption = (
         "Losses on the training images, averaged over each epoch: the mean over seeds, with a band "
-        "from the lowest seed to the highest. Each model weighs and defines its loss and its "
-        "divergence (kl, mmd) itself: between models only reconstruction_loss compares."
+        "from the lowest seed to the highest. Each model defines its own loss and divergence (kl, "
+        "mmd): only reconstruction_loss can be compared between models."
     )
     order = 70
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from bench.comparison.pairing import newest_cells
 from bench.errors import BenchError
-from bench.store.run_directory import load_results
+from bench.store.run_directory import SCHEMA, load_results
 from bench.store.schema import (
     CELL,
     CELLS,
@@ -22,7 +22,6 @@ from bench.store.schema import (
     OK,
     PAIRED_BY,
     RUN_FILE,
-    SCHEMA,
     TABLE_FILE,
     VALUES_FILE,
     VOLATILE,
@@ -76,7 +75,7 @@ def update_reference(
 
 
 def _replace(target: Path, rows: pd.DataFrame, content: Mapping[str, Any]) -> list[str]:
-    """Write a reference beside ``target`` and move it to its place; return the names of files."""
+    """Write a reference next to ``target`` and move it to its place; return the names of files."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
