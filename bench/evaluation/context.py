@@ -1,11 +1,10 @@
 """The context of a cell: its data and settings, shared by everything that evaluates its model."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from torch import Tensor
 
-from bench.metrics.extractors.extractor import ExtractorContext, Extractors
+from bench.metrics.extractors.extractor import ExtractorContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +20,3 @@ class CellContext(ExtractorContext):
     seed: int
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
-
-    @cached_property
-    def extractors(self) -> Extractors:
-        """The extractors of the cell, each loaded when it is first used."""
-        return Extractors(self)

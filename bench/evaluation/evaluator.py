@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
@@ -47,6 +48,11 @@ class Evaluator:
 
     context: CellContext
 
+    @cached_property
+    def extractors(self) -> Extractors:
+        """The extractors of the cell, each loaded when it is first used."""
+        return Extractors(self.context)
+
     def evaluate(
         self,
         model: GenerativeModel,
@@ -74,9 +80,9 @@ class Evaluator:
         runner = _MetricRunner(
             [metric for metric in metrics if not reasons[metric.name]],
             lacking,
-            GeneratedFeatures(self.context.extractors),
+            GeneratedFeatures(self.extractors),
         )
-        runner.check_extractors(self.context.extractors)
+        runner.check_extractors(self.extractors)
         facts = self._facts(model, runner, training, selections or Selections())
         with torch.no_grad():
             return {
@@ -96,7 +102,7 @@ class Evaluator:
         selections: Selections,
     ) -> ModelFacts:
         """Run the passes that the metrics need, and return the facts that remain to be shown."""
-        passes = Passes(model.eval(), self.context)
+        passes = Passes(model.eval(), self.context, self.extractors)
         with torch.no_grad():
             runner.show("reconstructions", passes.reconstructions)
             runner.show_generated(passes.generated)
@@ -111,7 +117,7 @@ class Evaluator:
             footprint=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
             training=training,
             sampling=sampling,
-            extractors=self.context.extractors,
+            extractors=self.extractors,
             generated=runner.features,
             selections=selections.values,
             higher_is_better=selections.higher_is_better,

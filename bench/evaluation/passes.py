@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.datasets.batches import evaluation_batches
 from bench.evaluation.context import CellContext
+from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.metric import Batch, LatentBatch, SamplingTime
 from bench.metrics.noise import (
     INPUT_NOISE,
@@ -37,10 +38,12 @@ class Passes:
     Attributes:
         model: model in evaluation mode, on the device of the context's images.
         context: data and settings of the model's cell.
+        extractors: source of the images' features; None if no metric needs them.
     """
 
     model: GenerativeModel
     context: CellContext
+    extractors: Extractors | None = None
 
     def reconstructions(self) -> Iterator[Batch]:
         """Yield every test image once, with its reconstruction ``(N, C, H, W)``."""
@@ -52,7 +55,7 @@ class Passes:
             check_images(images, originals.shape, "reconstruct")
             done += len(images)
             self.context.reporter.evaluated("reconstructing", done, total)
-            yield Batch("test", images, originals, activity, extractors=self.context.extractors)
+            yield Batch("test", images, originals, activity, extractors=self.extractors)
 
     def generated(self) -> Iterator[Batch]:
         """Yield the protocol's ``generated_images`` samples, ``(N, C, H, W)``."""
@@ -61,7 +64,7 @@ class Passes:
             with recording(self.model, n) as activity:
                 images = self.model.sample(n, generator)
             check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
-            yield Batch("generated", images, None, activity, extractors=self.context.extractors)
+            yield Batch("generated", images, None, activity, extractors=self.extractors)
 
     def noisy_reconstructions(self) -> Iterator[Batch]:
         """Yield the first ``noise_images`` test images, reconstructed under each noise and level.
@@ -91,18 +94,14 @@ class Passes:
         for originals in self._batches(self.context.test_images[:limit], "by time steps"):
             latents = self._encoded(originals, generator)
             for t, images in self._prefixes(latents, originals.shape):
-                yield Batch(
-                    "test", images, originals, {}, time_step=t, extractors=self.context.extractors
-                )
+                yield Batch("test", images, originals, {}, time_step=t, extractors=self.extractors)
         if "sample_latents" not in self.model.capabilities:
             return
         generator = self._seeded()
         for n in self._sizes(min(limit, self.context.protocol.generated_images), "by time steps"):
             latents = self._prior(n, generator)
             for t, images in self._prefixes(latents, (n, *self.context.test_images.shape[1:])):
-                yield Batch(
-                    "generated", images, None, {}, time_step=t, extractors=self.context.extractors
-                )
+                yield Batch("generated", images, None, {}, time_step=t, extractors=self.extractors)
 
     def latents(self) -> Iterator[LatentBatch]:
         """Yield posterior latents of training and test images, and as many prior latents.
@@ -240,7 +239,7 @@ class Passes:
             noise_kind=kind,
             noise_level=level,
             noise_free=clean,
-            extractors=self.context.extractors,
+            extractors=self.extractors,
         )
 
 

@@ -30,7 +30,7 @@ class MessageReporter(WorkReporter):
             batches: number of batches per epoch.
             loss: training loss of the batch.
         """
-        self._send_rarely("trained_batch", epoch, epochs, batch, batches, loss)
+        self._send_rarely("trained_batch", (epoch, epochs, batch, batches, loss))
 
     def evaluated(self, stage: str, done: int, total: int) -> None:
         """Send the report unless another was sent just before.
@@ -40,14 +40,14 @@ class MessageReporter(WorkReporter):
             done: number of images evaluated so far.
             total: number of images in the stage.
         """
-        self._send_rarely("evaluated", stage, done, total)
+        self._send_rarely("evaluated", (stage, done, total))
 
     def ended(self, outcome: str, seconds: float) -> None:
         """Send the report."""
         self._send("ended", outcome, seconds)
 
-    def _send_rarely(self, *message: Any) -> None:
+    def _send_rarely(self, method: str, arguments: tuple[Any, ...]) -> None:
         now = time.monotonic()
         if now - self._last_message >= SECONDS_BETWEEN_MESSAGES:
             self._last_message = now
-            self._send(*message)
+            self._send(method, *arguments)

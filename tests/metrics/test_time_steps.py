@@ -9,7 +9,7 @@ from torch import nn
 from bench import registry
 from bench.datasets.batches import to_unit_range
 from bench.evaluation.passes import Passes
-from bench.metrics.extractors.extractor import Extractor, Features
+from bench.metrics.extractors.extractor import Extractor, Extractors, Features
 from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.metric import ModelFacts
 from bench.metrics.time_steps import FrechetDistanceByTimeStep, ReconstructionLossByTimeStep
@@ -83,7 +83,8 @@ def passes(tmp_path, monkeypatch):
 
     def build(model_class, *changes):
         protocol = load_protocol("smoke", ["evaluation_batch_size=8", *changes]).resolve("m", "d")
-        return Passes(model_class(protocol), cell_context(protocol, images(), tmp_path))
+        context = cell_context(protocol, images(), tmp_path)
+        return Passes(model_class(protocol), context, Extractors(context))
 
     return build
 
@@ -93,7 +94,7 @@ def observed(metric_class, run):
     for batch in run.partial_decodings():
         metric.update(batch)
     return list(
-        metric.compute(ModelFacts(0, 0, TrainingRecord((), {}, None), None, run.context.extractors))
+        metric.compute(ModelFacts(0, 0, TrainingRecord((), {}, None), None, run.extractors))
     )
 
 
