@@ -223,7 +223,7 @@ def test_a_model_that_cannot_be_built_here_is_skipped_with_its_reason(profiled):
 
 
 def test_a_device_on_which_the_backend_cannot_run(monkeypatch):
-    def implementation(device):
+    def implementation(self, device):
         raise RuntimeError("not on this device")
 
     lif = bench.registry.backends.load("reference")
