@@ -258,24 +258,11 @@ def run(
         Interrupted: Ctrl-C or SIGTERM; the current cell is kept as a checkpoint.
     """
     request = RunRequest(
-        models=models,
-        datasets=datasets,
-        backends=backends,
-        protocol=protocol,
-        settings=settings,
-        seeds=seeds,
-        out=out,
-        data_root=data_root,
-        device=device,
-        weights=weights,
-        checkpoint_every=checkpoint_every,
-        retry=retry,
-        jobs=jobs,
-        executor=executor,
-        address=address,
-        cpus_per_cell=cpus_per_cell,
-        gpus_per_cell=gpus_per_cell,
-    )
+        models=models, datasets=datasets, backends=backends, protocol=protocol, settings=settings,
+        seeds=seeds, out=out, data_root=data_root, device=device, weights=weights,
+        checkpoint_every=checkpoint_every, retry=retry, jobs=jobs, executor=executor,
+        address=address, cpus_per_cell=cpus_per_cell, gpus_per_cell=gpus_per_cell,
+    )  # fmt: skip
     return execute(prepare(request), reporter)
 
 

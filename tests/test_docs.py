@@ -22,7 +22,7 @@ from tiny import TINY
 
 import bench
 from bench.cli import VERBS
-from bench.comparison.reference import update_reference
+from bench.comparison.reference_update import update_reference
 from bench.datasets.torchvision import MNIST
 from bench.protocol import Protocol
 from bench.store.schema import COLUMNS

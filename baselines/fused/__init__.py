@@ -1,1 +1,1 @@
-"""The fast spiking backend: kernels for CPU (Numba) and CUDA (Triton)."""
+"""The fast spiking backend: Numba kernels for CPU, Triton kernels for CUDA."""

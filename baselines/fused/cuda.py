@@ -1,8 +1,8 @@
-"""LIF neurons on CUDA, with gradients: one Triton kernel forward and one backward.
+"""Triton kernels for LIF neurons with gradients on CUDA: one forward and one backward.
 
-A program takes a block of neurons through all time steps. To it the neurons are one axis, in the
-order in which a step's currents lie in memory, so channels-last currents are read as they are and
-give channels-last spikes. Nothing here waits for the device.
+A program computes a block of neurons over all time steps. Neurons are one axis, in the memory order
+of a step's currents, so channels-last currents are read in place and give channels-last spikes.
+Nothing here waits for the device.
 """
 
 from math import prod
@@ -18,22 +18,22 @@ from baselines.fused.cpu.lif_constants import LIFConstants
 
 # 16 bytes of float32 for each thread of a program: the widest load.
 BLOCK = 512
-# A decay fused with the addition would be rounded once, where the other backends round twice: a
-# potential next to the threshold could then fire here only.
+# Without fused multiply-add, potentials are rounded as on the other backends. With it, neurons
+# close to the threshold could spike on this backend only.
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 def fire(
     currents: Tensor, membrane: Tensor | None, constants: LIFConstants
 ) -> tuple[Tensor, Tensor]:
-    """Spikes ``(T, N, ...)`` and the last potential ``(N, ...)`` after its reset.
+    """Compute spikes ``(T, N, ...)`` and the potentials ``(N, ...)`` after the last reset.
 
     Args:
-        currents: ``(T, N, ...)``, float32 or float64, T at least 1. They are copied only if the
-            neurons of a step do not lie densely in memory; the steps may lie anywhere, even all on
-            the same place.
-        membrane: where to start, ``(N, ...)``, in the precision of the currents; at rest if None.
-        constants: of the neurons.
+        currents: ``(T, N, ...)``, float32 or float64, T at least 1. Copied only if the neurons of a
+            step are not dense in memory; any stride between steps is accepted, also 0.
+        membrane: potentials to start from, ``(N, ...)``, in the precision of the currents; at rest
+            if None.
+        constants: constants of the neurons.
     """
     return _Firing.apply(currents, membrane, constants)
 
@@ -99,10 +99,13 @@ def _at_start(
     number: tl.constexpr,
     block: tl.constexpr,
 ) -> tl.tensor:
-    """Where a block of neurons starts: at rest if there is no membrane."""
+    """Return the potentials that a block of neurons starts from; 0 without a membrane."""
+    # Triton also compiles the code after an early return, where the membrane is None.
     if membrane is None:
-        return tl.zeros((block,), number)
-    return tl.load(membrane + place, exists)
+        potential = tl.zeros((block,), number)
+    else:
+        potential = tl.load(membrane + place, exists)
+    return potential
 
 
 @triton.jit
@@ -118,19 +121,19 @@ def _fire(
     threshold: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + x_t`` for a block of neurons.
+    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + x_t`` for a block of neurons.
 
     Args:
         currents: x, ``(T, L)``.
-        current_stride: from a step's currents to the next's; the other arrays are contiguous.
-        membrane: ``(L,)``, the potential after the reset; at rest if None.
+        current_stride: distance between steps in ``currents``; other arrays are contiguous.
+        membrane: ``(L,)``, potentials to start from; at rest if None.
         spikes: ``(T, L)``, written.
-        ended: ``(L,)``, written: as ``membrane``, after the last step.
+        ended: ``(L,)``, written: potentials after the last step's reset.
         neurons: L.
         time_steps: T.
-        decay: of the potential.
-        threshold: which it must exceed.
-        block: neurons of a program.
+        decay: decay of the potential.
+        threshold: threshold that the potential must exceed to spike.
+        block: number of neurons per program.
     """
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     exists = place < neurons
@@ -163,24 +166,24 @@ def _fire_backward(
     width: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """Gradients of :func:`_fire`, whose potentials are computed again.
+    """Compute the gradients of :func:`_fire`, whose potentials are recomputed.
 
     Args:
-        currents: as there.
-        current_stride: as there.
-        membrane: as there.
+        currents: x, ``(T, L)``.
+        current_stride: distance between consecutive steps in ``currents``.
+        membrane: ``(L,)``, potentials that the neurons started from; at rest if None.
         of_spikes: gradients of the spikes, ``(T, L)``.
-        of_spike_stride: from a step's gradients to the next's.
-        of_ended: of the last membrane, ``(L,)``.
-        of_currents: ``(T, L)``, written; holds the potentials in between.
-        of_membrane: of the first membrane, ``(L,)``, written unless None.
-        neurons: as there.
-        time_steps: as there.
-        decay: as there.
-        threshold: as there.
-        centre: of the surrogate gradient's window, less the threshold.
-        width: of the window, and one over its height.
-        block: as there.
+        of_spike_stride: distance between consecutive steps in ``of_spikes``.
+        of_ended: gradients of the last potentials, ``(L,)``.
+        of_currents: gradients of the currents, ``(T, L)``, written; holds the potentials meanwhile.
+        of_membrane: gradients of the first potentials, ``(L,)``, written unless None.
+        neurons: L.
+        time_steps: T.
+        decay: decay of the potential.
+        threshold: threshold that the potential must exceed to spike.
+        centre: centre of the surrogate gradient's window, minus the threshold.
+        width: width of the window; its height is ``1 / width``.
+        block: number of neurons per program.
     """
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     exists = place < neurons
@@ -192,7 +195,7 @@ def _fire_backward(
         currents += current_stride
         of_currents += neurons
         of_spikes += of_spike_stride
-    # A potential may be read by another thread than the one that wrote it.
+    # A potential can be read by another thread than the one that wrote it.
     tl.debug_barrier()
     of_state = tl.load(of_ended + place, exists)
     for _ in range(time_steps):
@@ -221,16 +224,16 @@ def _launch(
 
 
 def _axes_by_memory(tensor: Tensor) -> list[int]:
-    """Axes of ``(T, N, ...)``: time first, then from the outermost in memory to the innermost."""
+    """Return the axes of ``(T, N, ...)``: time, then from outermost to innermost in memory."""
     return [0, *sorted(range(1, tensor.dim()), key=tensor.stride, reverse=True)]
 
 
 def _with_dense_steps(tensor: Tensor, axes: list[int]) -> Tensor:
-    """``(T, N, ...)`` with its axes in that order, each step contiguous; copied if need be."""
+    """Permute ``(T, N, ...)``; copy it if its steps are not contiguous then."""
     ordered = tensor.permute(axes)
     return ordered if ordered[0].is_contiguous() else ordered.contiguous()
 
 
 def _empty(shape: tuple[int, ...], axes: list[int], like: Tensor) -> Tensor:
-    """``(T, N, ...)``, dense, the axes lying in memory in that order."""
+    """Return an uninitialised dense ``(T, N, ...)``, its axes in that order in memory."""
     return torch.empty_permuted(shape, axes, dtype=like.dtype, device=like.device)

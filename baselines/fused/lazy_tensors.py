@@ -1,6 +1,7 @@
-"""Tensors whose numbers are computed once they are needed.
+"""Lazy tensors, whose values are computed when an operation needs them.
 
-Whoever knows their kind takes what they are made of. For anyone else they are the numbers.
+The kernels of this backend recognise the subclasses and use their operands directly. To all other
+operations they are ordinary tensors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 aten = torch.ops.aten
-# What changes only where the numbers stand.
+# Operations that change only the layout.
 LAYOUTS = frozenset(
     {
         aten._unsafe_view.default,
@@ -30,43 +31,49 @@ LAYOUTS = frozenset(
 
 
 class Deferred(Tensor):
-    """The base class: a result on the way to its next user.
+    """Base class of lazy tensors.
 
-    What it is made of must not change before it is computed, and it cannot be written to.
+    The operands must not change before the values are computed. Lazy tensors cannot be written to.
     """
 
     def computed(self) -> Tensor:
-        """The numbers."""
+        """Compute the values ``(...)``."""
         raise NotImplementedError
 
     def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> "Deferred | None":
-        """What a function makes of it, if that needs no numbers."""
+        """Return the lazy result of an operation that needs no values, else None.
+
+        Args:
+            function: PyTorch operation.
+            *args: arguments after the tensor.
+            **kwargs: keyword arguments.
+        """
         return None
 
     def numpy(self, *, force: bool = False) -> Any:
-        """The numbers as an array; see :meth:`torch.Tensor.numpy`."""
+        """Compute the values as an array; see :meth:`torch.Tensor.numpy`."""
         return self._plain().numpy(force=force)
 
     def tolist(self) -> Any:
-        """The numbers as lists; see :meth:`torch.Tensor.tolist`."""
+        """Compute the values as nested lists; see :meth:`torch.Tensor.tolist`."""
         return self._plain().tolist()
 
     def _plain(self) -> Tensor:
-        """The numbers, which require a gradient if it does."""
+        """Return the values as an ordinary tensor with the same ``requires_grad``."""
         return computed(self.detach()).requires_grad_(self.requires_grad)
 
     def __repr__(self) -> str:  # type: ignore[override]
-        """Its name and its numbers."""
+        """Return the class name and the values."""
         return f"{type(self).__name__}({computed(self.detach())})"
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, function: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Rearrange it if it can be; else the function is given the numbers.
+        """Keep the result lazy if possible, else run the operation on the computed values.
 
         Raises:
-            TypeError: the function writes to it.
+            TypeError: the operation writes to a lazy tensor.
         """
         kwargs = dict(kwargs or {})
         if isinstance(args[0], Deferred):
@@ -80,13 +87,13 @@ class Deferred(Tensor):
 
 
 class Spikes(Deferred):
-    """Spikes in numbers through which gradients flow, and of which a byte each is kept."""
+    """Differentiable spikes in floating point, of which only uint8 copies are stored."""
 
     fired: Tensor
 
     @staticmethod
     def __new__(cls, fired: Tensor, dtype: torch.dtype) -> "Spikes":
-        """Of bytes that are 0 or 1, of any shape and layout."""
+        """Return spikes ``(...)`` of a precision for uint8 spikes ``(...)`` of any layout."""
         spikes: Spikes = Tensor._make_wrapper_subclass(
             cls, fired.shape, fired.stride(), dtype=dtype, device=fired.device
         )
@@ -97,25 +104,31 @@ class Spikes(Deferred):
         super().__init__()
 
     def computed(self) -> Tensor:
-        """The spikes in their precision."""
+        """Convert the spikes ``(...)`` to their precision."""
         return self.fired.to(self.dtype)
 
     def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
-        """The bytes are."""
+        """Apply an operation that changes only the layout to the uint8 spikes, else return None.
+
+        Args:
+            function: PyTorch operation.
+            *args: arguments after the spikes.
+            **kwargs: keyword arguments.
+        """
         if function not in LAYOUTS:
             return None
         return Spikes(function(self.fired, *args, **kwargs), self.dtype)
 
 
 class Weighted(Deferred):
-    """``w_t * x``, ``(T, N, ...)``: the gradient of a weighted sum over time steps."""
+    """Lazy products ``w_t * x``, ``(T, N, ...)``: gradients of a weighted sum over time."""
 
     weights: Tensor
     step: Tensor
 
     @staticmethod
     def __new__(cls, weights: Tensor, step: Tensor) -> "Weighted":
-        """Of w ``(T,)`` and x ``(N, ...)``."""
+        """Return the products of weights ``(T,)`` and one step ``(N, ...)``."""
         weighted: Weighted = Tensor._make_wrapper_subclass(
             cls,
             (len(weights), *step.shape),
@@ -130,20 +143,26 @@ class Weighted(Deferred):
         super().__init__()
 
     def computed(self) -> Tensor:
-        """The products."""
+        """Compute the products ``(T, N, ...)``."""
         return self.weights.view(-1, *[1] * self.step.dim()) * self.step
 
 
 def channels_last(
     before: Sequence[int], size: Sequence[int], channels: int
 ) -> tuple[torch.Size, tuple[int, ...]]:
-    """Shape ``(*before, C, *size)`` and strides of a tensor whose channels lie last in memory."""
+    """Return the shape ``(*before, C, *size)`` and the strides of a channels-last tensor.
+
+    Args:
+        before: sizes of the axes before the channels.
+        size: sizes of the axes after the channels.
+        channels: C.
+    """
     laid_out = torch.empty((*before, *size, channels), device="meta").movedim(-1, len(before))
     return laid_out.shape, laid_out.stride()
 
 
 def _written(function: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Deferred]:
-    """The arguments that a function writes to and that cannot be."""
+    """Return the lazy tensors among the arguments that an operation writes to."""
     if not function._schema.is_mutable:
         return []
     named = {a.name: value for a, value in zip(function._schema.arguments, args, strict=False)}
@@ -153,10 +172,10 @@ def _written(function: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Deferr
 
 
 def computed(tensor: Tensor) -> Tensor:
-    """The numbers of a tensor of any kind."""
+    """Compute the values ``(...)`` of a lazy tensor; return other tensors unchanged."""
     return tensor.computed() if isinstance(tensor, Deferred) else tensor
 
 
 def bytes_of(spikes: Tensor) -> Tensor:
-    """Spikes of any kind in bytes."""
+    """Return spikes ``(...)`` of any kind as uint8."""
     return spikes.fired if isinstance(spikes, Spikes) else spikes.to(torch.uint8)

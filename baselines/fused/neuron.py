@@ -133,7 +133,7 @@ def normalisation(
 
 
 def track(norm: TimeDependentBatchNorm, mean: Tensor, variance: Tensor, values: int) -> None:
-    """Move the running statistics of a norm towards those of a batch.
+    """Update the running statistics of a norm with the statistics of a batch.
 
     Args:
         norm: layer to update.

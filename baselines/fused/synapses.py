@@ -2,7 +2,7 @@
 
 Currents of spikes are sums of weights, which are looked up in tables where that pays. PyTorch's own
 weight and bias gradients of a channels-last transposed convolution take about three times as long
-as those of the convolution that it transposes; here each gradient is computed in its fastest form.
+as for the convolution that it transposes; here each gradient is computed in its fastest form.
 Values equal PyTorch's up to the order of sums.
 """
 
@@ -40,8 +40,8 @@ class Downsampling(nn.Conv2d):
     Args:
         inputs: number of input channels.
         outputs: number of output channels.
-        spiking_input: True if all inputs are 0 or 1. They can then be uint8 where no grad_output
-            flows; elsewhere a byte of each is kept for the gradient.
+        spiking_input: True if all inputs are 0 or 1. They can then be uint8 where no gradient
+            flows; elsewhere a uint8 copy is kept for the weight gradient.
     """
 
     def __init__(self, inputs: int, outputs: int, spiking_input: bool = False) -> None:

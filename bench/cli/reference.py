@@ -25,7 +25,7 @@ def update(run: Path, reference: Path, keep: bool, allow_failed: bool) -> None:
     RUN is a run directory. REFERENCE is created if it does not exist. Other files in it, such as a
     README, stay.
     """
-    from bench.comparison.reference import update_reference
+    from bench.comparison.reference_update import update_reference
 
     for path in update_reference(run, reference, allow_failed=allow_failed, keep=keep):
         click.echo(f"Written: {path} ({path.stat().st_size / 1024:,.0f} KiB)")

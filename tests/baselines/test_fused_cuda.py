@@ -39,20 +39,26 @@ def test_interpreted_kernels_give_the_reference_spikes_and_gradients():
 @pytest.mark.parametrize(
     ("number", "threshold"), [("fp32", "0fBE4CCCCD"), ("fp64", "0dBFC999999999999A")]
 )
-def test_compiled_kernels_round_every_operation(name, number, threshold, tmp_path, monkeypatch):
+@pytest.mark.parametrize("missing", [(), ("membrane",), ("membrane", "of_membrane")])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_compiled_kernels_round_every_operation(
+    name, number, threshold, missing, capability, tmp_path, monkeypatch
+):
+    """With and without a first membrane, whose gradient the backward kernel can leave out."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    assembly = compiled_for_gpu(name, number)
+    assembly = compiled_for_gpu(name, number, missing, capability)
     assert "fma." not in assembly
     assert f"mul.rn.{number[0]}{number[2:]}" in assembly
     assert threshold in assembly
 
 
-def compiled_for_gpu(name, number):
+def compiled_for_gpu(name, number, missing, capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     kernel = getattr(fused_cuda, name)
-    constants = {**CONSTANTS[name], "block": fused_cuda.BLOCK}
+    absent = {argument: None for argument in missing if argument in kernel.arg_names}
+    constants = {**CONSTANTS[name], **absent, "block": fused_cuda.BLOCK}
     integers = {"current_stride", "of_spike_stride", "neurons", "time_steps"}
     signature = {
         argument: "constexpr"
@@ -64,7 +70,7 @@ def compiled_for_gpu(name, number):
     }
     source = ASTSource(kernel, signature, constants)
     options = fused_cuda.OPTIONS
-    return triton.compile(source, GPUTarget("cuda", 80, 32), options).asm["ptx"]
+    return triton.compile(source, GPUTarget("cuda", capability, 32), options).asm["ptx"]
 
 
 def test_without_triton_the_way_out_is_named(monkeypatch):

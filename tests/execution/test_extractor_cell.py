@@ -4,7 +4,7 @@ import pytest
 
 import bench
 from bench import registry
-from bench.api import prepare
+from bench.api import RunRequest, prepare
 from bench.metrics.extractors.autoencoder import Autoencoder
 from bench.plan import ExtractorCell
 from bench.protocol import Override, load_protocol
@@ -38,7 +38,9 @@ def fad_only(monkeypatch, tmp_path):
 
 
 def extractor_cells(**asked):
-    return [cell for cell in prepare(**asked).plan.cells if isinstance(cell, ExtractorCell)]
+    return [
+        cell for cell in prepare(RunRequest(**asked)).plan.cells if isinstance(cell, ExtractorCell)
+    ]
 
 
 def test_the_autoencoder_has_a_cell_before_the_models_that_it_judges(fad_only, tiny, tmp_path):

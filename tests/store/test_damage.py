@@ -143,7 +143,7 @@ def test_a_lost_or_broken_run_file_keeps_the_cells(copy, finished, bench_cli):
 
 def test_doctor_has_nothing_to_say_of_a_sound_run(copy, bench_cli):
     code, out, _ = bench_cli("doctor", copy)
-    assert (code, out) == (0, f"{copy}: nothing is wrong.\n")
+    assert (code, out) == (0, f"{copy}: no damage found.\n")
 
 
 def test_doctor_of_what_is_no_run_directory(bench_cli, tmp_path):

@@ -1,4 +1,4 @@
-"""Tensors as kernels take them."""
+"""Padded copies and aligned buffers, as the kernels require them."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,12 @@ from baselines.fused.cpu.simd import CACHE_LINE
 
 
 def padded(tensor: Tensor, *multiples: int) -> Tensor:
-    """Contiguous, with zeros behind the last axes, up to a multiple of each."""
+    """Return a contiguous tensor whose last axes are zero-padded to multiples.
+
+    Args:
+        tensor: ``(..., A, B)``.
+        *multiples: number for each of the last axes; their sizes become multiples of it.
+    """
     sizes = tensor.shape[-len(multiples) :]
     missing = [-size % multiple for size, multiple in zip(sizes, multiples, strict=True)]
     if any(missing):
@@ -21,11 +26,14 @@ def padded(tensor: Tensor, *multiples: int) -> Tensor:
 
 
 def unwritten(size: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A contiguous tensor to be written, which begins at a multiple of CACHE_LINE.
+    """Return an uninitialised contiguous tensor that begins at a multiple of CACHE_LINE bytes.
 
-    NumPy allocates it. PyTorch asks the C library for an alignment, and once freed such a block
-    serves for another like it only as long as what lies around it is free too: of the largest
-    tensors, new ones were then needed again and again.
+    NumPy allocates it. PyTorch's aligned allocations are rarely reused once freed: for the largest
+    tensors the C library then requested new memory from the system again and again.
+
+    Args:
+        size: shape ``(...)`` of the tensor.
+        dtype: precision of the tensor.
     """
     length = math.prod(size) * dtype.itemsize
     block = np.empty(length + CACHE_LINE, np.uint8)

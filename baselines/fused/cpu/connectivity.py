@@ -1,4 +1,4 @@
-"""Which pixels the papers' convolutions connect."""
+"""Pixels that the papers' convolutions connect, as sparse matrices in CSR format."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,12 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Connections:
-    """Which output pixel is connected to which input pixels, as the kernels take it.
+    """Input pixels and kernel taps of each output pixel, as the kernels take them.
 
     Attributes:
-        taps: of the kernel.
-        arrays: places, firsts, sources and taps, see :mod:`lookup_kernels`.
-        ranks: which of the places an output pixel is.
+        taps: number of kernel taps.
+        arrays: output pixel of each CSR row ``(Q,)``, CSR index pointer ``(Q + 1,)``, CSR column
+            indices (input pixels) and CSR values (kernel taps), see :mod:`lookup_kernels`.
+        ranks: CSR row of each output pixel, ``(Q,)``.
     """
 
     taps: int
@@ -24,12 +25,12 @@ class Connections:
 
 @lru_cache
 def connections(height: int, width: int, transposed: bool) -> Connections:
-    """Those of the papers' convolutions: 3x3, stride 2, padding 1 (and output padding 1).
+    """Return the connections of a 3x3 convolution with stride 2 and padding 1.
 
     Args:
-        height: of the smaller map, which is the output unless ``transposed``.
-        width: alike.
-        transposed: whether the smaller map is the input.
+        height: rows of the smaller map: the input if ``transposed``, else the output.
+        width: columns of the smaller map.
+        transposed: True for a transposed convolution (output padding 1), which doubles both.
     """
     i, j, down, right = np.meshgrid(
         *(np.arange(size) for size in (height, width, 3, 3)), indexing="ij"
@@ -39,7 +40,7 @@ def connections(height: int, width: int, transposed: bool) -> Connections:
     small, large = (i * width + j)[inside], (row * 2 * width + column)[inside]
     taps = (3 * down + right)[inside]
     outputs, sources = (large, small) if transposed else (small, large)
-    # Pixels that use the same taps follow one another: their tables then stay in the cache.
+    # Pixels that use the same taps are next to each other: their tables then stay in the cache.
     used = np.zeros((outputs.max() + 1, 9), bool)
     used[outputs, taps] = True
     places = np.lexsort(used.T)
@@ -51,6 +52,6 @@ def connections(height: int, width: int, transposed: bool) -> Connections:
 
 @lru_cache
 def one_to_one() -> Connections:
-    """That of a linear layer: one pixel, one tap."""
+    """Return the connection of a linear layer: one pixel, one tap."""
     only = np.array([0])
     return Connections(1, (only, np.array([0, 1]), only, only), only)

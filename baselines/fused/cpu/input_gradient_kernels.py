@@ -1,7 +1,7 @@
-"""Sums of weights times numbers, compiled by Numba: convolutions of what is no spike.
+"""Numba kernel for convolutions of numbers that are no spikes: gradients of a convolution's input.
 
-The arrays are those of :mod:`lookup_kernels`, but for numbers instead of spikes and weights instead
-of tables.
+The arrays are as in :mod:`lookup_kernels`, with numbers in place of spikes and weights in place of
+tables.
 """
 
 from typing import Any
@@ -21,12 +21,13 @@ from baselines.fused.cpu.simd import (
     streamed,
 )
 
-# Whose sums are held in registers together: two of 512 bits for each.
+# Images whose sums are in registers at the same time: two 512-bit registers for each.
 IMAGES = 8
 
 
 @numba.njit(inline="always")
 def _add(numbers: Any, at: Any, weights: Any, total: Any) -> Any:
+    """Return ``total + numbers[at] * weights`` for LANES totals and weights."""
     return add_product(total, spread(item(numbers, at)), weights)
 
 
@@ -45,20 +46,20 @@ def _sum(
     none: Any,
     totals: Any,
 ) -> None:
-    """What IMAGES images have in LANES channels of a pixel.
+    """Compute LANES output channels of a pixel for IMAGES images.
 
     Args:
-        near: numbers of the images, a pixel's channels side by side.
-        image: from an image to the next in them.
-        base: which pixel's they begin with.
+        near: numbers of IMAGES images, flat, the channels of a pixel next to each other.
+        image: distance between consecutive images in ``near``.
+        base: input pixel with which the images in ``near`` begin.
         inputs: C.
-        sources: see :mod:`lookup_kernels`.
-        taps: see there.
-        first: of the pixel's connections.
-        last: one behind its last.
-        weights: flat.
-        block: where the channels' own begin.
-        none: zeros.
+        sources: CSR column indices: input pixel of each connection.
+        taps: CSR values: kernel tap of each connection.
+        first: index of the pixel's first connection.
+        last: index after the pixel's last connection.
+        weights: ``(B, K, C, LANES)``, flat.
+        block: index in ``weights`` at which the output channels' weights begin.
+        none: zeros in every lane.
         totals: ``(IMAGES * LANES,)``, written.
     """
     a, b, c, d, e, f, g, h = none, none, none, none, none, none, none, none
@@ -99,20 +100,21 @@ def convolve(
     weights: Any,
     results: Any,
 ) -> None:
-    """Sums of all output pixels.
+    """Compute all output pixels and channels.
 
     Args:
         numbers: ``(R * P * C,)``, C a multiple of LANES.
         pixels: P.
-        bands: ``(S, 4)``: which output pixels are computed together, from the first to one behind
-            the last, and in the same way which pixels they need.
-        image: from an image to the next where a band's numbers are copied to.
-        ranks: which of the places, see :mod:`lookup_kernels`, an output pixel is.
-        firsts: see there.
-        sources: see there.
-        taps: see there.
+        bands: ``(S, 4)``, bands of output pixels that are computed together: first output pixel,
+            last output pixel + 1, first input pixel that they need, and last such pixel + 1.
+        image: distance between consecutive images in the buffer that holds a band's numbers.
+        ranks: ``(Q,)``, CSR row of each output pixel.
+        firsts: ``(Q + 1,)``, CSR index pointer.
+        sources: CSR column indices: input pixel of each connection.
+        taps: CSR values: kernel tap of each connection.
         weights: ``(B, K, C, LANES)``.
-        results: ``(R * Q * B * LANES,)``, written past the caches.
+        results: ``(R * Q * B * LANES,)``, written with streaming stores; must begin at a multiple
+            of CACHE_LINE.
     """
     blocks, kernel, inputs = weights.shape[:3]
     flat, outputs, channels = weights.reshape(-1), len(ranks), blocks * LANES

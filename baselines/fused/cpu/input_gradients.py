@@ -1,4 +1,4 @@
-"""Gradients of what a convolution takes in, on the CPU: tensors in, :mod:`dense_kernels` within."""
+"""Gradients of a convolution's input on the CPU: interface of :mod:`input_gradient_kernels`."""
 
 from functools import lru_cache
 from typing import Any
@@ -13,14 +13,19 @@ from baselines.fused.cpu.connectivity import connections
 from baselines.fused.cpu.input_gradient_kernels import IMAGES
 from baselines.fused.cpu.simd import CACHE_LINE, LANES
 
-# Bytes of what a band's sums are computed from: they stay in a core's second cache, beside weights.
+# Bytes of a band's inputs: they fit a core's second-level cache together with the weights.
 NEAR = 2**18
 
 
 def are_faster(gradient: Tensor, weight: Tensor, transposed: bool) -> bool:
-    """Whether :func:`convolution_gradient` takes these, and less time for them than PyTorch.
+    """Return True if :func:`convolution_gradient` takes the operands and is faster than PyTorch.
 
-    The sums fill the registers of AVX-512; with fewer they would be kept in memory.
+    Its sums fill the registers of AVX-512; on other processors they would be kept in memory.
+
+    Args:
+        gradient: gradients of the output, ``(R, O, H', W')``.
+        weight: ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
+        transposed: True for the gradient of a transposed convolution.
     """
     channels = weight.shape[0] if transposed else weight.shape[1]
     return (
@@ -31,17 +36,17 @@ def are_faster(gradient: Tensor, weight: Tensor, transposed: bool) -> bool:
 
 
 def convolution_gradient(gradient: Tensor, weight: Tensor, transposed: bool) -> Tensor:
-    """The gradient ``(R, C, H, W)`` of the input of one of the papers' convolutions.
+    """Compute the gradients ``(R, C, H, W)`` of the input of a 3x3 convolution with stride 2.
 
     Args:
-        gradient: of its output, ``(R, O, H', W')`` with the channels last.
+        gradient: gradients of the output, ``(R, O, H', W')``, channels last in memory.
         weight: ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
-        transposed: whether it doubles height and width and does not halve them.
+        transposed: True for a transposed convolution, which doubles height and width.
     """
     images, inputs, height, width = gradient.shape
     if transposed:
         height, width = height // 2, width // 2
-    # The operation is the other one of the two: what doubled now halves.
+    # The gradient of a convolution is a transposed convolution, and the reverse.
     joined = connections(height, width, not transposed)
     bands, stride = _bands(height, width, not transposed, inputs * weight.itemsize)
     axes = (2, 3, 1, 0) if transposed else (2, 3, 0, 1)
@@ -64,13 +69,17 @@ def convolution_gradient(gradient: Tensor, weight: Tensor, transposed: bool) -> 
 
 @lru_cache
 def _bands(height: int, width: int, transposed: bool, pixel: int) -> tuple[Any, int]:
-    """Rows of output pixels, as many as NEAR allows, and the most pixels that any of them needs.
+    """Return bands of whole rows of output pixels, and the most input pixels that any band needs.
 
     Args:
-        height: see :func:`connections`.
-        width: see there.
-        transposed: see there.
-        pixel: bytes of a pixel.
+        height: rows of the smaller map.
+        width: columns of the smaller map.
+        transposed: True if the larger map is the output.
+        pixel: bytes per input pixel.
+
+    Returns:
+        Bands ``(S, 4)`` as large as NEAR allows, see :func:`input_gradient_kernels.convolve`, and
+        the largest number of input pixels of a band.
     """
     joined = connections(height, width, transposed)
     _, firsts, sources, _ = joined.arrays

@@ -1,7 +1,8 @@
-"""Normalised LIF neurons on the CPU, with gradients: tensors in, :mod:`compiled` kernels within.
+"""Normalised LIF neurons with gradients on the CPU: the PyTorch interface of the kernels.
 
-Tensors are ``(T, N, C, ...)``. Within, the channels lie last: convolutions are fastest so on a
-CPU, and what differs by channel is then read as fast as what does not.
+The kernels are in :mod:`lif_kernels` and :mod:`lif_backward_kernels`. Tensors are
+``(T, N, C, ...)`` with the channels last in memory, which is fastest for convolutions on a CPU and
+lets kernels read parameters per channel as fast as constants.
 """
 
 import math
@@ -20,21 +21,24 @@ from baselines.fused.cpu.packed_spikes import Bits
 from baselines.fused.cpu.simd import LANES
 from baselines.fused.lazy_tensors import Spikes, Weighted, computed
 
+# Axis of the channels.
 CHANNELS = 2
+# Approximate number of neurons per tile.
 TILE = 1024
+# Values per channel from which an estimate of the mean is computed.
 FEW = 64
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """``weight * (x - mean) * inverse_deviation + bias`` by channel, each ``(C,)``.
+    """``weight * (x - mean) * inverse_deviation + bias`` per channel, each ``(C,)``.
 
     Attributes:
-        weight: learned.
-        bias: learned.
-        mean: subtracted.
-        inverse_deviation: multiplied with.
-        of_batch: whether mean and deviation are those of the currents, so that gradients flow
+        weight: learned scale.
+        bias: learned offset.
+        mean: mean of the currents, or a running mean.
+        inverse_deviation: one over the standard deviation.
+        of_batch: True if mean and deviation are statistics of the currents, so that gradients flow
             through them.
     """
 
@@ -46,22 +50,22 @@ class Normalisation:
 
     @cached_property
     def affine(self) -> tuple[Tensor, Tensor]:
-        """What multiplies and what is then added."""
+        """Scale and shift ``(C,)`` of the equivalent ``scale * x + shift``."""
         scale = self.weight * self.inverse_deviation
         return scale, self.bias - self.mean * scale
 
     @cached_property
     def tiles(self) -> tuple[Any, Any]:
-        """The same, of a tile of neurons."""
+        """Scale and shift ``(W,)``, repeated for a tile of neurons."""
         scale, shift = self.affine
         return _tiled(scale.numpy()), _tiled(shift.numpy())
 
 
 def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance by channel of ``(T, N, C, ...)``, each ``(C,)``."""
+    """Compute mean and biased variance per channel, each ``(C,)``, of ``(T, N, C, ...)``."""
     laid_out = _channels_last(currents.detach())
     channels = laid_out.shape[-1]
-    # The first values are near enough to the mean for the sums to keep their digits.
+    # The mean of the first values is close enough for the sums to keep their digits.
     few = laid_out.reshape(-1, channels)[:FEW]
     origin = few.to(_computed(currents)).mean(0)
     tile = _tiled(origin.numpy())
@@ -82,16 +86,15 @@ def fire(
     norm: Normalisation | None,
     in_bytes: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Spikes ``(T, N, ...)`` and the last potential ``(N, ...)`` after its reset.
+    """Compute spikes ``(T, N, C, ...)`` and the potentials ``(N, C, ...)`` after the last reset.
 
     Args:
-        currents: ``(T, N, C, ...)``, or ``(1, N, C, ...)`` for the same at each step.
-        membrane: where to start, ``(N, C, ...)``; at rest if None.
+        currents: ``(T, N, C, ...)``, or ``(1, N, C, ...)`` for equal currents at each step.
+        membrane: potentials to start from, ``(N, C, ...)``; at rest if None.
         time_steps: T.
-        constants: of the neurons.
-        norm: applied to the currents first.
-        in_bytes: whether the spikes are kept in bytes. Where a gradient may flow they are
-            :class:`Spikes` then, else uint8.
+        constants: constants of the neurons.
+        norm: normalisation to apply to the currents first.
+        in_bytes: True to return uint8 spikes; if gradients are enabled, :class:`Spikes` instead.
     """
     parameters = (
         (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.mean, norm.inverse_deviation)
@@ -107,7 +110,7 @@ def fire(
 
 
 def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
-    """``sum_t w_t * s_t`` of spikes in bits or bytes ``(T, N, C, ...)`` and weights ``(T,)``."""
+    """Compute ``sum_t w_t * s_t``, ``(N, C, ...)``, of binary spikes ``(T, N, C, ...)``."""
     if isinstance(spikes, Bits):
         return spikes.weighted_sum(weights)
     laid_out = _channels_last(spikes)
@@ -196,7 +199,7 @@ def _fired(
     constants: LIFConstants,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Spikes and the last potential for currents ``(T, N, ..., C)``, see :func:`fire`."""
+    """Compute spikes and last potentials for currents ``(T, N, ..., C)``, see :func:`fire`."""
     spikes = unwritten((time_steps, *currents.shape[1:]), dtype)
     started = _state(membrane, currents)
     ended = torch.empty_like(started)
@@ -217,11 +220,11 @@ def _fired(
 
 
 def _state(potential: Tensor | None, currents: Tensor) -> Tensor:
-    """``(N, C, ...)`` with the channels last; any numbers if there is none.
+    """Return potentials or their gradients as ``(N, ..., C)``; uninitialised values for None.
 
     Args:
-        potential: of the neurons, or its gradient.
-        currents: theirs, channels last.
+        potential: ``(N, C, ...)`` or None.
+        currents: currents of the neurons, ``(T, N, ..., C)``.
     """
     if potential is None:
         return torch.empty(currents.shape[1:], dtype=_computed(currents))
@@ -229,7 +232,16 @@ def _state(potential: Tensor | None, currents: Tensor) -> Tensor:
 
 
 def _factors(of_spikes: Tensor | None, currents: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
-    """Gradients of spikes: factors ``(T,)``, of what is ``(T, N, ...)`` or ``(1, N, ...)``."""
+    """Split gradients of spikes into factors and gradients whose product they are.
+
+    Args:
+        of_spikes: gradients of the spikes, ``(T, N, C, ...)``; zero if None.
+        currents: ``(T, N, ..., C)``.
+        time_steps: T.
+
+    Returns:
+        Factors ``(T,)``, and gradients ``(T, N, C, ...)`` or ``(1, N, C, ...)``.
+    """
     if of_spikes is None:
         return currents.new_zeros(time_steps), _restored(torch.zeros_like(currents[:1]))
     if isinstance(of_spikes, Weighted):
@@ -240,13 +252,21 @@ def _factors(of_spikes: Tensor | None, currents: Tensor, time_steps: int) -> tup
 def _through_norm(
     norm: Normalisation | None, of_currents: Tensor, currents: Tensor, sums: Any, products: Any
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Turn the gradient of what the norm gives, in place, into that of what it got.
+    """Convert gradients of the normalised currents, in place, to gradients of the currents.
 
-    Returns the gradients of weight and bias.
+    Args:
+        norm: normalisation, if any.
+        of_currents: gradients of the normalised currents, ``(T, N, ..., C)``, overwritten.
+        currents: ``(T, N, ..., C)``.
+        sums: ``(PIECES, W)``, sums of the gradients.
+        products: ``(PIECES, W)``, sums of the gradients times ``x - mean``.
+
+    Returns:
+        Gradients of weight and bias, each ``(C,)``, or None without a normalisation.
     """
     if norm is None:
         return None, None
-    # By NumPy: for so few numbers PyTorch takes longer to start than to compute.
+    # NumPy is faster than PyTorch for arrays this small.
     weight, mean, inverse_deviation = (
         each.detach().numpy() for each in (norm.weight, norm.mean, norm.inverse_deviation)
     )
@@ -278,7 +298,7 @@ def _normalisation(
 
 
 def _tiles(norm: Normalisation | None, currents: Tensor) -> tuple[Any, Any]:
-    """Scale and shift of a tile, those of currents that are not normalised if there is no norm."""
+    """Return scale and shift ``(W,)`` of a tile; 1 and 0 without a normalisation."""
     if norm is not None:
         return norm.tiles
     one = torch.ones(1, dtype=_computed(currents)).numpy()
@@ -286,44 +306,46 @@ def _tiles(norm: Normalisation | None, currents: Tensor) -> tuple[Any, Any]:
 
 
 def _tiled(by_channel: Any) -> Any:
+    """Repeat values ``(C,)`` to a tile ``(W,)`` of about TILE; W is a multiple of LANES."""
     least = math.lcm(len(by_channel), LANES) // len(by_channel)
     repeats = max(1, TILE // len(by_channel) // least) * least
-    # Faster than what NumPy has for it.
+    # Faster than np.tile.
     return np.concatenate([by_channel] * repeats)
 
 
 def _by_channel(sums: Any, channels: int) -> Any:
-    """Sums of pieces and places, ``(P, W)``, by channel, in float64."""
+    """Add up the sums of pieces and tile positions ``(P, W)`` per channel, in float64."""
     total = np.zeros(channels)
     lif_kernels.add_pieces(sums, total)
     return total
 
 
 def _pieces(tile: Any) -> Any:
-    """Zeros for the sums of each piece, ``(P, W)``."""
+    """Return zeros for the sums of each piece, ``(PIECES, W)``."""
     return np.zeros((lif_kernels.PIECES, len(tile)), tile.dtype)
 
 
 def _channels_last(tensor: Tensor, axis: int = CHANNELS) -> Tensor:
-    """``(..., C, ...)`` as ``(..., C)``, contiguous; copied only if it lies otherwise."""
+    """Return ``(..., C, ...)`` as contiguous ``(..., C)``; a copy only if necessary."""
     return (tensor.movedim(axis, -1) if tensor.dim() > axis else tensor).contiguous()
 
 
 def _restored(tensor: Tensor, axis: int = CHANNELS) -> Tensor:
+    """Move the channels of ``(..., C)`` back to an axis."""
     return tensor.movedim(-1, axis) if tensor.dim() > axis else tensor
 
 
 def _by_lanes(tensor: Tensor) -> Tensor:
-    """``(T, ...)`` as ``(T, L)``, L a multiple of LANES: behind the values stand zeros."""
+    """Flatten ``(T, ...)`` to ``(T, L)``, zero-padded to L, a multiple of LANES."""
     return padded(tensor.detach().reshape(len(tensor), -1), LANES)
 
 
 def _rows(tensor: Tensor) -> Any:
-    """``(T, ...)`` as an array ``(T, L)`` of the same memory."""
+    """Return ``(T, ...)`` as an array ``(T, L)`` of the same memory."""
     flat = tensor.detach().reshape(len(tensor), -1)
     return flat.view(torch.uint16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
 
 
 def _computed(tensor: Tensor) -> torch.dtype:
-    """The precision in which values of a tensor's precision are computed."""
+    """Return the precision in which a tensor's values are computed."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32

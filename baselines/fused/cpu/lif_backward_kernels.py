@@ -1,7 +1,7 @@
-"""The backward pass of normalised LIF neurons, compiled for the CPU by Numba.
+"""Numba kernel for the backward pass of normalised LIF neurons on the CPU.
 
-Arrays are those of :mod:`compiled`, but neurons come by LANES: their number is a multiple of that,
-and so is the width of a tile.
+Arrays are as in :mod:`lif_kernels`, except that the number of neurons L and the width W of a tile
+are multiples of LANES.
 """
 
 from typing import Any
@@ -28,14 +28,23 @@ from baselines.fused.cpu.simd import (
     within,
 )
 
-# Neurons whose values are read together, step after step: longer stretches of memory are read
-# faster, and these still fit the core's first cache.
+# Neurons whose values are read in one stretch per step: longer stretches are read faster, and these
+# still fit the core's first-level cache.
 TOGETHER = 128
 
 
 @numba.njit(inline="always")
 def _read(source: Any, stride: Any, steps: Any, first: Any, count: Any, near: Any) -> None:
-    """Copy ``count`` neurons' values at each step to ``near``, as numbers, TOGETHER a step."""
+    """Copy the values of ``count`` neurons at each step to a buffer, as float32 or float64.
+
+    Args:
+        source: ``(steps, stride)``, flat.
+        stride: distance between consecutive steps in ``source``.
+        steps: number of time steps.
+        first: first neuron.
+        count: number of neurons, at most TOGETHER.
+        near: ``(steps, TOGETHER)``, flat, written.
+    """
     for t in range(steps):
         for i in range(0, count, LANES):
             store(near, t * TOGETHER + i, numbers(load(source, t * stride + first + i)))
@@ -54,7 +63,20 @@ def _potentials(
     state: Any,
     potentials: Any,
 ) -> None:
-    """Compute LANES neurons' potentials again, from their currents, ``step`` apart."""
+    """Recompute the potentials of LANES neurons.
+
+    Args:
+        currents: flat array that begins with the neurons' currents at the first step.
+        step: distance between consecutive steps in ``currents``; 0 for equal currents at each step.
+        steps: number of time steps.
+        scale: LANES factors of the currents.
+        shift: LANES offsets of the scaled currents.
+        decays: decay of the potential, in every lane.
+        thresholds: threshold that the potential must exceed to spike, in every lane.
+        rest: zeros, the potential after a reset.
+        state: LANES potentials to start from.
+        potentials: ``(steps, LANES)``, flat, written: potentials before the reset.
+    """
     for t in range(steps):
         current = plus(times(scale, load(currents, t * step)), shift)
         reached = plus(times(decays, state), current)
@@ -83,28 +105,30 @@ def fire_backward(
     sums: Any,
     products: Any,
 ) -> None:
-    """Gradients of :func:`compiled.fire`, whose potentials are computed again.
+    """Compute the gradients of :func:`lif_kernels.fire`, whose potentials are recomputed.
 
     Args:
-        currents: as there.
-        mean: ``(W,)``, taken from the currents in ``products``.
-        scale: as there.
-        shift: as there.
-        decay: as there.
-        threshold: as there.
-        centre: of the surrogate gradient's window, less the threshold.
-        half: of its width.
-        height: of the window.
-        rests: as there.
-        membrane: ``(L,)``, where the neurons started unless they were at rest.
-        factors: ``(T,)``, multiply the gradients of the spikes.
-        of_spikes: those gradients, ``(T, L)``, or ``(1, L)`` for the same at each step.
-        leaves: whether the last membrane had no gradient, whatever ``of_membrane`` says.
-        of_membrane: that gradient, ``(L,)``; becomes that of the first membrane.
-        of_normalised: of ``scale * x + shift``, ``(T, L)`` or ``(1, L)``, written. In the former
-            case past the caches: see :func:`lookup_kernels.add_up`.
-        sums: ``(PIECES, W)``, to which the gradients are added.
-        products: alike, times the currents less their mean.
+        currents: x, ``(T, L)``, or ``(1, L)`` for equal currents at each step.
+        mean: ``(W,)``, subtracted from the currents in ``products``.
+        scale: ``(W,)``, factors of the currents.
+        shift: ``(W,)``, offsets of the scaled currents.
+        decay: decay of the potential.
+        threshold: threshold that the potential must exceed to spike.
+        centre: centre of the surrogate gradient's window, minus the threshold.
+        half: half the width of the window.
+        height: height of the window.
+        rests: True if the neurons started at rest; ``membrane`` is then ignored.
+        membrane: ``(L,)``, potentials that the neurons started from.
+        factors: ``(T,)``, factors of ``of_spikes``.
+        of_spikes: gradients of the spikes, ``(T, L)``, or ``(1, L)`` for the same at each step.
+        leaves: True if the last potentials have no gradient; ``of_membrane`` is then not read.
+        of_membrane: ``(L,)``, gradients of the last potentials; overwritten with the gradients of
+            the first potentials.
+        of_normalised: gradients of ``scale * x + shift``, written. ``(1, L)`` if ``currents`` is
+            ``(1, L)``; else ``(T, L)``, written with streaming stores, which must begin at a
+            multiple of CACHE_LINE.
+        sums: ``(PIECES, W)``, to which the gradients of ``scale * x + shift`` are added.
+        products: ``(PIECES, W)``, to which these gradients times ``x - mean`` are added.
     """
     time_steps, neurons, width = len(factors), len(of_membrane), len(scale)
     tiles = (neurons + width - 1) // width

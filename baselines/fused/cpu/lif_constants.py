@@ -1,4 +1,4 @@
-"""The numbers in the LIF equations."""
+"""Constants of the LIF equations."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class LIFConstants:
     """Constants of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + x_t`` and its surrogate gradient.
 
     Attributes:
-        decay: of the potential.
-        threshold: which it must exceed.
-        centre: of the surrogate gradient's window, less the threshold.
-        width: of the window, and one over its height.
+        decay: factor of the potential per time step.
+        threshold: potential above which a neuron spikes.
+        centre: centre of the surrogate gradient's window, minus the threshold.
+        width: width of the window; its height is ``1 / width``.
     """
 
     decay: float

@@ -1,11 +1,12 @@
-"""Normalised LIF neurons, compiled for the CPU by Numba, and what tdBN needs.
+"""Numba kernels for normalised LIF neurons on the CPU and for the statistics of tdBN.
 
-Arrays are ``(T, L)``: time steps, and the neurons of all images as they lie in memory. What differs
-by channel is given for one *tile* of W neurons, which repeats along L. Values are float32, float64,
-or bfloat16 as the bits of ``uint16``, which is computed in float32; spikes may also be ``uint8``.
+Arrays are ``(T, L)``: T time steps, and the L neurons of all images in memory order. Parameters per
+channel are repeated to one *tile* of W values, which applies to each W consecutive neurons. Values
+are float32, float64, or bfloat16 as ``uint16`` bits, which is computed in float32; spikes can also
+be ``uint8``.
 
-Work is cut into a fixed number of pieces, each summed on its own, so that the number of threads
-changes no result.
+Work is cut into PIECES, each with sums of its own, so results do not depend on the number of
+threads.
 """
 
 from collections.abc import Callable
@@ -19,23 +20,26 @@ from numba import float32, types, uint32
 from numba.core import config
 from numba.core.extending import intrinsic, overload
 
+# Parts of the work, a fixed number; the sums of each are kept apart.
 PIECES = 64
+# Kernels whose arrays are all smaller run on one thread.
 SMALL = 2**16
+# Neurons per tile of `weighted_sum`.
 SUMMED = 2**11
 
 
 class Kernel:
     """A compiled function in two variants: on one thread, and on as many as PyTorch uses.
 
-    The first is for few values: where other processes keep the cores busy, threads that wait for
-    each other cost far more than such work is worth.
+    The first is for small arrays: where other processes keep the cores busy, waiting for threads
+    takes longer than the work itself.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
         assert isinstance(function, FunctionType)
         self.__doc__ = function.__doc__
         serial = FunctionType(function.__code__, function.__globals__)
-        # Numba finds by this name what it has cached.
+        # The name under which Numba caches the compiled function.
         serial.__qualname__ = f"{function.__qualname__}_serial"
         self._serial = numba.njit(serial, nogil=True, cache=True, error_model="numpy")
         self._parallel = numba.njit(
@@ -43,7 +47,7 @@ class Kernel:
         )
 
     def __call__(self, *arguments: Any) -> None:
-        """Run on arrays and numbers; the arrays are changed in place."""
+        """Run on arrays, which the function changes in place, and on numbers."""
         available: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         threads = min(torch.get_num_threads(), available)
         if threads == 1 or _largest(arguments) < SMALL:
@@ -54,7 +58,7 @@ class Kernel:
 
 
 def _largest(arguments: tuple[Any, ...]) -> int:
-    """The size of the largest array among them."""
+    """Return the size of the largest array among the arguments."""
     return max([each.size for each in arguments if isinstance(each, np.ndarray)])
 
 
@@ -116,17 +120,17 @@ def fire(
     ended: Any,
     spikes: Any,
 ) -> None:
-    """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
+    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
     Args:
-        currents: x, ``(T, L)``, or ``(1, L)`` for the same at each step.
-        scale: ``(W,)``.
-        shift: ``(W,)``.
-        decay: of the potential.
-        threshold: which it must exceed.
-        rests: whether the neurons start at rest, whatever ``started`` says.
-        started: ``(L,)``, the potential that they go on from.
-        ended: alike, written: that after the last step's reset.
+        currents: x, ``(T, L)``, or ``(1, L)`` for equal currents at each step.
+        scale: ``(W,)``, factors of the currents.
+        shift: ``(W,)``, offsets of the scaled currents.
+        decay: decay of the potential.
+        threshold: threshold that the potential must exceed to spike.
+        rests: True to start at rest and ignore ``started``.
+        started: ``(L,)``, potentials to start from.
+        ended: ``(L,)``, written: potentials after the last step's reset.
         spikes: ``(T, L)``, written.
     """
     time_steps, neurons = spikes.shape
@@ -156,7 +160,15 @@ def fire(
 
 @Kernel
 def combine(gradients: Any, currents: Any, a: Any, b: Any, c: Any) -> None:
-    """``gradients = a * gradients + b * currents + c``, ``(T, L)`` and ``(W,)``, in place."""
+    """Compute ``gradients = a * gradients + b * currents + c`` in place.
+
+    Args:
+        gradients: ``(T, L)``, overwritten.
+        currents: ``(T, L)``.
+        a: ``(W,)``.
+        b: ``(W,)``.
+        c: ``(W,)``.
+    """
     time_steps, neurons = gradients.shape
     width = a.shape[0]
     tiles = (neurons + width - 1) // width
@@ -172,13 +184,13 @@ def combine(gradients: Any, currents: Any, a: Any, b: Any, c: Any) -> None:
 
 @Kernel
 def deviations(currents: Any, origin: Any, sums: Any, squares: Any) -> None:
-    """Sums of ``x - origin`` and of its square, by place in the tile, of ``(T, L)`` currents.
+    """Add up ``x - origin`` and its square over time steps and tiles.
 
     Args:
-        currents: x.
-        origin: ``(W,)``, near the mean, or digits are lost.
-        sums: ``(PIECES, W)``, added to.
-        squares: alike.
+        currents: x, ``(T, L)``.
+        origin: ``(W,)``, close to the mean so that the sums keep their digits.
+        sums: ``(PIECES, W)``, to which the differences are added.
+        squares: ``(PIECES, W)``, to which the squared differences are added.
     """
     time_steps, neurons = currents.shape
     width = origin.shape[0]
@@ -197,7 +209,13 @@ def deviations(currents: Any, origin: Any, sums: Any, squares: Any) -> None:
 
 @Kernel
 def weighted_sum(spikes: Any, weights: Any, total: Any) -> None:
-    """``total = sum_t weights_t * spikes_t``, spikes ``(T, L)`` uint8, total ``(L,)``."""
+    """Compute ``total = sum_t weights_t * spikes_t``.
+
+    Args:
+        spikes: ``(T, L)`` uint8.
+        weights: ``(T,)``.
+        total: ``(L,)``, written.
+    """
     time_steps, neurons = spikes.shape
     tiles = (neurons + SUMMED - 1) // SUMMED
     for piece in numba.prange(PIECES):
@@ -213,7 +231,12 @@ def weighted_sum(spikes: Any, weights: Any, total: Any) -> None:
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def add_pieces(sums: Any, total: Any) -> None:
-    """Add to float64 ``(C,)`` the sums of pieces and of places in the tile, ``(PIECES, W)``."""
+    """Add up the sums of all pieces and tile positions, per channel.
+
+    Args:
+        sums: ``(PIECES, W)``, W a multiple of C.
+        total: ``(C,)`` float64, added to.
+    """
     pieces, width = sums.shape
     channels = len(total)
     for piece in range(pieces):

@@ -1,7 +1,8 @@
-"""Sums of a linear layer's weights over spikes by table look-up, compiled by Numba.
+"""Numba kernels for linear layers of spikes by table look-up, with and without the neurons.
 
-As in :mod:`lookup_kernels`, but each weight belongs to one pixel only, so that a table is used by
-the rows alone: it is made where it is used, and never leaves the core's cache.
+The method is explained in :mod:`lookup_kernels`. Each weight of a linear layer belongs to one pixel
+only, so only the rows of a batch share a table. A table is therefore computed where it is used, and
+never leaves the core's cache.
 """
 
 from typing import Any
@@ -33,7 +34,7 @@ from baselines.fused.cpu.simd import (
     times,
 )
 
-# That use a table before the next one is made; their totals take 32 KiB in float32.
+# Rows that use a table before the next one is computed; their totals take 32 KiB in float32.
 ROWS = 256
 
 
@@ -60,23 +61,23 @@ def _sum(
     table: Any,
     totals: Any,
 ) -> None:
-    """The currents of LANES channels: bias, and the weights of the spikes.
+    """Compute the currents of LANES output channels, bias included.
 
     Args:
-        words: see :mod:`bits`.
-        first_word: where those of the first image's first step begin.
-        steps: of each image.
-        step_stride: of the words.
-        images: whose totals are summed.
-        image_stride: of the words.
-        weights: flat.
-        weight: where those of the first input begin.
-        stride: from the weights of one input to those of the next.
-        inputs: ``W * LANES``.
-        first: bias of the channels, LANES.
-        rounded: whether the weights are rounded to bfloat16.
-        table: ``(TOGETHER * PATTERNS * LANES,)``, written.
-        totals: ``(steps * images * LANES,)``, the steps outermost, written.
+        words: packed spikes ``(T, N, W, 1)``, flat uint32 words; see :mod:`packed_spikes`.
+        first_word: index of the first word of the first image at the first time step.
+        steps: number of time steps.
+        step_stride: distance between the words of consecutive time steps.
+        images: number of images.
+        image_stride: distance between the words of consecutive images.
+        weights: flat array of weights.
+        weight: index in ``weights`` of the first input's LANES weights.
+        stride: distance between the weights of consecutive inputs.
+        inputs: number of inputs, ``W * LANES``.
+        first: LANES biases.
+        rounded: True to round the weights to bfloat16.
+        table: ``(TOGETHER * PATTERNS * LANES,)``, overwritten.
+        totals: ``(steps * images * LANES,)`` with the steps outermost, written.
     """
     size = PATTERNS * LANES
     for k in range(steps * images):
@@ -104,15 +105,16 @@ def _sum(
 
 @Kernel
 def connect(words: Any, stride: Any, weights: Any, bias: Any, rounded: Any, currents: Any) -> None:
-    """Currents of a linear layer: bias, and the weights of the spikes.
+    """Compute the currents of a linear layer, bias included.
 
     Args:
-        words: of R rows, see :mod:`bits`.
-        stride: from the words of one row to those of the next.
+        words: packed spikes of R rows, flat uint32 words; see :mod:`packed_spikes`.
+        stride: distance between the words of consecutive rows.
         weights: ``(W * LANES, B * LANES)``.
         bias: ``(B * LANES,)``.
-        rounded: whether weights, bias and currents are rounded to bfloat16; sums are not.
-        currents: ``(R * B * LANES,)``, written past the caches: see :func:`lookup_kernels.add_up`.
+        rounded: True to round weights, bias and currents, but not the sums, to bfloat16.
+        currents: ``(R * B * LANES,)``, written with streaming stores; must begin at a multiple of
+            CACHE_LINE.
     """
     inputs, channels = weights.shape
     flat = weights.reshape(-1)
@@ -151,7 +153,14 @@ def connect(words: Any, stride: Any, weights: Any, bias: Any, rounded: Any, curr
 
 @numba.njit(inline="always")
 def _statistics(totals: Any, rows: Any, mean: Any, variance: Any) -> None:
-    """Mean and biased variance of LANES channels, each ``(LANES,)``, written."""
+    """Write the mean and the biased variance of LANES channels.
+
+    Args:
+        totals: ``(rows * LANES,)`` or longer.
+        rows: number of values per channel.
+        mean: ``(LANES,)``, written.
+        variance: ``(LANES,)``, written.
+    """
     share, total = spread(totals.dtype.type(1 / rows)), load(totals, 0)
     total = minus(total, total)
     square = total
@@ -190,35 +199,36 @@ def fire(
     means: Any,
     variances: Any,
 ) -> None:
-    """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
+    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
-    x are the currents of :func:`connect`, which are not kept. They may be normalised before.
+    The currents x equal those that :func:`connect` computes, normalised if ``of_batch``. They are
+    not stored.
 
     Args:
-        words: of T steps and N images, see :mod:`bits`.
-        step_stride: of the words.
-        image_stride: of the words.
+        words: packed spikes ``(T, N, W, 1)``, flat uint32 words; see :mod:`packed_spikes`.
+        step_stride: distance between the words of consecutive time steps.
+        image_stride: distance between the words of consecutive images.
         time_steps: T.
-        weights: flat.
-        block_stride: from the weights of LANES channels to those of the next LANES.
-        input_stride: from the weights of one input to those of the next.
-        bias: as there.
-        scale: ``(B * LANES,)``.
-        shift: alike.
-        decay: of the potential.
-        threshold: which it must exceed.
-        epsilon: added to variances.
-        of_batch: whether x are ``(x - mean) / sqrt(variance + epsilon)`` of the currents, by
-            channel.
-        rounded: as there.
-        rests: whether the neurons start at rest, whatever ``membrane`` says.
-        membrane: ``(N * B * LANES,)``, the potential that they go on from, and then that after the
-            last step's reset.
-        fired: words ``(T, N, B, 1)`` of the spikes, written, see :mod:`bits`.
-        fired_step_stride: of those words.
-        fired_image_stride: of those words.
-        means: ``(B * LANES,)``, written if ``of_batch``.
-        variances: alike; biased.
+        weights: ``(W * LANES * B * LANES,)``, in the order given by the two strides.
+        block_stride: distance between the weights of consecutive blocks of LANES output channels.
+        input_stride: distance between the weights of consecutive inputs.
+        bias: ``(B * LANES,)``.
+        scale: ``(B * LANES,)``, factors of the currents.
+        shift: ``(B * LANES,)``, offsets of the scaled currents.
+        decay: decay of the potential.
+        threshold: threshold that the potential must exceed to spike.
+        epsilon: number added to variances.
+        of_batch: True to normalise the currents by the mean and variance of the batch, per channel:
+            ``(x - mean) / sqrt(variance + epsilon)``.
+        rounded: True to round weights, bias and currents, but not the sums, to bfloat16.
+        rests: True to start at rest and ignore the values in ``membrane``.
+        membrane: ``(N * B * LANES,)``, potentials to start from; overwritten with the potentials
+            after the last step's reset.
+        fired: packed spikes ``(T, N, B, 1)``, flat uint32 words, written.
+        fired_step_stride: distance between the words of consecutive time steps in ``fired``.
+        fired_image_stride: distance between the words of consecutive images in ``fired``.
+        means: ``(B * LANES,)``, means of the currents, written if ``of_batch``.
+        variances: ``(B * LANES,)``, biased variances of the currents, written if ``of_batch``.
     """
     channels = len(bias)
     inputs, blocks, images = len(weights) // channels, channels // LANES, len(membrane) // channels

@@ -1,6 +1,6 @@
-"""Fully connected spiking layers on the CPU, a kernel for each, where no gradient flows.
+"""Fully connected spiking layers on the CPU, one kernel per layer, for runs without gradients.
 
-A step of such a layer is so little work that what PyTorch does around it takes longer.
+A step of such a layer is so short that PyTorch's overhead takes longer than the computation.
 """
 
 from collections import OrderedDict
@@ -22,9 +22,9 @@ from bench.backend import NORM_EPSILON, NeuronState
 class LinearSequence(nn.Sequential):
     """Fully connected spiking layers of :class:`~baselines.fused.neuron.FusedNeuron` neurons.
 
-    Where no gradient flows, layers hand bits on to each other. Not while a hook is registered at
-    one of their modules, which must then see it called. The spikes are the same, but that in
-    training mode statistics are summed in another order.
+    Where no gradient flows, layers pass packed spikes to each other without calling their modules.
+    If a hook is registered at one of the modules, all modules are called instead. The spikes are
+    equal except that batch statistics in training mode are summed in another order.
     """
 
     def __init__(self, layers: OrderedDict[str, nn.Module]) -> None:
@@ -32,7 +32,7 @@ class LinearSequence(nn.Sequential):
         self._prepared: tuple[NeuronState, _Sequence] | None = None
 
     def forward(self, spikes: Tensor) -> Tensor:
-        """Spikes ``(T, N, C')`` for spikes ``(T, N, C)``."""
+        """Return spikes ``(T, N, C')`` for spikes ``(T, N, C)``."""
         alone = self.training and spikes[..., 0].numel() == 1
         if alone or torch.is_grad_enabled() or spikes.device.type != "cpu":
             through_all: Tensor = super().forward(spikes)
@@ -42,7 +42,7 @@ class LinearSequence(nn.Sequential):
         return super().forward(fired) if sequence.watched else sequence.fire(fired)
 
     def _sequence(self) -> "_Sequence":
-        """Return the parameters as the kernels take them; prepared once per stateful sequence."""
+        """Return the layers' kernel parameters, computed once per stateful sequence."""
         first: Any = self[0]
         state: NeuronState | None = first.neuron.state
         if state is None:
@@ -53,7 +53,7 @@ class LinearSequence(nn.Sequential):
 
 
 class _Sequence:
-    """The layers while their parameters do not change."""
+    """The layers' kernel parameters, valid while the modules' parameters do not change."""
 
     def __init__(self, chain: LinearSequence) -> None:
         self._modules = list(chain.modules())
@@ -61,13 +61,13 @@ class _Sequence:
 
     @property
     def watched(self) -> bool:
-        """Whether anyone sees the modules called."""
+        """True if a hook observes calls of the modules."""
         return bool(hooks._has_any_global_hook()) or any(
             module._forward_hooks or module._forward_pre_hooks for module in self._modules
         )
 
     def fire(self, spikes: Tensor) -> Tensor:
-        """Spikes in bytes for spikes in bytes."""
+        """Return uint8 spikes ``(T, N, C')`` for uint8 spikes ``(T, N, C)``."""
         words = Words.packed(spikes[:, :, None])
         for layer in self._layers:
             words = layer.fire(words)
@@ -88,7 +88,7 @@ class _Layer:
         weights = padded(weight.mT, LANES, LANES)
         strides = LANES, len(bias)
         if self._neuron.state is not None:
-            # Read one after the other they take a tenth less time, which pays after a few steps.
+            # Reading contiguous blocks takes a tenth less time, which pays after a few steps.
             weights = weights.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
             strides = weights[0].numel(), LANES
         number = bias.dtype.type
@@ -107,7 +107,7 @@ class _Layer:
         self._written = [each.numpy() for each in self._statistics]
 
     def fire(self, words: Words) -> Words:
-        """Spikes for spikes. State that is carried goes on, and statistics are tracked."""
+        """Compute packed spikes, carry state over, and track batch statistics in training mode."""
         state: NeuronState | None = self._neuron.state
         size = torch.Size((words.images, self._outputs))
         started = None if state is None else state.membrane_for(size)

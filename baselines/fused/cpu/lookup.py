@@ -1,10 +1,8 @@
-"""Currents of spikes by table look-up on the CPU.
+"""Currents of spikes by table look-up on the CPU: the PyTorch interface of the kernels.
 
-Tensors in, :mod:`lookup_kernels` and :mod:`linear_kernels` within.
-
-Sums of weights over spikes need no multiplications, and the sums over any four inputs can be kept
-in a table. What :func:`convolve` gives is a tensor of currents that are not computed yet: neurons
-that know it compute them as they go, and for anyone else they are computed once they are used.
+The kernels are in :mod:`lookup_kernels` and :mod:`linear_kernels`. :func:`convolve` returns a lazy
+tensor of currents. The neurons of this backend compute such currents one by one as they need them,
+without storing them; any other operation computes and stores all of them first.
 """
 
 import math
@@ -28,19 +26,19 @@ from baselines.fused.cpu.simd import LANES
 from baselines.fused.lazy_tensors import Deferred, channels_last
 
 aten = torch.ops.aten
-# Images whose currents are summed side by side.
+# Upper limit of the time steps that `add_up` sums in one pass over the tables.
 STEPS = 16
 
 
 class Currents(Deferred):
-    """Currents ``(R, O, ...)``, or ``(T, N, O, ...)``, that are computed once they are needed."""
+    """Lazy currents ``(R, O, H, W)`` or ``(T, N, O, H, W)``, computed when they are needed."""
 
     _source: "_Source"
     _images: Sequence[int]
 
     @staticmethod
     def __new__(cls, source: "_Source", images: Sequence[int]) -> "Currents":
-        """Of a source, its R images on one axis or on two, ``(T, N)``."""
+        """Return the currents of a source, with image axes of sizes ``(R,)`` or ``(T, N)``."""
         layout = channels_last(images, source.pixels, len(source.bias))
         currents: Currents = Tensor._make_wrapper_subclass(cls, *layout, dtype=source.dtype)
         currents._source, currents._images = source, images
@@ -50,7 +48,13 @@ class Currents(Deferred):
         super().__init__()
 
     def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
-        """Images may be put on other axes."""
+        """Return the lazy result of a view that splits or joins the image axes, else None.
+
+        Args:
+            function: PyTorch operation.
+            *args: arguments after the currents.
+            **kwargs: keyword arguments.
+        """
         if function is aten.detach.default:
             return Currents(self._source, self._images)
         of_image = [len(self._source.bias), *self._source.pixels]
@@ -61,42 +65,42 @@ class Currents(Deferred):
         return None
 
     def computed(self) -> Tensor:
-        """The numbers, with the channels last in memory."""
+        """Compute the currents ``(R, O, H, W)`` or ``(T, N, O, H, W)``, channels last in memory."""
         return self._source.currents.view(self.shape)
 
     @property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance by channel, each ``(O,)``."""
+        """Mean and biased variance per channel, each ``(O,)``."""
         return self._source.moments
 
     def fire(
         self, membrane: Tensor | None, scale: Tensor, shift: Tensor, constants: LIFConstants
     ) -> tuple[Tensor, Tensor]:
-        """Spikes of the neurons that these currents ``(T, N, O, ...)`` drive, and their potential.
+        """Compute the spikes of the neurons that these currents ``(T, N, O, H, W)`` drive.
 
         Args:
-            membrane: where to start, ``(N, O, ...)``; at rest if None.
-            scale: multiplies the currents, ``(O,)``.
-            shift: is then added, ``(O,)``.
-            constants: of the neurons.
+            membrane: potentials to start from, ``(N, O, H, W)``; at rest if None.
+            scale: factors of the currents, ``(O,)``.
+            shift: offsets of the scaled currents, ``(O,)``.
+            constants: decay and threshold of the neurons.
 
         Returns:
-            Spikes ``(T, N, O, ...)``, and the membrane after the last step's reset.
+            Spikes ``(T, N, O, H, W)`` and potentials ``(N, O, H, W)`` after the last step's reset.
         """
         return self._source.fire(self.shape, membrane, scale, shift, constants)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What currents are computed of.
+    """Operands from which lazy currents are computed.
 
     Attributes:
-        spikes: 0 or 1, in bits or bytes, ``(R, C, H', W')``.
-        weights: ``(K, C, O)``.
+        spikes: ``(R, C, H', W')``, 0 or 1, packed or uint8.
+        weights: ``(K, C, O)``, for K kernel taps.
         bias: ``(O,)``.
-        connections: of the pixels.
+        connections: input pixels and kernel taps of each output pixel.
         pixels: ``(H, W)`` of the output.
-        rounded: whether the currents are rounded to bfloat16, as the weights are.
+        rounded: True if the weights are rounded to bfloat16 and the currents are to be.
     """
 
     spikes: Tensor
@@ -113,13 +117,13 @@ class _Source:
 
     @property
     def currents(self) -> Tensor:
-        """``(R, O, H, W)``."""
+        """Currents ``(R, O, H, W)``."""
         return self._summed[0]
 
     @property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance by channel."""
-        # By NumPy: for so few numbers PyTorch takes longer to start than to compute.
+        """Mean and biased variance per channel, each ``(O,)``."""
+        # NumPy is faster than PyTorch for arrays this small.
         origins, sums, squares, counts = self._summed[1]
         counts = counts.repeat(LANES, 1)
         mean = (counts * origins + sums).sum(0) / counts.sum(0)
@@ -131,7 +135,10 @@ class _Source:
 
     @cached_property
     def _summed(self) -> tuple[Tensor, list[Any]]:
-        """Currents, and of each piece of the work what :meth:`moments` is made of, in float64."""
+        """Currents ``(R, O, H, W)``, and origins, sums, squares and counts per piece and channel.
+
+        See :func:`lookup_kernels.add_up`; the last four are in float64.
+        """
         size = (len(self.spikes), self._outputs, self._channels)
         currents = unwritten(size, self.weights.dtype)
         time_steps = math.gcd(len(self.spikes), STEPS)
@@ -151,7 +158,7 @@ class _Source:
         shift: Tensor,
         constants: LIFConstants,
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`Currents.fire`."""
+        """Compute spikes and potentials; see :meth:`Currents.fire`."""
         ended = self.weights.new_empty((shape[1], self._outputs, self._channels))
         started = ended if membrane is None else padded(membrane.flatten(2).mT, LANES)
         fired = Words.empty(shape[0], shape[1], self._outputs, len(self.bias))
@@ -172,7 +179,7 @@ class _Source:
         return Bits(fired, shape[:2], self.pixels), self._restored(ended)
 
     def _arguments(self, time_steps: int) -> tuple[Any, ...]:
-        """What both kernels take first."""
+        """Return the leading arguments that both kernels have in common."""
         words, taps = words_of(self.spikes, time_steps), self.connections.taps
         groups = words.of_pixel * TOGETHER
         weights = padded(self.weights, LANES, LANES)
@@ -198,11 +205,11 @@ class _Source:
 
     @property
     def _channels(self) -> int:
-        """Number of output channels as the kernels have them."""
+        """Number of output channels, rounded up to a multiple of LANES."""
         return len(self.bias) + -len(self.bias) % LANES
 
     def _restored(self, rows: Tensor) -> Tensor:
-        """``(R, Q, O + padding)`` as ``(R, O, H, W)``."""
+        """Convert ``(R, Q, B * LANES)`` to ``(R, O, H, W)``."""
         rows = rows[..., : len(self.bias)].contiguous()
         return rows.unflatten(1, self.pixels).movedim(-1, 1)
 
@@ -210,14 +217,15 @@ class _Source:
 def convolve(
     spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rounded: bool = False
 ) -> Currents:
-    """Currents of one of the papers' convolutions: 3x3, stride 2, padding 1 (output padding 1).
+    """Return the lazy currents of a 3x3 convolution with stride 2 and padding 1.
 
     Args:
-        spikes: 0 or 1, in bits or bytes, ``(R, C, H, W)``, H and W even unless ``transposed``.
-        weight: as PyTorch lays it out, ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
+        spikes: ``(R, C, H, W)``, 0 or 1, packed or uint8; H and W even unless ``transposed``.
+        weight: ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
         bias: ``(O,)``.
-        transposed: whether height and width are doubled and not halved.
-        rounded: whether weights, bias and currents are rounded to bfloat16; sums are not.
+        transposed: True for a transposed convolution (output padding 1), which doubles height and
+            width; False for one that halves them.
+        rounded: True to round weights, bias and currents, but not the sums, to bfloat16.
     """
     height, width = spikes.shape[2:]
     if not transposed:
@@ -235,13 +243,13 @@ def convolve(
 
 
 def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False) -> Tensor:
-    """Currents ``(R, O)`` of a linear layer.
+    """Compute the currents ``(R, O)`` of a linear layer.
 
     Args:
-        spikes: 0 or 1, in bytes, ``(R, C)``.
-        weight: ``(O, C)``, best with the outputs last in memory.
+        spikes: ``(R, C)`` uint8, 0 or 1.
+        weight: ``(O, C)``; faster with the outputs last in memory.
         bias: ``(O,)``.
-        rounded: see :func:`convolve`.
+        rounded: True to round weights, bias and currents, but not the sums, to bfloat16.
     """
     words = Words.packed(spikes[None, :, None])
     bias = padded(bias.detach(), LANES)

@@ -1,13 +1,18 @@
-"""Sums of weights over spikes by table look-up, and the neurons that they drive, compiled by Numba.
+"""Numba kernels for currents of spikes by table look-up, with and without the neurons they drive.
 
-Four inputs that are 0 or 1 have 16 *patterns*. A table holds, for every four inputs, the sum of
-their weights under each pattern; summing over all inputs then takes one addition for every four,
-however many of them fire (Arlazarov et al., 1970: the method of the four Russians).
+The *method of the four Russians* (Arlazarov et al., 1970) computes sums of weights over binary
+inputs. Four inputs that are 0 or 1 have 16 *patterns*. For every group of four inputs, a table
+holds the sum of their weights under each pattern. A sum over all inputs then takes one look-up and
+one addition per group, independent of the number of spikes, and no multiplication.
 
-Arrays are flat. Spikes are words of 32 bits, see :mod:`bits`: TOGETHER patterns each. Tables are
-``(B, K, G, 16, LANES)``: B blocks of output channels, K taps of the kernel, G groups of four input
-channels. The connections of output pixel ``places[i]`` are the entries from ``firsts[i]`` to
-``firsts[i + 1]`` of ``sources``, an input pixel each, and of ``taps``.
+All arrays are flat. Spikes are 32-bit words, see :mod:`packed_spikes`; a word holds the patterns of
+TOGETHER groups. Tables are ``(B, K, G, PATTERNS, LANES)``: B blocks of LANES output channels, K
+kernel taps, G groups of four input channels.
+
+The pixels that a convolution connects are a sparse matrix in CSR format with one row per output
+pixel. Row ``i`` is output pixel ``places[i]``; its entries are ``firsts[i]`` to ``firsts[i + 1]``
+(CSR index pointer) of ``sources``, the input pixels (CSR column indices), and of ``taps``, the
+kernel taps (CSR values).
 """
 
 from typing import Any
@@ -35,16 +40,27 @@ from baselines.fused.cpu.simd import (
 
 GROUP = 4
 PATTERNS = 2**GROUP
-# Groups of a word, that are added to each other before they are added to a total: their tables take
-# 16 KiB in float32.
+# Groups per word. Their looked-up sums are added to each other before they are added to a total;
+# their tables take 16 KiB in float32.
 TOGETHER = LANES // GROUP
-# Images whose totals are summed side by side, of which each takes as much of a table as it needs.
+# Images whose totals are summed in one pass over the tables.
 IMAGES = 4
 
 
 @numba.njit(inline="always")
 def tabulate_four(one: Any, two: Any, three: Any, four: Any, table: Any, start: Any) -> None:
-    """The table of four, from ``start``: their sums under each pattern."""
+    """Write the table of one group: the sums of its four vectors under each of the 16 patterns.
+
+    Bit ``i`` of a pattern says whether vector ``i`` is added.
+
+    Args:
+        one: LANES weights of input 0.
+        two: LANES weights of input 1.
+        three: LANES weights of input 2.
+        four: LANES weights of input 3.
+        table: flat array of tables, written.
+        start: index in ``table`` at which the ``(PATTERNS, LANES)`` sums begin.
+    """
     store(table, start, minus(one, one))
     store(table, start + LANES, one)
     store(table, start + 2 * LANES, two)
@@ -57,7 +73,7 @@ def tabulate_four(one: Any, two: Any, three: Any, four: Any, table: Any, start: 
 
 @Kernel
 def tabulate(weights: Any, tables: Any) -> None:
-    """Tables of weights.
+    """Write the look-up tables of weights.
 
     Args:
         weights: ``(K * G, GROUP, B, LANES)``.
@@ -80,7 +96,14 @@ def tabulate(weights: Any, tables: Any) -> None:
 
 @numba.njit(inline="always")
 def add_together(word: Any, tables: Any, table: Any, total: Any) -> Any:
-    """A total, and what the tables of TOGETHER groups, from ``table``, say of a word."""
+    """Return a total plus the looked-up sums of the TOGETHER groups of a word.
+
+    Args:
+        word: 32 spikes, 4 bits per group, the first group in the lowest bits.
+        tables: flat array of tables.
+        table: index in ``tables`` at which the table of the word's first group begins.
+        total: LANES sums to add to.
+    """
     added = load(tables, table + (word & (PATTERNS - 1)) * LANES)
     for _ in range(1, TOGETHER):
         table += PATTERNS * LANES
@@ -109,28 +132,29 @@ def _sum(
     channel: Any,
     totals: Any,
 ) -> None:
-    """The currents of a pixel: bias and all connections, for LANES channels of a few images.
+    """Compute the currents of a pixel, bias included, for LANES channels of a few images.
 
-    A word at a time for all of the totals: what these need of the table is then at hand.
+    The loop over words is outside the loop over steps and images, so that all totals use a table
+    while it is in the cache.
 
     Args:
-        words: see :mod:`bits`.
-        row: where those of the first image's first step begin.
-        steps: of each image.
-        step_stride: of the words.
-        images: whose totals are summed.
-        image_stride: of the words.
-        pixels: P.
-        of_pixel: W.
-        tables: see the module.
-        sources: see the module.
-        taps: see the module.
-        first: of the pixel's connections.
-        last: one behind its last.
-        kernel: K.
+        words: packed spikes ``(T, N, W, P)``, flat uint32 words; see :mod:`packed_spikes`.
+        row: index of the first word of the first image at the first time step.
+        steps: number of time steps.
+        step_stride: distance between the words of consecutive time steps.
+        images: number of images.
+        image_stride: distance between the words of consecutive images.
+        pixels: P, number of input pixels.
+        of_pixel: W, number of words per input pixel.
+        tables: ``(B, K, G, PATTERNS, LANES)``, flat.
+        sources: CSR column indices: input pixel of each connection.
+        taps: CSR values: kernel tap of each connection.
+        first: index of the pixel's first connection.
+        last: index after the pixel's last connection.
+        kernel: K, number of kernel taps.
         bias: ``(B * LANES,)``.
-        channel: the first of the channels.
-        totals: ``(steps * images * LANES,)``, the steps outermost, written.
+        channel: first of the LANES output channels.
+        totals: ``(steps * images * LANES,)`` with the steps outermost, written.
     """
     for k in range(steps * images):
         store(totals, k * LANES, load(bias, channel))
@@ -153,7 +177,12 @@ def _sum(
 
 @numba.njit(inline="always")
 def round_all(totals: Any, count: Any) -> None:
-    """Round as many LANES of totals to bfloat16."""
+    """Round totals to bfloat16 in place.
+
+    Args:
+        totals: flat array, ``(count * LANES,)`` or longer.
+        count: number of vectors of LANES totals to round.
+    """
     for k in range(0, count * LANES, LANES):
         store(totals, k, bfloat16(load(totals, k)))
 
@@ -174,22 +203,22 @@ def fire_lanes(
     word: Any,
     step_stride: Any,
 ) -> Any:
-    """Write the spikes of LANES neurons, and return their potential after the last step's reset.
+    """Write the spikes of LANES neurons, and return their potentials after the last reset.
 
     Args:
-        totals: their currents, see :func:`_sum`.
-        image: whose neurons they are.
-        images: of which there are totals.
-        steps: of each image.
-        scales: multiply the currents.
-        shifts: are then added.
-        decays: of the potential.
-        thresholds: which it must exceed.
-        rest: zeros.
-        state: the potential that they go on from.
-        fired: words, see :mod:`bits`.
-        word: that of the first step.
-        step_stride: of the words.
+        totals: currents ``(steps * images * LANES,)``, see :func:`_sum`.
+        image: index of the image among ``images``.
+        images: number of images in ``totals``.
+        steps: number of time steps.
+        scales: LANES factors of the currents.
+        shifts: LANES offsets of the scaled currents.
+        decays: decay of the potential, in every lane.
+        thresholds: threshold that the potential must exceed to spike, in every lane.
+        rest: zeros, the potential after a reset.
+        state: LANES potentials to start from.
+        fired: packed spikes, flat uint32 words, written.
+        word: index in ``fired`` of the neurons' word at the first time step.
+        step_stride: distance between the words of consecutive time steps in ``fired``.
     """
     for t in range(steps):
         current = load(totals, (t * images + image) * LANES)
@@ -222,29 +251,32 @@ def add_up(
     squares: Any,
     counts: Any,
 ) -> None:
-    """Currents of all output pixels: bias, and the weights of the spikes. And their moments.
+    """Compute the currents of all output pixels, and the sums for their mean and variance.
+
+    The moments are sums of deviations from an origin, one per piece of work and channel, because
+    sums of plain squares would lose digits.
 
     Args:
-        words: see :mod:`bits`.
-        pixels: P.
-        step_stride: of the words.
-        image_stride: of the words.
-        tables: see the module.
-        places: see the module.
-        firsts: see the module.
-        sources: see the module.
-        taps: see the module.
+        words: packed spikes ``(T, N, W, P)``, flat uint32 words; see :mod:`packed_spikes`.
+        pixels: P, number of input pixels.
+        step_stride: distance between the words of consecutive time steps.
+        image_stride: distance between the words of consecutive images.
+        tables: ``(B, K, G, PATTERNS, LANES)``, flat.
+        places: ``(Q,)``, the output pixel of each CSR row.
+        firsts: ``(Q + 1,)``, CSR index pointer.
+        sources: CSR column indices: input pixel of each connection.
+        taps: CSR values: kernel tap of each connection.
         bias: ``(B * LANES,)``.
-        of_pixel: W; G is TOGETHER times that.
-        kernel: K.
+        of_pixel: W, number of words per input pixel; G is ``TOGETHER * W``.
+        kernel: K, number of kernel taps.
         time_steps: T.
-        rounded: whether currents are rounded to bfloat16.
-        currents: ``(T * N * Q * B * LANES,)`` for Q output pixels, written past the caches; they
+        rounded: True to round the currents to bfloat16.
+        currents: ``(T * N * Q * B * LANES,)`` for Q output pixels, written with streaming stores;
             must begin at a multiple of CACHE_LINE.
-        origins: ``(PIECES * B * LANES,)``, written: of each piece and channel the first current.
-        sums: alike, of zeros: those of the currents less their origin.
-        squares: alike, of the squares of the same.
-        counts: ``(PIECES, B)`` of zeros: how many currents of each channel were summed.
+        origins: ``(PIECES * B * LANES,)``, written: the first current of each piece and channel.
+        sums: ``(PIECES * B * LANES,)`` of zeros, to which the currents minus origin are added.
+        squares: ``(PIECES * B * LANES,)`` of zeros, to which the squared differences are added.
+        counts: ``(PIECES, B)`` of zeros, to which the number of currents per channel is added.
     """
     outputs, channels = len(places), len(bias)
     neurons = len(currents) // time_steps
@@ -324,35 +356,35 @@ def fire(
     fired_step_stride: Any,
     fired_image_stride: Any,
 ) -> None:
-    """Spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
+    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + scale * x_t + shift``.
 
-    x are the currents of :func:`add_up`, which are not kept.
+    The currents x equal those that :func:`add_up` computes. They are not stored.
 
     Args:
-        words: as there.
-        pixels: as there.
-        step_stride: as there.
-        image_stride: as there.
-        tables: as there.
-        places: as there.
-        firsts: as there.
-        sources: as there.
-        taps: as there.
-        bias: as there.
-        of_pixel: as there.
-        kernel: as there.
-        time_steps: as there.
-        rounded: as there.
-        scale: ``(B * LANES,)``.
-        shift: alike.
-        decay: of the potential.
-        threshold: which it must exceed.
-        rests: whether the neurons start at rest, whatever ``started`` says.
-        started: ``(N * Q * B * LANES,)``, the potential that they go on from.
-        ended: alike, written: that after the last step's reset.
-        fired: words ``(T, N, B, Q)`` of the spikes, written, see :mod:`bits`.
-        fired_step_stride: of those words.
-        fired_image_stride: of those words.
+        words: packed spikes ``(T, N, W, P)``, flat uint32 words; see :mod:`packed_spikes`.
+        pixels: P, number of input pixels.
+        step_stride: distance between the words of consecutive time steps.
+        image_stride: distance between the words of consecutive images.
+        tables: ``(B, K, G, PATTERNS, LANES)``, flat.
+        places: ``(Q,)``, the output pixel of each CSR row.
+        firsts: ``(Q + 1,)``, CSR index pointer.
+        sources: CSR column indices: input pixel of each connection.
+        taps: CSR values: kernel tap of each connection.
+        bias: ``(B * LANES,)``.
+        of_pixel: W, number of words per input pixel; G is ``TOGETHER * W``.
+        kernel: K, number of kernel taps.
+        time_steps: T.
+        rounded: True to round the currents to bfloat16.
+        scale: ``(B * LANES,)``, factors of the currents.
+        shift: ``(B * LANES,)``, offsets of the scaled currents.
+        decay: decay of the potential.
+        threshold: threshold that the potential must exceed to spike.
+        rests: True to start at rest and ignore ``started``.
+        started: ``(N * Q * B * LANES,)``, potentials to start from.
+        ended: ``(N * Q * B * LANES,)``, written: potentials after the last step's reset.
+        fired: packed spikes ``(T, N, B, Q)``, flat uint32 words, written.
+        fired_step_stride: distance between the words of consecutive time steps in ``fired``.
+        fired_image_stride: distance between the words of consecutive images in ``fired``.
     """
     outputs, channels, neurons = len(places), len(bias), len(ended)
     images, blocks = neurons // (outputs * channels), channels // LANES

@@ -1,4 +1,4 @@
-"""What is done with spikes of a bit each, compiled by Numba; see :mod:`bits`."""
+"""Numba kernels that pack, unpack and sum packed spikes; see :mod:`packed_spikes`."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ from baselines.fused.cpu.simd import (
 
 @Kernel
 def pack(spikes: Any, pixels: Any, step_stride: Any, image_stride: Any, words: Any) -> None:
-    """Spikes in bytes as words.
+    """Pack uint8 spikes into words.
 
     Args:
         spikes: ``(T, N, P * W * LANES)`` uint8, 0 or 1.
         pixels: P.
-        step_stride: of the words.
-        image_stride: of the words.
-        words: uint32, written, see :mod:`bits`.
+        step_stride: distance between the words of consecutive time steps.
+        image_stride: distance between the words of consecutive images.
+        words: packed spikes ``(T, N, W, P)``, flat uint32 words, written.
     """
     steps, images, length = spikes.shape
     flat, of_pixel = spikes.reshape(-1), length // pixels // LANES
@@ -43,7 +43,15 @@ def pack(spikes: Any, pixels: Any, step_stride: Any, image_stride: Any, words: A
 
 @Kernel
 def unpack(words: Any, pixels: Any, step_stride: Any, image_stride: Any, spikes: Any) -> None:
-    """The reverse of :func:`pack`, whose arguments it takes; the spikes are written."""
+    """Unpack words into uint8 spikes.
+
+    Args:
+        words: packed spikes ``(T, N, W, P)``, flat uint32 words.
+        pixels: P.
+        step_stride: distance between the words of consecutive time steps.
+        image_stride: distance between the words of consecutive images.
+        spikes: ``(T, N, P * W * LANES)`` uint8, written.
+    """
     steps, images, length = spikes.shape
     flat, of_pixel = spikes.reshape(-1), length // pixels // LANES
     for row in numba.prange(steps * images):
@@ -58,13 +66,13 @@ def unpack(words: Any, pixels: Any, step_stride: Any, image_stride: Any, spikes:
 def weighted_sum(
     words: Any, pixels: Any, step_stride: Any, image_stride: Any, weights: Any, total: Any
 ) -> None:
-    """``total = sum_t weights_t * spikes_t``.
+    """Compute ``total = sum_t weights_t * spikes_t``.
 
     Args:
-        words: see :mod:`bits`.
+        words: packed spikes ``(T, N, W, P)``, flat uint32 words.
         pixels: P.
-        step_stride: of the words.
-        image_stride: of the words.
+        step_stride: distance between the words of consecutive time steps.
+        image_stride: distance between the words of consecutive images.
         weights: ``(T,)``.
         total: ``(N, P * W * LANES)``, written.
     """

@@ -1,8 +1,8 @@
-"""Spikes of a bit each on the CPU: what look-ups read, and what neurons hand on to them.
+"""Packed spikes on the CPU, one bit each: input of the look-ups and output of the neurons.
 
-A word holds a pixel's spikes in LANES channels, the first in its lowest bit. Words lie as
-``(T, N, W, P)``: T time steps, N images, W words a pixel, P pixels. Steps and images begin at
-multiples of strides that keep them off the same few places in the processor's cache.
+A uint32 word holds a pixel's spikes in LANES channels, the first channel in the lowest bit. Words
+are ``(T, N, W, P)``: T time steps, N images, W words per pixel, P pixels. A cache line of padding
+follows each image and each step, so that they do not compete for the same few places in the cache.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Words:
-    """Spikes of T steps, N images, P pixels and C channels.
+    """Packed spikes of T steps, N images, P pixels and C channels.
 
     Attributes:
         steps: T.
         images: N.
         pixels: P.
-        channels: C; the bits of further ones say nothing.
-        array: flat, uint32.
+        channels: C; bits of channels above C are undefined.
+        array: flat uint32 array of the words, with padding.
     """
 
     steps: int
@@ -42,14 +42,21 @@ class Words:
 
     @classmethod
     def empty(cls, steps: int, images: int, pixels: int, channels: int) -> "Words":
-        """To be written."""
+        """Return uninitialised words.
+
+        Args:
+            steps: T.
+            images: N.
+            pixels: P.
+            channels: C.
+        """
         unwritten = cls(steps, images, pixels, channels, None)
         array = np.empty(steps * unwritten.step_stride, np.uint32)
         return cls(steps, images, pixels, channels, array)
 
     @classmethod
     def packed(cls, spikes: Tensor) -> "Words":
-        """Of spikes in bytes ``(T, N, P, C)``."""
+        """Pack uint8 spikes ``(T, N, P, C)``."""
         words = cls.empty(*spikes.shape)
         by_word = padded(spikes, LANES).flatten(2)
         packed_spike_kernels.pack(by_word.numpy(), *words.layout, words.array)
@@ -57,47 +64,47 @@ class Words:
 
     @property
     def of_pixel(self) -> int:
-        """W."""
+        """W, number of words per pixel."""
         return -(-self.channels // LANES)
 
     @property
     def image_stride(self) -> int:
-        """From the words of one image to those of the next."""
+        """Distance between the words of consecutive images."""
         return self.of_pixel * self.pixels + CACHE_LINE // np.dtype(np.uint32).itemsize
 
     @property
     def step_stride(self) -> int:
-        """From the words of one step to those of the next."""
+        """Distance between the words of consecutive time steps."""
         return self.images * self.image_stride + CACHE_LINE // np.dtype(np.uint32).itemsize
 
     @property
     def layout(self) -> tuple[int, int, int]:
-        """What kernels take beside the array: P, and the strides of steps and images."""
+        """P and the strides of steps and images, which kernels take with the array."""
         return self.pixels, self.step_stride, self.image_stride
 
     @cached_property
     def unpacked(self) -> Tensor:
-        """Bytes ``(T, N, P, C)``."""
+        """Spikes ``(T, N, P, C)`` as uint8."""
         length = self.pixels * self.of_pixel * LANES
         spikes = torch.empty((self.steps, self.images, length), dtype=torch.uint8)
         packed_spike_kernels.unpack(self.array, *self.layout, spikes.numpy())
         return self._by_channel(spikes)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """``sum_t w_t * s_t`` for weights ``(T,)``: ``(N, P, C)``."""
+        """Return ``sum_t w_t * s_t``, ``(N, P, C)``, for weights ``(T,)``."""
         total = weights.new_empty((self.images, self.pixels * self.of_pixel * LANES))
         packed_spike_kernels.weighted_sum(self.array, *self.layout, weights.numpy(), total.numpy())
         return self._by_channel(total)
 
     def _by_channel(self, numbers: Tensor) -> Tensor:
-        """``(..., P * W * LANES)`` as ``(..., P, C)``."""
+        """Convert ``(..., P * W * LANES)`` to ``(..., P, C)``."""
         return numbers.unflatten(-1, (self.pixels, -1))[..., : self.channels].contiguous()
 
 
 class Bits(Deferred):
-    """Spikes ``(T, N, C, H, W)``, or with the time folded into the batch, that are uint8 if used.
+    """Packed spikes ``(T, N, C, H, W)`` or ``(T * N, C, H, W)``, unpacked to uint8 when needed.
 
-    They lie with the channels last.
+    The channels are last in memory.
     """
 
     words: Words
@@ -106,7 +113,7 @@ class Bits(Deferred):
 
     @staticmethod
     def __new__(cls, words: Words, before: Sequence[int], size: Sequence[int]) -> "Bits":
-        """Of words, the axes of time and batch, ``(T, N)`` or ``(T * N,)``, and ``(H, W)``."""
+        """Return the spikes of words, with axes ``(T, N)`` or ``(T * N,)`` and size ``(H, W)``."""
         layout = channels_last(before, size, words.channels)
         spikes: Bits = Tensor._make_wrapper_subclass(cls, *layout, dtype=torch.uint8)
         spikes.words, spikes._before, spikes._map = words, before, size
@@ -116,16 +123,22 @@ class Bits(Deferred):
         super().__init__()
 
     def computed(self) -> Tensor:
-        """The spikes in bytes."""
+        """Unpack to uint8 spikes ``(T, N, C, H, W)`` or ``(T * N, C, H, W)``."""
         unpacked = self.words.unpacked.unflatten(2, self._map).movedim(-1, 2)
         return unpacked if len(self._before) > 1 else unpacked.flatten(0, 1)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """``sum_t w_t * s_t`` of spikes ``(T, N, C, ...)`` and weights ``(T,)``."""
+        """Return ``sum_t w_t * s_t``, ``(N, C, H, W)``, for weights ``(T,)``."""
         return self.words.weighted_sum(weights).unflatten(1, self._map).movedim(-1, 1)
 
     def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> Deferred | None:
-        """Time may be folded into the batch and unfolded."""
+        """Return the packed result of a view that joins or splits time and batch, else None.
+
+        Args:
+            function: PyTorch operation.
+            *args: arguments after the spikes.
+            **kwargs: keyword arguments.
+        """
         if function is aten.detach.default:
             return Bits(self.words, self._before, self._map)
         if function is aten.view.default:
@@ -138,7 +151,7 @@ class Bits(Deferred):
 
 
 def words_of(spikes: Tensor, time_steps: int) -> Words:
-    """The words of spikes ``(T * N, C, H, W)`` in bits or bytes, for T time steps."""
+    """Return the words of spikes ``(T * N, C, H, W)``, packed or uint8, for T time steps."""
     if isinstance(spikes, Bits) and spikes.words.steps == time_steps:
         return spikes.words
     laid_out = computed(spikes).flatten(2).mT

@@ -1,7 +1,8 @@
-"""Vectors of numbers in compiled code: a type of Numba's, and what kernels do with them.
+"""Vectors of numbers in Numba kernels: a Numba type, and intrinsics that operate on it.
 
-Numba leaves it to LLVM to find loops that vectors can take. Where it does not find them, these say
-so; LLVM cuts the vectors to what the processor has.
+Numba relies on LLVM to vectorise loops. These intrinsics make the vectors explicit where LLVM does
+not find them; LLVM splits the vectors to the processor's register size. Within a kernel they are
+called without the ``context`` argument.
 """
 
 from typing import Any
@@ -10,15 +11,21 @@ from llvmlite import ir
 from numba import types
 from numba.core import extending
 
-# What it is called with is not what it is declared with, so types cannot be checked.
+# Intrinsics are called with other arguments than they are declared with, so mypy cannot check them.
 intrinsic: Any = extending.intrinsic
 
+# Numbers per vector, and spikes per word.
 LANES = 32
+# Bytes of a cache line.
 CACHE_LINE = 64
 
 
 class Lanes(types.Type):
-    """A vector of LANES numbers; the compiler cuts it to what the processor has."""
+    """Type of a vector of LANES numbers; the compiler splits it to the processor's register size.
+
+    Args:
+        number: type of a number.
+    """
 
     def __init__(self, number: types.Type) -> None:
         self.number = number
@@ -33,11 +40,12 @@ class _LanesModel(extending.models.PrimitiveModel):
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+    """Return a pointer to ``array[at]``."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
 
 
 def _everywhere(builder: Any, number: Any) -> Any:
-    """A number in every lane."""
+    """Return a vector with a number in every lane."""
     anything = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
     first = builder.insert_element(anything, number, ir.Constant(ir.IntType(32), 0))
     first_place = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
@@ -46,7 +54,13 @@ def _everywhere(builder: Any, number: Any) -> Any:
 
 @intrinsic
 def item(context: Any, array: Any, at: Any) -> Any:
-    """``array[at]``, of which at must not be negative."""
+    """Return ``array[at]`` without support for negative indices.
+
+    Args:
+        context: typing context of Numba.
+        array: flat array.
+        at: index, at least 0.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_pointer(target, builder, signature.args[0], *arguments))
@@ -56,7 +70,13 @@ def item(context: Any, array: Any, at: Any) -> Any:
 
 @intrinsic
 def load(context: Any, array: Any, at: Any) -> Any:
-    """``array[at : at + LANES]``."""
+    """Return ``array[at : at + LANES]``.
+
+    Args:
+        context: typing context of Numba.
+        array: flat array.
+        at: index of the first number.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
@@ -69,7 +89,14 @@ def load(context: Any, array: Any, at: Any) -> Any:
 
 @intrinsic
 def store(context: Any, array: Any, at: Any, lanes: Any) -> Any:
-    """``array[at : at + LANES] = lanes``."""
+    """Write ``array[at : at + LANES] = lanes``.
+
+    Args:
+        context: typing context of Numba.
+        array: flat array, written.
+        at: index of the first number.
+        lanes: LANES numbers.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
@@ -84,9 +111,15 @@ def store(context: Any, array: Any, at: Any, lanes: Any) -> Any:
 
 @intrinsic
 def stream(context: Any, array: Any, at: Any, lanes: Any) -> Any:
-    """:func:`store` past the caches, for what is not read soon; see :func:`streamed`.
+    """Write ``array[at : at + LANES] = lanes`` past the caches (a streaming, non-temporal store).
 
-    The place must be a multiple of CACHE_LINE in memory.
+    For results that are not read soon. Call :func:`streamed` after the last such store.
+
+    Args:
+        context: typing context of Numba.
+        array: flat array, written.
+        at: index of the first number; its address must be a multiple of CACHE_LINE.
+        lanes: LANES numbers.
     """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -104,7 +137,7 @@ def stream(context: Any, array: Any, at: Any, lanes: Any) -> Any:
 
 @intrinsic
 def streamed(context: Any) -> Any:
-    """Make what was streamed seen by other threads."""
+    """Make all streaming stores visible to other threads."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.fence("seq_cst")
@@ -114,7 +147,7 @@ def streamed(context: Any) -> Any:
 
 
 def _operation(name: str) -> Any:
-    """An operation of two :class:`Lanes`, by its name in LLVM."""
+    """Create an intrinsic for an operation on two :class:`Lanes`, by its name in LLVM."""
 
     @intrinsic
     def operation(context: Any, one: Any, other: Any) -> Any:
@@ -131,7 +164,14 @@ plus, minus, times = (_operation(name) for name in ("fadd", "fsub", "fmul"))
 
 @intrinsic
 def add_product(context: Any, total: Any, one: Any, other: Any) -> Any:
-    """``total + one * other``, rounded once where the processor has an instruction for it."""
+    """Return ``total + one * other``, rounded once if the processor has fused multiply-add.
+
+    Args:
+        context: typing context of Numba.
+        total: LANES numbers.
+        one: LANES numbers.
+        other: LANES numbers.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         product = builder.fmul(*arguments[1:], flags=("contract",))
@@ -142,7 +182,7 @@ def add_product(context: Any, total: Any, one: Any, other: Any) -> Any:
 
 @intrinsic
 def spread(context: Any, number: Any) -> Any:
-    """A number in every lane."""
+    """Return a vector with a number in every lane."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _everywhere(builder, arguments[0])
@@ -152,7 +192,7 @@ def spread(context: Any, number: Any) -> Any:
 
 @intrinsic
 def positive(context: Any, lanes: Any) -> Any:
-    """Which lanes are above 0."""
+    """Return a mask of the lanes above 0."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fcmp_ordered(">", arguments[0], ir.Constant(arguments[0].type, None))
@@ -162,7 +202,13 @@ def positive(context: Any, lanes: Any) -> Any:
 
 @intrinsic
 def within(context: Any, lanes: Any, limits: Any) -> Any:
-    """Which lanes are nearer to 0 than ``limits``, which are not negative."""
+    """Return a mask of the lanes whose absolute value is below a limit.
+
+    Args:
+        context: typing context of Numba.
+        lanes: LANES numbers.
+        limits: LANES limits, at least 0.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, limit = arguments
@@ -174,7 +220,7 @@ def within(context: Any, lanes: Any, limits: Any) -> Any:
 
 @intrinsic
 def nonzero(context: Any, lanes: Any) -> Any:
-    """Which lanes, of integers, are not 0."""
+    """Return a mask of the integer lanes that are not 0."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.icmp_unsigned("!=", arguments[0], ir.Constant(arguments[0].type, None))
@@ -184,7 +230,14 @@ def nonzero(context: Any, lanes: Any) -> Any:
 
 @intrinsic
 def where(context: Any, which: Any, one: Any, other: Any) -> Any:
-    """The lanes of one, and of the other where ``which`` is false."""
+    """Return the lanes of ``one`` where the mask is true, else those in ``other``.
+
+    Args:
+        context: typing context of Numba.
+        which: mask of LANES booleans.
+        one: LANES numbers.
+        other: LANES numbers.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.select(*arguments)
@@ -194,7 +247,7 @@ def where(context: Any, which: Any, one: Any, other: Any) -> Any:
 
 @intrinsic
 def bits(context: Any, which: Any) -> Any:
-    """True or false lanes as the bits of a uint32, the first lane the lowest."""
+    """Convert a mask to the bits of a uint32, the first lane in the lowest bit."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(LANES))
@@ -204,7 +257,7 @@ def bits(context: Any, which: Any) -> Any:
 
 @intrinsic
 def lanes_of(context: Any, word: Any) -> Any:
-    """What :func:`bits` was given."""
+    """Convert the bits of a uint32 to a mask, the lowest bit to the first lane."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], target.get_value_type(signature.return_type))
@@ -214,7 +267,7 @@ def lanes_of(context: Any, word: Any) -> Any:
 
 @intrinsic
 def ones(context: Any, which: Any) -> Any:
-    """1 in a byte where a lane is true, else 0."""
+    """Convert a mask to uint8 lanes that are 1 or 0."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.zext(arguments[0], target.get_value_type(signature.return_type))
@@ -224,7 +277,14 @@ def ones(context: Any, which: Any) -> Any:
 
 @intrinsic
 def with_bit(context: Any, words: Any, ones: Any, bit: Any) -> Any:
-    """Lanes of uint32, and the bytes ``ones``, 0 or 1, as one of their bits, which is 0 before."""
+    """Return words with one bit set to the given values.
+
+    Args:
+        context: typing context of Numba.
+        words: LANES uint32 words, in which the bit is 0.
+        ones: LANES uint8 values, 0 or 1.
+        bit: position of the bit, 0 to 31.
+    """
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         lanes = arguments[0].type
@@ -235,13 +295,13 @@ def with_bit(context: Any, words: Any, ones: Any, bit: Any) -> Any:
 
 
 def bfloat16(lanes):  # type: ignore[no-untyped-def]
-    """Float32 lanes rounded to bfloat16; those of float64 as they are."""
+    """Round float32 lanes to bfloat16 values; return float64 lanes unchanged."""
     raise NotImplementedError("only within compiled code")
 
 
 @intrinsic
 def _rounded(context: Any, lanes: Any) -> Any:
-    """Float32 lanes, to the nearest bfloat16, ties to even."""
+    """Round float32 lanes to the nearest bfloat16, ties to even."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         integers = ir.VectorType(ir.IntType(32), LANES)
@@ -264,13 +324,13 @@ def _bfloat16_overload(lanes):  # type: ignore[no-untyped-def]
 
 
 def numbers(lanes):  # type: ignore[no-untyped-def]
-    """Lanes of bfloat16, as the bits of uint16, in float32; others as they are."""
+    """Convert bfloat16 lanes, as uint16 bits, to float32; return other lanes unchanged."""
     raise NotImplementedError("only within compiled code")
 
 
 @intrinsic
 def _extended(context: Any, lanes: Any) -> Any:
-    """The bits of bfloat16 as float32."""
+    """Convert bfloat16 bits to float32."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         integers = ir.VectorType(ir.IntType(32), LANES)
@@ -289,13 +349,13 @@ def _numbers_overload(lanes):  # type: ignore[no-untyped-def]
 
 
 def stored(lanes, array):  # type: ignore[no-untyped-def]
-    """Lanes as an array holds them: the reverse of :func:`numbers`, rounded."""
+    """Convert lanes to the precision of an array: the reverse of :func:`numbers`, with rounding."""
     raise NotImplementedError("only within compiled code")
 
 
 @intrinsic
 def _shortened(context: Any, lanes: Any) -> Any:
-    """The upper halves of float32 lanes."""
+    """Return the upper halves of float32 lanes."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         integers = ir.VectorType(ir.IntType(32), LANES)

@@ -1,7 +1,9 @@
-"""Gradients of weights by table look-up, compiled by Numba.
+"""Numba kernels for gradients of weights by table look-up.
 
-The gradient of a weight is a sum of the currents' gradients over the spikes that took part: four
-images have 16 patterns of who did. The arrays are those of :mod:`lookup_kernels` else.
+The gradient of a weight is the sum of the currents' gradients over the spikes that it multiplied.
+Here the four binary inputs of a table (see :mod:`lookup_kernels`) are the spikes of four images,
+and the table holds sums of the four images' gradients. The other arrays are as in
+:mod:`lookup_kernels`.
 """
 
 from typing import Any
@@ -19,17 +21,17 @@ from baselines.fused.cpu.lookup_kernels import (
 )
 from baselines.fused.cpu.simd import CACHE_LINE, LANES, item, load, plus, spread, store, with_bit
 
-# Of which the gradients are read at a time, as they lie in memory.
+# Pixels whose gradients are read at a time, in memory order.
 PIXELS = 8
 
 
 @Kernel
 def pack_images(spikes: Any, words: Any) -> None:
-    """Words of spikes in LANES images, a bit for each, the first the lowest.
+    """Pack the spikes of LANES images into each word, the first image in the lowest bit.
 
     Args:
         spikes: ``(R, L)`` uint8, 0 or 1, L a multiple of LANES.
-        words: ``(F, S)`` uint32, F words for R images, of which S may be more than L; written.
+        words: ``(F, S)`` uint32 with ``F = ceil(R / LANES)`` and S at least L, written.
     """
     images, length = spikes.shape
     flat, chunks = spikes.reshape(-1), length // LANES
@@ -47,20 +49,20 @@ def pack_images(spikes: Any, words: Any) -> None:
 def _read(
     gradients: Any, first: Any, images: Any, image: Any, pixels: Any, pixel: Any, near: Any
 ) -> Any:
-    """Copy what LANES channels of a few pixels have in LANES images.
+    """Copy the gradients of LANES channels of a few pixels in LANES images to a buffer.
 
     Args:
-        gradients: see :func:`add_gradients`.
-        first: where in them those of the first pixel in the first image begin.
-        images: of which there are gradients, perhaps fewer; those of the others are zero.
-        image: from an image to the next.
-        pixels: their number.
-        pixel: from a pixel to the next.
-        near: written: the images of the first pixel, those of the next, and so on. Pixels begin
-            off the same few places in the processor's cache.
+        gradients: gradients of the currents, flat; see :func:`add_gradients`.
+        first: index in ``gradients`` of the first pixel in the first image.
+        images: number of images from the first on; the buffer is zero for images after the last.
+        image: distance between consecutive images in ``gradients``.
+        pixels: number of pixels.
+        pixel: distance between consecutive pixels in ``gradients``.
+        near: buffer, written: ``(LANES images, LANES)`` for the first pixel, then the next. A cache
+            line of padding keeps pixels from competing for the same few places in the cache.
 
     Returns:
-        From a pixel to the next in ``near``.
+        Distance between consecutive pixels in ``near``.
     """
     stride = LANES * LANES + CACHE_LINE // gradients.itemsize
     for k in range(LANES):
@@ -87,20 +89,20 @@ def add_gradients(
     sums: Any,
     totals: Any,
 ) -> None:
-    """Gradients of weights, and of biases.
+    """Compute the gradients of weights and biases, as partial sums over S parts of the images.
 
     Args:
-        words: ``(F, P, C)``, see :func:`pack_images`.
-        stride: from the words of some images to those of the next.
-        ranks: which of the places, see :mod:`lookup_kernels`, an output pixel is.
-        firsts: see there.
-        sources: see there.
-        taps: see there.
-        gradients: of the currents, ``(R * Q * B * LANES,)``.
+        words: ``(F, P, C)``, flat, see :func:`pack_images`.
+        stride: distance between the words of consecutive groups of LANES images.
+        ranks: ``(Q,)``, CSR row of each output pixel.
+        firsts: ``(Q + 1,)``, CSR index pointer.
+        sources: CSR column indices: input pixel of each connection.
+        taps: CSR values: kernel tap of each connection.
+        gradients: gradients of the currents, ``(R * Q * B * LANES,)``.
         channels: C.
         kernel: K.
-        sums: ``(S, K * C, B * LANES)``, for S parts of the images; written.
-        totals: ``(S * B * LANES,)`` of zeros: sums of the currents' gradients, those of the bias.
+        sums: ``(S, K * C, B * LANES)``, gradients of the weights, written.
+        totals: ``(S * B * LANES,)`` of zeros, to which the gradients of the biases are added.
     """
     splits, blocks, pixels = len(sums), sums.shape[2] // LANES, len(ranks)
     image, inputs, size = pixels * blocks * LANES, kernel * channels, PATTERNS * LANES

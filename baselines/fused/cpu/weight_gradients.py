@@ -1,4 +1,4 @@
-"""Gradients of weights by table look-up on the CPU: tensors in, :mod:`gradient_kernels` within."""
+"""Gradients of weights by table look-up on the CPU: interface of :mod:`weight_gradient_kernels`."""
 
 import numpy as np
 from torch import Tensor
@@ -8,19 +8,23 @@ from baselines.fused.cpu.aligned_memory import padded
 from baselines.fused.cpu.connectivity import Connections, connections, one_to_one
 from baselines.fused.cpu.simd import CACHE_LINE, LANES
 
-# Of the work, each with sums of its own.
+# Upper limit of the parts of the work (image parts times channel blocks), summed separately.
 PARTS = 16
 
 
 def convolution_gradients(
     spikes: Tensor, gradient: Tensor, transposed: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of weight and bias of :func:`lookup.convolve`, laid out as PyTorch does.
+    """Compute the gradients of weight and bias of :func:`lookup.convolve`.
 
     Args:
-        spikes: 0 or 1, in bytes, ``(R, C, H, W)``.
-        gradient: of the currents, ``(R, O, H', W')``.
-        transposed: as there.
+        spikes: ``(R, C, H, W)`` uint8, 0 or 1.
+        gradient: gradients of the currents, ``(R, O, H', W')``.
+        transposed: True for a transposed convolution.
+
+    Returns:
+        Gradients of the weight, ``(O, C, 3, 3)`` or ``(C, O, 3, 3)`` if ``transposed``, and of the
+        bias, ``(O,)``.
     """
     height, width = (spikes if transposed else gradient).shape[2:]
     joined = connections(height, width, transposed)
@@ -30,18 +34,27 @@ def convolution_gradients(
 
 
 def linear_gradients(spikes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of weight and bias of :func:`lookup.connect`, the weight's with the outputs last.
+    """Compute the gradients of weight and bias of :func:`lookup.connect`.
 
     Args:
-        spikes: 0 or 1, in bytes, ``(R, C)``.
-        gradient: of the currents, ``(R, O)``.
+        spikes: ``(R, C)`` uint8, 0 or 1.
+        gradient: gradients of the currents, ``(R, O)``.
+
+    Returns:
+        Gradients of the weight ``(O, C)``, outputs last in memory, and of the bias ``(O,)``.
     """
     of_weight, of_bias = _gradients(spikes[:, None], gradient[:, None], one_to_one())
     return of_weight[0].mT, of_bias
 
 
 def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[Tensor, Tensor]:
-    """Those of weights ``(K, C, O)`` and bias, for spikes ``(R, P, C)`` and ``(R, Q, O)``."""
+    """Compute the gradients of weights ``(K, C, O)`` and bias ``(O,)``.
+
+    Args:
+        spikes: ``(R, P, C)`` uint8, 0 or 1.
+        gradient: gradients of the currents, ``(R, Q, O)``.
+        joined: connections of the pixels.
+    """
     flat, rows = padded(spikes.flatten(1), LANES), padded(gradient, LANES)
     words = np.empty((-(-len(flat) // LANES), flat.shape[1] + CACHE_LINE), np.uint32)
     weight_gradient_kernels.pack_images(flat.numpy(), words)
@@ -60,7 +73,7 @@ def _gradients(spikes: Tensor, gradient: Tensor, joined: Connections) -> tuple[T
         sums.numpy(),
         totals.view(-1).numpy(),
     )
-    # PyTorch copies what has one summand.
+    # Avoids the copy that `sum` makes of a single part.
     found = sums.sum(0) if splits > 1 else sums[0]
     found = found.unflatten(0, (joined.taps, channels))
     outputs = gradient.shape[2]
