@@ -1,7 +1,7 @@
-"""One fair benchmark for spiking generative models.
+"""A benchmark of spiking generative models under one set of rules.
 
-``bench.run`` trains and scores a selection of cells; ``bench.load_results`` reads them back, and
-``bench.across_seeds`` takes the seeds together. ``bench.profile`` tells how fast models are.
+``bench.run`` trains and evaluates models on datasets, ``bench.load_results`` reads the results of
+a run, ``bench.across_seeds`` averages them over seeds, and ``bench.profile`` measures speed.
 """
 
 import importlib
@@ -39,7 +39,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: ``import bench`` alone imports no torch."""
+    """Import a public name when it is first used, so that ``import bench`` imports no torch."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,19 +1,25 @@
-"""The errors that users see, each with a message of one line."""
+"""Errors with one-line messages for users, and the error of parts that cannot run here."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class BenchError(Exception):
-    """A mistake in what was asked; the command line prints its one line and exits with 2."""
+    """A mistake in a request. The command line prints its message and exits with code 2."""
 
 
 class OutputError(BenchError):
-    """A failure to write the results, such as a full disk; it stops the run."""
+    """A failure to write the results of a run, such as a full disk. The run stops."""
 
 
 class UnknownNameError(BenchError):
-    """A name that no registry holds; the message suggests near ones and lists what exists."""
+    """An unknown name. The message suggests similar names and lists the available ones.
+
+    Args:
+        kind: what the name names, such as ``model``.
+        name: the unknown name.
+        available: all known names.
+    """
 
     def __init__(self, kind: str, name: str, available: Iterable[str]) -> None:
         known = sorted(available)
@@ -24,17 +30,21 @@ class UnknownNameError(BenchError):
 
 
 class DataUnavailableError(BenchError):
-    """A dataset that is missing, corrupt or out of reach of the network."""
-
-
-def one_line(error: BaseException) -> str:
-    """Return the type and the message of an exception as one line.
-
-    >>> one_line(ValueError("two\\nlines"))
-    'ValueError: two lines'
-    """
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """A dataset that is missing, corrupt or cannot be downloaded."""
 
 
 class SkippedError(Exception):
-    """Raised where a model, metric or extractor cannot run here; its message says what to do."""
+    """Raised by a metric, extractor, model or backend that cannot run here.
+
+    The message gives the reason and, if possible, a remedy. The rows are ``skipped``, not
+    ``failed``.
+    """
+
+
+def one_line(error: BaseException) -> str:
+    """Return the type and message of an exception in one line.
+
+    >>> one_line(ValueError("too\\nlong"))
+    'ValueError: too long'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())

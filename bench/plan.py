@@ -1,4 +1,4 @@
-"""Expand a run request into cells, each with a content-hash key; every user error is found here."""
+"""The cells of a run, and the expansion of a request into cells."""
 
 import hashlib
 import json
@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -16,40 +15,21 @@ from bench.datasets.dataset import Dataset, DatasetInfo
 from bench.datasets.resolve import open_dataset
 from bench.errors import BenchError, DataUnavailableError, UnknownNameError
 from bench.protocol import Protocol, describe
-from bench.store.schema import NO_BACKEND
+from bench.request import ALL, Request
+from bench.store.schema import EXTRACTOR, MODEL, NO_BACKEND, Kind
 
 if TYPE_CHECKING:
     from bench.metrics.extractors.extractor import TrainedExtractor
 
-Kind = Literal["model", "extractor"]
-ALL = "all"
 UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
-class Request:
-    """A selection of cells, as asked.
-
-    Attributes:
-        models: registered names; ``("all",)`` for every one.
-        backends: registered names of spiking backends; ``("all",)`` for every one.
-        datasets: registered names, ``NAME=PATH``, ``folder:PATH`` or ``npz:PATH``;
-            ``("all",)`` for every registered one.
-        protocol: what the cells are trained and scored by.
-        seeds: one or more; the protocol's own if None.
-        data_root: where datasets are looked for and downloaded to.
-    """
-
-    models: tuple[str, ...]
-    backends: tuple[str, ...]
-    datasets: tuple[str, ...]
-    protocol: Protocol
-    seeds: tuple[int, ...] | None
-    data_root: Path
-
-
 def safe_name(name: str) -> str:
-    """Return a name as a file name for any file system: no separators, no leading dot, short."""
+    """Return a name that is valid on any file system, without separators or a leading dot.
+
+    >>> safe_name("../mine: epochs=3")
+    '_mine_epochs=3'
+    """
     return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", name).lstrip(".")[:120]
 
 
@@ -66,7 +46,7 @@ class Cell:
         protocol: the protocol as requested, with its overrides.
         seed: seed of every random draw.
         skipped: why the cell cannot run; None if it can.
-        kind: what the cell trains: a model, or an extractor that metrics of models use.
+        kind: the thing that the cell trains: a model, or an extractor that metrics use.
     """
 
     model: str
@@ -77,7 +57,12 @@ class Cell:
     protocol: Protocol
     seed: int
     skipped: str | None = None
-    kind: ClassVar[Kind] = "model"
+    kind: ClassVar[Kind] = MODEL
+
+    @property
+    def is_prerequisite(self) -> bool:
+        """True if other cells of the dataset can only be evaluated after this one."""
+        return self.kind == EXTRACTOR
 
     @cached_property
     def key(self) -> str:
@@ -140,7 +125,7 @@ class ExtractorCell(Cell):
     extractor: str = ""
     fields: tuple[str, ...] = ()
     user: str = ""
-    kind: ClassVar[Kind] = "extractor"
+    kind: ClassVar[Kind] = EXTRACTOR
 
     @cached_property
     def resolved(self) -> Protocol:
@@ -199,48 +184,49 @@ class _ChosenDataset:
     missing: str | None = None
 
 
-def make_plan(request: Request, download: bool = True) -> Plan:
-    """Check a request and lay out its cells, datasets outermost.
+def make_plan(request: Request, seeds: Iterable[int] | None = None, download: bool = True) -> Plan:
+    """Expand a request into cells, datasets outermost. Detects every mistake in the request.
 
     Args:
-        request: selection of cells.
-        download: True to download missing datasets; else their cells are skipped.
+        request: models, datasets, backends and protocol.
+        seeds: seeds of the cells, whole numbers from 0; None for the protocol's seeds.
+        download: True to download missing datasets, False to skip them.
 
     Raises:
-        BenchError: a user error in the request, or a dataset requested by name is unavailable.
+        BenchError: if the request contains a mistake, or a dataset that it names is unavailable.
     """
     models = list(_chosen_models(request))
     _check_protocol_names(request)
     datasets = list(_chosen_datasets(request, download))
-    seeds = _chosen_seeds(request)
+    chosen_seeds = _chosen_seeds(request.full_protocol, seeds)
     cells = tuple(
-        _cell(request.protocol, model, backend, dataset, seed)
+        _cell(request.full_protocol, model, backend, dataset, seed)
         for dataset in datasets
-        for seed in seeds
+        for seed in chosen_seeds
         for model in models
         for backend in model.backends
     )
-    told_to_wait = not download and any(chosen.missing for chosen in datasets)
-    if all(cell.skipped for cell in cells) and ALL not in request.datasets and not told_to_wait:
+    waits = not download and any(chosen.missing for chosen in datasets)
+    if all(cell.skipped for cell in cells) and ALL not in request.dataset_names and not waits:
         raise BenchError(f"Nothing can run: {cells[0].title}: {cells[0].skipped}")
     return Plan(cells, {chosen.name: chosen.dataset for chosen in datasets})
 
 
 def _chosen_models(request: Request) -> Iterator[_ChosenModel]:
-    backends = tuple(_chosen_names("backend", request.backends, registry.backends))
-    for name in _chosen_names("model", request.models, registry.models):
+    backends = tuple(_known_names("backend", request.backend_names, registry.backends))
+    for name in _known_names("model", request.model_names, registry.models):
         try:
             model_class = registry.models.load(name)
         except BenchError as error:
-            if ALL not in request.models:
+            if ALL not in request.model_names:
                 raise
             yield _ChosenModel(name, None, (UNKNOWN,), broken=str(error))
             continue
         yield _ChosenModel(name, model_class, backends if model_class.spiking else (NO_BACKEND,))
 
 
-def _chosen_seeds(request: Request) -> list[int]:
-    seeds = request.seeds if request.seeds is not None else request.protocol.seeds
+def _chosen_seeds(protocol: Protocol, requested: Iterable[int] | None) -> list[int]:
+    seeds = list(protocol.seeds if requested is None else requested)
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             raise BenchError(f"Seeds: expected whole numbers from 0, got {seed!r}.")
@@ -249,14 +235,16 @@ def _chosen_seeds(request: Request) -> list[int]:
     return _distinct(seeds)
 
 
-def _chosen_names(kind: str, asked: Iterable[str], known: registry.Registry[Any]) -> Iterable[str]:
-    asked = _distinct(asked)
-    if not asked:
+def _known_names(
+    kind: str, requested: Iterable[str], known: registry.Registry[Any]
+) -> Iterable[str]:
+    requested = _distinct(requested)
+    if not requested:
         raise BenchError(f"An empty selection: no {kind}s.")
-    for name in asked:
+    for name in requested:
         if name != ALL and name not in known:
             raise UnknownNameError(kind, name, [*known.names(), ALL])
-    return known.names() if ALL in asked else asked
+    return known.names() if ALL in requested else requested
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
@@ -264,27 +252,32 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 
 
 def _chosen_datasets(request: Request, download: bool) -> Iterator[_ChosenDataset]:
-    if not request.datasets:
+    if not request.dataset_names:
         raise BenchError("An empty selection: no datasets.")
-    specs = [spec for spec in _distinct(request.datasets) if spec != ALL]
-    opened = [open_dataset(spec, request.data_root) for spec in specs]
+    specs = [spec for spec in _distinct(request.dataset_names) if spec != ALL]
+    opened = [open_dataset(spec, request.data_folder) for spec in specs]
     names = [dataset.name for dataset in opened]
     if len(set(names)) < len(names):
         raise BenchError(f"Two of the datasets have the same name: {', '.join(names)}.")
     for dataset in opened:
-        yield _had(dataset, download, named=True)
-    if ALL in request.datasets:
+        yield _obtain(dataset, download, named=True)
+    if ALL in request.dataset_names:
         for name in registry.datasets.names():
             if name not in names:
-                yield _had(open_dataset(name, request.data_root), download, named=False)
+                yield _obtain(open_dataset(name, request.data_folder), download, named=False)
 
 
-def _had(dataset: Dataset, download: bool, named: bool) -> _ChosenDataset:
-    """Return the dataset, downloading it if necessary; one requested by name must be available."""
+def _obtain(dataset: Dataset, download: bool, named: bool) -> _ChosenDataset:
+    """Return a dataset, downloading it if necessary.
+
+    Raises:
+        DataUnavailableError: if a dataset that was requested by name is unavailable.
+    """
     try:
         missing = dataset.missing()
         if missing and not download:
-            return _ChosenDataset(dataset.name, dataset, None, f"would be fetched: {missing}")
+            reason = f"would be downloaded: {missing}"
+            return _ChosenDataset(dataset.name, dataset, None, reason)
         if missing:
             dataset.fetch()
         return _ChosenDataset(dataset.name, dataset, dataset.info())
@@ -295,14 +288,19 @@ def _had(dataset: Dataset, download: bool, named: bool) -> _ChosenDataset:
 
 
 def _check_protocol_names(request: Request) -> None:
-    """Check that names in the protocol's overrides and options exist."""
-    protocol = request.protocol
+    """Check that the models and datasets named in the protocol exist.
+
+    Raises:
+        UnknownNameError: if one does not, for example because of a typo.
+    """
+    protocol = request.full_protocol
     named = {*protocol.models}
     for override in protocol.overrides:
         named.update(override.models, override.set.get("models", {}))
     for name in sorted(named - set(registry.models.names())):
         raise UnknownNameError("model", name, registry.models.names())
-    known = {*registry.datasets.names(), *(spec.partition("=")[0] for spec in request.datasets)}
+    requested = {spec.partition("=")[0] for spec in request.dataset_names}
+    known = {*registry.datasets.names(), *requested}
     for name in sorted({name for o in protocol.overrides for name in o.datasets} - known):
         raise UnknownNameError("dataset", name, known - {ALL})
 
@@ -350,10 +348,10 @@ def _extractor_cell(
 
 
 def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> str | None:
-    """Return why the model cannot take the dataset; None if it can.
+    """Return why the model cannot run on the dataset; None if it can.
 
     Raises:
-        BenchError: the protocol contradicts the model's options or the dataset.
+        BenchError: if the protocol contradicts the model's options or the dataset.
     """
     try:
         model.model_class.Options.model_validate(resolved.options)

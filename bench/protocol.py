@@ -183,8 +183,8 @@ class Protocol(_Frozen):
     def hash(self) -> str:
         """SHA-256 of the values that move a number, as 64 hex digits.
 
-        A cell's hash is the hash of its resolved protocol, see :meth:`resolve`. Values at their
-        default are left out, so that a field added later changes no hash where it has its default.
+        A cell has the hash of its resolved protocol, see :meth:`resolve`. Values at their default
+        are left out, so that a field added later changes no hash where it has its default.
         """
         return self.hash_of(type(self).model_fields.keys() - UNHASHED)
 

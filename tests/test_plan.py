@@ -4,23 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import Request, make_plan
+from bench.plan import make_plan
 from bench.protocol import load_protocol
 from bench.registry import models
+from bench.request import Request
 
 
 @pytest.fixture
 def plan(tmp_path):
-    def plan(**changes):
-        asked = {
-            "models": ("ann_vae", "esvae"),
-            "backends": ("all",),
-            "datasets": ("digits",),
-            "protocol": load_protocol("smoke"),
-            "seeds": None,
-            "data_root": tmp_path,
-        }
-        return make_plan(Request(**{**asked, **changes}), download=False)
+    def plan(seeds=None, **changes):
+        request = Request(**{"models": "ann_vae,esvae", "data_root": tmp_path, **changes})
+        return make_plan(request, seeds, download=False)
 
     return plan
 

@@ -97,5 +97,5 @@ def main() -> None:
             f"Interrupted.{saved} Finished cells are kept; the same command again runs the rest.",
             err=True,
         )
-        sys.exit(EXIT_SIGNAL + stop.number)
+        sys.exit(EXIT_SIGNAL + stop.signum)
     sys.exit(code if isinstance(code, int) else 0)

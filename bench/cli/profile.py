@@ -1,4 +1,4 @@
-"""``bench profile``: how fast models are, and where the time goes."""
+"""``bench profile``: measure the speed of models and the time per layer."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +20,38 @@ FORMATS = ("table", "csv", "md", "json")
 @options.settings
 @options.data_root
 @options.device
-@click.option("--batch-size", type=int, help="Images per call.  [default: the protocol's]")
-@click.option("--repeats", default=5, show_default=True, help="Timed calls, after a warm-up.")
+@click.option(
+    "--batch-size", type=int, help="Number of images per call.  [default: the protocol's]"
+)
+@click.option(
+    "--repeats", default=5, show_default=True, help="Number of timed calls, after one to warm up."
+)
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(FORMATS),
     default="table",
     show_default=True,
-    help="Tables to read, in the terminal or Markdown, or all rows.",
+    help="Tables for the terminal or in Markdown, or all rows as CSV or JSON.",
 )
-def command(file_format: str, **asked: Any) -> int:
-    """Time models: images per second, time by layer, memory.
+def command(file_format: str, **fields: Any) -> int:
+    """Time models: images per second, time per layer, memory.
 
-    Training, reconstruction and sampling of one batch, each on its own; the model is built from the
-    protocol's first seed. Nothing is kept. Exit codes: 0 nothing failed, 1 a model failed, 2 a
-    mistake in what was asked.
+    Training, reconstruction and sampling of one batch are timed separately. Models are built from
+    the protocol's first seed, and nothing is saved.
+
+    Exit codes: 0 nothing failed, 1 a model failed, 2 a mistake in the command.
     """
     from rich.console import Console
 
     from bench.api import profile
+    from bench.store.schema import FAILED
     from bench.system.progress import reporting
 
     with reporting(Console(stderr=True)) as reporter:
-        rows = profile(**asked, reporter=reporter)
+        rows = profile(**fields, reporter=reporter)
     _print(rows, file_format)
-    return EXIT_FAILED if (rows["status"] == "failed").any() else 0
+    return EXIT_FAILED if (rows["status"] == FAILED).any() else 0
 
 
 def _print(rows: "pd.DataFrame", file_format: str) -> None:

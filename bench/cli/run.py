@@ -1,19 +1,18 @@
-"""``bench run``: train and score a selection of cells."""
+"""``bench run``: train and evaluate models on datasets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import EXIT_FAILED, options
+from bench.cli import EXIT_FAILED, completion, options
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.api import Job
+    from bench.api import PreparedRun
     from bench.plan import Cell
-    from bench.store.run_directory import CellFolder
 
 
 @click.command("run")
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
 @options.backends
 @options.protocol
 @options.settings
-@click.option("--seeds", help="Comma-separated whole numbers.  [default: the protocol's]")
+@click.option("--seeds", help="Comma-separated whole numbers.  [default: the protocol's seeds]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="The run directory; what it holds is kept.  [default: runs/PROTOCOL]",
+    help="Run directory, whose content is kept.  [default: runs/PROTOCOL]",
+    shell_complete=completion.run_directories,
 )
 @options.data_root
 @options.device
@@ -34,22 +34,24 @@ if TYPE_CHECKING:
     "--weights",
     multiple=True,
     metavar="NAME=PATH",
-    help="A file of weights that a metric needs, e.g. --weights inception=FILE; may be repeated.",
+    help="File of weights that a metric needs, e.g. --weights inception=FILE. Can be repeated.",
 )
 @click.option(
     "--checkpoint-every",
     default="10min",
     show_default=True,
     metavar="INTERVAL",
-    help="How often a training is written down: 30s, 10min, 1h, 2epochs, never.",
+    help="Interval between two checkpoints of a training: 30s, 10min, 1h, 2epochs, never.",
 )
-@click.option("--retry", type=click.Choice(["failed"]), help="Run the cells that failed only.")
+@click.option(
+    "--retry", type=click.Choice(["failed"]), help="Run only the cells that failed before."
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Cells at a time, in worker processes that share the threads and the GPUs.",
+    help="Number of worker processes. They share the threads and the GPUs.",
 )
 @click.option(
     "--executor",
@@ -58,44 +60,54 @@ if TYPE_CHECKING:
     show_default=True,
     help="Run the cells on this machine, or on a Ray cluster.",
 )
-@click.option("--address", help="Of a running Ray cluster.  [default: one is started here]")
 @click.option(
-    "--cpus-per-cell", type=click.IntRange(min=1), default=1, show_default=True, help="With ray."
+    "--address",
+    help="Address of a running Ray cluster.  [default: start one on this machine]",
+)
+@click.option(
+    "--cpus-per-cell",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="CPUs and threads per cell, with ray.",
 )
 @click.option(
     "--gpus-per-cell",
     type=click.FloatRange(min=0),
-    help="With ray; a fraction lets cells share a GPU.  [default: 1 if the cluster has any]",
+    help="GPUs per cell, with ray. With a fraction, cells share a GPU.  [default: 1 if the cluster "
+    "has any]",
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 if anything was skipped.")
-@click.option("--dry-run", is_flag=True, help="Print the cells and what is done; run nothing.")
-def command(seeds: str | None, strict: bool, dry_run: bool, **asked: Any) -> int:
-    """Train and score models on datasets, and write a tidy table.
+@click.option("--strict", is_flag=True, help="Exit with code 1 if anything was skipped.")
+@click.option("--dry-run", is_flag=True, help="Print the cells and their state; run nothing.")
+def command(seeds: str | None, strict: bool, dry_run: bool, **fields: Any) -> int:
+    """Train and evaluate models on datasets, and write a table of results.
 
-    The same command again does only what is missing, and goes on with what was interrupted.
-    Exit codes: 0 nothing failed, 1 a cell failed or nothing can be written, 2 a mistake in what
-    was asked, 130 interrupted, 143 terminated.
+    The same command again runs only what is missing, and resumes what was interrupted.
+
+    Exit codes: 0 nothing failed, 1 a cell failed or the results cannot be written, 2 a mistake in
+    the command, 130 interrupted, 143 terminated.
     """
     from rich.console import Console
 
-    from bench.api import RunRequest, execute, prepare
+    from bench.api import execute, prepare
+    from bench.request import RunRequest
 
-    job = prepare(RunRequest(seeds=_seeds(seeds), download=not dry_run, **asked))
-    console = Console()
-    if not job.plan.cells:
-        click.echo(f"Nothing failed in {job.out}.")
+    prepared = prepare(RunRequest(seeds=_seeds(seeds), **fields), download=not dry_run)
+    out, console = prepared.context.directory.path, Console()
+    if not prepared.plan.cells:
+        click.echo(f"Nothing failed in {out}.")
         return 0
     if dry_run:
-        _print_plan(job, console)
+        _print_plan(prepared, console)
         return 0
     from bench.report.run_summary import print_summary
+    from bench.store.schema import FAILED, SKIPPED
     from bench.system.progress import reporting
 
     with reporting(console) as reporter:
-        rows = execute(job, reporter)
-    print_summary(rows, job.out, console)
-    failed = (rows["status"] == "failed").any()
-    skipped = (rows["status"] == "skipped").any()
+        rows = execute(prepared, reporter)
+    print_summary(rows, out, console)
+    failed, skipped = ((rows["status"] == status).any() for status in (FAILED, SKIPPED))
     return EXIT_FAILED if failed or (strict and skipped) else 0
 
 
@@ -109,36 +121,34 @@ def _seeds(text: str | None) -> list[int] | None:
     return [int(seed) for seed in seeds]
 
 
-def _print_plan(job: "Job", console: "Console") -> None:
+def _print_plan(prepared: "PreparedRun", console: "Console") -> None:
     from rich.table import Table
 
-    from bench.store.run_directory import RunDirectory
-
-    directory = RunDirectory(job.out)
-    table = Table(title=f"{len(job.plan.cells)} cells for {job.out}", title_justify="left")
+    cells, out = prepared.plan.cells, prepared.context.directory.path
+    table = Table(title=f"{len(cells)} cells for {out}", title_justify="left")
     for heading in ("key", "model", "backend", "dataset", "protocol", "seed", "state"):
         table.add_column(heading, overflow="fold")
-    for cell in job.plan.cells:
+    for cell in cells:
         names = (cell.key, cell.model, cell.backend, cell.dataset, cell.protocol.name)
-        table.add_row(*names, str(cell.seed), _state(cell, directory.cell(cell), job))
+        table.add_row(*names, str(cell.seed), _state(cell, prepared))
     console.print(table, markup=False)
 
 
-def _state(cell: "Cell", folder: "CellFolder", job: "Job") -> str:
-    """Return the state of a cell, in words."""
+def _state(cell: "Cell", prepared: "PreparedRun") -> str:
+    """Describe what is done of a cell."""
     if cell.skipped:
         return f"skipped: {cell.skipped}"
-    from bench.execution.dispatch import metrics_of
     from bench.store.schema import CHECKPOINT_FILE
     from bench.system.checksums import DamagedFileError
 
+    folder = prepared.context.directory.cell(cell)
+    metrics = prepared.context.metrics[cell.kind]
     try:
         skipped = folder.skipped()
     except DamagedFileError:
         return "its rows are damaged: to do again"
     if folder.exists(CHECKPOINT_FILE):
-        return "interrupted: goes on from its checkpoint"
-    metrics = metrics_of(cell, job.metrics)
+        return "interrupted: resumes from its checkpoint"
     missing = [metric.name for metric in folder.missing(metrics.values())]
     left = [name for name in missing if name not in skipped]
     if len(missing) == len(metrics):

@@ -1,1 +1,1 @@
-"""Show a trained model to the metrics and collect their observations."""
+"""Evaluation of trained models: passes over images, metrics and example outputs."""

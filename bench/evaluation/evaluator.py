@@ -1,23 +1,23 @@
-"""A trained model to observations: the passes that show it to the metrics."""
+"""Evaluation of a trained model: run the passes that the metrics need, collect observations."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from bench.datasets.batches import batch_count
 from bench.errors import SkippedError, one_line
+from bench.evaluation.context import CellContext
 from bench.evaluation.passes import Passes
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
-from bench.metrics.metric import Batch, LatentBatch, Metric, ModelFacts, Need, Observation, Status
+from bench.metrics.metric import Batch, LatentBatch, Metric, ModelFacts, Need, Observation
 from bench.model import GenerativeModel, Step
-from bench.protocol import Protocol
 from bench.recording.training_record import TrainingRecord
-from bench.system.progress import WorkReporter
+from bench.store.schema import FAILED, NOT_APPLICABLE, SKIPPED, Status
 from bench.system.random_state import seed_everything
 from bench.training.loop import BEST_TEST_LOSS, Score
 
@@ -27,11 +27,11 @@ _Lacking = Mapping[Need, str | None]
 
 @dataclass(frozen=True)
 class Selections:
-    """Values of the selecting metrics at each epoch that was selected.
+    """Values of the metrics that select epochs, at the epochs that training kept.
 
     Attributes:
-        values: value by metric and by epoch selection.
-        higher_is_better: direction of improvement, by metric.
+        values: values by metric name and by selection.
+        higher_is_better: direction of each metric.
     """
 
     values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -40,27 +40,18 @@ class Selections:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates the models of one cell.
+    """Evaluates models of one cell.
 
     Attributes:
-        train_images: training images, uint8 ``(N, C, H, W)``, on the model's device.
-        images: test images, uint8 ``(N, C, H, W)``, on the model's device.
-        train_labels: labels of the training images, int64 ``(N,)``; None where unknown.
-        labels: labels of the test images, int64 ``(N,)``; None where unknown.
-        protocol: protocol resolved for the model and dataset.
-        seed: seed of every random draw; each pass starts from it, so that no pass affects another.
-        extractors: feature extractors for the metrics.
-        reporter: receiver of the progress.
+        context: data and settings of the cell.
     """
 
-    train_images: Tensor
-    images: Tensor
-    train_labels: Tensor | None
-    labels: Tensor | None
-    protocol: Protocol
-    seed: int
-    extractors: Extractors
-    reporter: WorkReporter
+    context: CellContext
+
+    @cached_property
+    def extractors(self) -> Extractors:
+        """The extractors of the cell, each loaded when it is first used."""
+        return Extractors(self.context)
 
     def evaluate(
         self,
@@ -69,86 +60,93 @@ class Evaluator:
         training: TrainingRecord,
         selections: Selections | None = None,
     ) -> dict[str, list[Observation]]:
-        """Return the observations by metric; a metric that fails or cannot apply says why.
+        """Compute metrics of a model.
 
         Args:
-            model: trained model, on its device.
-            metrics: metrics to compute, freshly built.
-            training: record of the model's training.
-            selections: values of the selecting metrics; none if omitted.
+            model: trained model on the context's device.
+            metrics: fresh metrics.
+            training: losses, images and seconds of each epoch.
+            selections: values of the metrics that select epochs; None if no metric needs them.
+
+        Returns:
+            Observations by metric name. A metric that fails or is not applicable has one
+            observation with the reason; the others are computed all the same.
         """
         lacking = _lacking(model)
-        missing = {
-            metric.name: metric.inapplicable() or _missing(metric, model, lacking)
+        reasons = {
+            metric.name: metric.inapplicable() or _unmet_need(metric, model, lacking)
             for metric in metrics
         }
-        able = [metric for metric in metrics if not missing[metric.name]]
-        shown = _Audience(able, lacking, GeneratedFeatures(self.extractors))
-        shown.check_extractors(self.extractors)
-        model.eval()
-        passes = self._passes(model)
+        runner = _MetricRunner(
+            [metric for metric in metrics if not reasons[metric.name]],
+            lacking,
+            GeneratedFeatures(self.extractors),
+        )
+        runner.check_extractors(self.extractors)
+        facts = self._facts(model, runner, training, selections or Selections())
         with torch.no_grad():
-            shown.show("reconstructions", passes.reconstructions)
-            shown.show_generated(passes.generated)
-            shown.show("noisy_reconstructions", passes.noisy_reconstructions)
-            shown.show("partial_decodings", passes.partial_decodings)
-            shown.show_latents(passes.latents)
-            sampling = passes.sampling_time() if shown.wants("sampling_time") else None
-            found = selections or Selections()
-            facts = ModelFacts(
-                *_size(model),
-                training,
-                sampling,
-                self.extractors,
-                shown.features,
-                found.values,
-                found.higher_is_better,
-            )
             return {
                 metric.name: (
-                    [Observation(None, status="not_applicable", reason=missing[metric.name])]
-                    if missing[metric.name]
-                    else shown.compute(metric, facts)
+                    [Observation(None, status=NOT_APPLICABLE, reason=reason)]
+                    if (reason := reasons[metric.name])
+                    else runner.compute(metric, facts)
                 )
                 for metric in metrics
             }
 
+    def _facts(
+        self,
+        model: GenerativeModel,
+        runner: "_MetricRunner",
+        training: TrainingRecord,
+        selections: Selections,
+    ) -> ModelFacts:
+        """Run the passes that the metrics need, and return the facts that remain to be shown."""
+        passes = Passes(model.eval(), self.context, self.extractors)
+        with torch.no_grad():
+            runner.show("reconstructions", passes.reconstructions)
+            runner.show_generated(passes.generated)
+            runner.show("noisy_reconstructions", passes.noisy_reconstructions)
+            runner.show("partial_decodings", passes.partial_decodings)
+            runner.show_latents(passes.latents)
+            sampling = passes.sampling_time() if runner.needs("sampling_time") else None
+        parameters = list(model.parameters())
+        tensors = [*parameters, *model.buffers()]
+        return ModelFacts(
+            parameter_count=sum(parameter.numel() for parameter in parameters),
+            footprint=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+            training=training,
+            sampling=sampling,
+            extractors=self.extractors,
+            generated=runner.features,
+            selections=selections.values,
+            higher_is_better=selections.higher_is_better,
+        )
+
     def test_loss(self, model: GenerativeModel) -> float:
-        """Return the objective over all test images, batches weighted by their size.
+        """Return the model's objective on every test image once, averaged over images.
 
         Raises:
-            ValueError: the model does not declare ``test_loss``.
+            ValueError: if the model has no capability ``test_loss``.
         """
         if not _has_test_loss(model):
             raise ValueError(
                 f"epoch_selection = 'best_test_loss' needs a model with the capability "
                 f"test_loss, which {type(model).__name__} lacks"
             )
-        seed_everything(self.seed)
-        generator = torch.Generator(model.device).manual_seed(self.seed)
-        step = Step(1.0, batch_count(len(self.images), self.protocol.evaluation_batch_size))
+        context, images = self.context, self.context.test_images
+        seed_everything(context.seed)
+        generator = torch.Generator(model.device).manual_seed(context.seed)
+        step = Step(1.0, batch_count(len(images), context.protocol.evaluation_batch_size))
         total = 0.0
         with torch.no_grad():
-            for images in self._passes(model).test_batches():
-                total += model.test_loss(images, step, generator).item() * len(images)
-        return total / len(self.images)
-
-    def _passes(self, model: GenerativeModel) -> Passes:
-        return Passes(
-            model,
-            self.train_images,
-            self.images,
-            self.train_labels,
-            self.labels,
-            self.protocol,
-            self.seed,
-            self.extractors,
-            self.reporter,
-        )
+            for batch in Passes(model, context).test_batches():
+                total += model.test_loss(batch, step, generator).item() * len(batch)
+        return total / len(images)
 
 
-class _Audience:
-    """The metrics that a model is shown to; one that fails leaves the others alone."""
+class _MetricRunner:
+    """Shows the batches of passes to metrics; a metric that fails does not affect the others."""
 
     def __init__(
         self, metrics: Sequence[Metric], lacking: _Lacking, features: GeneratedFeatures
@@ -158,26 +156,27 @@ class _Audience:
         self.features = features
         self._ended: dict[str, Observation] = {}
 
-    def wants(self, need: Need) -> bool:
-        return not self.lacking[need] and any(_uses(metric, need) for metric in self._left())
+    def needs(self, need: Need) -> bool:
+        """Return True if the model can meet the need and a metric has it."""
+        return not self.lacking[need] and any(_uses(metric, need) for metric in self._running())
 
     def check_extractors(self, extractors: Extractors) -> None:
-        """End the metrics whose extractors are unavailable."""
+        """Skip the metrics whose extractors are unavailable."""
         for metric in self.metrics:
             with self._guarded(metric):
                 for name in metric.extractors:
                     extractors.get(name)
 
     def show(self, need: Need, run: Callable[[], Iterator[Batch]]) -> None:
-        """Run a pass, if any metric needs it."""
-        if self.wants(need):
+        """Run a pass if any metric needs it."""
+        if self.needs(need):
             for batch in run():
                 self._show(need, batch)
 
     def show_generated(self, run: Callable[[], Iterator[Batch]]) -> None:
-        """Run the pass of generated images, if any metric needs them or their features."""
-        if self.wants("generated") or self.wants("features"):
-            extracting = [metric for metric in self._left() if "features" in metric.needs]
+        """Run the pass of generated images if any metric needs them or their features."""
+        if self.needs("generated") or self.needs("features"):
+            extracting = [metric for metric in self._running() if "features" in metric.needs]
             names = {name for metric in extracting for name in metric.extractors}
             for batch in run():
                 for name in sorted(names):
@@ -185,30 +184,31 @@ class _Audience:
                 self._show("generated", batch)
 
     def show_latents(self, run: Callable[[], Iterator[LatentBatch]]) -> None:
-        """Run the pass over latents, if any metric needs it."""
-        if self.wants("latents"):
+        """Run the pass over latents if any metric needs it."""
+        if self.needs("latents"):
             for batch in run():
-                for metric in self._left():
+                for metric in self._running():
                     if "latents" in metric.needs:
                         with self._guarded(metric):
                             metric.update_latents(batch)
 
     def compute(self, metric: Metric, facts: ModelFacts) -> list[Observation]:
+        """Return the observations of a metric, or the one that says why there are none."""
         observations: list[Observation] = []
         if metric.name not in self._ended:
             with self._guarded(metric):
-                observations = [_finite(found) for found in metric.compute(facts)]
+                observations = [_finite(observation) for observation in metric.compute(facts)]
         if metric.name in self._ended:
             return [self._ended[metric.name]]
         return observations
 
     def _show(self, need: Need, batch: Batch) -> None:
-        for metric in self._left():
+        for metric in self._running():
             if _uses(metric, need):
                 with self._guarded(metric):
                     metric.update(batch)
 
-    def _left(self) -> list[Metric]:
+    def _running(self) -> list[Metric]:
         return [metric for metric in self.metrics if metric.name not in self._ended]
 
     @contextmanager
@@ -216,22 +216,26 @@ class _Audience:
         try:
             yield
         except SkippedError as error:
-            self._end(metric, "skipped", str(error))
+            self._end(metric, SKIPPED, str(error))
         except Exception as error:
-            self._end(metric, "failed", one_line(error))
+            self._end(metric, FAILED, one_line(error))
 
     def _end(self, metric: Metric, status: Status, reason: str) -> None:
         self._ended[metric.name] = Observation(None, status=status, reason=reason)
 
 
 def selection_scores(evaluator: Evaluator, metric_classes: Iterable[type[Metric]]) -> Scores:
-    """Return the function that scores epochs under the protocol's ``epoch_selection``.
+    """Return the function that scores a model after each epoch.
 
-    ``last`` scores none. ``best_test_loss`` scores by the objective on the test set.
-    ``best_per_metric`` scores by each metric that selects epochs, and by the objective too if the
-    model has one, so that the three selections can be compared.
+    It follows the protocol's ``epoch_selection``. ``last``: no score. ``best_test_loss``: the
+    objective on the test set. ``best_per_metric``: each metric that selects epochs, and the
+    objective if the model has one, so that the three selections can be compared.
+
+    Args:
+        evaluator: evaluator of the cell.
+        metric_classes: metrics of the cell.
     """
-    match evaluator.protocol.epoch_selection:
+    match evaluator.context.protocol.epoch_selection:
         case "last":
             return lambda model: {}
         case "best_test_loss":
@@ -247,14 +251,14 @@ def selection_scores(evaluator: Evaluator, metric_classes: Iterable[type[Metric]
 def metric_scores(
     evaluator: Evaluator, metric_classes: Iterable[type[Metric]], model: GenerativeModel
 ) -> dict[str, Score]:
-    """Return the first value of each metric that has one, by name.
+    """Return the first value of each metric that has one, by metric name.
 
     Args:
         evaluator: evaluator of the cell.
-        metric_classes: classes of the metrics.
+        metric_classes: metrics to compute.
         model: model to score.
     """
-    metrics = [metric(evaluator.protocol) for metric in metric_classes]
+    metrics = [metric(evaluator.context.protocol) for metric in metric_classes]
     observations = evaluator.evaluate(model, metrics, TrainingRecord((), {}, None))
     scores = {}
     for metric in metrics:
@@ -282,7 +286,7 @@ def _finite(observation: Observation) -> Observation:
         value=None,
         ci_low=None,
         ci_high=None,
-        status="failed",
+        status=FAILED,
         reason=f"the value is {value}",
     )
 
@@ -292,7 +296,7 @@ def _uses(metric: Metric, need: Need) -> bool:
 
 
 def _lacking(model: GenerativeModel) -> _Lacking:
-    """Return by need why the model lacks it; None where it does not."""
+    """Return, for each need, why the model cannot meet it; None if it can."""
     able = model.capabilities
     no_samples = None if "sample" in able else "it cannot sample"
     no_reconstructions = None if "reconstruct" in able else "it cannot reconstruct"
@@ -309,8 +313,8 @@ def _lacking(model: GenerativeModel) -> _Lacking:
     }
 
 
-def _missing(metric: Metric, model: GenerativeModel, lacking: _Lacking) -> str | None:
-    """Return what the metric needs and the model lacks; None if nothing."""
+def _unmet_need(metric: Metric, model: GenerativeModel, lacking: _Lacking) -> str | None:
+    """Return why the model cannot meet the needs of the metric; None if it can."""
     reasons = [reason for need in sorted(metric.needs) if (reason := lacking[need])]
     choice = [lacking[need] for need in sorted(metric.needs_any)]
     if choice and all(choice):
@@ -322,12 +326,3 @@ def _no_partial_decodings(model: GenerativeModel) -> str | None:
     if not {"encode", "decode"} <= model.capabilities:
         return "it cannot encode and decode"
     return None if model.spiking else "its latent has no time steps"
-
-
-def _size(model: GenerativeModel) -> tuple[int, int]:
-    parameters = list(model.parameters())
-    tensors = [*parameters, *model.buffers()]
-    return (
-        sum(parameter.numel() for parameter in parameters),
-        sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-    )

@@ -1,4 +1,4 @@
-"""The passes of a trained model over images, each a stream of batches for the metrics."""
+"""Passes of a trained model over images, each a stream of batches for the metrics."""
 
 import time
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.datasets.batches import evaluation_batches
+from bench.evaluation.context import CellContext
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.metric import Batch, LatentBatch, SamplingTime
 from bench.metrics.noise import (
@@ -21,9 +22,7 @@ from bench.metrics.noise import (
     shuffle,
 )
 from bench.model import GenerativeModel
-from bench.protocol import Protocol
 from bench.recording.spikes import recording
-from bench.system.progress import WorkReporter
 from bench.system.random_state import seed_everything
 
 RANGE_TOLERANCE = 1e-3
@@ -32,63 +31,51 @@ TIMED_BATCHES = 3
 
 @dataclass(frozen=True)
 class Passes:
-    """The passes of one model in evaluation mode; run them without gradient.
+    """The passes of one model over images. Run them without gradients.
 
-    Each pass starts from the seed, so that no pass depends on another.
+    Each pass starts from the seed, so that it does not depend on which passes ran before.
 
     Attributes:
-        model: model in evaluation mode, on its device.
-        train_images: training images, uint8 ``(N, C, H, W)``, on the model's device.
-        test_images: test images, uint8 ``(N, C, H, W)``, on the model's device.
-        train_labels: labels of the training images, int64 ``(N,)``; None where unknown.
-        test_labels: labels of the test images, int64 ``(N,)``; None where unknown.
-        protocol: protocol resolved for the model and dataset.
-        seed: seed of every random draw.
-        extractors: feature extractors, passed on with the batches.
-        reporter: receiver of the progress.
+        model: model in evaluation mode, on the device of the context's images.
+        context: data and settings of the model's cell.
+        extractors: source of the images' features; None if no metric needs them.
     """
 
     model: GenerativeModel
-    train_images: Tensor
-    test_images: Tensor
-    train_labels: Tensor | None
-    test_labels: Tensor | None
-    protocol: Protocol
-    seed: int
-    extractors: Extractors | None
-    reporter: WorkReporter
+    context: CellContext
+    extractors: Extractors | None = None
 
     def reconstructions(self) -> Iterator[Batch]:
-        """Yield batches of all test images and their reconstructions."""
+        """Yield every test image once, with its reconstruction ``(N, C, H, W)``."""
         generator = self._seeded()
-        total, done = len(self.test_images), 0
+        total, done = len(self.context.test_images), 0
         for originals in self.test_batches():
             with recording(self.model, len(originals)) as activity:
                 images = self.model.reconstruct(originals, generator)
             check_images(images, originals.shape, "reconstruct")
             done += len(images)
-            self.reporter.evaluated("reconstructing", done, total)
+            self.context.reporter.evaluated("reconstructing", done, total)
             yield Batch("test", images, originals, activity, extractors=self.extractors)
 
     def generated(self) -> Iterator[Batch]:
-        """Yield batches of ``generated_images`` samples."""
+        """Yield the protocol's ``generated_images`` samples, ``(N, C, H, W)``."""
         generator = self._seeded()
-        for n in self._sizes(self.protocol.generated_images, "sampling"):
+        for n in self._sizes(self.context.protocol.generated_images, "sampling"):
             with recording(self.model, n) as activity:
                 images = self.model.sample(n, generator)
-            check_images(images, (n, *self.test_images.shape[1:]), "sample")
+            check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
             yield Batch("generated", images, None, activity, extractors=self.extractors)
 
     def noisy_reconstructions(self) -> Iterator[Batch]:
-        """Yield reconstructions of the first ``noise_images`` images under each noise.
+        """Yield the first ``noise_images`` test images, reconstructed under each noise and level.
 
-        Noise is drawn from the seed, its kind and the image, never by the model: every model gets
-        the same noise on its input, and every latent of the same shape the same noise. The model's
-        own sampling uses the same random state with and without noise. The noise-free output
-        (``reconstruct`` for noise on the input, also yielded as the kind ``none``; ``decode`` for
-        noise on the latent) is passed along as ``noise_free``.
+        Noise depends on the seed, its kind and the image, never on the model: every model gets the
+        same noise on its input, and all latents of the same shape get the same noise. The model's
+        own draws are the same with and without noise. Noise on the input is compared with
+        ``reconstruct`` on the images without noise, which are also yielded as the kind ``none``;
+        noise on the latent is compared with ``decode`` on the latent without noise.
         """
-        images = self.test_images[: self.protocol.noise_images]
+        images = self.context.test_images[: self.context.protocol.noise_images]
         first = 0
         for originals in self._batches(images, "under noise"):
             yield from self._under_input_noise(originals, first)
@@ -97,43 +84,47 @@ class Passes:
             first += len(originals)
 
     def partial_decodings(self) -> Iterator[Batch]:
-        """Yield reconstructions and samples decoded from the first t = 1..T time steps only.
+        """Yield reconstructions and samples, decoded from the first t = 1..T time steps only.
 
-        Their latents equal the latents of the first images in the passes over reconstructions and
-        samples, if the model's draws do not depend on the batch size.
+        The latents belong to the first images of :meth:`reconstructions` and :meth:`generated`, if
+        the model's draws do not depend on which of its methods are called.
         """
         generator = self._seeded()
-        limit = self.protocol.time_step_images
-        for originals in self._batches(self.test_images[:limit], "by time steps"):
+        limit = self.context.protocol.time_step_images
+        for originals in self._batches(self.context.test_images[:limit], "by time steps"):
             latents = self._encoded(originals, generator)
             for t, images in self._prefixes(latents, originals.shape):
                 yield Batch("test", images, originals, {}, time_step=t, extractors=self.extractors)
         if "sample_latents" not in self.model.capabilities:
             return
         generator = self._seeded()
-        for n in self._sizes(min(limit, self.protocol.generated_images), "by time steps"):
+        for n in self._sizes(min(limit, self.context.protocol.generated_images), "by time steps"):
             latents = self._prior(n, generator)
-            for t, images in self._prefixes(latents, (n, *self.test_images.shape[1:])):
+            for t, images in self._prefixes(latents, (n, *self.context.test_images.shape[1:])):
                 yield Batch("generated", images, None, {}, time_step=t, extractors=self.extractors)
 
     def latents(self) -> Iterator[LatentBatch]:
-        """Yield latents of training images, of test images and of the prior.
+        """Yield posterior latents of training and test images, and as many prior latents.
 
-        There are at most ``latent_images`` of each. The three are drawn independently: shared draws
-        would pair posterior and prior and make them seem closer than they are.
+        At most ``latent_images`` of each. The three are drawn independently: with the same draws,
+        posterior and prior would be paired and seem closer than they are.
         """
-        limit = self.protocol.latent_images
-        yield from self._posterior("train", self.train_images[:limit], self.train_labels)
-        yield from self._posterior("test", self.test_images[:limit], self.test_labels)
+        limit = self.context.protocol.latent_images
+        yield from self._posterior(
+            "train", self.context.train_images[:limit], self.context.train_labels
+        )
+        yield from self._posterior(
+            "test", self.context.test_images[:limit], self.context.test_labels
+        )
         if "sample_latents" in self.model.capabilities:
             generator = self._seeded("latents", "prior")
-            for n in self._sizes(min(limit, len(self.test_images)), "latents of the prior"):
+            for n in self._sizes(min(limit, len(self.context.test_images)), "latents of the prior"):
                 yield LatentBatch("prior", self._prior(n, generator), None)
 
     def sampling_time(self) -> SamplingTime:
-        """Return how long ``sample`` takes, after one call to warm up."""
+        """Time calls of ``sample``, after one call to warm up."""
         generator = self._seeded()
-        n = min(self.protocol.evaluation_batch_size, self.protocol.generated_images)
+        n = min(self.context.protocol.evaluation_batch_size, self.context.protocol.generated_images)
         seconds = []
         for _ in range(1 + TIMED_BATCHES):
             started = time.perf_counter()
@@ -144,31 +135,33 @@ class Passes:
         return SamplingTime(n, tuple(seconds[1:]))
 
     def test_batches(self) -> Iterator[Tensor]:
-        """Yield test images ``(N, C, H, W)`` in [-1, 1], flipped if the protocol says so."""
+        """Yield every test image once, ``(N, C, H, W)`` in [-1, 1], flipped by the protocol."""
         flips = None
-        if self.protocol.horizontal_flip == "train_and_test":
-            flips = torch.Generator().manual_seed(self.seed)
-        return evaluation_batches(self.test_images, self.protocol.evaluation_batch_size, flips)
+        if self.context.protocol.horizontal_flip == "train_and_test":
+            flips = torch.Generator().manual_seed(self.context.seed)
+        return evaluation_batches(
+            self.context.test_images, self.context.protocol.evaluation_batch_size, flips
+        )
 
     def _seeded(self, *stream: object) -> torch.Generator:
-        """Return a generator seeded by the cell's seed, or by a named stream of it."""
-        seed = derived_seed(self.seed, *stream) if stream else self.seed
+        """Seed the global generators; return a generator of the seed, or of a named stream."""
+        seed = derived_seed(self.context.seed, *stream) if stream else self.context.seed
         seed_everything(seed)
         return torch.Generator(self.model.device).manual_seed(seed)
 
     def _batches(self, images: Tensor, stage: str) -> Iterator[Tensor]:
         done = 0
-        for batch in evaluation_batches(images, self.protocol.evaluation_batch_size):
+        for batch in evaluation_batches(images, self.context.protocol.evaluation_batch_size):
             yield batch
             done += len(batch)
-            self.reporter.evaluated(stage, done, len(images))
+            self.context.reporter.evaluated(stage, done, len(images))
 
     def _sizes(self, total: int, stage: str) -> Iterator[int]:
-        size = self.protocol.evaluation_batch_size
+        size = self.context.protocol.evaluation_batch_size
         for start in range(0, total, size):
             n = min(size, total - start)
             yield n
-            self.reporter.evaluated(stage, start + n, total)
+            self.context.reporter.evaluated(stage, start + n, total)
 
     def _posterior(
         self, split: Literal["train", "test"], images: Tensor, labels: Tensor | None
@@ -202,15 +195,15 @@ class Passes:
 
     def _under_input_noise(self, originals: Tensor, first: int) -> Iterator[Batch]:
         def reconstructed(images: Tensor) -> Tensor:
-            found = self.model.reconstruct(images, self._seeded("under noise", first))
-            check_images(found, originals.shape, "reconstruct")
-            return found
+            output = self.model.reconstruct(images, self._seeded("under noise", first))
+            check_images(output, originals.shape, "reconstruct")
+            return output
 
         clean = reconstructed(originals)
         yield self._noisy(clean, originals, clean, NO_NOISE, 0.0)
         for kind, noise in INPUT_NOISE.items():
-            draws = NoiseStream(self.seed, kind, first)
-            for level in self.protocol.noise_levels:
+            draws = NoiseStream(self.context.seed, kind, first)
+            for level in self.context.protocol.noise_levels:
                 images = reconstructed(noise(originals, level, draws))
                 yield self._noisy(images, originals, clean, kind, level)
 
@@ -228,11 +221,11 @@ class Passes:
         self, latents: Tensor, first: int
     ) -> Iterator[tuple[str, float | None, Tensor]]:
         for kind, noise in LATENT_NOISE.items():
-            draws = NoiseStream(self.seed, kind, first)
-            for level in self.protocol.noise_levels:
+            draws = NoiseStream(self.context.seed, kind, first)
+            for level in self.context.protocol.noise_levels:
                 yield kind, level, noise(latents, level, draws)
         if latents.ndim == 3:
-            draws = NoiseStream(self.seed, LATENT_SHUFFLE, first)
+            draws = NoiseStream(self.context.seed, LATENT_SHUFFLE, first)
             yield LATENT_SHUFFLE, None, shuffle(latents, draws)
 
     def _noisy(
@@ -251,12 +244,15 @@ class Passes:
 
 
 def check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
-    """Raise ValueError unless a model's images satisfy its contract.
+    """Check the images ``(N, C, H, W)`` that a method of a model returned.
 
     Args:
-        images: the model's output, expected ``(N, C, H, W)`` in [-1, 1].
+        images: images to check.
         shape: expected shape.
-        method: name of the model's method, for the message.
+        method: name of the method, for the message.
+
+    Raises:
+        ValueError: if shape or range differ from the contract of a model.
     """
     if images.shape != shape:
         raise ValueError(
@@ -268,11 +264,15 @@ def check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
 
 
 def _check_latents(latents: Tensor, n: int, spiking: bool, method: str) -> None:
-    """Raise ValueError unless a model's latents are as its contract says."""
+    """Check latents ``(n, D)``, or ``(T, n, D)`` if ``spiking``, that a method returned.
+
+    Raises:
+        ValueError: if shape or values differ from the contract of a model.
+    """
     expected = f"(T, {n}, D)" if spiking else f"({n}, D)"
     if latents.ndim != (3 if spiking else 2) or latents.shape[-2] != n:
         raise ValueError(
             f"{method} gave latents of shape {tuple(latents.shape)}, expected {expected}"
         )
     if spiking and not ((latents == 0) | (latents == 1)).all():
-        raise ValueError(f"{method} gave latents that are no spikes, expected values in {{0, 1}}")
+        raise ValueError(f"{method} gave latents that are not spikes, expected values in {{0, 1}}")

@@ -1,4 +1,4 @@
-"""Examples of a trained model as files: reconstructions, samples, noisy latents, spikes."""
+"""Example outputs of a trained model: reconstructions, samples, noisy latents, spikes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from bench.datasets.batches import to_unit_range
-from bench.evaluation.evaluator import Evaluator
+from bench.evaluation.context import CellContext
 from bench.metrics.noise import LATENT_SHUFFLE, NoiseStream, flip, shuffle
 from bench.model import GenerativeModel
 from bench.store.schema import IMAGES_FILE, IMAGES_FOLDER, SPIKES_FILE
@@ -19,19 +19,19 @@ from bench.system.random_state import seed_everything
 GRIDS = ("inputs", "reconstructions", "samples")
 GRID_IMAGES = 32
 GRID_COLUMNS = 8
-# The levels in ESVAE's Figure 1 (arXiv:2310.14839).
+# The flip rates of Figure 1 in ESVAE's paper (arXiv:2310.14839).
 FLIP_LEVELS = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
 
 
 @dataclass(frozen=True)
 class Showcase:
-    """Outputs of a model for a few test images, as far as its capabilities allow.
+    """Outputs of a model for a few test images, as far as its capabilities go.
 
     Attributes:
-        images: images in [-1, 1], ``(N, C, H, W)``: ``inputs``, ``reconstructions``, ``samples``,
-            ``latent_shuffle`` (decoded from the latent's time steps in random order), and
-            ``latent_flip`` ``(L, N, C, H, W)``, decoded from latents flipped at
-            :data:`FLIP_LEVELS`.
+        images: images in [-1, 1], ``(N, C, H, W)``, by name: ``inputs``, ``reconstructions``,
+            ``samples``, ``latent_shuffle`` (decoded from the latent's time steps in random order)
+            and ``latent_flip`` ``(L, N, C, H, W)`` (decoded from latents flipped at
+            :data:`FLIP_LEVELS`).
         spikes: boolean latents ``(T, N, D)`` of a spiking model: ``posterior`` and ``prior``.
     """
 
@@ -40,14 +40,15 @@ class Showcase:
 
 
 @torch.no_grad()
-def showcase(model: GenerativeModel, evaluator: Evaluator) -> Showcase:
-    """Show a model test images that are spread evenly over the test set.
+def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
+    """Compute the outputs of a model for images spread evenly over the test set.
 
-    So a set that is sorted by class shows them all, and every model of a dataset gets the same.
+    So a test set that is sorted by class shows every class, and every model of a dataset gets the
+    same images.
     """
-    seed_everything(evaluator.seed)
-    generator = torch.Generator(model.device).manual_seed(evaluator.seed)
-    test = evaluator.images
+    seed_everything(context.seed)
+    generator = torch.Generator(model.device).manual_seed(context.seed)
+    test = context.test_images
     spread = torch.linspace(0, len(test) - 1, min(GRID_IMAGES, len(test))).long()
     inputs = to_unit_range(test[spread.to(test.device)])
     images, spikes = {"inputs": inputs}, {}
@@ -57,7 +58,7 @@ def showcase(model: GenerativeModel, evaluator: Evaluator) -> Showcase:
         images["samples"] = model.sample(GRID_IMAGES, generator)
     if {"encode", "decode"} <= model.capabilities:
         latents = model.encode(inputs, generator)
-        images |= _under_latent_noise(model, latents, evaluator.seed)
+        images |= _under_latent_noise(model, latents, context.seed)
         if model.spiking:
             spikes["posterior"] = latents.bool()
     if model.spiking and "sample_latents" in model.capabilities:
@@ -65,28 +66,28 @@ def showcase(model: GenerativeModel, evaluator: Evaluator) -> Showcase:
     return Showcase(images, spikes)
 
 
-def save_showcase(found: Showcase, folder: SummedFolder) -> None:
-    """Write it: ``images/*.png`` to look at, ``images.npz`` (uint8) and ``spikes.npz`` to plot."""
+def save_showcase(outputs: Showcase, folder: SummedFolder) -> None:
+    """Write ``images/*.png`` to look at, and ``images.npz`` (uint8) and ``spikes.npz`` to plot."""
     for name in GRIDS:
-        if name in found.images:
-            _save_grid(found.images[name], folder, f"{IMAGES_FOLDER}/{name}.png")
-    arrays = {name: _pixels(images) for name, images in found.images.items()}
+        if name in outputs.images:
+            _save_grid(outputs.images[name], folder, f"{IMAGES_FOLDER}/{name}.png")
+    arrays = {name: _pixels(images) for name, images in outputs.images.items()}
     if "latent_flip" in arrays:
         arrays["latent_flip_levels"] = np.array(FLIP_LEVELS)
     _save_arrays(arrays, folder, IMAGES_FILE)
-    if found.spikes:
-        spikes = {name: trains.cpu().numpy() for name, trains in found.spikes.items()}
+    if outputs.spikes:
+        spikes = {name: trains.cpu().numpy() for name, trains in outputs.spikes.items()}
         _save_arrays(spikes, folder, SPIKES_FILE)
 
 
 def _under_latent_noise(model: GenerativeModel, latents: Tensor, seed: int) -> dict[str, Tensor]:
     draws = NoiseStream(seed, "latent_flip", 0)
     flipped = [model.decode(flip(latents, level, draws)) for level in FLIP_LEVELS]
-    found = {"latent_flip": torch.stack(flipped)}
+    images = {"latent_flip": torch.stack(flipped)}
     if model.spiking:
         shuffled = shuffle(latents, NoiseStream(seed, LATENT_SHUFFLE, 0))
-        found[LATENT_SHUFFLE] = model.decode(shuffled)
-    return found
+        images[LATENT_SHUFFLE] = model.decode(shuffled)
+    return images
 
 
 def _pixels(images: Tensor) -> np.ndarray:

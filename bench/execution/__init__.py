@@ -1,1 +1,1 @@
-"""Run cells: in this process, in worker processes, or on a Ray cluster."""
+"""Execution of cells: in this process, in worker processes, on a cluster."""

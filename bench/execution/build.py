@@ -1,4 +1,4 @@
-"""The model of a cell, as every command builds it."""
+"""Construction of a cell's model, the same for every command."""
 
 import torch
 
@@ -11,25 +11,25 @@ from bench.system.random_state import seed_everything
 
 
 def neuron_implementation(cell: Cell, device: torch.device) -> str | None:
-    """Return the code that computes the cell's neurons on ``device``; None without neurons.
+    """Return which code computes the cell's neurons on a device; None without spiking neurons.
 
     Raises:
-        RuntimeError: the backend cannot run on this device.
+        RuntimeError: if the backend cannot run on the device.
     """
     backend = _backend(cell)
     return backend.implementation(device) if backend else None
 
 
 def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) -> GenerativeModel:
-    """Return the cell's model on ``device``, untrained, built from the cell's seed.
+    """Build the untrained model of a cell from the cell's seed.
 
     Args:
-        cell: cell that can run.
-        image_shape: shape of its images, ``(C, H, W)``.
-        device: device of the parameters.
+        cell: cell that is not skipped.
+        image_shape: shape of one image, (C, H, W).
+        device: device of the model's parameters.
 
     Raises:
-        SkippedError: the backend cannot build the model's neuron.
+        SkippedError: if the model or its backend cannot run here.
     """
     seed_everything(cell.seed)
     model_class = registry.models.load(cell.model)

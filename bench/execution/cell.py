@@ -1,100 +1,103 @@
-"""One cell from start to end: what is missing, what comes of it, and what went wrong."""
+"""The run of one cell: what is missing, what comes of it, and what went wrong."""
 
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from bench import registry
-from bench.datasets.dataset import ImageData
+from bench.datasets.dataset import ImageData, Split
 from bench.errors import OutputError, SkippedError, one_line
+from bench.evaluation.context import CellContext
 from bench.execution.cell_log import cell_log
 from bench.execution.cell_rows import CellRows
-from bench.metrics.extractors.extractor import Setting
+from bench.execution.run_context import RunContext
 from bench.metrics.metric import Metric
 from bench.plan import Cell
 from bench.store.run_directory import CellFolder, Row
+from bench.store.schema import FAILED, SKIPPED, Status
 from bench.system.devices import describe_device, full_precision
 from bench.system.files import remove_leftovers
-from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
-from bench.training.checkpoints import Interval
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CellRun(ABC):
-    """Runs one cell in this process.
+    """Runs one cell in this process. No other process may be working on it.
 
     Attributes:
         cell: cell to run.
-        folder: folder of the cell, claimed by this process.
-        metrics: classes of the metrics to observe, by name.
+        context: context of the run.
         device: device of the model.
-        run_id: identifier of the command, for the rows.
-        reporter: receiver of the progress.
-        resources: places of weights and of the cache.
-        interval: interval between checkpoints.
+        reporter: receiver of the cell's progress.
     """
 
     cell: Cell
-    folder: CellFolder
-    metrics: dict[str, type[Metric]]
+    context: RunContext
     device: torch.device
-    run_id: str
     reporter: WorkReporter
-    resources: Resources
-    interval: Interval
+
+    @cached_property
+    def folder(self) -> CellFolder:
+        """The cell's folder."""
+        return self.context.directory.cell(self.cell)
+
+    @cached_property
+    def metrics(self) -> list[type[Metric]]:
+        """The metrics of this kind of cell, in the order of the rows."""
+        return list(self.context.metrics[self.cell.kind].values())
 
     @property
     def rows(self) -> CellRows:
-        """Writer of the cell's rows."""
-        return CellRows(self.cell, self.folder, tuple(self.metrics), self.device, self.run_id)
+        """The rows of the cell."""
+        return CellRows(self.cell, self.context, self.device)
 
     def run(self, load: Callable[[], ImageData]) -> pd.DataFrame:
         """Do what is missing, and return the cell's rows. A failure becomes rows with its reason.
 
         Args:
-            load: gives the cell's images; called only if something is missing.
+            load: function that returns the cell's images; called only if something is missing.
 
         Raises:
-            DamagedFileError: the rows are damaged; see :meth:`tidy`.
-            OutputError: the cell's folder cannot be written.
+            DamagedFileError: if the rows are damaged, see :meth:`tidy`.
+            OutputError: if the cell's folder cannot be written.
         """
         missing = self.missing()
         if not missing:
             return self.folder.rows()
         if self.cell.skipped:
-            skipped = self.rows.everywhere(missing, "skipped", self.cell.skipped)
-            return self.rows.write(missing, skipped)
+            return self.rows.write(
+                missing, self._without_value(missing, SKIPPED, self.cell.skipped)
+            )
         with cell_log(self.folder.path):
             return self._run(missing, load)
 
     def missing(self) -> list[type[Metric]]:
-        """Return the metrics still to observe.
-
-        Metrics that were skipped earlier are excluded while their extractors are unavailable.
+        """Return the metrics to compute: not those skipped before that are still unavailable.
 
         Raises:
-            DamagedFileError: the rows are damaged.
+            DamagedFileError: if the rows are damaged.
         """
         skipped = self.folder.skipped()
         return [
             metric
-            for metric in self.folder.missing(self.metrics.values())
+            for metric in self.folder.missing(self.metrics)
             if metric.name not in skipped or not self._unavailable(metric)
         ]
 
     def tidy(self) -> list[str]:
-        """Remove what a dead process left half written, and set damaged files aside.
+        """Remove files that a dead process left unfinished, and set damaged files aside.
 
-        Returns the names of the damaged ones; what they held is missing now.
+        Returns:
+            Names of the damaged files. Their content is missing from then on.
         """
         remove_leftovers(self.folder.path)
         damaged = self.folder.damaged()
@@ -106,50 +109,64 @@ class CellRun(ABC):
         return damaged
 
     def fail(self, reason: str) -> None:
-        """Put down a failure that this process did not see itself, in all that is missing."""
+        """Record a failure that happened outside of this process, for everything missing."""
         missing = self.missing()
         with cell_log(self.folder.path):
             _LOG.error("%s", reason)
-        self.rows.write(missing, self.rows.everywhere(missing, "failed", reason))
+        self.rows.write(missing, self._without_value(missing, FAILED, reason))
 
     def _run(self, missing: list[type[Metric]], load: Callable[[], ImageData]) -> pd.DataFrame:
         _LOG.info("%s on %s", self.cell.title, describe_device(self.device))
         started = time.perf_counter()
         try:
             with full_precision():
-                rows = self._observe(missing, load())
+                rows = self._observe(missing, self._cell_context(load()))
         except OutputError:
             raise
         except SkippedError as error:
-            _LOG.warning("skipped: %s", error)
-            rows = self.rows.everywhere(missing, "skipped", str(error))
+            _LOG.info("skipped: %s", error)
+            rows = self._without_value(missing, SKIPPED, str(error))
         except Exception as error:
             _LOG.exception("failed")
-            rows = self.rows.everywhere(missing, "failed", one_line(error))
+            rows = self._without_value(missing, FAILED, one_line(error))
         duration = time.perf_counter() - started
         written = self.rows.write(missing, [{**row, "duration_s": duration} for row in rows])
         _LOG.info("done in %.1f s", duration)
         return written
 
+    @abstractmethod
+    def _observe(self, missing: list[type[Metric]], context: CellContext) -> list[Row]:
+        """Return the rows of the missing metrics.
+
+        Raises:
+            SkippedError: if the cell cannot run here.
+        """
+
+    def _without_value(self, metrics: list[type[Metric]], status: Status, reason: str) -> list[Row]:
+        return [self.rows.without_value(metric, status, reason) for metric in metrics]
+
     def _unavailable(self, metric: type[Metric]) -> bool:
         extractors = [registry.extractors.load(name) for name in metric.extractors]
-        return any(extractor.unavailable(self.resources) for extractor in extractors)
+        return any(extractor.unavailable(self.context.resources) for extractor in extractors)
 
-    @abstractmethod
-    def _observe(self, missing: list[type[Metric]], data: ImageData) -> list[Row]:
-        """Return the rows of the missing metrics."""
-
-    def _setting(self, train_images: Tensor, test_images: Tensor) -> Setting:
+    def _cell_context(self, data: ImageData) -> CellContext:
         cell = self.cell
         assert cell.info is not None
-        return Setting(
-            cell.dataset,
-            cell.info.fingerprint,
-            cell.resolved,
-            cell.seed,
-            self.device,
-            train_images,
-            test_images,
-            self.resources,
-            self.reporter,
+        return CellContext(
+            dataset=cell.dataset,
+            fingerprint=cell.info.fingerprint,
+            protocol=cell.resolved,
+            seed=cell.seed,
+            device=self.device,
+            train_images=torch.from_numpy(data.train.images).to(self.device),
+            test_images=torch.from_numpy(data.test.images).to(self.device),
+            train_labels=_labels(data.train),
+            test_labels=_labels(data.test),
+            resources=self.context.resources,
+            reporter=self.reporter,
         )
+
+
+def _labels(split: Split) -> Tensor | None:
+    """Return the classes of the images, int64 ``(N,)``; None if unknown."""
+    return None if split.labels is None else torch.from_numpy(split.labels)

@@ -1,4 +1,4 @@
-"""The log of a cell: what happened in it, and when."""
+"""The log of a cell: its events, with their times."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @contextmanager
 def cell_log(folder: Path) -> Iterator[None]:
-    """Add to the folder's ``cell.log`` what the suite tells, and what anyone warns of."""
+    """Append messages of the suite, and warnings of any library, to the folder's ``cell.log``."""
     with writing(folder / LOG_FILE):
         folder.mkdir(parents=True, exist_ok=True)
         handler = _Handler(folder / LOG_FILE, encoding="utf-8")
@@ -34,4 +34,4 @@ def cell_log(folder: Path) -> Iterator[None]:
 
 class _Handler(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Leave it to the cell's other files to tell that nothing can be written."""
+        """Ignore write errors: writing the cell's other files reports them."""

@@ -1,4 +1,4 @@
-"""Observations of a cell to its rows, and its rows to its folder."""
+"""The rows of one cell: from observations to rows, and from rows to the cell's folder."""
 
 import dataclasses
 import os
@@ -9,17 +9,24 @@ from datetime import UTC, datetime
 import pandas as pd
 import torch
 
-from bench.metrics.metric import Metric, Observation, Status
+from bench.execution.run_context import RunContext
+from bench.metrics.metric import Metric, Observation
 from bench.plan import Cell
-from bench.store.run_directory import CellFolder, Row, frame
-from bench.store.schema import SCHEMA_VERSION
+from bench.store.run_directory import Row, frame
+from bench.store.schema import COMPLETE, SCHEMA_VERSION, Status
 from bench.system.devices import describe_device
 from bench.system.environment import git_commit, suite_version
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The weights that were scored; all None if none were."""
+class ScoredWeights:
+    """The weights that an observation was computed with; all None if there were none.
+
+    Attributes:
+        train_images: number of images that they were trained on.
+        epoch: number of the epoch after which they were saved, from 1.
+        epoch_selection: how the epoch was selected.
+    """
 
     train_images: int | None = None
     epoch: int | None = None
@@ -28,37 +35,33 @@ class Scored:
 
 @dataclass(frozen=True)
 class CellRows:
-    """Makes and keeps the rows of one cell.
+    """The rows of one cell.
 
     Attributes:
-        cell: cell of the rows.
-        folder: folder of the cell.
-        metrics: names of all metrics of the cell, in the order of its rows.
+        cell: the cell.
+        context: context of the run.
         device: device of the model.
-        run_id: identifier of the command.
     """
 
     cell: Cell
-    folder: CellFolder
-    metrics: tuple[str, ...]
+    context: RunContext
     device: torch.device
-    run_id: str
 
-    def row(self, metric: type[Metric], observation: Observation, scored: Scored) -> Row:
+    def row(self, metric: type[Metric], observation: Observation, weights: ScoredWeights) -> Row:
         """Return an observation as a row.
 
         Args:
-            metric: class of the metric.
-            observation: one of its observations.
-            scored: the weights that were scored.
+            metric: metric that was observed.
+            observation: its value, or the reason why there is none.
+            weights: weights that the metric was computed with.
         """
         cell, info = self.cell, self.cell.info
         return {
             **dataclasses.asdict(observation),
             "reason": _without_home(observation.reason),
-            "epoch_selection": observation.epoch_selection or scored.epoch_selection,
+            "epoch_selection": observation.epoch_selection or weights.epoch_selection,
             "schema_version": SCHEMA_VERSION,
-            "run_id": self.run_id,
+            "run_id": self.context.run_id,
             "cell_key": cell.key,
             "model": cell.model,
             "model_version": cell.model_version,
@@ -66,11 +69,11 @@ class CellRows:
             "dataset": cell.dataset,
             "dataset_variant": _variant(cell),
             "dataset_fingerprint": info.fingerprint if info else None,
-            "train_images": scored.train_images,
+            "train_images": weights.train_images,
             "protocol": cell.protocol.name,
             "protocol_hash": cell.protocol_hash,
             "seed": cell.seed,
-            "epoch": scored.epoch,
+            "epoch": weights.epoch,
             "metric": metric.name,
             "metric_version": metric.version,
             "higher_is_better": metric.higher_is_better,
@@ -79,49 +82,51 @@ class CellRows:
             "version": suite_version(),
             "git_commit": git_commit(),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "kind": cell.kind,
         }
 
-    def everywhere(self, metrics: Iterable[type[Metric]], status: Status, reason: str) -> list[Row]:
-        """Return one row without a number for each metric.
+    def without_value(self, metric: type[Metric], status: Status, reason: str) -> Row:
+        """Return the row of a metric that has no value.
 
         Args:
-            metrics: classes of the metrics.
-            status: status of the rows.
-            reason: reason why there is no number.
+            metric: metric that was not computed.
+            status: ``failed`` or ``skipped``.
+            reason: why there is no value.
         """
         observation = Observation(None, status=status, reason=reason)
-        return [self.row(metric, observation, Scored()) for metric in metrics]
+        return self.row(metric, observation, ScoredWeights())
 
     def write(self, replaced: Iterable[type[Metric]], rows: Iterable[Row]) -> pd.DataFrame:
-        """Replace all rows of the ``replaced`` metrics by ``rows``; returns the cell's rows.
+        """Replace all rows of the ``replaced`` metrics by ``rows``, and return the cell's rows.
 
         A cell that several protocols of the same values share keeps the name of the first.
         """
-        kept, new = self.folder.rows(), frame(rows)
+        folder, new = self.context.directory.cell(self.cell), frame(rows)
+        kept = folder.rows()
         if not kept.empty:
             new["protocol"] = kept["protocol"].iloc[0]
         kept = kept[~kept["metric"].isin([metric.name for metric in replaced])]
         merged = new if kept.empty else pd.concat([kept, new], ignore_index=True)
-        order = {name: i for i, name in enumerate(self.metrics)}
+        order = {name: i for i, name in enumerate(self.context.metrics[self.cell.kind])}
         merged = merged.sort_values(
             "metric", key=lambda names: names.map(order), kind="stable", ignore_index=True
         )
-        self.folder.write_rows(merged)
+        folder.write_rows(merged)
         return merged
 
 
 def _without_home(reason: str | None) -> str | None:
-    """Return the reason with the user's home folder as ``~``, because rows are published."""
+    """Replace the user's home folder by ``~``: rows are published, and the path names a person."""
     home = os.path.join(os.path.expanduser("~"), "")
     return reason.replace(home, "~/") if reason and home != os.sep else reason
 
 
 def _variant(cell: Cell) -> str | None:
-    """Return the dataset's variant, ``subset`` if the protocol uses only a part of it."""
+    """Return the dataset's variant: ``subset`` if the protocol uses only a part of the dataset."""
     if cell.info is None:
         return None
     resolved, info = cell.resolved, cell.info
     cut = (resolved.train_images or info.train_size) < info.train_size or (
         resolved.test_images or info.test_size
     ) < info.test_size
-    return "subset" if cut and info.variant == "complete" else info.variant
+    return "subset" if cut and info.variant == COMPLETE else info.variant

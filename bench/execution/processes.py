@@ -1,4 +1,4 @@
-"""Cells in worker processes of this machine."""
+"""Run cells in worker processes of this machine."""
 
 import contextlib
 import multiprocessing
@@ -19,12 +19,11 @@ import torch
 
 from bench.errors import BenchError, OutputError
 from bench.execution.remote_progress import MessageReporter
-from bench.execution.run_context import DataCache, Work
+from bench.execution.run_cell import fail, run_cell
+from bench.execution.run_context import DataCache, GrowingTable, RunContext
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
-from bench.execution.table import Table
 from bench.plan import Cell, Plan
-from bench.system.garbage import existing_objects_spared
-from bench.system.memory import keep_freed_memory
+from bench.system.memory import existing_objects_spared, keep_freed_memory
 from bench.system.progress import Reporter, WorkReporter
 from bench.system.signals import Interrupted, postponed, terminable
 
@@ -33,38 +32,40 @@ THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
 def run_in_processes(
-    plan: Plan, work: Work, devices: Sequence[torch.device], reporter: Reporter, jobs: int
+    plan: Plan, context: RunContext, devices: Sequence[torch.device], reporter: Reporter, jobs: int
 ) -> None:
     """Run what is missing of a plan's cells, ``jobs`` at a time.
 
-    The threads of this process are divided among the workers, and the devices in turn. If a worker
-    dies, its cell fails and another worker takes its place.
+    The workers share the threads of this process equally, and get the devices in turn. If a worker
+    dies, its cell fails, and a new worker replaces it.
 
     Args:
         plan: cells and datasets.
-        work: what all cells of the run share.
-        devices: devices to use in turn.
+        context: context of the run.
+        devices: devices of the models, at least one.
         reporter: receiver of the progress.
-        jobs: number of worker processes.
+        jobs: number of workers, at least 1.
 
     Raises:
-        OutputError: the run directory cannot be written.
-        Interrupted: the run received a signal; the workers wrote checkpoints first.
+        OutputError: if the run directory cannot be written.
+        Interrupted: if a signal stops the run, after the workers saved checkpoints.
     """
-    crew = _Crew(plan, work, devices, reporter, jobs)
+    pool = _WorkerPool(plan, context, devices, reporter, jobs)
     try:
-        crew.run()
+        pool.run()
     except Interrupted as error:
-        raise Interrupted(error.number, crew.interrupt()) from error
+        raise Interrupted(error.signum, pool.interrupt()) from error
     except BaseException:
-        crew.interrupt()
+        pool.interrupt()
         raise
     finally:
-        crew.dismiss()
+        pool.stop()
 
 
 @dataclass
 class _Task:
+    """A cell that a worker is working on: its number in the plan, from 1, and its progress."""
+
     index: int
     cell: Cell
     reporter: WorkReporter
@@ -72,70 +73,72 @@ class _Task:
 
 
 class _Worker:
-    """A process that runs one cell after the other, and the last message sent to it."""
+    """A process that runs one cell after the other, and its current task."""
 
-    def __init__(self, plan: Plan, work: Work, device: torch.device, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
+    def __init__(self, plan: Plan, context: RunContext, device: torch.device, threads: int) -> None:
+        spawning = multiprocessing.get_context("spawn")
         self.device = device
         self.task: _Task | None = None
-        self.connection, other = context.Pipe()
-        arguments = (other, plan, work, device, threads)
-        self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        self.connection, other = spawning.Pipe()
+        arguments = (other, plan, context, device, threads)
+        self.process = spawning.Process(target=_serve, args=arguments, daemon=True)
         with _threads_of_children(threads):
             self.process.start()
         other.close()
 
-    def stopped(self) -> str:
-        """Return how the process ended, in words."""
+    def ending(self) -> str:
+        """Wait for the process to end, and describe how it ended."""
         self.process.join()
         code = self.process.exitcode
         if code is not None and code < 0:
-            killed = signal.Signals(-code).name
-            return f"the worker process was killed by {killed}{_OUT_OF_MEMORY.get(killed, '')}"
+            name = signal.Signals(-code).name
+            return f"the worker process was killed by {name}{_OUT_OF_MEMORY.get(name, '')}"
         return f"the worker process ended with exit code {code}"
 
 
 _OUT_OF_MEMORY = {"SIGKILL": ", as the system does when memory runs out"}
 
 
-class _Crew:
+class _WorkerPool:
+    """Worker processes, and the cells that are left for them."""
+
     def __init__(
         self,
         plan: Plan,
-        work: Work,
+        context: RunContext,
         devices: Sequence[torch.device],
         reporter: Reporter,
         jobs: int,
     ) -> None:
-        self._plan, self._work, self._reporter = plan, work, reporter
+        self._plan, self._context, self._reporter = plan, context, reporter
         self._threads = max(1, torch.get_num_threads() // jobs)
         self._queue: deque[tuple[int, Cell]] = deque(enumerate(plan.cells, 1))
-        self._table = Table(work.directory)
+        self._table = GrowingTable(context.directory)
         self._refused = 0
         count = min(jobs, len(plan.cells))
-        self._workers = [self._hire(devices[slot % len(devices)]) for slot in range(count)]
+        self._workers = [self._start(devices[slot % len(devices)]) for slot in range(count)]
 
     def run(self) -> None:
         """Keep the workers busy until all cells have ended.
 
         Raises:
-            Interrupted: the run received a signal.
+            Interrupted: if a signal stops the run.
         """
-        # An interrupt could cut a message in two.
+        # An interruption could cut a message in two.
         with postponed() as stop:
             while self._queue or any(worker.task for worker in self._workers):
-                if stop.number is not None:
-                    raise Interrupted(stop.number)
-                self._give_out()
+                if stop.signum is not None:
+                    raise Interrupted(stop.signum)
+                self._assign_cells()
                 busy = {worker.connection: worker for worker in self._workers if worker.task}
-                heard = wait(list(busy), SECONDS_BETWEEN_TRIES)
-                for connection in heard:
-                    self._hear(busy[connection])  # type: ignore[index]
-                if not heard:
+                ready = wait(list(busy), SECONDS_BETWEEN_TRIES)
+                for connection in ready:
+                    self._receive(busy[connection])  # type: ignore[index]
+                if not ready:
                     self._refused = 0
 
     def interrupt(self) -> str:
-        """Have the workers save and end; returns what they saved, in words."""
+        """Make the workers save checkpoints and end, and return the checkpoints in words."""
         for worker in self._workers:
             worker.process.terminate()
         saved = []
@@ -148,7 +151,7 @@ class _Crew:
                         saved.append(f"{worker.task.cell.title}: {content[0]}")
         return "; ".join(saved)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End the processes."""
         for worker in self._workers:
             worker.connection.close()
@@ -156,28 +159,28 @@ class _Crew:
                 worker.process.kill()
             worker.process.join()
 
-    def _hire(self, device: torch.device) -> _Worker:
-        return _Worker(self._plan, self._work, device, self._threads)
+    def _start(self, device: torch.device) -> _Worker:
+        return _Worker(self._plan, self._context, device, self._threads)
 
-    def _give_out(self) -> None:
-        """Give each free worker a cell, but none that another run has a second time at once."""
+    def _assign_cells(self) -> None:
+        """Give each idle worker a cell, unless other processes are working on all that are left."""
         for worker in self._workers:
             if worker.task is None and self._refused < len(self._queue):
-                self._give(worker, *self._queue.popleft())
+                self._assign(worker, *self._queue.popleft())
         if self._queue and not any(worker.task for worker in self._workers):
             self._reporter.waiting(len(self._queue))
 
-    def _give(self, worker: _Worker, index: int, cell: Cell) -> None:
+    def _assign(self, worker: _Worker, index: int, cell: Cell) -> None:
         try:
             worker.connection.send(index - 1)
         except OSError:
-            # It died with nothing to do.
+            # The worker died while it was idle.
             self._queue.appendleft((index, cell))
             self._replace(worker)
         else:
             worker.task = _Task(index, cell, WorkReporter(), time.perf_counter())
 
-    def _hear(self, worker: _Worker) -> None:
+    def _receive(self, worker: _Worker) -> None:
         task = worker.task
         assert task is not None
         try:
@@ -193,7 +196,7 @@ class _Crew:
             case "trained_batch" | "evaluated" | "ended":
                 getattr(task.reporter, kind)(*content)
             case "free":
-                self._free(worker, task, had=content[0])
+                self._release(worker, task, ended=content[0])
             case "output_error":
                 raise OutputError(content[0])
             case "interrupted":
@@ -201,9 +204,9 @@ class _Crew:
             case "crashed":
                 raise RuntimeError(f"a worker process failed:\n{content[0]}")
 
-    def _free(self, worker: _Worker, task: _Task, had: bool) -> None:
+    def _release(self, worker: _Worker, task: _Task, ended: bool) -> None:
         worker.task = None
-        if had:
+        if ended:
             self._refused = 0
             self._table.update()
         else:
@@ -211,19 +214,19 @@ class _Crew:
             self._queue.append((task.index, task.cell))
 
     def _lost(self, worker: _Worker, task: _Task) -> None:
-        reason = worker.stopped()
-        self._work.fail(task.cell, worker.device, reason)
+        reason = worker.ending()
+        fail(task.cell, self._context, worker.device, reason)
         task.reporter.ended(f"failed: {reason}", time.perf_counter() - task.started)
         self._table.update()
         self._replace(worker)
 
     def _replace(self, worker: _Worker) -> None:
-        self._workers[self._workers.index(worker)] = self._hire(worker.device)
+        self._workers[self._workers.index(worker)] = self._start(worker.device)
 
 
 @contextmanager
 def _threads_of_children(threads: int) -> Iterator[None]:
-    """Have processes that start now use so many threads, in all their libraries."""
+    """Limit the threads of all libraries in processes that are started within the context."""
     before = os.environ.get(THREADS_VARIABLE)
     os.environ[THREADS_VARIABLE] = str(threads)
     try:
@@ -236,10 +239,10 @@ def _threads_of_children(threads: int) -> Iterator[None]:
 
 
 def _serve(
-    connection: Connection, plan: Plan, work: Work, device: torch.device, threads: int
+    connection: Connection, plan: Plan, context: RunContext, device: torch.device, threads: int
 ) -> None:
-    """Run the cells whose places in the plan come through the connection, until it is closed."""
-    # Ctrl-C reaches the whole group of processes; the one that started this one passes it on.
+    """Run the cells whose indices in the plan are received, until the connection is closed."""
+    # Ctrl-C reaches the whole process group; the parent process passes it on to this one.
     if hasattr(os, "setsid"):
         os.setsid()
     torch.set_num_threads(threads)
@@ -249,29 +252,30 @@ def _serve(
         with terminable(), existing_objects_spared():
             while True:
                 cell = plan.cells[connection.recv()]
-                had = work.run(cell, device, data.load, partial(_reporter, connection))
-                connection.send(("free", had))
+                started = partial(_reporter, connection)
+                ended = run_cell(cell, context, device, data.load, started)
+                connection.send(("free", ended))
     except (EOFError, BrokenPipeError):
         return
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Interrupted) else Interrupted()
-        _tell(connection, "interrupted", stop.saved, stop.number)
+        _send(connection, "interrupted", stop.saved, stop.signum)
     except OutputError as error:
-        _tell(connection, "output_error", str(error))
+        _send(connection, "output_error", str(error))
     except BenchError as error:
-        _tell(connection, "crashed", str(error))
+        _send(connection, "crashed", str(error))
     except Exception:
-        _tell(connection, "crashed", traceback.format_exc())
+        _send(connection, "crashed", traceback.format_exc())
     sys.exit(1)
 
 
-def _tell(connection: Connection, *message: Any) -> None:
+def _send(connection: Connection, *message: Any) -> None:
     with contextlib.suppress(OSError):
         connection.send(message)
 
 
 def _reporter(connection: Connection) -> WorkReporter:
-    """Return a reporter to the parent process; it stops this process if the parent is gone."""
+    """Return a reporter that sends to the parent process, and stops this one if that is gone."""
 
     def send(*message: Any) -> None:
         try:

@@ -1,7 +1,7 @@
-"""Cells on a Ray cluster, whose nodes need not share a file system.
+"""Run cells on a Ray cluster, whose nodes do not need a shared file system.
 
-What a cell writes on its node is sent to this process, which keeps the run directory; so a
-checkpoint outlives its node, and the cell goes on elsewhere.
+Every file that a cell writes on its node is sent to this process, which writes the run directory.
+So a checkpoint outlives its node, and another node continues the cell.
 """
 
 import contextlib
@@ -12,16 +12,16 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.errors import BenchError, one_line
 from bench.execution.cell_log import LOG_FILE
-from bench.execution.ray_worker import Files, Parcel, put, run_parcel
-from bench.execution.run_context import ALREADY_DONE, Work
+from bench.execution.ray_worker import Files, RemoteCell, put, run_remotely
+from bench.execution.run_cell import ALREADY_DONE, fail, settle
+from bench.execution.run_context import GrowingTable, RunContext
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
-from bench.execution.table import Table
-from bench.plan import Cell, ExtractorCell, Plan
+from bench.plan import Cell, Plan
 from bench.system.checksums import writing
 from bench.system.devices import resolve_device
 from bench.system.progress import Reporter, WorkReporter
@@ -36,12 +36,14 @@ SECONDS_TO_ANSWER = 10.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster and the share of it that a cell takes.
+    """A Ray cluster, and the resources that each cell gets.
 
     Attributes:
-        address: address of a running cluster, as ``ray.init`` takes it; None to start one here.
-        cpus: CPUs per cell, which are its threads too.
-        gpus: GPUs per cell; a fraction lets cells share one. None for one if the cluster has any.
+        address: address of a running cluster, as ``ray.init`` takes it; None to start one on this
+            machine.
+        cpus: CPUs per cell, at least 1; also its number of threads.
+        gpus: GPUs per cell, at least 0; with a fraction, cells share a GPU. None for one GPU if the
+            cluster has any.
     """
 
     address: str | None = None
@@ -50,24 +52,25 @@ class Cluster:
 
 
 def run_on_cluster(
-    plan: Plan, work: Work, device: str, reporter: Reporter, cluster: Cluster
+    plan: Plan, context: RunContext, device: str, reporter: Reporter, cluster: Cluster
 ) -> None:
     """Run what is missing of a plan's cells on a Ray cluster.
 
     Args:
         plan: cells and datasets.
-        work: what all cells of the run share.
-        device: requested device.
+        context: context of the run.
+        device: name of the device of the models; each node resolves it.
         reporter: receiver of the progress.
-        cluster: cluster, and what a cell takes of it.
+        cluster: cluster, and the resources per cell.
 
     Raises:
-        BenchError: Ray is not installed, no cluster answers, or no node has what a cell takes.
-        OutputError: the run directory cannot be written.
-        Interrupted: the run received a signal; the cells sent checkpoints first.
+        BenchError: if Ray is not installed, no cluster answers, or no node has a cell's resources.
+        OutputError: if the run directory cannot be written.
+        Interrupted: if a signal stops the run, after the cells sent checkpoints.
     """
     with _connected(cluster) as ray:
-        _Driver(ray, plan, work, device, reporter, cluster.cpus, _gpus(ray, cluster)).run()
+        resources = replace(cluster, gpus=_gpus(ray, cluster))
+        _Driver(ray, plan, context, resources, device=device, reporter=reporter).run()
 
 
 @contextmanager
@@ -95,7 +98,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
 
 
 def _check_address(address: str | None) -> None:
-    """Knock before Ray does, which waits for minutes."""
+    """Try to connect, since Ray waits for minutes before it gives up."""
     host, separator, port = (address or "").rpartition(":")
     if separator and port.isdecimal() and "/" not in host:
         try:
@@ -109,36 +112,38 @@ def _no_answer(address: str | None, error: Exception) -> BenchError:
 
 
 def _gpus(ray: Any, cluster: Cluster) -> float:
-    """Return the number of GPUs per cell.
+    """Return the GPUs per cell.
 
     Raises:
-        BenchError: no node has what a cell takes.
+        BenchError: if no node has the resources of a cell.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = cluster.gpus
     if gpus is None:
         gpus = float(any(node.get("GPU") for node in nodes))
     if not any(node.get("CPU", 0) >= cluster.cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        found = "; ".join(f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes)
+        have = "; ".join(f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes)
         raise BenchError(
             f"A cell takes {cluster.cpus} CPUs and {gpus:g} GPUs, and no node of the cluster has "
-            f"them: there are {found}."
+            f"them. The nodes have {have}."
         )
     return gpus
 
 
 @dataclass(eq=False)
 class _Attempt:
-    """One attempt at a cell.
+    """One attempt to run a cell.
 
     Attributes:
-        index: position of the cell in the plan, from 1.
+        index: number of the cell in the plan, from 1.
+        cell: the cell.
         held: lock on the cell.
         tries: number of attempts, including this one.
-        reporter: receiver of the progress; None before the cell starts.
-        name: name that identifies the attempt in messages.
+        reporter: receiver of the progress; None before the cell begins.
+        name: name that the attempt's messages begin with.
+        started: time when the attempt was handed over.
         over: True once the last message has arrived.
-        saved: place of a checkpoint, in words.
+        saved: the checkpoint in words; empty if there is none.
     """
 
     index: int
@@ -153,55 +158,56 @@ class _Attempt:
 
 
 class _Driver:
+    """The cells that are left, the attempts in progress, and the messages from their nodes."""
+
     def __init__(
         self,
         ray: Any,
         plan: Plan,
-        work: Work,
+        context: RunContext,
+        cluster: Cluster,
+        *,
         device: str,
         reporter: Reporter,
-        cpus: int,
-        gpus: float,
     ) -> None:
-        self._ray, self._plan, self._work = ray, plan, work
+        self._ray, self._plan, self._context, self._cluster = ray, plan, context, cluster
         self._device, self._reporter = device, reporter
-        self._cpus, self._gpus = cpus, gpus
         self._messages = _queue(ray)
-        self._remote = ray.remote(run_parcel).options(
-            num_cpus=cpus,
-            num_gpus=gpus,
+        self._remote = ray.remote(run_remotely).options(
+            num_cpus=cluster.cpus,
+            num_gpus=cluster.gpus,
             max_retries=0,
             scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cpus)}},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cluster.cpus)}},
         )
         self._left: deque[tuple[int, Cell]] = deque(enumerate(plan.cells, 1))
-        self._extracting = Counter(c.dataset for c in plan.cells if isinstance(c, ExtractorCell))
+        self._prerequisites = Counter(c.dataset for c in plan.cells if c.is_prerequisite)
         self._cached: dict[str, dict[str, bytes]] = {}
         self._attempts: dict[Any, _Attempt] = {}
-        self._table = Table(work.directory)
+        self._table = GrowingTable(context.directory)
 
     def run(self) -> None:
         """Keep the cluster busy until all cells have ended.
 
         Raises:
-            Interrupted: the run received a signal; the cells sent checkpoints first.
+            Interrupted: if a signal stops the run, after the cells sent checkpoints.
         """
         try:
             with postponed() as stop:
                 while self._left or self._attempts:
-                    if stop.number is not None:
-                        raise Interrupted(stop.number)
+                    if stop.signum is not None:
+                        raise Interrupted(stop.signum)
                     self._submit()
                     self._listen(SECONDS_TO_LISTEN)
-                    self._see_what_ended()
+                    self._close_ended()
         except Interrupted as error:
-            raise Interrupted(error.number, self._interrupt()) from error
+            raise Interrupted(error.signum, self._interrupt()) from error
         finally:
             for attempt in self._attempts.values():
                 attempt.held.close()
 
     def _submit(self) -> None:
-        """Hand over as many cells as the cluster runs at once, and as many to come next."""
+        """Hand over twice as many cells as the cluster runs at once, so that no node waits."""
         slots, passed_over = 2 * self._slots(), 0
         while len(self._attempts) < slots and passed_over < len(self._left):
             index, cell = self._left.popleft()
@@ -214,45 +220,47 @@ class _Driver:
 
     def _slots(self) -> int:
         resources = self._ray.cluster_resources()
-        slots = resources.get("CPU", 0) // self._cpus
-        if self._gpus:
-            slots = min(slots, resources.get("GPU", 0) // self._gpus)
+        slots = resources.get("CPU", 0) // self._cluster.cpus
+        if self._cluster.gpus:
+            slots = min(slots, resources.get("GPU", 0) // self._cluster.gpus)
         return max(1, int(slots))
 
     def _starts(self, index: int, cell: Cell) -> bool:
-        """Hand a cell over, or find it done; False if it must wait, for others or for another run.
+        """Hand a cell over unless it is done already.
 
-        What judges models is trained before them, once, and sent along.
+        Returns:
+            False if the cell must wait for its dataset's extractors, which are trained first and
+            sent along, or for another process that is working on it.
         """
-        if self._extracting[cell.dataset] and not isinstance(cell, ExtractorCell):
+        if self._prerequisites[cell.dataset] and not cell.is_prerequisite:
             return False
         with ExitStack() as stack:
-            if not stack.enter_context(self._work.directory.claimed(cell.key)):
+            if not stack.enter_context(self._context.directory.claimed(cell.key)):
                 return False
-            if self._work.settled(cell, resolve_device("cpu")):
+            if settle(cell, self._context, resolve_device("cpu")):
                 reporter = self._reporter.started(index, len(self._plan.cells), cell.title)
                 reporter.ended(ALREADY_DONE, 0.0)
-                self._extracted(cell)
+                self._count_ended(cell)
             else:
                 self._hand_over(_Attempt(index, cell, stack.pop_all()))
             return True
 
     def _hand_over(self, attempt: _Attempt) -> None:
         cell = attempt.cell
-        folder = self._work.directory.cell(cell)
-        parcel = Parcel(
-            cell,
-            self._plan.datasets.get(cell.dataset),
-            self._work,
-            self._device,
-            {name: folder.read(name) for name in folder.sums() if folder.exists(name)},
-            self._cached.get(cell.dataset, {}),
+        folder = self._context.directory.cell(cell)
+        remote = RemoteCell(
+            cell=cell,
+            dataset=self._plan.datasets.get(cell.dataset),
+            context=self._context,
+            device=self._device,
+            files={name: folder.read(name) for name in folder.sums() if folder.exists(name)},
+            cached=self._cached.get(cell.dataset, {}),
         )
-        reference = self._remote.remote(parcel, self._messages, attempt.name)
+        reference = self._remote.remote(remote, self._messages, attempt.name)
         self._attempts[reference] = attempt
 
     def _listen(self, seconds: float) -> None:
-        """Take in what has come, waiting for the first message; what comes too late is dropped."""
+        """Wait for a message and process all that have arrived, except from lost attempts."""
         from ray.util.queue import Empty
 
         by_name = {attempt.name: attempt for attempt in self._attempts.values()}
@@ -261,10 +269,10 @@ class _Driver:
             others = self._messages.get_nowait_batch(self._messages.qsize())
             for name, *message in (first, *others):
                 if name in by_name:
-                    self._hear(by_name[name], *message)
+                    self._process(by_name[name], *message)
 
-    def _hear(self, attempt: _Attempt, kind: str, *content: Any) -> None:
-        folder = self._work.directory.cell(attempt.cell)
+    def _process(self, attempt: _Attempt, kind: str, *content: Any) -> None:
+        folder = self._context.directory.cell(attempt.cell)
         match kind:
             case "started" if attempt.reporter is None:
                 attempt.reporter = self._reporter.started(
@@ -293,9 +301,9 @@ class _Driver:
     def _keep(self, cell: Cell, files: Files) -> None:
         self._cached.setdefault(cell.dataset, {}).update(files)
         with contextlib.suppress(OSError):
-            put(self._work.resources.cache, files)
+            put(self._context.resources.cache, files)
 
-    def _see_what_ended(self) -> None:
+    def _close_ended(self) -> None:
         if not self._attempts:
             return
         waiting = list(self._attempts)
@@ -314,17 +322,16 @@ class _Driver:
             self._close(attempt)
 
     def _lost(self, attempt: _Attempt, error: Exception) -> None:
-        """Go on elsewhere, from what has come; if that was tried often enough, the cell fails."""
+        """Run the cell again from the files that have arrived; fail it after ``TRIES`` attempts."""
         if attempt.tries < TRIES:
-            tries = attempt.tries + 1
-            self._hand_over(
-                _Attempt(attempt.index, attempt.cell, attempt.held, tries, attempt.reporter)
-            )
+            again = _Attempt(attempt.index, attempt.cell, attempt.held, attempt.tries + 1)
+            again.reporter = attempt.reporter
+            self._hand_over(again)
             return
         cause = getattr(error, "cause", None) or error
-        reason = f"lost {attempt.tries} times, at last by {one_line(cause)}"
+        reason = f"lost {attempt.tries} times, the last time by {one_line(cause)}"
         attempt.held.close()
-        self._work.fail(attempt.cell, resolve_device("cpu"), reason)
+        fail(attempt.cell, self._context, resolve_device("cpu"), reason)
         if attempt.reporter:
             seconds = time.perf_counter() - attempt.started
             attempt.reporter.ended(f"failed: {reason}", seconds)
@@ -332,15 +339,15 @@ class _Driver:
 
     def _close(self, attempt: _Attempt) -> None:
         attempt.held.close()
-        self._extracted(attempt.cell)
+        self._count_ended(attempt.cell)
         self._table.update()
 
-    def _extracted(self, cell: Cell) -> None:
-        if isinstance(cell, ExtractorCell):
-            self._extracting[cell.dataset] -= 1
+    def _count_ended(self, cell: Cell) -> None:
+        if cell.is_prerequisite:
+            self._prerequisites[cell.dataset] -= 1
 
     def _interrupt(self) -> str:
-        """Have the cells save and end; returns what they saved, in words."""
+        """Make the cells save checkpoints and end, and return the checkpoints in words."""
         for reference in self._attempts:
             self._ray.cancel(reference, force=False)
         deadline = time.monotonic() + SECONDS_TO_SAVE
@@ -353,7 +360,7 @@ class _Driver:
 
 
 def _queue(ray: Any) -> Any:
-    """Return the queue of messages on this node, since other nodes can be lost."""
+    """Create the queue of messages on this node, since any other node can be lost."""
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

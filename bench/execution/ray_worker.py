@@ -1,4 +1,4 @@
-"""A cell on a node of a cluster: it runs in a local folder, whose files are sent to the driver."""
+"""Run a cell on a node of a Ray cluster, in a temporary folder whose content is sent back."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -11,15 +11,15 @@ from typing import Any
 
 from bench.datasets.dataset import Dataset, ImageData
 from bench.errors import DataUnavailableError
-from bench.execution.cell_log import LOG_FILE
 from bench.execution.remote_progress import MessageReporter
-from bench.execution.run_context import DataCache, Work
-from bench.plan import Cell, ExtractorCell
+from bench.execution.run_cell import run_cell
+from bench.execution.run_context import DataCache, RunContext
+from bench.plan import Cell
 from bench.store.run_directory import CellFolder, RunDirectory
+from bench.store.schema import LOG_FILE
 from bench.system.devices import resolve_device
 from bench.system.files import atomic, lock
-from bench.system.garbage import spare_existing_objects
-from bench.system.memory import keep_freed_memory
+from bench.system.memory import keep_freed_memory, spare_existing_objects
 from bench.system.paths import cache_folder
 from bench.system.progress import WorkReporter
 from bench.system.signals import Interrupted
@@ -30,55 +30,54 @@ Send = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """Everything that a node needs for a cell.
+class RemoteCell:
+    """A cell with everything that a node needs to run it.
 
     Attributes:
         cell: cell to run.
         dataset: dataset of the cell; None if it is unavailable.
-        work: what all cells of the run share, as on the driver.
-        device: requested device.
-        files: files that the cell has so far, by name.
-        cached: files shared by all cells of a dataset: trained extractors.
+        context: context of the run, with the paths of the driver's machine.
+        device: name of the device, as requested.
+        files: content of the cell's files so far, by name.
+        cached: content of files that all cells of a dataset share, by name: trained extractors.
     """
 
     cell: Cell
     dataset: Dataset | None
-    work: Work
+    context: RunContext
     device: str
     files: Files
     cached: Files
 
     def run(self, send: Send) -> None:
-        """Run what is missing of the cell; files and progress go through ``send``."""
+        """Do what is missing of the cell, and send every file and every progress report."""
         keep_freed_memory()
         spare_existing_objects()
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
             directory = _SentDirectory(Path(scratch) / "run", self.cell.key, send)
             folder = directory.cell(self.cell)
             put(folder.path, self.files)
-            # An extractor's cell computes what others only read, so it starts from nothing.
-            alone = isinstance(self.cell, ExtractorCell)
-            cache = Path(scratch) / "cache" if alone else cache_folder()
+            # Later cells read what this cell adds to the cache, so it starts with an empty one.
+            first = self.cell.is_prerequisite
+            cache = Path(scratch) / "cache" if first else cache_folder()
             put(cache, self.cached)
-            resources = replace(self.work.resources, cache=cache)
-            work = replace(self.work, directory=directory, resources=resources)
+            resources = replace(self.context.resources, cache=cache)
+            context = replace(self.context, directory=directory, resources=resources)
+            device = resolve_device(self.device)
             try:
-                work.run(
-                    self.cell, resolve_device(self.device), self._load, partial(_reporter, send)
-                )
+                run_cell(self.cell, context, device, self._load, partial(_reporter, send))
             except KeyboardInterrupt as stop:
                 send("saved", stop.saved if isinstance(stop, Interrupted) else "")
-            if alone:
+            if first:
                 send("cached", _content(cache))
             if (folder.path / LOG_FILE).exists():
                 send("log", (folder.path / LOG_FILE).read_text(encoding="utf-8"))
 
     def _load(self, cell: Cell) -> ImageData:
-        """Return the images, downloaded once per node.
+        """Return the images of the cell, downloaded once per node.
 
         Raises:
-            DataUnavailableError: they are unavailable here, or differ from the planned ones.
+            DataUnavailableError: if the dataset is unavailable here, or differs from the plan's.
         """
         assert self.dataset is not None
         assert cell.info is not None
@@ -87,21 +86,37 @@ class Parcel:
                 self.dataset.fetch()
         if self.dataset.info().fingerprint != cell.info.fingerprint:
             raise DataUnavailableError(
-                f"the {cell.dataset} of this node is not the one that the run was planned with"
+                f"the {cell.dataset} on this node differs from the one that the run was planned for"
             )
         return DataCache({cell.dataset: self.dataset}).load(cell)
 
 
 def put(folder: Path, files: Files) -> None:
-    """Write the files that are missing, each whole."""
+    """Write the files that do not exist yet, each atomically."""
     for name, content in files.items():
         if not (folder / name).exists():
             with atomic(folder / name) as file:
                 file.write(content)
 
 
+def run_remotely(remote: RemoteCell, messages: Any, attempt: str) -> None:
+    """Run a cell as a task of Ray.
+
+    Args:
+        remote: cell with everything that it needs.
+        messages: Ray queue to the driver.
+        attempt: name of the attempt, with which each message begins.
+    """
+
+    def send(*message: Any) -> None:
+        messages.put((attempt, *message))
+
+    remote.run(send)
+    send("over")
+
+
 def _content(folder: Path) -> dict[str, bytes]:
-    """Return all files below a folder except locks, in the order in which they were written."""
+    """Read all files below a folder but locks, in the order in which they were written."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     paths = [path for path in paths if not path.name.startswith(".")]
     paths.sort(key=lambda path: path.stat().st_mtime_ns)
@@ -114,6 +129,8 @@ def _reporter(send: Send) -> WorkReporter:
 
 
 class _SentDirectory(RunDirectory):
+    """A run directory that sends the files of one cell."""
+
     def __init__(self, path: Path, key: str, send: Send) -> None:
         super().__init__(path)
         self._key = key
@@ -125,6 +142,8 @@ class _SentDirectory(RunDirectory):
 
 
 class _SentFolder(CellFolder):
+    """A cell's folder that sends each file that is written, and each name that is removed."""
+
     def __init__(self, path: Path, send: Send) -> None:
         super().__init__(path)
         self._send = send
@@ -138,19 +157,3 @@ class _SentFolder(CellFolder):
     def remove(self, name: str) -> None:
         super().remove(name)
         self._send("removed", name)
-
-
-def run_parcel(parcel: Parcel, messages: Any, attempt: str) -> None:
-    """Run a parcel on this node and send its files and progress through a queue.
-
-    Args:
-        parcel: everything that the cell needs.
-        messages: queue to the driver.
-        attempt: name of the attempt, which each message carries.
-    """
-
-    def send(*message: Any) -> None:
-        messages.put((attempt, *message))
-
-    parcel.run(send)
-    send("over")

@@ -1,4 +1,4 @@
-"""Progress as messages, from where a cell runs to where it is shown."""
+"""Progress reports as messages, from where a cell runs to where its progress is shown."""
 
 import time
 from collections.abc import Callable
@@ -10,26 +10,44 @@ SECONDS_BETWEEN_MESSAGES = 0.2
 
 
 class MessageReporter(WorkReporter):
-    """Sends progress as ``(method, *arguments)``; updates that come too often are dropped."""
+    """Sends reports as ``(method, *arguments)``, and drops reports that follow too quickly.
+
+    Args:
+        send: function that sends its arguments as one message.
+    """
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
-        self._told = 0.0
+        self._last_message = 0.0
 
     def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
-        """Send it at times."""
-        self._send_at_times("trained_batch", epoch, epochs, batch, batches, loss)
+        """Send the report unless another was sent just before.
+
+        Args:
+            epoch: index of the epoch, from 0.
+            epochs: number of epochs.
+            batch: index of the batch in the epoch, from 0.
+            batches: number of batches per epoch.
+            loss: training loss of the batch.
+        """
+        self._send_rarely("trained_batch", (epoch, epochs, batch, batches, loss))
 
     def evaluated(self, stage: str, done: int, total: int) -> None:
-        """Send it at times."""
-        self._send_at_times("evaluated", stage, done, total)
+        """Send the report unless another was sent just before.
+
+        Args:
+            stage: name of the stage.
+            done: number of images evaluated so far.
+            total: number of images in the stage.
+        """
+        self._send_rarely("evaluated", (stage, done, total))
 
     def ended(self, outcome: str, seconds: float) -> None:
-        """Send it."""
+        """Send the report."""
         self._send("ended", outcome, seconds)
 
-    def _send_at_times(self, *message: Any) -> None:
+    def _send_rarely(self, method: str, arguments: tuple[Any, ...]) -> None:
         now = time.monotonic()
-        if now - self._told >= SECONDS_BETWEEN_MESSAGES:
-            self._told = now
-            self._send(*message)
+        if now - self._last_message >= SECONDS_BETWEEN_MESSAGES:
+            self._last_message = now
+            self._send(method, *arguments)

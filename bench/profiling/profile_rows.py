@@ -11,12 +11,14 @@ import torch
 from bench.datasets.batches import batch_count, to_unit_range
 from bench.errors import SkippedError, one_line
 from bench.execution.build import build_model, neuron_implementation
-from bench.execution.run_context import DataCache, summarise_status
+from bench.execution.run_cell import summarise_status
+from bench.execution.run_context import DataCache
 from bench.model import Step
 from bench.plan import Cell, Plan
 from bench.profiling.profiler import ACTIVITIES, Measured, Profiler
 from bench.recording.layer_timing import Place
 from bench.store.run_directory import Row
+from bench.store.schema import FAILED, NOT_APPLICABLE, OK, SKIPPED, Status
 from bench.system.devices import NO_PEAK_MEMORY, describe_device
 from bench.system.progress import Reporter
 
@@ -55,38 +57,32 @@ def profile_cells(
             "device": describe_device(device),
             "batch_size": cell.resolved.batch_size,
         }
-        found = [{**named, **row} for row in _cell_rows(cell, data, device, repeats)]
-        outcome = summarise_status(pd.DataFrame(found, columns=COLUMNS))
+        measured = [{**named, **row} for row in _cell_rows(cell, data, device, repeats)]
+        outcome = summarise_status(pd.DataFrame(measured, columns=COLUMNS))
         work.ended(outcome, time.perf_counter() - started)
-        rows += found
+        rows += measured
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _cell_rows(cell: Cell, data: DataCache, device: torch.device, repeats: int) -> Iterator[Row]:
     """Yield the rows of a cell. A failure becomes rows with its reason."""
-    if cell.skipped:
-        for activity in ACTIVITIES:
-            yield from _without_number(activity, "skipped", cell.skipped)
-        return
     try:
+        if cell.skipped:
+            raise SkippedError(cell.skipped)
         profiler = _profiler(cell, data, device, repeats)
-    except SkippedError as error:
-        for activity in ACTIVITIES:
-            yield from _without_number(activity, "skipped", str(error))
-        return
     except Exception as error:
         for activity in ACTIVITIES:
-            yield from _without_number(activity, "failed", one_line(error))
+            yield from _failed_rows(activity, error)
         return
     for activity in ACTIVITIES:
         lacks = profiler.lacks(activity)
         if lacks:
-            yield from _without_number(activity, "not_applicable", lacks)
+            yield from _without_number(activity, NOT_APPLICABLE, lacks)
             continue
         try:
             measured = profiler.measure(activity)
         except Exception as error:
-            yield from _without_number(activity, "failed", one_line(error))
+            yield from _failed_rows(activity, error)
         else:
             yield from _measured_rows(activity, measured)
 
@@ -95,7 +91,7 @@ def _profiler(cell: Cell, data: DataCache, device: torch.device, repeats: int) -
     size = cell.resolved.batch_size
     images = data.load(cell).train.images
     batch = to_unit_range(torch.from_numpy(images[:size]).to(device))
-    neuron_implementation(cell, device)  # Raises where the backend cannot run.
+    neuron_implementation(cell, device)  # Raises if the backend cannot run on the device.
     model = build_model(cell, tuple(batch.shape[1:]), device)
     return Profiler(model, batch, Step(0.0, batch_count(len(images), size)), cell.seed, repeats)
 
@@ -106,7 +102,7 @@ def _measured_rows(activity: str, measured: Measured) -> Iterator[Row]:
         activity, WHOLE, IMAGES_PER_SECOND, measured.images / median(measured.seconds), rates
     )
     if measured.peak_memory is None:
-        yield _missing(activity, PEAK_MEMORY, "not_applicable", NO_PEAK_MEMORY)
+        yield _missing(activity, PEAK_MEMORY, NOT_APPLICABLE, NO_PEAK_MEMORY)
     else:
         yield _row(activity, WHOLE, PEAK_MEMORY, measured.peak_memory)
     calls = [{WHOLE: sum(call.values()), **call} for call in measured.layers]
@@ -129,16 +125,23 @@ def _row(
         "low": min(spread) if spread else None,
         "high": max(spread) if spread else None,
         "unit": UNITS[quantity],
-        "status": "ok",
+        "status": OK,
         "reason": None,
     }
 
 
-def _without_number(activity: str, status: str, reason: str) -> Iterator[Row]:
+def _failed_rows(activity: str, error: Exception) -> Iterator[Row]:
+    if isinstance(error, SkippedError):
+        yield from _without_number(activity, SKIPPED, str(error))
+    else:
+        yield from _without_number(activity, FAILED, one_line(error))
+
+
+def _without_number(activity: str, status: Status, reason: str) -> Iterator[Row]:
     for quantity in (IMAGES_PER_SECOND, PEAK_MEMORY):
         yield _missing(activity, quantity, status, reason)
 
 
-def _missing(activity: str, quantity: str, status: str, reason: str) -> Row:
-    nothing = _row(activity, WHOLE, quantity, float("nan"))
-    return {**nothing, "status": status, "reason": reason}
+def _missing(activity: str, quantity: str, status: Status, reason: str) -> Row:
+    row = _row(activity, WHOLE, quantity, float("nan"))
+    return {**row, "status": status, "reason": reason}

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.evaluation.passes import check_images
 from bench.model import GenerativeModel, Step
 from bench.recording.layer_timing import Place, layer_seconds
-from bench.system.devices import PeakMemory
+from bench.system.devices import PeakMemoryMeter
 from bench.system.random_state import seed_everything
 
 Activity = Literal["training", "reconstruction", "sampling"]
@@ -66,7 +66,7 @@ class Profiler:
         seed_everything(self.seed)
         call = self._call(activity)
         with torch.set_grad_enabled(training):
-            memory = PeakMemory(self.images.device)
+            memory = PeakMemoryMeter(self.images.device)
             self._warm_up(activity, call)
             seconds = tuple(self._timed(call) for _ in range(self.repeats))
             peak = memory.bytes()

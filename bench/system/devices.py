@@ -82,8 +82,8 @@ def full_precision() -> Iterator[None]:
         yield
 
 
-class PeakMemory:
-    """Largest memory in use since the last :meth:`reset`.
+class PeakMemoryMeter:
+    """Meter of the largest memory in use since the last :meth:`reset`.
 
     On CUDA this is the memory that PyTorch allocated on the device; on a CPU it is the resident set
     of the process, whose high-water mark can be reset on Linux. Garbage is collected once, when the

@@ -11,13 +11,13 @@ class Interrupted(KeyboardInterrupt):
     """A signal has stopped the run.
 
     Attributes:
-        number: number of the signal.
+        signum: number of the signal.
         saved: description of the work that can be resumed later; empty if there is none.
     """
 
-    def __init__(self, number: int = signal.SIGINT, saved: str = "") -> None:
+    def __init__(self, signum: int = signal.SIGINT, saved: str = "") -> None:
         super().__init__(saved)
-        self.number = number
+        self.signum = signum
         self.saved = saved
 
 
@@ -25,11 +25,11 @@ class StopRequest:
     """Record of the signals that have asked the run to stop.
 
     Attributes:
-        number: number of the first signal; None before the first signal.
+        signum: number of the first signal; None before the first signal.
     """
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.signum: int | None = None
         self._at_once = False
 
     @contextmanager
@@ -41,29 +41,29 @@ class StopRequest:
         """
         self._at_once = True
         try:
-            if self.number is not None:
-                raise Interrupted(self.number)
+            if self.signum is not None:
+                raise Interrupted(self.signum)
             yield
         finally:
             self._at_once = False
 
-    def note(self, number: int) -> None:
+    def note(self, signum: int) -> None:
         """Record a signal.
 
         Raises:
             Interrupted: if it is the second signal, or if :meth:`at_once` is active.
         """
-        if self._at_once or self.number is not None:
-            raise Interrupted(number)
-        self.number = number
+        if self._at_once or self.signum is not None:
+            raise Interrupted(signum)
+        self.signum = signum
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
     """Make SIGTERM, which schedulers send to end a job, interrupt the block as Ctrl-C does."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
 
     with _handling(interrupt, signal.SIGTERM):
         yield
@@ -77,21 +77,21 @@ def postponed() -> Iterator[StopRequest]:
     """
     request = StopRequest()
 
-    def note(number: int, frame: FrameType | None) -> None:
-        request.note(number)
+    def note(signum: int, frame: FrameType | None) -> None:
+        request.note(signum)
 
     with _handling(note, signal.SIGINT, signal.SIGTERM):
         yield request
 
 
 @contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+def _handling(handler: Callable[[int, FrameType | None], None], *signums: int) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in numbers}
+    before = {signum: signal.signal(signum, handler) for signum in signums}
     try:
         yield
     finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
+        for signum, previous in before.items():
+            signal.signal(signum, previous)

@@ -15,7 +15,7 @@ from bench.datasets.batches import batch_count, to_unit_range, training_batches
 from bench.model import GenerativeModel, Step
 from bench.protocol import Protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
-from bench.system.devices import PeakMemory
+from bench.system.devices import PeakMemoryMeter
 from bench.system.progress import WorkReporter
 from bench.system.random_state import (
     preserved_randomness,
@@ -133,6 +133,7 @@ def train(
     model: GenerativeModel,
     images: Tensor,
     protocol: Protocol,
+    *,
     seed: int,
     best: BestEpochs,
     reporter: WorkReporter,
@@ -158,7 +159,15 @@ def train(
         Interrupted: if Ctrl-C or SIGTERM stops the run, after a checkpoint was saved.
     """
     seed_everything(seed)
-    training = _Training(model, images, protocol, seed, best, reporter, checkpoints)
+    training = _Training(
+        model,
+        images,
+        protocol,
+        seed=seed,
+        best=best,
+        reporter=reporter,
+        checkpoints=checkpoints,
+    )
     if checkpoints is not None and checkpoints.restore(training.load_state_dict):
         _LOG.info("going on from %s", training.place)
     with postponed() as stop:
@@ -182,6 +191,7 @@ class _Training:
         model: GenerativeModel,
         images: Tensor,
         protocol: Protocol,
+        *,
         seed: int,
         best: BestEpochs,
         reporter: WorkReporter,
@@ -193,7 +203,7 @@ class _Training:
         self._model, self._images, self._protocol = model, images, protocol
         self._best, self._reporter, self._checkpoints = best, reporter, checkpoints
         self._batches = batch_count(len(images), protocol.batch_size)
-        self._memory = PeakMemory(model.device)
+        self._memory = PeakMemoryMeter(model.device)
         self._order = torch.Generator().manual_seed(seed)
         self._order_of_epoch = self._order.get_state()
         self._batch, self._seconds = 0, 0.0
@@ -265,9 +275,9 @@ class _Training:
         since = time.perf_counter()
         for batch in batches:
             self._learn(batch)
-            if stop.number is not None:
+            if stop.signum is not None:
                 self._stop_clock(since)
-                self._save_and_stop(stop.number)
+                self._save_and_stop(stop.signum)
             if self._checkpoints and self._checkpoints.due(epoch_ended=False):
                 self._stop_clock(since)
                 self._save(self._checkpoints)
@@ -281,7 +291,7 @@ class _Training:
             with stop.at_once(), preserved_randomness():
                 scored = self._best.epoch_ended(self.epoch + 1, self._model)
         except Interrupted as error:
-            self._save_and_stop(error.number)
+            self._save_and_stop(error.signum)
         if scored:
             # Garbage of the scores would count in the next epoch's peak memory.
             gc.collect()
@@ -312,10 +322,10 @@ class _Training:
         checkpoints.save(self.state_dict())
         _LOG.info("checkpoint at %s", self.place)
 
-    def _save_and_stop(self, number: int) -> NoReturn:
+    def _save_and_stop(self, signum: int) -> NoReturn:
         if self._checkpoints:
             self._save(self._checkpoints)
-        raise Interrupted(number, self.place if self._checkpoints else "")
+        raise Interrupted(signum, self.place if self._checkpoints else "")
 
 
 def _in_words(losses: Mapping[str, float]) -> str:

@@ -18,10 +18,10 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.uint8]
 REPEATED = """
 import torch
 from bench.system.memory import keep_freed_memory
-from bench.system.devices import PeakMemory
+from bench.system.devices import PeakMemoryMeter
 from baselines.fused.cpu.aligned_memory import empty_aligned
 assert keep_freed_memory()
-memory = PeakMemory(torch.device("cpu"))
+memory = PeakMemoryMeter(torch.device("cpu"))
 before = memory.bytes()
 stays = []
 for _ in range(8):

@@ -69,7 +69,7 @@ def _in_harness(name, images):
     model, protocol = _built(name, 8)
     steps = _timed_steps(model)
     best = BestEpochs(lambda model: {})
-    record = train(model, images, protocol, 0, best, WorkReporter())
+    record = train(model, images, protocol, seed=0, best=best, reporter=WorkReporter())
     return record.epochs[0].seconds, sum(steps)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from bench.metrics.extractors.extractor import Extractors, Setting
+from bench.metrics.extractors.extractor import ExtractorContext, Extractors
 from bench.metrics.fad import FAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
@@ -18,7 +18,7 @@ from bench.metrics.metric import ModelFacts
 from bench.metrics.neighbours import neighbourhoods
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
-from bench.system.devices import PeakMemory
+from bench.system.devices import PeakMemoryMeter
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
 
@@ -74,12 +74,21 @@ def _peak_memory(images):
     with tempfile.TemporaryDirectory() as folder:
         cpu, resources = torch.device("cpu"), Resources(Path(folder), {}, Path(folder))
         extractors = Extractors(
-            Setting("noise", "none", protocol, 0, cpu, few, few, resources, WorkReporter())
+            ExtractorContext(
+                dataset="noise",
+                fingerprint="none",
+                protocol=protocol,
+                device=cpu,
+                train_images=few,
+                test_images=few,
+                resources=resources,
+                reporter=WorkReporter(),
+            )
         )
         metric = FAD(protocol)
         features = GeneratedFeatures(extractors)
         extractors.get("autoencoder")
-        memory = PeakMemory(cpu)
+        memory = PeakMemoryMeter(cpu)
         with torch.no_grad():
             for _ in range(images // 250):
                 batch = torch.rand((250, 1, 32, 32), generator=generator) * 2 - 1

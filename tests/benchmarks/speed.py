@@ -22,7 +22,7 @@ from torch import nn
 from bench.model import Step
 from bench.protocol import load_protocol
 from bench.registry import backends, models
-from bench.system.devices import PeakMemory
+from bench.system.devices import PeakMemoryMeter
 from bench.system.memory import HUGE_PAGES, keep_freed_memory
 
 IMAGE_SHAPE = (3, 32, 32)
@@ -154,7 +154,7 @@ class _Subject:
         self.batch = batch
         self.images = torch.rand((batch, *IMAGE_SHAPE)) * 2 - 1
         self._losses(self.images[:2]).backward()
-        self.memory = PeakMemory(torch.device("cpu"))
+        self.memory = PeakMemoryMeter(torch.device("cpu"))
         self.before = self.memory.bytes()
 
     def run(self, activity):

@@ -4,10 +4,10 @@ import pytest
 
 import bench
 from bench import registry
-from bench.api import RunRequest, prepare
+from bench.api import prepare
 from bench.metrics.extractors.autoencoder import Autoencoder
-from bench.plan import ExtractorCell
 from bench.protocol import Override, load_protocol
+from bench.request import RunRequest
 from bench.system.progress import Reporter, WorkReporter
 
 FAD = ["fad", "fad_official", "fad_infinity"]
@@ -38,9 +38,8 @@ def fad_only(monkeypatch, tmp_path):
 
 
 def extractor_cells(**asked):
-    return [
-        cell for cell in prepare(RunRequest(**asked)).plan.cells if isinstance(cell, ExtractorCell)
-    ]
+    cells = prepare(RunRequest(**asked)).plan.cells
+    return [cell for cell in cells if cell.kind == "extractor"]
 
 
 def test_the_autoencoder_has_a_cell_before_the_models_that_it_judges(fad_only, tiny, tmp_path):

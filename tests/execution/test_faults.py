@@ -9,6 +9,7 @@ import time
 
 import torch
 import toys
+from bench.errors import SkippedError
 from torch import nn
 
 
@@ -46,6 +47,13 @@ class Unbuildable(Steady):
 
     def __init__(self, image_shape, protocol, backend):
         raise ValueError("cannot be built")
+
+
+class Unsupported(Steady):
+    """Cannot be built here, and says why."""
+
+    def __init__(self, image_shape, protocol, backend):
+        raise SkippedError("needs a neuron that this backend cannot build")
 
 
 class Sampler(Steady):
@@ -162,6 +170,17 @@ def test_a_model_that_raises_fails_its_own_cell(run, tmp_path, model, reason):
     (log,) = (tmp_path / "run" / "cells").glob(f"{model}*/cell.log")
     assert "Traceback" in log.read_text()
     assert "failed" not in set(rows[rows["model"] == "steady"]["status"])
+
+
+def test_a_model_that_cannot_be_built_here_is_skipped_with_its_reason(run, tmp_path):
+    rows = run("unsupported,steady")
+    skipped = rows[rows["model"] == "unsupported"]
+    assert set(skipped["status"]) == {"skipped"}
+    assert set(skipped["reason"]) == {"needs a neuron that this backend cannot build"}
+    assert skipped["value"].isna().all()
+    (log,) = (tmp_path / "run" / "cells").glob("unsupported*/cell.log")
+    assert "Traceback" not in log.read_text()
+    assert {"failed", "skipped"}.isdisjoint(rows[rows["model"] == "steady"]["status"])
 
 
 def test_a_value_that_is_not_a_number_is_a_failed_row(run):

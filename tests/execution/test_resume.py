@@ -213,6 +213,6 @@ def test_the_second_signal_does_not_wait():
 
     with postponed() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.number == signal.SIGINT
+        assert stop.signum == signal.SIGINT
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), signal.SIGINT)

@@ -1,14 +1,13 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from contexts import cell_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import registry
 from bench.metrics.distances import FID, KID, InfiniteFID, InfiniteFIDSlope, OfficialFID, kid_error
-from bench.metrics.extractors.extractor import Extractor, Extractors, Features, Setting
+from bench.metrics.extractors.extractor import Extractor, Extractors, Features
 from bench.metrics.feature_pairs import FeatureBuffer, GeneratedFeatures
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.metric import ModelFacts
@@ -17,8 +16,6 @@ from bench.metrics.scores import InceptionScore, OfficialInceptionScore, split_s
 from bench.metrics.uncertainty import fit_line, subset_sizes
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
-from bench.system.paths import Resources
-from bench.system.progress import WorkReporter
 
 NAMES = (
     "fid",
@@ -57,12 +54,7 @@ class KnownFeatures(Extractors):
 
     def __init__(self, reference):
         images = torch.zeros(len(reference), 1, 1, 1, dtype=torch.uint8)
-        protocol = load_protocol("smoke")
-        device, here = torch.device("cpu"), Path()
-        resources = Resources(here, {}, here)
-        super().__init__(
-            Setting("d", "f", protocol, 0, device, images, images, resources, WorkReporter())
-        )
+        super().__init__(cell_context(load_protocol("smoke"), images))
         self._reference = reference
 
     def get(self, name):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from contexts import cell_context
 from sklearn.datasets import load_sample_image
 from torch_fidelity.feature_extractor_inceptionv3 import (
     URL_INCEPTION_V3,
@@ -23,7 +24,7 @@ from bench.errors import SkippedError
 from bench.metrics.distances import FID, KID, CleanFID, OfficialFID
 from bench.metrics.extractors import inception
 from bench.metrics.extractors.efficientnet import EfficientNetLite0
-from bench.metrics.extractors.extractor import Extractors, Setting
+from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.extractors.inception import (
     InceptionClean,
     InceptionCleanFloat,
@@ -39,26 +40,14 @@ from bench.metrics.scores import InceptionScore
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
 from bench.system.files import file_sha256
-from bench.system.paths import Resources
-from bench.system.progress import WorkReporter
 
 NOWHERE = "http://127.0.0.1:9/weights-00000000.pth"
 SETTINGS = ("kid_subset_size=8", "kid_subsets=7", "inception_score_splits=3", "neighbours=3")
 
 
-def setting(tmp_path, images=None, **weights):
-    images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8) if images is None else images
-    return Setting(
-        "d",
-        "fingerprint",
-        load_protocol("smoke", SETTINGS).resolve("m", "d"),
-        0,
-        torch.device("cpu"),
-        images,
-        images,
-        Resources(tmp_path / "data", weights, tmp_path / "cache"),
-        WorkReporter(),
-    )
+def context(tmp_path, images=None, **weights):
+    protocol = load_protocol("smoke", SETTINGS).resolve("m", "d")
+    return cell_context(protocol, images, tmp_path, weights)
 
 
 def pictures(seed, n, channels=3, side=16, brightness=1.0):
@@ -136,19 +125,19 @@ def test_weights_given_by_hand_come_first_and_count_as_what_they_are(tmp_path, m
     given.write_bytes(b"a")
     named.write_bytes(b"b")
     monkeypatch.setenv("SOME_WEIGHTS", str(named))
-    here = setting(tmp_path, some=given)
+    here = context(tmp_path, some=given)
     assert downloaded().obtain(here.resources) == given
-    assert downloaded().obtain(setting(tmp_path).resources) == named
-    assert downloaded().problem(setting(tmp_path).resources) is None
+    assert downloaded().obtain(context(tmp_path).resources) == named
+    assert downloaded().problem(context(tmp_path).resources) is None
     assert file_sha256(given) == hashlib.sha256(b"a").hexdigest()
     monkeypatch.setenv("SOME_WEIGHTS", str(tmp_path / "none"))
     with pytest.raises(SkippedError, match=r"SOME_WEIGHTS names .*none, which is not a file"):
-        downloaded().obtain(setting(tmp_path).resources)
+        downloaded().obtain(context(tmp_path).resources)
 
 
 def test_weights_are_fetched_once_and_a_damaged_copy_is_fetched_again(tmp_path, server):
     sha256 = hashlib.sha256(server.content).hexdigest()
-    file, resources = downloaded(server.url, sha256[:8]), setting(tmp_path).resources
+    file, resources = downloaded(server.url, sha256[:8]), context(tmp_path).resources
     path = tmp_path / "cache" / "weights" / "network.pth"
     assert file.problem(resources) == f"{path} does not exist"
     assert server.requests == 0
@@ -164,7 +153,7 @@ def test_weights_are_fetched_once_and_a_damaged_copy_is_fetched_again(tmp_path, 
 
 def test_weights_with_another_checksum_are_refused_and_not_kept(tmp_path, server):
     with pytest.raises(SkippedError, match=r"has the wrong checksum .*invalid hash value"):
-        downloaded(server.url, "0123abcd").obtain(setting(tmp_path).resources)
+        downloaded(server.url, "0123abcd").obtain(context(tmp_path).resources)
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
 
 
@@ -172,7 +161,7 @@ def test_a_fetch_that_failed_is_not_tried_again(tmp_path, server):
     server.content = None
     for _ in range(3):
         with pytest.raises(SkippedError, match="404"):
-            downloaded(server.url, "0123abcd").obtain(setting(tmp_path).resources)
+            downloaded(server.url, "0123abcd").obtain(context(tmp_path).resources)
     assert server.requests == 1
 
 
@@ -198,7 +187,7 @@ def test_without_network_and_file_an_extractor_is_skipped_with_both_ways_out(
     (file,) = extractor.weight_files
     monkeypatch.setattr(extractor, "weight_files", (replace(file, url=NOWHERE),))
     with pytest.raises(SkippedError, match="cannot be downloaded") as caught:
-        extractor(setting(tmp_path))
+        extractor(context(tmp_path))
     assert f"--weights {option}=PATH" in str(caught.value)
     assert variable in str(caught.value)
 
@@ -211,9 +200,9 @@ def test_a_file_that_holds_something_else_is_one_clear_error(tmp_path, content):
     else:
         path.write_bytes(content)
     with pytest.raises(ValueError, match="does not contain weights of Inception v3"):
-        InceptionTorchFidelity(setting(tmp_path, inception=path))
+        InceptionTorchFidelity(context(tmp_path, inception=path))
     with pytest.raises(ValueError, match="does not contain weights of Inception3"):
-        InceptionTorchvision(setting(tmp_path, inception_torchvision=path))
+        InceptionTorchvision(context(tmp_path, inception_torchvision=path))
 
 
 class Malicious:
@@ -226,7 +215,7 @@ def test_a_file_cannot_run_code(tmp_path, monkeypatch):
     path = tmp_path / "file.pth"
     torch.save({"fc.weight": Malicious()}, path)
     with pytest.raises(ValueError, match="does not contain weights"):
-        InceptionTorchFidelity(setting(tmp_path, inception=path))
+        InceptionTorchFidelity(context(tmp_path, inception=path))
     assert not Path("executed").exists()
 
 
@@ -256,7 +245,7 @@ def test_images_that_are_not_finite_or_of_two_channels_are_refused(bad):
 
 
 def scored(extractors, batches, metric_class):
-    metric = metric_class(extractors.setting.protocol)
+    metric = metric_class(extractors.context.protocol)
     features = GeneratedFeatures(extractors)
     for images in batches:
         features.add(metric.extractors[0], images)
@@ -318,7 +307,7 @@ def test_fid_kid_inception_score_precision_and_recall_agree_with_torch_fidelity(
         isc_splits=3,
         prc_neighborhood=3,
     )
-    extractors = Extractors(setting(tmp_path, reference, inception=network_file))
+    extractors = Extractors(context(tmp_path, reference, inception=network_file))
     batches = [to_unit_range(generated)]
     for metric, name in (
         (KID, "kernel_inception_distance_mean"),
@@ -366,7 +355,7 @@ def clean_features(folder, images, network):
 def test_both_clean_fids_agree_with_clean_fid(tmp_path, network_file):
     reference = pictures(1, 8)
     images = to_unit_range(pictures(0, 9)) * 0.997
-    here = setting(tmp_path, reference, inception=network_file)
+    here = context(tmp_path, reference, inception=network_file)
     extractors, network = Extractors(here), clean_network(here)
     expected = clean_features(tmp_path / "reference", reference, network)
     for metric, pixels in (
@@ -385,7 +374,7 @@ def test_both_clean_fids_agree_with_clean_fid(tmp_path, network_file):
 def test_an_image_s_features_do_not_depend_on_its_batch(tmp_path, network_file):
     images = to_unit_range(pictures(0, 3, channels=1, side=8))
     for extractor in (InceptionTorchFidelity, InceptionClean):
-        network = extractor(setting(tmp_path, inception=network_file))
+        network = extractor(context(tmp_path, inception=network_file))
         whole, alone = network(images), network(images[1:2])
         torch.testing.assert_close(whole.pool[1:2], alone.pool, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(whole.logits[1:2], alone.logits, rtol=1e-4, atol=1e-4)
@@ -400,7 +389,7 @@ def test_torchvision_s_network_is_fed_raw_upsampled_pixels(tmp_path):
         network = inception_v3(weights=None, transform_input=False, init_weights=False).eval()
     torch.save(network.state_dict(), path)
     images = pictures(0, 2, channels=1)
-    extractor = InceptionTorchvision(setting(tmp_path, inception_torchvision=path))
+    extractor = InceptionTorchvision(context(tmp_path, inception_torchvision=path))
     found = extractor(to_unit_range(images))
     upsampled = torch.nn.Upsample(size=(299, 299), mode="bilinear")(
         images.expand(-1, 3, -1, -1).float()
@@ -414,7 +403,7 @@ def test_torchvision_s_network_is_fed_raw_upsampled_pixels(tmp_path):
 
 
 def test_efficientnet_knows_two_photographs(tmp_path):
-    extractor = EfficientNetLite0(setting(tmp_path))
+    extractor = EfficientNetLite0(context(tmp_path))
     classes = EfficientNet_B0_Weights.DEFAULT.meta["categories"]
     named = {}
     for name in ("china.jpg", "flower.jpg"):
@@ -427,7 +416,7 @@ def test_efficientnet_knows_two_photographs(tmp_path):
 
 
 def test_efficientnet_takes_grey_images_and_no_other_image_of_the_batch(tmp_path):
-    extractor = EfficientNetLite0(setting(tmp_path))
+    extractor = EfficientNetLite0(context(tmp_path))
     grey = to_unit_range(pictures(0, 3, channels=1))
     whole = extractor(grey)
     assert whole.logits.shape == (3, 1000)
@@ -452,4 +441,4 @@ def test_without_its_packages_efficientnet_is_skipped_with_the_install_line(
 ):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SkippedError, match=r"pip install 'spikegen-bench\[efficientnet\]'"):
-        EfficientNetLite0(setting(tmp_path))
+        EfficientNetLite0(context(tmp_path))

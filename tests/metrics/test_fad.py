@@ -18,7 +18,7 @@ from bench.errors import BenchError, SkippedError
 from bench.metrics import uncertainty
 from bench.metrics.extractors.autoencoder import Autoencoder, OfficialAutoencoder
 from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
-from bench.metrics.extractors.extractor import Extractors, Setting
+from bench.metrics.extractors.extractor import ExtractorContext, Extractors
 from bench.metrics.fad import FAD, InfiniteFAD, OfficialFAD
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance, moments
@@ -49,31 +49,30 @@ def prepared(dataset_class, root, settings):
     return protocol, dataset.load(protocol), dataset.info().fingerprint
 
 
-def setting_of(dataset, cache, *settings, weights=None, data_root=None, **changes):
+def context_of(dataset, cache, *settings, weights=None, data_root=None, **changes):
     protocol, data, fingerprint = prepared(type(dataset), dataset.root, settings)
-    setting = Setting(
+    context = ExtractorContext(
         dataset=dataset.name,
         fingerprint=fingerprint,
         protocol=protocol,
-        seed=0,
         device=torch.device("cpu"),
         train_images=torch.from_numpy(data.train.images),
         test_images=torch.from_numpy(data.test.images),
         resources=Resources(data_root or dataset.root, weights or {}, cache),
         reporter=WorkReporter(),
     )
-    return dataclasses.replace(setting, **changes)
+    return dataclasses.replace(context, **changes)
 
 
 def digits(tmp_path, *settings, **changes):
     tiny = ("train_images=60", "autoencoder_epochs=3", "autoencoder_batch_size=20", *settings)
-    return setting_of(Digits(Path()), tmp_path / "cache", *tiny, **changes)
+    return context_of(Digits(Path()), tmp_path / "cache", *tiny, **changes)
 
 
-def shown(metric_class, setting, images, batch_size=50):
+def shown(metric_class, context, images, batch_size=50):
     """What the metric says of ``images`` in [-1, 1], shown in batches."""
-    extractors = Extractors(setting)
-    metric = metric_class(setting.protocol)
+    extractors = Extractors(context)
+    metric = metric_class(context.protocol)
     features = GeneratedFeatures(extractors)
     for batch in images.split(batch_size):
         features.add(metric.extractors[0], batch)
@@ -82,8 +81,8 @@ def shown(metric_class, setting, images, batch_size=50):
     return found
 
 
-def entry(setting):
-    (folder,) = (setting.resources.cache / "autoencoders").iterdir()
+def entry(context):
+    (folder,) = (context.resources.cache / "autoencoders").iterdir()
     return folder
 
 
@@ -101,9 +100,9 @@ def published_data(real_data):
 def test_the_real_test_set_has_the_published_statistics_in_batches_of_256(
     published_data, tmp_path, dataset
 ):
-    setting = setting_of(dataset(published_data), tmp_path, "train_images=100")
-    extractor = OfficialAutoencoder(setting)
-    batches = evaluation_batches(setting.test_images, 256)
+    context = context_of(dataset(published_data), tmp_path, "train_images=100")
+    extractor = OfficialAutoencoder(context)
+    batches = evaluation_batches(context.test_images, 256)
     found = moments(torch.cat([extractor(batch).pool for batch in batches]))
     assert found.n == 10_000
     assert frechet_distance(found.mean, found.covariance, *extractor.statistics) < 1e-6
@@ -112,13 +111,13 @@ def test_the_real_test_set_has_the_published_statistics_in_batches_of_256(
 def test_fad_notices_halved_contrast_of_real_images_and_the_official_one_does_not(
     published_data, tmp_path
 ):
-    setting = setting_of(MNIST(published_data), tmp_path, "train_images=100")
-    images = to_unit_range(setting.test_images)
-    official = [shown(OfficialFAD, setting, images * contrast, 250) for contrast in (1, 0.5)]
+    context = context_of(MNIST(published_data), tmp_path, "train_images=100")
+    images = to_unit_range(context.test_images)
+    official = [shown(OfficialFAD, context, images * contrast, 250) for contrast in (1, 0.5)]
     # Batches of 128 against statistics of batches of 256: not zero, but blind to the contrast.
     assert official[0].value < 0.05
     assert official[1].value == pytest.approx(official[0].value, abs=1e-3)
-    same, halved = (shown(FAD, setting, images * contrast, 250) for contrast in (1, 0.5))
+    same, halved = (shown(FAD, context, images * contrast, 250) for contrast in (1, 0.5))
     assert same.value < 1e-6
     assert halved.value > 100
     assert same.n == halved.n == official[0].n == 10_000
@@ -126,8 +125,8 @@ def test_fad_notices_halved_contrast_of_real_images_and_the_official_one_does_no
     assert "published" in same.extractor
     assert "batch statistics, published reference statistics" in official[0].extractor
     # Evaluation mode is another measure: the published statistics do not belong to it.
-    latents = moments(Extractors(setting).reference("autoencoder").pool)
-    published = OfficialAutoencoder(setting).statistics
+    latents = moments(Extractors(context).reference("autoencoder").pool)
+    published = OfficialAutoencoder(context).statistics
     assert frechet_distance(latents.mean, latents.covariance, *published) > 0.1
 
 
@@ -137,31 +136,31 @@ def test_the_published_autoencoder_is_used_on_its_own_images_only(published_data
     settings += {"interpolation": ["interpolation=box"], "image_size": ["image_size=64"]}.get(
         change, []
     )
-    setting = setting_of(MNIST(published_data), tmp_path, *settings)
+    context = context_of(MNIST(published_data), tmp_path, *settings)
     if change == "fingerprint":
-        setting = dataclasses.replace(setting, fingerprint="0" * 64)
+        context = dataclasses.replace(context, fingerprint="0" * 64)
     if change == "absent":
-        setting = dataclasses.replace(
-            setting, resources=dataclasses.replace(setting.resources, data_root=tmp_path)
+        context = dataclasses.replace(
+            context, resources=dataclasses.replace(context.resources, data_root=tmp_path)
         )
-    extractor = OfficialAutoencoder(setting)
+    extractor = OfficialAutoencoder(context)
     assert "trained on 20 images, 1 epochs" in extractor.description
     assert extractor.statistics is None
-    assert extractor(torch.zeros(2, *setting.train_images.shape[1:])).pool.shape == (2, 64)
+    assert extractor(torch.zeros(2, *context.train_images.shape[1:])).pool.shape == (2, 64)
 
 
 def test_published_weights_given_by_hand(published_data, tmp_path):
     file = tmp_path / "autoencoder"
     shutil.copy(published_data / "fad" / "stat_checkpoints" / "mnist_64.pth", file)
-    setting = setting_of(
+    context = context_of(
         MNIST(published_data), tmp_path, "train_images=100", data_root=tmp_path,
         weights={"fad_mnist": file},
     )  # fmt: skip
-    extractor = OfficialAutoencoder(setting)
+    extractor = OfficialAutoencoder(context)
     assert "published, mnist_64.pth" in extractor.description
     assert "reference in batches of 256" in extractor.description
-    images = to_unit_range(setting.test_images)
-    assert shown(OfficialFAD, setting, images).value == pytest.approx(0.0301, abs=1e-3)
+    images = to_unit_range(context.test_images)
+    assert shown(OfficialFAD, context, images).value == pytest.approx(0.0301, abs=1e-3)
 
 
 @pytest.mark.parametrize("file", ["stat_checkpoints/mnist_64.pth", "stats/mnist_test_64.npz"])
@@ -171,16 +170,16 @@ def test_a_published_file_that_is_altered_is_refused(published_data, tmp_path, f
     victim.parent.chmod(0o755)
     victim.chmod(0o644)
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
-    setting = setting_of(MNIST(published_data), tmp_path, "train_images=100", data_root=tmp_path)
+    context = context_of(MNIST(published_data), tmp_path, "train_images=100", data_root=tmp_path)
     with pytest.raises(BenchError, match=rf"{victim.name} is not the published file"):
-        OfficialAutoencoder(setting)
+        OfficialAutoencoder(context)
 
 
 def test_published_statistics_are_those_of_the_test_split(published_data, tmp_path):
-    setting = setting_of(MNIST(published_data), tmp_path, "train_images=100")
-    protocol = setting.protocol.customised({"reference_split": "train"}).resolve("any", "mnist")
-    setting = dataclasses.replace(setting, protocol=protocol)
-    extractor = OfficialAutoencoder(setting)
+    context = context_of(MNIST(published_data), tmp_path, "train_images=100")
+    protocol = context.protocol.customised({"reference_split": "train"}).resolve("any", "mnist")
+    context = dataclasses.replace(context, protocol=protocol)
+    extractor = OfficialAutoencoder(context)
     assert extractor.statistics is None
     assert "published, mnist_64.pth" in extractor.description
 
@@ -205,31 +204,31 @@ def test_another_image_size_is_skipped_with_the_way_out(tmp_path):
 
 
 def test_fad_is_zero_on_the_reference_and_grows_with_lost_contrast(tmp_path):
-    setting = digits(tmp_path)
-    images = to_unit_range(setting.test_images)
-    values = [shown(FAD, setting, images * contrast).value for contrast in (1, 0.8, 0.5)]
+    context = digits(tmp_path)
+    images = to_unit_range(context.test_images)
+    values = [shown(FAD, context, images * contrast).value for contrast in (1, 0.8, 0.5)]
     assert values[0] == pytest.approx(0, abs=1e-6)
     assert 0.01 < values[1] < values[2]
-    official = [shown(OfficialFAD, setting, images * contrast).value for contrast in (1, 0.5)]
+    official = [shown(OfficialFAD, context, images * contrast).value for contrast in (1, 0.5)]
     assert official[1] == pytest.approx(official[0], rel=0.01)
 
 
 def test_the_autoencoder_is_shared_between_cells_and_leaves_random_state_alone(tmp_path):
-    setting = digits(tmp_path)
+    context = digits(tmp_path)
     state, drawn = torch.get_rng_state(), random.getstate()
-    first = Autoencoder(setting)
+    first = Autoencoder(context)
     assert torch.equal(torch.get_rng_state(), state)
     assert random.getstate() == drawn
     # Trained in the first cell, so there is nothing to interrupt in the second.
-    second = Autoencoder(dataclasses.replace(setting, seed=7, reporter=Interrupt(1)))
-    official = OfficialAutoencoder(dataclasses.replace(setting, reporter=Interrupt(1)))
+    second = Autoencoder(dataclasses.replace(context, seed=7, reporter=Interrupt(1)))
+    official = OfficialAutoencoder(dataclasses.replace(context, reporter=Interrupt(1)))
     assert first.sha256 == second.sha256 == official.sha256
-    images = to_unit_range(setting.test_images)
+    images = to_unit_range(context.test_images)
     assert torch.equal(first(images).pool, second(images).pool)
-    assert {file.name for file in entry(setting).iterdir()} == {
+    assert {file.name for file in entry(context).iterdir()} == {
         "content.json", "weights.pt", ".lock",
     }  # fmt: skip
-    torch.load(entry(setting) / "weights.pt", weights_only=True)
+    torch.load(entry(context) / "weights.pt", weights_only=True)
 
 
 @pytest.mark.parametrize(
@@ -244,45 +243,45 @@ def test_what_moves_the_weights_makes_another_autoencoder(tmp_path, other):
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path, epoch):
     whole = Autoencoder(digits(tmp_path / "whole"))
-    setting = digits(tmp_path)
+    context = digits(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        Autoencoder(dataclasses.replace(setting, reporter=Interrupt(epoch)))
+        Autoencoder(dataclasses.replace(context, reporter=Interrupt(epoch)))
     resumed = Interrupt(0)
     with torch.no_grad():
-        again = Autoencoder(dataclasses.replace(setting, reporter=resumed))
+        again = Autoencoder(dataclasses.replace(context, reporter=resumed))
     assert resumed.told[0] == f"training the autoencoder, epoch {epoch}/3"
     assert again.sha256 == whole.sha256
 
 
 def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path):
     whole = Autoencoder(digits(tmp_path / "whole"))
-    setting = digits(tmp_path)
+    context = digits(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        Autoencoder(dataclasses.replace(setting, reporter=Interrupt(3)))
-    flip_a_bit(entry(setting) / "checkpoint.pt")
+        Autoencoder(dataclasses.replace(context, reporter=Interrupt(3)))
+    flip_a_bit(entry(context) / "checkpoint.pt")
     reporter = Interrupt(0)
-    again = Autoencoder(dataclasses.replace(setting, reporter=reporter))
+    again = Autoencoder(dataclasses.replace(context, reporter=reporter))
     assert "epoch 1/3" in reporter.told[0]
     assert again.sha256 == whole.sha256
 
 
 @pytest.mark.parametrize("damage", ["altered", "truncated", "no checksum"])
 def test_a_damaged_entry_is_trained_anew(tmp_path, damage):
-    setting = digits(tmp_path)
-    first = Autoencoder(setting)
-    weights = entry(setting) / "weights.pt"
+    context = digits(tmp_path)
+    first = Autoencoder(context)
+    weights = entry(context) / "weights.pt"
     match damage:
         case "altered":
             flip_a_bit(weights)
         case "truncated":
             weights.write_bytes(weights.read_bytes()[:1000])
         case "no checksum":
-            (entry(setting) / "content.json").write_text("{}")
+            (entry(context) / "content.json").write_text("{}")
     reporter = Interrupt(0)
-    again = Autoencoder(dataclasses.replace(setting, reporter=reporter))
+    again = Autoencoder(dataclasses.replace(context, reporter=reporter))
     assert "epoch 1/3" in reporter.told[0]
     assert again.sha256 == first.sha256
-    assert json.loads((entry(setting) / "content.json").read_text())["content"]["epochs"] == 3
+    assert json.loads((entry(context) / "content.json").read_text())["content"]["epochs"] == 3
 
 
 def flip_a_bit(path):
@@ -292,9 +291,9 @@ def flip_a_bit(path):
 
 
 def test_official_features_leave_the_running_statistics_alone(tmp_path):
-    setting = digits(tmp_path)
-    plain, official = Autoencoder(setting), OfficialAutoencoder(setting)
-    images = to_unit_range(setting.test_images[:20])
+    context = digits(tmp_path)
+    plain, official = Autoencoder(context), OfficialAutoencoder(context)
+    images = to_unit_range(context.test_images[:20])
     found = official(images).pool
     assert not torch.equal(found[:10], official(images[:10]).pool)
     assert torch.equal(found, official(images).pool)
@@ -309,10 +308,10 @@ def test_official_features_leave_the_running_statistics_alone(tmp_path):
 
 @pytest.mark.parametrize("metric", [FAD, OfficialFAD, InfiniteFAD])
 def test_values_do_not_depend_on_how_images_arrive(tmp_path, metric):
-    setting = digits(tmp_path)
+    context = digits(tmp_path)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(600, 1, 32, 32, generator=generator) * 2 - 1
-    one, other = (shown(metric, setting, images, size) for size in (600, 37))
+    one, other = (shown(metric, context, images, size) for size in (600, 37))
     assert one.value == pytest.approx(other.value, rel=1e-6)
     assert one.n == other.n == 600
     assert one.status == "ok"
@@ -320,35 +319,35 @@ def test_values_do_not_depend_on_how_images_arrive(tmp_path, metric):
 
 
 def test_official_fad_takes_batches_of_128_in_order(tmp_path):
-    setting = digits(tmp_path)
-    images = to_unit_range(setting.test_images)[:150]
-    extractors = Extractors(setting)
+    context = digits(tmp_path)
+    images = to_unit_range(context.test_images)[:150]
+    extractors = Extractors(context)
     extractor = extractors.get("official_autoencoder")
     latents = torch.cat([extractor(batch).pool for batch in (images[:128], images[128:])])
     generated = moments(latents)
-    test = to_unit_range(setting.test_images)
+    test = to_unit_range(context.test_images)
     reference = moments(torch.cat([extractor(batch).pool for batch in test.split(256)]))
     expected = frechet_distance(
         generated.mean, generated.covariance, reference.mean, reference.covariance
     )
-    assert shown(OfficialFAD, setting, images, 41).value == pytest.approx(expected, rel=1e-9)
+    assert shown(OfficialFAD, context, images, 41).value == pytest.approx(expected, rel=1e-9)
 
 
 def test_too_few_images_are_one_row_with_the_reason(tmp_path):
-    setting = digits(tmp_path)
-    images = to_unit_range(setting.test_images)
+    context = digits(tmp_path)
+    images = to_unit_range(context.test_images)
     for metric, n, reason in (
         (FAD, 1, "1 generated and 360 reference images: the distance needs 2 of each"),
         (OfficialFAD, 1, "1 generated and 360 reference images: the distance needs 2 of each"),
         (InfiniteFAD, 2, "2 generated and 360 reference images: the extrapolation needs "),
         (InfiniteFAD, 515, "516 generated images for 128 features"),
     ):
-        found = shown(metric, setting, images.repeat(2, 1, 1, 1)[:n])
+        found = shown(metric, context, images.repeat(2, 1, 1, 1)[:n])
         assert (found.value, found.status, found.n) == (None, "not_applicable", n)
         assert reason in found.reason
-    few = shown(FAD, setting, images[:9])
+    few = shown(FAD, context, images[:9])
     assert (few.status, few.ci_low, few.ci_high) == ("ok", None, None)
-    alone = dataclasses.replace(setting, test_images=setting.test_images[:1])
+    alone = dataclasses.replace(context, test_images=context.test_images[:1])
     assert shown(FAD, alone, images).status == "not_applicable"
 
 

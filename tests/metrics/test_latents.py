@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from contexts import cell_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
@@ -22,7 +23,6 @@ from bench.metrics.metric import LatentBatch, ModelFacts
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
-from bench.system.progress import WorkReporter
 
 FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 METRICS = (LinearProbeAccuracy, PosteriorPriorMMD, PosteriorPriorFrechetDistance)
@@ -276,9 +276,8 @@ class Collapsed(GenerativeModel):
 def latents_of(model_class, *changes, n=60):
     protocol = load_protocol("smoke", ["evaluation_batch_size=25", *changes]).resolve("m", "d")
     images = torch.zeros(n, 1, 8, 8, dtype=torch.uint8)
-    labels = torch.arange(n)
-    model = model_class(protocol)
-    run = Passes(model, images, images, labels, labels, protocol, 0, None, WorkReporter())
+    labels = {"train_labels": torch.arange(n), "test_labels": torch.arange(n)}
+    run = Passes(model_class(protocol), cell_context(protocol, images, **labels))
     return list(run.latents())
 
 

@@ -9,7 +9,7 @@ from bench.metrics.metric import Batch, ModelFacts, SamplingTime
 from bench.metrics.reconstruction import OfficialReconstructionLoss, ReconstructionLoss
 from bench.protocol import load_protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
-from bench.system.devices import PeakMemory
+from bench.system.devices import PeakMemoryMeter
 
 FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 
@@ -87,7 +87,7 @@ def test_footprint_is_the_same_on_every_backend(tiny_run):
 
 
 def test_peak_memory_sees_what_is_freed_again_and_forgets_it_on_reset():
-    memory = PeakMemory(torch.device("cpu"))
+    memory = PeakMemoryMeter(torch.device("cpu"))
     before = memory.bytes()
     if before is None:
         pytest.skip("this system does not let a process reset its peak memory")

@@ -2,6 +2,7 @@ import functools
 
 import pytest
 import torch
+from contexts import cell_context
 from torch import nn
 
 import bench
@@ -23,7 +24,6 @@ from bench.metrics.robustness import NoiseRobustness, NoiseRobustnessToNoiseFree
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
-from bench.system.progress import WorkReporter
 
 FACTS = ModelFacts(0, 0, TrainingRecord((), {}, None), None)
 DRAWS = NoiseStream(3, "test", 0)
@@ -193,9 +193,7 @@ def digits(n=10):
 def passes(model_class, *changes, seed=0):
     levels = () if any("noise_levels" in change for change in changes) else ("noise_levels=[0.3]",)
     protocol = load_protocol("smoke", [*levels, *changes]).resolve("m", "d")
-    images = digits()
-    model = model_class(protocol)
-    return Passes(model, images, images, None, None, protocol, seed, None, WorkReporter())
+    return Passes(model_class(protocol), cell_context(protocol, digits(), seed=seed))
 
 
 @functools.cache
@@ -296,7 +294,7 @@ class Transposed(Spiking):
     ("model_class", "message"),
     [
         (Misshapen, r"decode gave images of shape \(1, 1, 32, 32\)"),
-        (Graded, "encode gave latents that are no spikes"),
+        (Graded, "encode gave latents that are not spikes"),
         (Transposed, r"encode gave latents of shape \(10, 4, 1024\), expected \(T, 10, D\)"),
     ],
 )

@@ -1,23 +1,21 @@
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from contexts import cell_context
 from torch import nn
 
 from bench import registry
 from bench.datasets.batches import to_unit_range
 from bench.evaluation.passes import Passes
-from bench.metrics.extractors.extractor import Extractor, Extractors, Features, Setting
+from bench.metrics.extractors.extractor import Extractor, Extractors, Features
 from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.metric import ModelFacts
 from bench.metrics.time_steps import FrechetDistanceByTimeStep, ReconstructionLossByTimeStep
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
-from bench.system.paths import Resources
-from bench.system.progress import WorkReporter
 
 
 class Corners(Extractor):
@@ -85,29 +83,14 @@ def passes(tmp_path, monkeypatch):
 
     def build(model_class, *changes):
         protocol = load_protocol("smoke", ["evaluation_batch_size=8", *changes]).resolve("m", "d")
-        shown = images()
-        cpu, resources = torch.device("cpu"), Resources(Path("nowhere"), {}, tmp_path)
-        extractors = Extractors(
-            Setting(
-                "d",
-                "f",
-                protocol,
-                0,
-                cpu,
-                shown,
-                shown,
-                resources,
-                WorkReporter(),
-            )
-        )
-        model = model_class(protocol)
-        return Passes(model, shown, shown, None, None, protocol, 0, extractors, WorkReporter())
+        context = cell_context(protocol, images(), tmp_path)
+        return Passes(model_class(protocol), context, Extractors(context))
 
     return build
 
 
 def observed(metric_class, run):
-    metric = metric_class(run.protocol)
+    metric = metric_class(run.context.protocol)
     for batch in run.partial_decodings():
         metric.update(batch)
     return list(

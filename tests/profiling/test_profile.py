@@ -20,6 +20,7 @@ BACKENDS = ["fused", "reference", "snntorch", "spikingjelly"]
 SOURCE = '''
 import torch
 from bench import GenerativeModel
+from bench.errors import SkippedError
 from torch import nn
 
 
@@ -75,6 +76,13 @@ class Unbuildable(Whole):
 
     def __init__(self, image_shape, protocol, backend):
         raise ValueError("cannot be built")
+
+
+class Unsupported(Whole):
+    """Cannot be built here, and says why."""
+
+    def __init__(self, image_shape, protocol, backend):
+        raise SkippedError("needs a neuron that this backend cannot build")
 
 
 class Colour(Whole):
@@ -205,8 +213,17 @@ def test_a_failure_is_told_and_the_others_go_on(profiled, model, activities, rea
     assert len(layers(rows[rows["model"] == "whole"])) > 0
 
 
+def test_a_model_that_cannot_be_built_here_is_skipped_with_its_reason(profiled):
+    rows = profiled("unsupported,whole")
+    skipped = rows[rows["model"] == "unsupported"]
+    assert set(skipped["status"]) == {"skipped"}
+    assert set(skipped["reason"]) == {"needs a neuron that this backend cannot build"}
+    assert set(skipped["activity"]) == {"training", "reconstruction", "sampling"}
+    assert (rows[rows["model"] == "whole"]["status"] == "ok").all()
+
+
 def test_a_device_on_which_the_backend_cannot_run(monkeypatch):
-    def implementation(device):
+    def implementation(self, device):
         raise RuntimeError("not on this device")
 
     lif = bench.registry.backends.load("reference")

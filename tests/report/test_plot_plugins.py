@@ -102,6 +102,11 @@ def test_the_plot_of_the_docs_is_in_both_reports_with_its_data(plugins, bench_cl
             "KeyError: 'nothing' (plugin_bad.py, line 10)",
         ),
         (
+            "class Bad(Base):\n    order = 1\n    def draw(self, run):\n"
+            "        del run.rows['metric']\n        return run.rows['metric']",
+            "KeyError: 'metric' (plugin_bad.py, line 12)",
+        ),
+        (
             "class Bad(Base):\n    def draw(self, run):\n        return Figure()",
             "TypeError: draw must return (Figure, DataFrame), not Figure",
         ),

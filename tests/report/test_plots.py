@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.report.plots.drawing import draw_plot, load_plots
+from bench.report.plots.plot_data import measured_rows, shorten_protocols
 from bench.report.plots.style import COLOURS, series_styles
 from bench.report.run_reader import Run
 from bench.store.run_directory import SCHEMA, frame
@@ -234,6 +235,33 @@ def test_energies_of_two_versions_share_no_panel(tmp_path):
         "test: d, n=10; energy version 1", "test: d, n=10; energy version 2",
     ]  # fmt: skip
     assert drawing.rows["pareto"].all()
+
+
+def test_the_images_timed_do_not_part_throughputs(tmp_path):
+    rows = [
+        row(cell_key=f"k{n}", model=f"m{n}", metric="training_throughput", unit="images/s", n=n)
+        for n in (10, 20)
+    ]
+    run = Run(write_run(tmp_path, frame(rows)))
+    assert set(measured_rows(run, ["training_throughput"])["context"]) == {"d"}
+
+
+def test_protocols_whose_short_names_agree_keep_their_names():
+    settings = ["batch_size=16", "latent_size=4", "train_images=64"]
+    names = ["+".join(["smoke", *settings]), "+".join(["smoke", *reversed(settings)])]
+    assert shorten_protocols(names) == dict(zip(names, names, strict=True))
+
+
+def test_a_metric_that_declares_a_headline_has_a_panel(tmp_path):
+    rows = [row(), row(metric="mine", split=None, value=3.0), row(metric="mine", value=4.0)]
+    path = write_run(tmp_path, frame(rows))
+    headline = {"rank": 5, "label": "mine", "views": ["metric_by_model"]}
+    declared = {"metrics": {"mine": {"headline": headline}}}
+    (path / "run.json").write_text(json.dumps({"schema_version": 2, "commands": [declared]}))
+    data = draw("metric_by_model", Run(path)).rows
+    assert list(zip(data["metric"], data["value"], strict=True)) == [
+        ("mine", 3.0), ("reconstruction_loss", 0.5),
+    ]  # fmt: skip
 
 
 def test_two_versions_of_a_model_are_told_apart(tmp_path):

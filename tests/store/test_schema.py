@@ -45,12 +45,14 @@ def test_the_docs_have_a_row_for_every_column_and_for_nothing_else():
 def test_the_docs_name_the_columns_that_comparable_rows_agree_in():
     (named,) = re.findall(r"comparable if these columns agree: (.*?)\.\n", DOCS, re.DOTALL)
     assert tuple(re.findall(r"`(\w+)`", named)) == schema.COMPARABLE_BY
+    (named,) = re.findall(r"one model must also agree in these columns: (.*?)\. ", DOCS)
+    assert tuple(re.findall(r"`(\w+)`", named)) == schema.COMPARABLE_WITHIN_MODEL
 
 
 @pytest.mark.parametrize(
     "group",
     ["CELL", "CELL_VARIATION", "PARTS", "PAIRED_BY", "COMPARABLE_BY", "OBSERVATION", "HASHES",
-     "VOLATILE", "SAME_VERSION_WITHIN"],
+     "VOLATILE", "COMPARABLE_WITHIN_MODEL", "GATE_COMPARABLE_BY"],
 )  # fmt: skip
 def test_groups_hold_columns_once(group):
     names = list(getattr(schema, group))
@@ -59,7 +61,9 @@ def test_groups_hold_columns_once(group):
 
 
 def test_what_rows_are_compared_and_averaged_by_differs_only_where_it_is_said():
-    assert {*schema.COMPARABLE_BY} - {*schema.GATE_COMPARABLE_BY} == {"epoch_selection"}
+    both = {*schema.COMPARABLE_BY, *schema.COMPARABLE_WITHIN_MODEL}
+    assert {*schema.GATE_COMPARABLE_BY} < both
+    assert both - {*schema.GATE_COMPARABLE_BY} == {"epoch_selection", "protocol", "model_version"}
     assert {*schema.COMPARABLE_BY} - {*schema.OBSERVATION} == {"n", "extractor_sha256"}
     assert {*schema.PAIRED_BY} < {*schema.OBSERVATION}
 

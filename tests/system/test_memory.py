@@ -49,9 +49,9 @@ def test_large_tensors_soon_cost_no_more_page_faults():
 RELEASED = """
 import torch
 from bench.system.memory import keep_freed_memory
-from bench.system.devices import PeakMemory
+from bench.system.devices import PeakMemoryMeter
 assert keep_freed_memory()
-memory = PeakMemory(torch.device("cpu"))
+memory = PeakMemoryMeter(torch.device("cpu"))
 before = memory.bytes()
 torch.ones(300 * 2**18)
 during = memory.bytes()

@@ -16,7 +16,7 @@ from bench.metrics.extractors.autoencoder_training import (
     trained_autoencoder,
     weights_sha256,
 )
-from bench.metrics.extractors.extractor import Features, Setting, TrainedExtractor
+from bench.metrics.extractors.extractor import ExtractorContext, Features, TrainedExtractor
 from bench.protocol import Protocol
 
 OFFICIAL_GENERATED_BATCH = 128
@@ -51,14 +51,14 @@ class Autoencoder(TrainedExtractor):
             "autoencoder_batch_size",
         )
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, context: ExtractorContext) -> None:
         """Load the published weights, or train.
 
         Raises:
             SkippedError: the image size is neither 32x32 nor 64x64.
             BenchError: the file of the published weights has the wrong checksum.
         """
-        self._load(setting, "evaluation mode")
+        self._load(context, "evaluation mode")
 
     def __call__(self, images: Tensor) -> Features:
         """Compute latents ``(N, D)`` of images ``(N, C, H, W)`` in [-1, 1]."""
@@ -70,28 +70,28 @@ class Autoencoder(TrainedExtractor):
         with torch.no_grad():
             return self._network(images.to(self._device)).float().cpu()
 
-    def _load(self, setting: Setting, mode: str) -> None:
-        size = setting.protocol.image_size
+    def _load(self, context: ExtractorContext, mode: str) -> None:
+        size = context.protocol.image_size
         if size not in CHANNELS:
             raise SkippedError(
                 f"the autoencoder is built for 32x32 and 64x64 images, not {size}x{size}: set "
                 "image_size=32 or image_size=64 in the protocol"
             )
-        self._device = setting.device
+        self._device = context.device
         # Chosen by name, so that a file that replaces MNIST is measured with as many latents.
-        latent_size = 64 if setting.dataset in PUBLISHED else 128
-        path = published_weights(setting)
+        latent_size = 64 if context.dataset in PUBLISHED else 128
+        path = published_weights(context)
         if path is None:
-            self._network = trained_autoencoder(setting, latent_size)
+            self._network = trained_autoencoder(context, latent_size)
             self.sha256 = weights_sha256(self._network.state_dict())
-            epochs = setting.protocol.autoencoder_epochs
-            origin = f"trained on {len(setting.train_images)} images, {epochs} epochs"
+            epochs = context.protocol.autoencoder_epochs
+            origin = f"trained on {len(context.train_images)} images, {epochs} epochs"
         else:
-            self._network = AutoencoderNetwork(1, size, latent_size).to(setting.device)
-            weights = torch.load(path, map_location=setting.device, weights_only=True)
+            self._network = AutoencoderNetwork(1, size, latent_size).to(context.device)
+            weights = torch.load(path, map_location=context.device, weights_only=True)
             self._network.load_state_dict(weights)
-            self.sha256 = PUBLISHED[setting.dataset].weights_sha256
-            origin = f"published, {PUBLISHED[setting.dataset].weights.name}"
+            self.sha256 = PUBLISHED[context.dataset].weights_sha256
+            origin = f"published, {PUBLISHED[context.dataset].weights.name}"
         self._network.eval()
         self.description = (
             f"autoencoder ({origin}), {latent_size} latents, {size}x{size}, not resized, "
@@ -115,17 +115,17 @@ class OfficialAutoencoder(Autoencoder):
     reference_batch = OFFICIAL_REFERENCE_BATCH
     generated_batch = OFFICIAL_GENERATED_BATCH
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, context: ExtractorContext) -> None:
         """Load the published weights and statistics, or train.
 
         Raises:
             SkippedError: the image size is neither 32x32 nor 64x64.
             BenchError: a published file has the wrong checksum.
         """
-        self.statistics = published_statistics(setting)
+        self.statistics = published_statistics(context)
         computed = f"reference in batches of {OFFICIAL_REFERENCE_BATCH}"
         reference = "published reference statistics" if self.statistics else computed
-        self._load(setting, f"batch statistics, {reference}")
+        self._load(context, f"batch statistics, {reference}")
         for module in self._network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 # Without running statistics, batch norm always uses the batch's.

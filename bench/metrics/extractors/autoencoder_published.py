@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import BenchError
-from bench.metrics.extractors.extractor import Setting
+from bench.metrics.extractors.extractor import ExtractorContext
 from bench.metrics.extractors.weights import WeightFile
 from bench.system.files import file_sha256
 from bench.system.paths import Resources
@@ -86,7 +86,7 @@ WEIGHT_FILES = {
 }
 
 
-def published_weights(setting: Setting) -> Path | None:
+def published_weights(context: ExtractorContext) -> Path | None:
     """Return the file with the published weights, or None if it is missing or does not apply.
 
     The weights apply to the real MNIST and Fashion-MNIST, not cropped, resized to 32x32 bilinearly.
@@ -95,17 +95,17 @@ def published_weights(setting: Setting) -> Path | None:
     Raises:
         BenchError: the file has the wrong checksum.
     """
-    published, protocol = PUBLISHED.get(setting.dataset), setting.protocol
+    published, protocol = PUBLISHED.get(context.dataset), context.protocol
     preprocessing = (protocol.image_size, protocol.center_crop, protocol.interpolation)
-    if published is None or setting.fingerprint != published.fingerprint:
+    if published is None or context.fingerprint != published.fingerprint:
         return None
     if preprocessing != (32, None, "bilinear"):
         return None
-    path = WEIGHT_FILES[setting.dataset].path(setting.resources)
+    path = WEIGHT_FILES[context.dataset].path(context.resources)
     return _checked(path, published.weights_sha256)
 
 
-def published_statistics(setting: Setting) -> tuple[np.ndarray, np.ndarray] | None:
+def published_statistics(context: ExtractorContext) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the published mean ``(D,)`` and covariance ``(D, D)`` of the test set's latents.
 
     The result is None if the published weights are not in use, the reference is not the test split,
@@ -114,10 +114,10 @@ def published_statistics(setting: Setting) -> tuple[np.ndarray, np.ndarray] | No
     Raises:
         BenchError: the file has the wrong checksum.
     """
-    if published_weights(setting) is None or setting.protocol.reference_split != "test":
+    if published_weights(context) is None or context.protocol.reference_split != "test":
         return None
-    published = PUBLISHED[setting.dataset]
-    path = _checked(setting.resources.data_root / published.statistics, published.statistics_sha256)
+    published = PUBLISHED[context.dataset]
+    path = _checked(context.resources.data_root / published.statistics, published.statistics_sha256)
     if path is None:
         return None
     with np.load(path, allow_pickle=False) as stored:

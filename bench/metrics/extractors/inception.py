@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import SkippedError, one_line
-from bench.metrics.extractors.extractor import Extractor, Features, Setting
+from bench.metrics.extractors.extractor import Extractor, ExtractorContext, Features
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
 from bench.metrics.extractors.weights import DownloadedWeights
 from bench.system.files import file_sha256
@@ -74,16 +74,16 @@ class _Inception(_Weighted):
 
     weight_files = (INCEPTION,)
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, context: ExtractorContext) -> None:
         """Load the weights ``inception``.
 
         Raises:
             SkippedError: the weights are missing; the message says how to provide them.
             ValueError: the file contains something else.
         """
-        path = self._weights(setting.resources)
-        self._device = setting.device
-        self._network = _torch_fidelity_network(path).to(setting.device)
+        path = self._weights(context.resources)
+        self._device = context.device
+        self._network = _torch_fidelity_network(path).to(context.device)
         self.sha256 = file_sha256(path)
 
     def __call__(self, images: Tensor) -> Features:
@@ -167,7 +167,7 @@ class InceptionTorchvision(_Weighted):
         "raw 0..255 input"
     )
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, context: ExtractorContext) -> None:
         """Load the weights ``inception_torchvision``.
 
         Raises:
@@ -176,11 +176,11 @@ class InceptionTorchvision(_Weighted):
         """
         from torchvision.models import inception_v3
 
-        path = self._weights(setting.resources)
+        path = self._weights(context.resources)
         network = inception_v3(weights=None, transform_input=False, init_weights=False)
         load_weights(network, path)
-        self._device = setting.device
-        self._network = network.eval().to(setting.device)
+        self._device = context.device
+        self._network = network.eval().to(context.device)
         self.sha256 = file_sha256(path)
 
     def __call__(self, images: Tensor) -> Features:

@@ -1,5 +1,6 @@
 """Load, draw and render plots; a plug-in that fails is reported with its reason."""
 
+import copy
 import gc
 import io
 import traceback
@@ -105,9 +106,16 @@ def draw_plot(plot: Plot, run: Run) -> Drawing:
     # Figures are in reference cycles, and figures of long runs hold tens of megabytes of pixels.
     gc.collect()
     with _failures_reported(plot), suite_style():
-        figure, rows = _checked(plot.draw(run))
+        figure, rows = _checked(plot.draw(_with_own_rows(run)))
         lay_out(figure)
     return Drawing(figure, rows)
+
+
+def _with_own_rows(run: Run) -> Run:
+    """Return the run with a copy of its rows, so that a plot that changes them affects no other."""
+    own = copy.copy(run)
+    own.rows = run.rows.copy()
+    return own
 
 
 def _load(name: str) -> Plot:

@@ -1,0 +1,130 @@
+"""Requests: the arguments of ``bench.run`` and ``bench.profile``, and of their commands."""
+
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+from bench.protocol import Protocol, load_protocol, parse_settings
+from bench.system.paths import data_root
+
+if TYPE_CHECKING:
+    from bench.system.progress import Reporter
+
+ALL = "all"
+LOCAL = "local"
+EXECUTORS = (LOCAL, "ray")
+
+Names = str | Iterable[str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for some models on some datasets under a protocol.
+
+    Attributes:
+        models: registered names, as a list or separated by commas; ``"all"`` for every model.
+        datasets: registered names, ``"NAME=PATH"``, ``"folder:PATH"`` or ``"npz:PATH"``, as a list
+            or separated by commas; ``"all"`` for every registered dataset, of which those that are
+            unavailable become ``skipped`` rows.
+        backends: registered names of spiking backends, as a list or separated by commas; ``"all"``
+            for every backend.
+        protocol: built-in name, path of a TOML file, or a protocol.
+        settings: values of the protocol to change, each as ``"key=value"``.
+        data_root: folder where datasets are looked for and downloaded to; None for the folder in
+            the environment variable ``BENCH_DATA_ROOT``, or else the user's cache.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        reporter: receiver of the progress; None to report none.
+    """
+
+    models: Names = ALL
+    datasets: Names = "digits"
+    backends: Names = ALL
+    protocol: str | Path | Protocol = "smoke"
+    _: KW_ONLY
+    settings: Iterable[str] = ()
+    data_root: str | Path | None = None
+    device: str = "auto"
+    reporter: "Reporter | None" = None
+
+    @cached_property
+    def model_names(self) -> tuple[str, ...]:
+        """Names of the models, as requested."""
+        return _split(self.models)
+
+    @cached_property
+    def dataset_names(self) -> tuple[str, ...]:
+        """Names and paths of the datasets, as requested."""
+        return _split(self.datasets)
+
+    @cached_property
+    def backend_names(self) -> tuple[str, ...]:
+        """Names of the backends, as requested."""
+        return _split(self.backends)
+
+    @cached_property
+    def full_protocol(self) -> Protocol:
+        """The protocol, with the settings applied."""
+        settings = list(self.settings)
+        if isinstance(self.protocol, Protocol):
+            return self.protocol.customised(parse_settings(settings))
+        return load_protocol(self.protocol, settings)
+
+    @cached_property
+    def data_folder(self) -> Path:
+        """The folder where datasets are looked for."""
+        return data_root(self.data_root)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest(Request):
+    """A request to train and evaluate.
+
+    Attributes:
+        seeds: whole numbers from 0; None for the protocol's seeds.
+        out: run directory, whose content is kept; None for ``runs/PROTOCOL``.
+        weights: files of network weights that metrics need, each as ``"NAME=PATH"``.
+        checkpoint_every: interval between two checkpoints of a training: ``"30s"``, ``"10min"``,
+            ``"1h"``, ``"2epochs"`` or ``"never"``. An interruption saves a checkpoint as well.
+        retry: ``"failed"`` to run only the cells that failed before.
+        jobs: number of worker processes, at least 1. They share the CPU threads and get the GPUs
+            in turn. A script with more than 1 needs ``if __name__ == "__main__":``.
+        executor: ``"local"``, or ``"ray"`` for a Ray cluster.
+        address: address of a running Ray cluster; None to start one on this machine.
+        cpus_per_cell: CPUs and threads per cell on the cluster, at least 1.
+        gpus_per_cell: GPUs per cell on the cluster, at least 0; with a fraction, cells share a GPU.
+            None for one GPU if the cluster has any.
+    """
+
+    seeds: Iterable[int] | None = None
+    out: str | Path | None = None
+    weights: Iterable[str] = ()
+    checkpoint_every: str = "10min"
+    retry: str | None = None
+    jobs: int = 1
+    executor: str = LOCAL
+    address: str | None = None
+    cpus_per_cell: int = 1
+    gpus_per_cell: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileRequest(Request):
+    """A request to measure speed. Models are built from the protocol's first seed.
+
+    Attributes:
+        batch_size: number of images per call; None for the protocol's batch size.
+        repeats: number of timed calls of each kind, at least 1, after one to warm up.
+    """
+
+    batch_size: int | None = None
+    repeats: int = 5
+
+
+def _split(names: Names) -> tuple[str, ...]:
+    listed = names.split(",") if isinstance(names, str) else list(names)
+    if not all(isinstance(name, str) for name in listed):
+        raise BenchError(f"Expected names, got {listed!r}.")
+    return tuple(name.strip() for name in listed if name.strip())
