@@ -238,7 +238,7 @@ def test_the_first_two_commands_are_install_and_run_then_test():
 def test_every_option_in_the_text_exists(page, bench_cli):
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for verb, rest in re.findall(
-        rf"bench (reference update|data fetch|{'|'.join(VERBS)})\b([^\n`|#]*)", text
+        rf"bench (reference update|cluster run|data fetch|{'|'.join(VERBS)})\b([^\n`|#]*)", text
     ):
         _, help_text, _ = bench_cli(*verb.split(), "--help")
         for option in re.findall(r"--[a-z-]+", rest):

@@ -63,6 +63,7 @@ QUICK = [
     ["ls", "protocols"],
     *([verb, "--help"] for verb in VERBS),
     ["reference", "update", "--help"],
+    ["cluster", "run", "--help"],
     ["data", "fetch", "--help"],
 ]
 

@@ -12,6 +12,7 @@ from bench.system.signals import Interrupted
 
 VERBS = {
     "run": "Train and evaluate models on datasets.",
+    "cluster": "Train and evaluate models on a Ray cluster.",
     "results": "List the rows of a run, filtered and sorted.",
     "report": "Write the report of a run: one HTML file, or Markdown.",
     "plot": "Draw the plots of a run: PNG, SVG, and their data as CSV.",

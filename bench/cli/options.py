@@ -65,6 +65,49 @@ where = click.option(
 )
 
 
+_RUN = (
+    models,
+    datasets,
+    backends,
+    protocol,
+    settings,
+    click.option("--seeds", help="Comma-separated whole numbers.  [default: the protocol's seeds]"),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        help="Run directory, whose content is kept.  [default: runs/PROTOCOL]",
+        shell_complete=completion.run_directories,
+    ),
+    data_root,
+    device,
+    click.option(
+        "--weights",
+        multiple=True,
+        metavar="NAME=PATH",
+        help="File of weights that a metric needs, e.g. --weights inception=FILE. Can be repeated.",
+    ),
+    click.option(
+        "--checkpoint-every",
+        default="10min",
+        show_default=True,
+        metavar="INTERVAL",
+        help="Interval between two checkpoints of a training: 30s, 10min, 1h, 2epochs, never.",
+    ),
+    click.option(
+        "--retry", type=click.Choice(["failed"]), help="Run only the cells that failed before."
+    ),
+    click.option("--strict", is_flag=True, help="Exit with code 1 if anything was skipped."),
+    click.option("--dry-run", is_flag=True, help="Print the cells and their state; run nothing."),
+)
+
+
+def run(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options of a run: what to run, under which protocol, and where to write it."""
+    for option in reversed(_RUN):
+        command = option(command)
+    return command
+
+
 def run_directory(name: str, metavar: str = "DIR") -> Callable[[Any], Any]:
     """Return a required argument that is the path of a run directory."""
     return click.argument(

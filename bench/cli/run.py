@@ -1,11 +1,10 @@
 """``bench run``: train and evaluate models on datasets."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import EXIT_FAILED, completion, options
+from bench.cli import EXIT_FAILED, options
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -16,36 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@options.models
-@options.datasets
-@options.backends
-@options.protocol
-@options.settings
-@click.option("--seeds", help="Comma-separated whole numbers.  [default: the protocol's seeds]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Run directory, whose content is kept.  [default: runs/PROTOCOL]",
-    shell_complete=completion.run_directories,
-)
-@options.data_root
-@options.device
-@click.option(
-    "--weights",
-    multiple=True,
-    metavar="NAME=PATH",
-    help="File of weights that a metric needs, e.g. --weights inception=FILE. Can be repeated.",
-)
-@click.option(
-    "--checkpoint-every",
-    default="10min",
-    show_default=True,
-    metavar="INTERVAL",
-    help="Interval between two checkpoints of a training: 30s, 10min, 1h, 2epochs, never.",
-)
-@click.option(
-    "--retry", type=click.Choice(["failed"]), help="Run only the cells that failed before."
-)
+@options.run
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -53,39 +23,31 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of worker processes. They share the threads and the GPUs.",
 )
-@click.option(
-    "--executor",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Run the cells on this machine, or on a Ray cluster.",
-)
-@click.option(
-    "--address",
-    help="Address of a running Ray cluster.  [default: start one on this machine]",
-)
-@click.option(
-    "--cpus-per-cell",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="CPUs and threads per cell, with ray.",
-)
-@click.option(
-    "--gpus-per-cell",
-    type=click.FloatRange(min=0),
-    help="GPUs per cell, with ray. With a fraction, cells share a GPU.  [default: 1 if the cluster "
-    "has any]",
-)
-@click.option("--strict", is_flag=True, help="Exit with code 1 if anything was skipped.")
-@click.option("--dry-run", is_flag=True, help="Print the cells and their state; run nothing.")
-def command(seeds: str | None, strict: bool, dry_run: bool, **fields: Any) -> int:
+def command(**options: Any) -> int:
     """Train and evaluate models on datasets, and write a table of results.
 
     The same command again runs only what is missing, and resumes what was interrupted.
 
     Exit codes: 0 nothing failed, 1 a cell failed or the results cannot be written, 2 a mistake in
     the command, 130 interrupted, 143 terminated.
+    """
+    return run(**options)
+
+
+def run(*, seeds: str | None, strict: bool, dry_run: bool, **fields: Any) -> int:
+    """Run a request and print its summary, or print its cells.
+
+    Args:
+        seeds: seeds separated by commas; None for the protocol's seeds.
+        strict: True to return :data:`EXIT_FAILED` for skipped rows as well.
+        dry_run: True to print the cells and their state, and run nothing.
+        fields: other fields of :class:`bench.request.RunRequest`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BenchError: if the request contains a mistake.
     """
     from rich.console import Console
 

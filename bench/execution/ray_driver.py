@@ -80,8 +80,8 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise BenchError(
-            "Ray is not installed: pip install 'spikegen-bench[cluster]', or leave out "
-            "--executor ray."
+            "Ray is not installed: pip install 'spikegen-bench[cluster]', or use bench run, which "
+            "needs no cluster."
         ) from error
     _check_address(cluster.address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -349,7 +349,8 @@ class _Driver:
     def _interrupt(self) -> str:
         """Make the cells save checkpoints and end, and return the checkpoints in words."""
         for reference in self._attempts:
-            self._ray.cancel(reference, force=False)
+            # Recursive, it would also cancel a message that the cell is sending.
+            self._ray.cancel(reference, force=False, recursive=False)
         deadline = time.monotonic() + SECONDS_TO_SAVE
         waiting = list(self._attempts)
         while waiting and time.monotonic() < deadline:

@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
+from bench.cli import cluster, run
 from bench.registry import registries
 
 
@@ -52,6 +53,8 @@ def test_ls_lists_each_registry_of_the_suite():
         (["compare", "--keep"], "--keep"),
         (["ls", "models", "--sort", "name"], "--sort"),
         (["ls", "models", "runs"], "runs"),
+        (["run", "--address", "auto"], "--address"),
+        (["cluster", "run", "--jobs", "2"], "--jobs"),
     ],
 )
 def test_a_verb_has_only_options_of_its_own(bench_cli, arguments, refused):
@@ -59,6 +62,14 @@ def test_a_verb_has_only_options_of_its_own(bench_cli, arguments, refused):
     assert code == 2
     assert refused in err
     assert err.count("\n") == 1
+
+
+def test_a_cluster_runs_with_the_options_of_a_run():
+    here, there = (
+        {option.name for option in command.params} for command in (run.command, cluster.run)
+    )
+    assert here - there == {"jobs"}
+    assert there - here == {"address", "cpus_per_cell", "gpus_per_cell"}
 
 
 def test_a_module_is_the_same_program():

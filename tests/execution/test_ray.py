@@ -12,7 +12,7 @@ from bench import BenchError
 from bench.store.inspection import inspect
 
 ray = pytest.importorskip("ray")
-FLAGS = ["run", "--models", "ann_vae,esvae", "--backends", "fused,reference"]
+FLAGS = ["--models", "ann_vae,esvae", "--backends", "fused,reference"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +28,7 @@ def serial(tmp_path_factory):
     """The rows of the same cells in one process with one thread."""
     flags = [part for setting in TINY for part in ("--set", setting)]
     out = tmp_path_factory.mktemp("serial") / "run"
-    code, _, err = commands.run(*FLAGS, *flags, "--out", out)
+    code, _, err = commands.run("run", *FLAGS, *flags, "--out", out)
     assert code == 0, err
     return rows_of(out)
 
@@ -50,9 +50,7 @@ def rows_of(out):
 def test_a_cluster_that_is_started_here_gives_the_rows_of_a_serial_run(
     serial, tiny_flags, tmp_path
 ):
-    code, out, err = commands.run(
-        *FLAGS, *tiny_flags, "--executor", "ray", "--out", tmp_path / "run"
-    )
+    code, out, err = commands.run("cluster", "run", *FLAGS, *tiny_flags, "--out", tmp_path / "run")
     assert (code, err) == (0, "")
     assert rows_of(tmp_path / "run").equals(serial)
     assert out.count("ok in") == 4
@@ -63,12 +61,12 @@ def test_a_cluster_that_is_started_here_gives_the_rows_of_a_serial_run(
 
 def test_cells_of_nodes_that_are_lost_go_on_elsewhere(cluster, tiny_flags, tmp_path):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
+    flags = ["--models", "esvae", "--backends", "fused,reference", *tiny_flags,
              "--set", "epochs=60"]  # fmt: skip
-    code, _, err = commands.run(*flags, "--out", tmp_path / "whole")
+    code, _, err = commands.run("run", *flags, "--out", tmp_path / "whole")
     assert code == 0, err
     out = tmp_path / "run"
-    again = [*flags, "--executor", "ray", "--address", cluster.address, "--out", out]
+    again = ["cluster", "run", *flags, "--address", cluster.address, "--out", out]
     with commands.started(*again, "--checkpoint-every", "0.3s") as process:
         commands.wait_for(lambda: len(list(out.glob("cells/esvae*/checkpoint.pt"))) == 2, process)
         for node in nodes:
@@ -85,9 +83,8 @@ def test_cells_of_nodes_that_are_lost_go_on_elsewhere(cluster, tiny_flags, tmp_p
 def test_a_signal_has_the_cells_save(number, code, cluster, tiny_flags, tmp_path):
     cluster.add_node(num_cpus=2)
     out = tmp_path / "run"
-    flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
-             "--set", "epochs=5000", "--executor", "ray", "--address", cluster.address,
-             "--out", out]  # fmt: skip
+    flags = ["cluster", "run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
+             "--set", "epochs=5000", "--address", cluster.address, "--out", out]  # fmt: skip
     with commands.started(*flags) as process:
         lines = ("esvae fused .* epoch 1/5000", "esvae reference .* epoch 1/5000")
         commands.wait_for_lines(process, *lines)
@@ -100,7 +97,7 @@ def test_a_signal_has_the_cells_save(number, code, cluster, tiny_flags, tmp_path
 
 def test_an_address_without_a_cluster_is_one_line(tmp_path):
     code, _, err = commands.run(
-        "run", "--executor", "ray", "--address", "127.0.0.1:1", "--out", tmp_path / "run"
+        "cluster", "run", "--address", "127.0.0.1:1", "--out", tmp_path / "run"
     )
     assert code == 2
     assert err.startswith("Error: No Ray cluster answers at '127.0.0.1:1': ")
@@ -110,7 +107,7 @@ def test_an_address_without_a_cluster_is_one_line(tmp_path):
 def test_a_cell_that_no_node_can_hold_is_refused(cluster, tmp_path):
     cluster.add_node(num_cpus=1)
     code, _, err = commands.run(
-        "run", "--executor", "ray", "--address", cluster.address, "--cpus-per-cell", "64",
+        "cluster", "run", "--address", cluster.address, "--cpus-per-cell", "64",
         "--out", tmp_path / "run",
     )  # fmt: skip
     assert code == 2

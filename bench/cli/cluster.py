@@ -1,0 +1,40 @@
+"""``bench cluster``: runs on a Ray cluster."""
+
+from typing import Any
+
+import click
+
+from bench.cli import options
+from bench.cli.run import run as run_request
+
+
+@click.group("cluster")
+def command() -> None:
+    """Run cells on a Ray cluster."""
+
+
+@command.command("run")
+@options.run
+@click.option(
+    "--address",
+    help="Address of a running Ray cluster.  [default: start one on this machine]",
+)
+@click.option(
+    "--cpus-per-cell",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="CPUs and threads per cell.",
+)
+@click.option(
+    "--gpus-per-cell",
+    type=click.FloatRange(min=0),
+    help="GPUs per cell. With a fraction, cells share a GPU.  [default: 1 if the cluster has any]",
+)
+def run(**given: Any) -> int:
+    """Train and evaluate models as `bench run` does, on all nodes of a cluster.
+
+    The command needs the extra `cluster` (pip install 'spikegen-bench[cluster]') and runs on a node
+    of the cluster. Ray runs as many cells at a time as fit. Exit codes are those of `bench run`.
+    """
+    return run_request(executor="ray", **given)
