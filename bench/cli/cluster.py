@@ -35,6 +35,6 @@ def run(**given: Any) -> int:
     """Train and evaluate models as `bench run` does, on all nodes of a cluster.
 
     The command needs the extra `cluster` (pip install 'spikegen-bench[cluster]') and runs on a node
-    of the cluster. Ray runs as many cells at a time as fit. Exit codes are those of `bench run`.
+    of the cluster. Ray runs as many cells at a time as fit. The exit codes of `bench run` apply.
     """
     return run_request(executor="ray", **given)

@@ -5,6 +5,7 @@ channels lie last in memory: this is the fastest layout of PyTorch's convolution
 values per channel are then read as fast as values per neuron.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.fused.cpu import lif_kernels
-from baselines.fused.cpu.aligned_memory import empty_aligned
+from baselines.fused.cpu import lif_backward_kernels, lif_kernels
+from baselines.fused.cpu.aligned_memory import empty_aligned, padded
 from baselines.fused.cpu.kernel import PIECES, Array
 from baselines.fused.cpu.lazy_tensors import ByteSpikes, WeightedSteps, materialised
+from baselines.fused.cpu.lif_backward_kernels import Gradients, SpikeGradients
 from baselines.fused.cpu.lif_constants import LIFConstants
-from baselines.fused.cpu.lif_kernels import Gradients, MembraneRows, SpikeGradients, TileAffine
+from baselines.fused.cpu.lif_kernels import MembraneRows, TileAffine
 from baselines.fused.cpu.packed_spikes import PackedSpikeTensor
+from baselines.fused.cpu.simd import LANES
 
 CHANNEL_AXIS = 2
 # Neurons of a tile: what a step of theirs takes fits the first cache several times.
@@ -169,33 +172,36 @@ class _LIF(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         currents, membrane, *parameters = ctx.saved_tensors
         norm = _normalisation(parameters, ctx.from_batch)
-        products = _grad_products(grad_spikes, currents, ctx.call.time_steps)
-        grad_membrane = _state(grad_final, currents)
-        mean = np.zeros(1, ctx.tiles.scale.dtype) if norm is None else norm.mean.numpy()
+        grad_membrane, rows = _state(grad_final, currents), _vector_rows(currents)
+        grad_state = padded(grad_membrane.view(-1), LANES)
         dtype = currents.dtype if len(currents) > 1 else grad_membrane.dtype
-        grad_currents = empty_aligned(currents.shape, dtype)
+        grad_rows = empty_aligned(rows.shape, dtype)
+        mean = np.zeros(1, ctx.tiles.scale.dtype) if norm is None else norm.mean.numpy()
         gradients = Gradients(
-            currents=_rows(grad_currents),
-            membrane=_row(grad_membrane),
+            currents=_rows(grad_rows),
+            membrane=grad_state.numpy(),
             sums=_zeros_per_piece(ctx.tiles.scale),
             products=_zeros_per_piece(ctx.tiles.scale),
             mean=_tiled(mean),
         )
-        lif_kernels.lif_backward(
-            _rows(currents),
+        lif_backward_kernels.lif_backward(
+            rows,
             ctx.tiles,
             ctx.call.constants.scalars(ctx.tiles.scale),
-            membrane=_membrane_rows(membrane, grad_membrane),
-            grad_spikes=products,
+            membrane=_padded_membrane(membrane, grad_state),
+            grad_spikes=_grad_products(grad_spikes, currents, ctx.call.time_steps),
             gradients=gradients,
         )
         grad_weight = grad_bias = None
         if norm is not None:
-            grad_weight, grad_bias = _through_norm(norm, currents, gradients)
-        grad_initial = _channels_restored(grad_membrane, CHANNEL_AXIS - 1)
+            elements = currents.numel() // currents.shape[-1]
+            grad_weight, grad_bias = _through_norm(norm, rows, gradients, elements)
+        neurons = grad_membrane.numel()
+        grad_currents = grad_rows[:, :neurons].reshape(currents.shape).to(currents.dtype)
+        grad_initial = grad_state[:neurons].view(grad_membrane.shape)
         return (
-            _channels_restored(grad_currents.to(currents.dtype)),
-            grad_initial if ctx.needs_input_grad[1] else None,
+            _channels_restored(grad_currents),
+            _channels_restored(grad_initial, CHANNEL_AXIS - 1) if ctx.needs_input_grad[1] else None,
             grad_weight,
             grad_bias,
             *(None,) * 4,
@@ -227,6 +233,14 @@ def _membrane_rows(membrane: Tensor | None, final: Tensor) -> MembraneRows:
     return MembraneRows(_row(initial), _row(final), membrane is None)
 
 
+def _padded_membrane(membrane: Tensor | None, final: Tensor) -> MembraneRows:
+    """Return initial potentials ``(N, C, ...)``, rest if None, and final ones ``(L,)``, padded."""
+    if membrane is None:
+        return MembraneRows(final.numpy(), final.numpy(), True)
+    initial = _vector_rows(_channels_last(membrane, CHANNEL_AXIS - 1)[None])[0]
+    return MembraneRows(initial, final.numpy(), False)
+
+
 def _state(grad_final: Tensor | None, currents: Tensor) -> Tensor:
     """Return a new tensor ``(N, ..., C)`` with the gradient of the final potentials.
 
@@ -255,11 +269,11 @@ def _grad_products(grad_spikes: Tensor | None, currents: Tensor, time_steps: int
     else:
         factors, steps = grad_spikes.new_ones(time_steps), _channels_last(grad_spikes)
     number_type = _number_type(currents)
-    return SpikeGradients(factors.to(number_type).numpy(), _rows(steps.to(currents.dtype)))
+    return SpikeGradients(factors.to(number_type).numpy(), _vector_rows(steps.to(currents.dtype)))
 
 
 def _through_norm(
-    norm: Normalisation, currents: Tensor, gradients: Gradients
+    norm: Normalisation, currents: Array, gradients: Gradients, elements: int
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of the norm's weight and bias, each ``(C,)``.
 
@@ -267,8 +281,9 @@ def _through_norm(
 
     Args:
         norm: normalisation that was applied.
-        currents: currents ``(T, N, ..., C)`` or ``(1, N, ..., C)``.
+        currents: currents ``(T, L)`` or ``(1, L)``, L a multiple of LANES.
         gradients: gradients of the normalised currents, and their sums.
+        elements: number of currents per channel.
     """
     # In NumPy: for so few numbers PyTorch takes longer to start than to compute.
     weight, mean, inverse_deviation = (
@@ -280,11 +295,10 @@ def _through_norm(
     scale = weight * inverse_deviation.astype(np.float64)
     slope, offset = np.zeros_like(scale), np.zeros_like(scale)
     if norm.from_batch:
-        elements = currents.numel() / channels
         slope = -scale * inverse_deviation * grad_weight / elements
         offset = -scale * grad_bias / elements - slope * mean
     a, b, c = (_tiled(each.astype(weight.dtype)) for each in (scale, slope, offset))
-    lif_kernels.add_scaled(gradients.currents, _rows(currents), a, b, c)
+    lif_kernels.add_scaled(gradients.currents, currents, a, b, c)
     grad_weight, grad_bias = (each.astype(weight.dtype) for each in (grad_weight, grad_bias))
     return torch.from_numpy(grad_weight), torch.from_numpy(grad_bias)
 
@@ -312,8 +326,10 @@ def _tiles(norm: Normalisation | None, currents: Tensor) -> TileAffine:
 
 def _tiled(by_channel: Array) -> Array:
     """Return values ``(C,)`` repeated for the neurons of a tile, ``(V,)``."""
+    least = math.lcm(len(by_channel), LANES) // len(by_channel)
+    repeats = max(1, TILE // len(by_channel) // least) * least
     # Faster than numpy.tile.
-    return np.concatenate([by_channel] * max(1, TILE // len(by_channel)))
+    return np.concatenate([by_channel] * repeats)
 
 
 def _by_channel(sums: Array, channels: int) -> Array:
@@ -342,6 +358,11 @@ def _rows(tensor: Tensor) -> Array:
     """Return a contiguous tensor ``(T, ...)`` as an array ``(T, L)`` on the same memory."""
     flat = tensor.detach().reshape(len(tensor), -1)
     return flat.view(torch.uint16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
+
+
+def _vector_rows(tensor: Tensor) -> Array:
+    """Return ``(T, ...)`` as an array ``(T, L)``, zero-padded to a multiple of LANES."""
+    return _rows(padded(tensor.detach().reshape(len(tensor), -1), LANES))
 
 
 def _row(tensor: Tensor) -> Array:

@@ -1,4 +1,4 @@
-"""Compiled kernels of normalised LIF neurons, forward and backward, and of tdBN.
+"""Compiled kernels of normalised LIF neurons and of tdBN.
 
 Arrays are ``(T, L)``: time steps, and the neurons of all images in their order in memory. Values
 per channel are given for one *tile* of V neurons, which repeats along L. Elements are float32,
@@ -8,7 +8,6 @@ float64 or bfloat16 (as uint16, computed in float32); spikes can also be uint8.
 from typing import NamedTuple
 
 import numba
-import numpy as np
 
 from baselines.fused.cpu.bfloat16 import to_element, to_number
 from baselines.fused.cpu.kernel import PIECES, Array, Kernel, called, inlined, part
@@ -44,41 +43,8 @@ class MembraneRows(NamedTuple):
     from_rest: bool
 
 
-class SpikeGradients(NamedTuple):
-    """Gradients of the spikes, as products ``factors[t] * steps[t]``.
-
-    Attributes:
-        factors: factor per time step ``(T,)``.
-        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step.
-    """
-
-    factors: Array
-    steps: Array
-
-
-class Gradients(NamedTuple):
-    """Gradients that the backward pass computes, and the arrays that it sums.
-
-    Attributes:
-        currents: gradients of the normalised currents ``(T, L)``, or ``(1, L)`` summed over the
-            steps if the currents are the same at every step; written.
-        membrane: gradients of the final potentials ``(L,)``; replaced by the gradients of the
-            initial potentials.
-        sums: sums of the gradients of the currents per neuron of a tile, ``(PIECES, V)``, added to.
-        products: sums of these gradients times the currents less ``mean``, ``(PIECES, V)``, added
-            to.
-        mean: mean of the currents per neuron of a tile ``(V,)``.
-    """
-
-    currents: Array
-    membrane: Array
-    sums: Array
-    products: Array
-    mean: Array
-
-
 @inlined
-def _first_and_last(tile: int, width: int, neurons: int) -> tuple[int, int]:
+def first_and_last(tile: int, width: int, neurons: int) -> tuple[int, int]:
     """Return the first neuron of a tile and the index after its last one."""
     return tile * width, min((tile + 1) * width, neurons)
 
@@ -103,7 +69,7 @@ def lif_forward(
     neurons, width = spikes.shape[1], len(affine.scale)
     for piece in numba.prange(PIECES):
         for tile in part(piece, (neurons + width - 1) // width):
-            first, last = _first_and_last(tile, width, neurons)
+            first, last = first_and_last(tile, width, neurons)
             _fire(currents, affine, constants, membrane, first=first, last=last, spikes=spikes)
 
 
@@ -153,132 +119,6 @@ def _start(membrane: MembraneRows, first: int, potential: Array) -> None:
 
 
 @Kernel
-def lif_backward(
-    currents: Array,
-    affine: TileAffine,
-    constants: LIFScalars,
-    membrane: MembraneRows,
-    grad_spikes: SpikeGradients,
-    gradients: Gradients,
-) -> None:
-    """Compute the gradients of :func:`lif_forward`, whose potentials are computed again.
-
-    Args:
-        currents: currents x ``(T, L)``, or ``(1, L)`` if they are the same at every step.
-        affine: scale and shift of the currents.
-        constants: constants of the neurons.
-        membrane: initial potentials.
-        grad_spikes: gradients of the spikes.
-        gradients: gradients of the final potentials, replaced; all other gradients, written.
-    """
-    neurons, width = len(gradients.membrane), len(affine.scale)
-    for piece in numba.prange(PIECES):
-        potentials = np.empty((len(grad_spikes.factors), width), affine.scale.dtype)
-        sums, products = gradients.sums[piece], gradients.products[piece]
-        for tile in part(piece, (neurons + width - 1) // width):
-            first, last = _first_and_last(tile, width, neurons)
-            _recompute(
-                currents, affine, constants, membrane, first=first, last=last, potentials=potentials
-            )
-            _backpropagate(
-                currents,
-                potentials,
-                constants,
-                grad_spikes,
-                gradients,
-                first=first,
-                last=last,
-                sums=sums,
-                products=products,
-            )
-
-
-@called
-def _recompute(
-    currents: Array,
-    affine: TileAffine,
-    constants: LIFScalars,
-    membrane: MembraneRows,
-    first: int,
-    last: int,
-    potentials: Array,
-) -> None:
-    """Compute the potentials of a tile before each reset.
-
-    Args:
-        currents: currents ``(T, L)`` or ``(1, L)``.
-        affine: scale and shift of the currents.
-        constants: constants of the neurons.
-        membrane: initial potentials.
-        first: index of the tile's first neuron.
-        last: index after the tile's last neuron.
-        potentials: potentials ``(T, V)``, written.
-    """
-    decay, threshold, zero = constants.decay, constants.threshold, affine.scale.dtype.type(0)
-    scale, shift = affine.scale, affine.shift
-    state = np.empty(last - first, scale.dtype)
-    _start(membrane, first, state)
-    for t in range(len(potentials)):
-        current = currents[t if len(currents) > 1 else 0, first:last]
-        potential = potentials[t]
-        for i in range(last - first):
-            normalised = scale[i] * to_number(current[i]) + shift[i]
-            reached = decay * state[i] + normalised
-            potential[i] = reached
-            state[i] = zero if reached - threshold > 0 else reached
-
-
-@called
-def _backpropagate(
-    currents: Array,
-    potentials: Array,
-    constants: LIFScalars,
-    grad_spikes: SpikeGradients,
-    gradients: Gradients,
-    first: int,
-    last: int,
-    sums: Array,
-    products: Array,
-) -> None:
-    """Compute the gradients of a tile, from the last time step to the first.
-
-    Args:
-        currents: currents ``(T, L)`` or ``(1, L)``.
-        potentials: potentials of the tile before each reset ``(T, V)``.
-        constants: constants of the neurons.
-        grad_spikes: gradients of the spikes.
-        gradients: gradients of membranes and currents, written.
-        first: index of the tile's first neuron.
-        last: index after the tile's last neuron.
-        sums: sums of the gradients ``(V,)``, added to.
-        products: sums of the gradients times the centred currents ``(V,)``, added to.
-    """
-    decay, threshold, centre = constants.decay, constants.threshold, constants.centre
-    half_width, height, zero = constants.half_width, constants.height, potentials.dtype.type(0)
-    mean, grad_state = gradients.mean, gradients.membrane[first:last]
-    per_step = len(currents) > 1
-    if not per_step:
-        gradients.currents[0, first:last] = 0
-    for t in range(len(grad_spikes.factors) - 1, -1, -1):
-        current, potential = currents[t if per_step else 0, first:last], potentials[t]
-        grad_spike = grad_spikes.steps[t if len(grad_spikes.steps) > 1 else 0, first:last]
-        factor, grad_current = (
-            grad_spikes.factors[t],
-            gradients.currents[t if per_step else 0, first:last],
-        )
-        for i in range(last - first):
-            excess = potential[i] - threshold
-            grad_fire = factor * to_number(grad_spike[i]) - grad_state[i] * potential[i]
-            gradient = grad_fire * height if abs(excess - centre) < half_width else zero
-            gradient += zero if excess > 0 else grad_state[i]
-            grad_state[i] = decay * gradient
-            sums[i] += gradient
-            products[i] += gradient * (to_number(current[i]) - mean[i])
-            before = zero if per_step else to_number(grad_current[i])
-            grad_current[i] = to_element(before + gradient, grad_current[i])
-
-
-@Kernel
 def add_scaled(gradients: Array, currents: Array, a: Array, b: Array, c: Array) -> None:
     """Compute ``gradients = a * gradients + b * currents + c`` in place.
 
@@ -293,7 +133,7 @@ def add_scaled(gradients: Array, currents: Array, a: Array, b: Array, c: Array) 
     width = len(a)
     for piece in numba.prange(PIECES):
         for tile in part(piece, (neurons + width - 1) // width):
-            first, last = _first_and_last(tile, width, neurons)
+            first, last = first_and_last(tile, width, neurons)
             for t in range(time_steps):
                 gradient, current = gradients[t, first:last], currents[t, first:last]
                 for i in range(last - first):
@@ -316,7 +156,7 @@ def sum_deviations(currents: Array, origin: Array, sums: Array, squares: Array) 
     for piece in numba.prange(PIECES):
         total, square = sums[piece], squares[piece]
         for tile in part(piece, (neurons + width - 1) // width):
-            first, last = _first_and_last(tile, width, neurons)
+            first, last = first_and_last(tile, width, neurons)
             for t in range(time_steps):
                 current = currents[t, first:last]
                 for i in range(last - first):
@@ -337,7 +177,7 @@ def weighted_sum(spikes: Array, weights: Array, total: Array) -> None:
     time_steps, neurons = spikes.shape
     for piece in numba.prange(PIECES):
         for tile in part(piece, (neurons + SUMMED - 1) // SUMMED):
-            first, last = _first_and_last(tile, SUMMED, neurons)
+            first, last = first_and_last(tile, SUMMED, neurons)
             sums = total[first:last]
             sums[:] = 0
             for t in range(time_steps):

@@ -1,0 +1,236 @@
+"""Compiled kernel of the backward pass of normalised LIF neurons.
+
+Arrays have the shapes of :mod:`baselines.fused.cpu.lif_kernels`; the numbers of neurons L and V are
+multiples of LANES. A loop over neurons with as many arrays as here is not vectorised by LLVM.
+Therefore LANES neurons at a time pass through all time steps in vector registers.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from baselines.fused.cpu.bfloat16 import to_element, to_number
+from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined, part
+from baselines.fused.cpu.lif_constants import LIFScalars
+from baselines.fused.cpu.lif_kernels import MembraneRows, TileAffine, first_and_last
+from baselines.fused.cpu.simd import (
+    LANES,
+    Vector,
+    broadcast,
+    is_positive,
+    load,
+    load_scalar,
+    select,
+    store,
+    store_fence,
+    store_nontemporal,
+)
+
+# Neurons that are read together: long stretches of memory are read faster, and these fit the cache.
+BLOCK = 128
+
+
+class SpikeGradients(NamedTuple):
+    """Gradients of the spikes, as products ``factors[t] * steps[t]``.
+
+    Attributes:
+        factors: factor per time step ``(T,)``.
+        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step.
+    """
+
+    factors: Array
+    steps: Array
+
+
+class Gradients(NamedTuple):
+    """Gradients that the backward pass computes, and the arrays that it sums.
+
+    Attributes:
+        currents: gradients of the normalised currents ``(T, L)``, or ``(1, L)`` summed over the
+            steps if the currents are the same at every step; written. The memory begins at a
+            multiple of CACHE_LINE.
+        membrane: gradients of the final potentials ``(L,)``; replaced by the gradients of the
+            initial potentials.
+        sums: sums of the gradients of the currents per neuron of a tile, ``(PIECES, V)``, added to.
+        products: sums of these gradients times the currents less ``mean``, ``(PIECES, V)``, added
+            to.
+        mean: mean of the currents per neuron of a tile ``(V,)``.
+    """
+
+    currents: Array
+    membrane: Array
+    sums: Array
+    products: Array
+    mean: Array
+
+
+class _Block(NamedTuple):
+    """Numbers of BLOCK neurons; S is T, or 1 for values that are the same at every step.
+
+    Attributes:
+        currents: currents ``(S, BLOCK)``.
+        grad_spikes: gradients of the spikes ``(S, BLOCK)``.
+        potentials: potentials of LANES neurons before each reset ``(T, LANES)``.
+    """
+
+    currents: Array
+    grad_spikes: Array
+    potentials: Array
+
+
+@Kernel
+def lif_backward(
+    currents: Array,
+    affine: TileAffine,
+    constants: LIFScalars,
+    membrane: MembraneRows,
+    grad_spikes: SpikeGradients,
+    gradients: Gradients,
+) -> None:
+    """Compute the gradients of :func:`lif_kernels.lif_forward`, computing its potentials again.
+
+    Args:
+        currents: currents x ``(T, L)``, or ``(1, L)`` if they are the same at every step.
+        affine: scale and shift of the currents.
+        constants: constants of the neurons.
+        membrane: initial potentials.
+        grad_spikes: gradients of the spikes.
+        gradients: gradients of the final potentials, replaced; all other gradients, written.
+    """
+    neurons, width = len(gradients.membrane), len(affine.scale)
+    for piece in numba.prange(PIECES):
+        block = _Block(
+            np.empty((len(currents), BLOCK), affine.scale.dtype),
+            np.empty((len(grad_spikes.steps), BLOCK), affine.scale.dtype),
+            np.empty((len(grad_spikes.factors), LANES), affine.scale.dtype),
+        )
+        for tile in part(piece, (neurons + width - 1) // width):
+            first, last = first_and_last(tile, width, neurons)
+            for begin in range(first, last, BLOCK):
+                count = min(BLOCK, last - begin)
+                _read(currents, begin, count, block.currents)
+                _read(grad_spikes.steps, begin, count, block.grad_spikes)
+                for i in range(0, count, LANES):
+                    neuron, place = begin + i, begin + i - first
+                    _recompute(block, i, affine, constants, membrane, neuron, place)
+                    _backpropagate(
+                        block, i, constants, grad_spikes.factors, gradients, piece, neuron, place
+                    )
+        store_fence()
+
+
+@inlined
+def _read(steps: Array, begin: int, count: int, block: Array) -> None:
+    """Copy neurons at all time steps.
+
+    Args:
+        steps: values ``(S, L)``.
+        begin: index of the first neuron.
+        count: number of neurons.
+        block: numbers ``(S, BLOCK)``, written.
+    """
+    time_steps, neurons = steps.shape
+    for t in range(time_steps):
+        for i in range(0, count, LANES):
+            store(block, t * BLOCK + i, to_number(load(steps, t * neurons + begin + i)))
+
+
+@inlined
+def _recompute(
+    block: _Block,
+    i: int,
+    affine: TileAffine,
+    constants: LIFScalars,
+    membrane: MembraneRows,
+    neuron: int,
+    place: int,
+) -> None:
+    """Compute the potentials of LANES neurons before each reset.
+
+    Args:
+        block: block, whose potentials are written.
+        i: index of the first neuron in the block.
+        affine: scale and shift of the currents.
+        constants: constants of the neurons.
+        membrane: initial potentials.
+        neuron: index of the first neuron.
+        place: index of the first neuron in its tile.
+    """
+    decay, threshold = broadcast(constants.decay), broadcast(constants.threshold)
+    zero = broadcast(constants.decay - constants.decay)
+    scale, shift = load(affine.scale, place), load(affine.shift, place)
+    state = zero if membrane.from_rest else load(membrane.initial, neuron)
+    step = BLOCK if len(block.currents) > 1 else 0
+    for t in range(len(block.potentials)):
+        reached = decay * state + (scale * load(block.currents, t * step + i) + shift)
+        store(block.potentials, t * LANES, reached)
+        state = select(is_positive(reached - threshold), zero, reached)
+
+
+@inlined
+def _backpropagate(
+    block: _Block,
+    i: int,
+    constants: LIFScalars,
+    factors: Array,
+    gradients: Gradients,
+    piece: int,
+    neuron: int,
+    place: int,
+) -> None:
+    """Compute the gradients of LANES neurons, from the last time step to the first.
+
+    Args:
+        block: block with the potentials of the neurons.
+        i: index of the first neuron in the block.
+        constants: constants of the neurons.
+        factors: factors of the gradients of the spikes ``(T,)``.
+        gradients: gradients, written.
+        piece: index of the piece.
+        neuron: index of the first neuron.
+        place: index of the first neuron in its tile.
+    """
+    decay, threshold = broadcast(constants.decay), broadcast(constants.threshold)
+    zero, mean = broadcast(constants.decay - constants.decay), load(gradients.mean, place)
+    at = piece * gradients.sums.shape[1] + place
+    sums, products = load(gradients.sums, at), load(gradients.products, at)
+    grad_state, total = load(gradients.membrane, neuron), zero
+    step = BLOCK if len(block.currents) > 1 else 0
+    grad_step = BLOCK if len(block.grad_spikes) > 1 else 0
+    for t in range(len(factors) - 1, -1, -1):
+        potential = load(block.potentials, t * LANES)
+        excess = potential - threshold
+        grad_spike = broadcast(load_scalar(factors, t)) * load(block.grad_spikes, t * grad_step + i)
+        gradient = _through_surrogate(grad_spike - grad_state * potential, excess, constants)
+        gradient = gradient + select(is_positive(excess), zero, grad_state)
+        grad_state = decay * gradient
+        sums = sums + gradient
+        products = products + gradient * (load(block.currents, t * step + i) - mean)
+        if step:
+            written = to_element(gradient, load_scalar(gradients.currents, 0))
+            store_nontemporal(gradients.currents, t * len(gradients.membrane) + neuron, written)
+        else:
+            total = total + gradient
+    if not step:
+        written = to_element(total, load_scalar(gradients.currents, 0))
+        store(gradients.currents, neuron, written)
+    store(gradients.membrane, neuron, grad_state)
+    store(gradients.sums, at, sums)
+    store(gradients.products, at, products)
+
+
+@inlined
+def _through_surrogate(grad_fire: Vector, excess: Vector, constants: LIFScalars) -> Vector:
+    """Return the gradients of potentials through the rectangle.
+
+    Args:
+        grad_fire: gradients of the firing of LANES neurons.
+        excess: their potentials less the threshold.
+        constants: constants of the neurons.
+    """
+    offset, half_width = excess - broadcast(constants.centre), broadcast(constants.half_width)
+    zero = broadcast(constants.decay - constants.decay)
+    gradient = grad_fire * broadcast(constants.height)
+    gradient = select(is_positive(half_width + offset), gradient, zero)
+    return select(is_positive(half_width - offset), gradient, zero)
