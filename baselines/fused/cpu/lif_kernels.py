@@ -45,7 +45,13 @@ class MembraneRows(NamedTuple):
 
 @inlined
 def first_and_last(tile: int, width: int, neurons: int) -> tuple[int, int]:
-    """Return the first neuron of a tile and the index after its last one."""
+    """Return the first neuron of a tile and the index after its last one.
+
+    Args:
+        tile: index of the tile.
+        width: number of neurons of a whole tile.
+        neurons: number of all neurons.
+    """
     return tile * width, min((tile + 1) * width, neurons)
 
 
