@@ -13,7 +13,7 @@ def command() -> None:
     """Run cells on a Ray cluster."""
 
 
-@command.command("run")
+@command.command("run", short_help="Train and evaluate models on a cluster.")
 @options.run
 @click.option(
     "--address",
@@ -32,7 +32,7 @@ def command() -> None:
     help="GPUs per cell. With a fraction, cells share a GPU.  [default: 1 if the cluster has any]",
 )
 def run(**given: Any) -> int:
-    """Train and evaluate models as `bench run` does, on all nodes of a cluster.
+    """Train and evaluate models on a cluster, as `bench run` does on one machine.
 
     The command needs the extra `cluster` (pip install 'spikegen-bench[cluster]') and runs on a node
     of the cluster. Ray runs as many cells at a time as fit. The exit codes of `bench run` apply.
