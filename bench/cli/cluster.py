@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from bench.cli import options
-from bench.cli.run import run as run_request
+from bench.cli.run import run_request
 
 
 @click.group("cluster")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of worker processes. They share the threads and the GPUs.",
 )
-def command(**options: Any) -> int:
+def command(**given: Any) -> int:
     """Train and evaluate models on datasets, and write a table of results.
 
     The same command again runs only what is missing, and resumes what was interrupted.
@@ -31,10 +31,10 @@ def command(**options: Any) -> int:
     Exit codes: 0 nothing failed, 1 a cell failed or the results cannot be written, 2 a mistake in
     the command, 130 interrupted, 143 terminated.
     """
-    return run(**options)
+    return run_request(**given)
 
 
-def run(*, seeds: str | None, strict: bool, dry_run: bool, **fields: Any) -> int:
+def run_request(*, seeds: str | None, strict: bool, dry_run: bool, **fields: Any) -> int:
     """Run a request and print its summary, or print its cells.
 
     Args:
