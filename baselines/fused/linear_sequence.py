@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from baselines.fused.cpu import linear_kernels
+from baselines.fused.cpu import linear_kernels, lookup
 from baselines.fused.cpu.aligned_memory import padded
 from baselines.fused.cpu.lazy_tensors import bytes_of
 from baselines.fused.cpu.lif_constants import LIFConstants
@@ -19,7 +19,6 @@ from baselines.fused.cpu.lookup_kernels import Affine, Membranes
 from baselines.fused.cpu.packed_spikes import PackedSpikes
 from baselines.fused.cpu.simd import LANES
 from baselines.fused.neuron import track
-from baselines.fused.synapses import rounded
 from bench.backend import NORM_EPSILON, NeuronState
 
 
@@ -83,14 +82,19 @@ class _PreparedLayer:
 
     def __init__(self, layer: Any) -> None:
         self._neuron, self._norm = layer.neuron, layer.norm
-        weight, bias = rounded(layer.synapse.weight.detach()), rounded(layer.synapse.bias.detach())
+        rounded = torch.is_autocast_enabled("cpu")
+        weight, bias = (
+            lookup.values(each, rounded) for each in (layer.synapse.weight, layer.synapse.bias)
+        )
         if self._norm.training:
             affine = self._norm.weight * self._norm.scale, self._norm.bias
         else:
             affine = self._neuron.known_norm(self._norm).affine
         scale, shift = (padded(each.detach(), LANES).numpy() for each in affine)
         self._outputs, self._dtype = len(weight), weight.dtype
-        self._parameters = _linear_weights(weight, bias, self._neuron.state is not None)
+        self._parameters = _linear_weights(
+            weight, bias, reused=self._neuron.state is not None, rounded=rounded
+        )
         self._affine = Affine(scale, shift)
         spec = self._neuron.spec
         constants = LIFConstants(spec.decay, spec.threshold, centre=0.0, width=1.0)
@@ -128,7 +132,7 @@ class _PreparedLayer:
         return fired
 
 
-def _linear_weights(weight: Tensor, bias: Tensor, reused: bool) -> LinearWeights:
+def _linear_weights(weight: Tensor, bias: Tensor, reused: bool, rounded: bool) -> LinearWeights:
     """Return the parameters of a layer as its kernel takes them.
 
     Args:
@@ -136,9 +140,10 @@ def _linear_weights(weight: Tensor, bias: Tensor, reused: bool) -> LinearWeights
         bias: bias ``(O,)``.
         reused: True to lay the weights out in the order in which they are read. That takes a tenth
             off the time of a step, and pays after a few steps.
+        rounded: True to round the currents to bfloat16.
     """
     weights, biases = padded(weight.mT, LANES, LANES), padded(bias, LANES).numpy()
     if not reused:
-        return LinearWeights(weights.view(-1).numpy(), biases, LANES, len(biases))
+        return LinearWeights(weights.view(-1).numpy(), biases, LANES, len(biases), rounded)
     by_block = weights.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
-    return LinearWeights(by_block.view(-1).numpy(), biases, by_block[0].numel(), LANES)
+    return LinearWeights(by_block.view(-1).numpy(), biases, by_block[0].numel(), LANES, rounded)

@@ -26,11 +26,12 @@ class SpikeLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return currents ``(R, C')`` for inputs ``(R, C)``."""
-        if isinstance(input, ByteSpikes) and not torch.is_autocast_enabled("cpu"):
+        rounded = torch.is_autocast_enabled("cpu")
+        if isinstance(input, ByteSpikes) and not rounded:
             return _Connection.apply(input, self.weight, self.bias)
         if input.dtype != torch.uint8:
             return super().forward(input)
-        return lookup.connect(input, rounded(self.weight), rounded(self.bias))
+        return lookup.connect(input, self.weight, self.bias, rounded)
 
 
 class Downsampling(nn.Conv2d):
@@ -72,16 +73,6 @@ class Upsampling(nn.ConvTranspose2d):
         return _Convolution.apply(input, self.weight, self.bias, True, self.spiking_input)
 
 
-def rounded(parameter: Tensor) -> Tensor:
-    """Return a parameter ``(...)`` for look-ups: its values are bfloat16 under autocast.
-
-    The look-ups themselves compute in the dtype of the parameter.
-    """
-    return (
-        parameter.bfloat16().to(parameter.dtype) if torch.is_autocast_enabled("cpu") else parameter
-    )
-
-
 def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
     # Weights of one channel are contiguous in both ways; PyTorch's own gradients are fast for them.
     last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
@@ -90,10 +81,11 @@ def _channels_last_on_cpu(input: Tensor, weight: Tensor) -> bool:
 
 def _byte_currents(spikes: Tensor, weight: Tensor, bias: Any, transposed: bool) -> Tensor:
     """Return the currents of uint8 spikes, lazy if they are looked up in tables."""
+    rounded = torch.is_autocast_enabled("cpu")
     if not _worth_a_table(spikes):
-        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else weight.dtype
+        dtype = torch.bfloat16 if rounded else weight.dtype
         return _dense(spikes.to(dtype), weight.to(dtype), bias.to(dtype), transposed)
-    return lookup.convolve(spikes, rounded(weight), rounded(bias), transposed)
+    return lookup.convolve(spikes, weight, bias, transposed, rounded)
 
 
 def _worth_a_table(images: Tensor) -> bool:

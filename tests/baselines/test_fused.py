@@ -8,7 +8,7 @@ from torch import nn
 
 from baselines.fused.cpu import kernel
 from baselines.fused.cpu.lazy_tensors import ByteSpikes
-from baselines.fused.synapses import Downsampling, SpikeLinear, Upsampling
+from baselines.fused.synapses import Downsampling, Upsampling
 from bench.backend import NeuronSpec, Rectangle, stateful
 from bench.registry import backends
 
@@ -112,8 +112,7 @@ def test_bfloat16_is_rounded_at_the_synapses_only(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("images", [3, 300])
-def test_bfloat16_spikes_of_bytes_are_the_dense_ones_up_to_rounding(name, images):
-    """Look-ups sum bfloat16 weights in float32, dense layers also round the currents."""
+def test_bfloat16_spikes_of_bytes_are_rounded_where_those_of_numbers_are(name, images):
     build, shape = LAYERS[name]
     layer = layers_of(build)[1].eval()
     inputs = spike_trains(5, images, shape)
@@ -124,19 +123,9 @@ def test_bfloat16_spikes_of_bytes_are_the_dense_ones_up_to_rounding(name, images
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             precise = layer(inputs.to(torch.uint8))
     assert spikes.dtype == torch.uint8
-    assert (spikes != expected).float().mean() < 1e-3
+    assert (spikes != expected).float().mean() < 2e-4
     if images == 300:
         assert (spikes != precise).any()
-
-
-def test_look_ups_in_bfloat16_sum_rounded_weights_in_float32():
-    torch.manual_seed(0)
-    layer, spikes = SpikeLinear(40, 70), spike_trains(1, 9, (40,))[0].to(torch.uint8)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        currents = layer(spikes)
-    weight, bias = (parameter.detach().bfloat16().float() for parameter in layer.parameters())
-    assert currents.dtype == torch.float32
-    torch.testing.assert_close(currents, nn.functional.linear(spikes.float(), weight, bias))
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -88,11 +88,33 @@ def test_linear_layers_are_the_dense_ones(seed, rows, inputs, outputs, rate, dty
         assert_equal_up_to_rounding(one, other)
 
 
+def test_rounded_currents_of_a_linear_layer_are_sums_of_rounded_weights():
+    weight, bias = draws(0, torch.float32, (70, 40), (70,))
+    spikes = bytes_of(1, 0.3, 9, 40)
+    found = lookup.connect(spikes, weight, bias, rounded=True)
+    expected = F.linear(spikes.double(), weight.bfloat16().double(), bias.bfloat16().double())
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected.bfloat16())
+
+
 def test_currents_of_a_linear_layer_do_not_depend_on_the_other_rows():
     weight, bias = draws(0, torch.float32, (64, 96), (64,))
     spikes = bytes_of(1, 0.3, 600, 96)
     alone = [lookup.connect(row, weight, bias) for row in spikes[::100].split(1)]
     assert torch.equal(lookup.connect(spikes, weight, bias)[::100], torch.cat(alone))
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_moments_of_rounded_currents_are_those_of_what_is_given(transposed):
+    weight, bias = draws(0, torch.float32, (8, 8, 3, 3), (8,))
+    spikes = bytes_of(1, 0.3, 64, 8, 4, 4)
+    # Far from zero rounding moves them all the same way.
+    currents = lookup.convolve(spikes, weight / 100, bias + 1000, transposed, rounded=True)
+    numbers = currents.materialise().float()
+    assert len(numbers[:, 0].unique()) < 20
+    torch.testing.assert_close(currents.moments[0], numbers.mean((0, 2, 3)))
+    variance = numbers.var((0, 2, 3), False)
+    torch.testing.assert_close(currents.moments[1], variance, rtol=1e-3, atol=1e-6)
 
 
 def test_moments_keep_their_digits_far_from_zero():

@@ -33,6 +33,11 @@ def to_element(number: Any, like: Any) -> Any:
     raise NotImplementedError("only within compiled code")
 
 
+def as_bfloat16(numbers: Any) -> Any:
+    """Return a vector of LANES float32 numbers rounded to bfloat16; of float64, unchanged."""
+    raise NotImplementedError("only within compiled code")
+
+
 def _matching(element: types.Type, number: types.Type) -> types.Type:
     """Return the type of a number, or of a vector of such numbers for a vector of elements."""
     return Vector32(number) if isinstance(element, Vector32) else number
@@ -96,3 +101,14 @@ def _to_element_overload(number: Any, like: Any) -> Any:
         return number
 
     return {types.uint8: spike, types.uint16: rounded}.get(like, unchanged)
+
+
+@overload(as_bfloat16, inline="always")
+def _as_bfloat16_overload(numbers: Any) -> Any:
+    def rounded(numbers: Any) -> Any:
+        return _extended(_rounded(numbers))
+
+    def unchanged(numbers: Any) -> Any:
+        return numbers
+
+    return rounded if numbers == Vector32(types.float32) else unchanged

@@ -22,6 +22,7 @@ from baselines.fused.cpu.lookup_kernels import (
     fire_tile,
     lif_vectors,
     look_up_word,
+    round_totals,
     tabulate_group,
 )
 from baselines.fused.cpu.packed_spike_kernels import SpikeWords
@@ -49,12 +50,14 @@ class LinearWeights(NamedTuple):
         bias: bias ``(B * LANES,)``.
         block_stride: distance from the weights of a block of 32 outputs to the next block's.
         input_stride: distance from the weights of an input to the next input's.
+        rounded: True to round the currents, but not their partial sums, to bfloat16.
     """
 
     weights: Array
     bias: Array
     block_stride: int
     input_stride: int
+    rounded: bool
 
 
 class BatchStatistics(NamedTuple):
@@ -103,6 +106,8 @@ def _sum_tile(
                 store(totals, target, load(totals, target) + summand)
                 word += spikes.image_stride
                 target += LANES
+    if parameters.rounded:
+        round_totals(totals, spikes.steps * tile.images)
 
 
 @inlined

@@ -55,9 +55,7 @@ class LazyCurrents(LazyTensor):
     def __new__(cls, source: "_Source", leading: Sequence[int]) -> "LazyCurrents":
         """Return the tensor without computing its values."""
         layout = channels_last(leading, source.size, len(source.bias))
-        currents: LazyCurrents = Tensor._make_wrapper_subclass(
-            cls, *layout, dtype=source.weights.dtype
-        )
+        currents: LazyCurrents = Tensor._make_wrapper_subclass(cls, *layout, dtype=source.dtype)
         currents._source, currents._leading = source, leading
         return currents
 
@@ -113,6 +111,7 @@ class _Source:
         bias: bias ``(O,)``.
         connectivity: input pixels of each output pixel.
         size: height and width ``(H, W)`` of the output.
+        rounded: True if the weights are rounded to bfloat16 and the currents are to be.
     """
 
     spikes: Tensor
@@ -120,6 +119,12 @@ class _Source:
     bias: Tensor
     connectivity: Connectivity
     size: tuple[int, int]
+    rounded: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the currents."""
+        return torch.bfloat16 if self.rounded else self.weights.dtype
 
     @property
     def currents(self) -> Tensor:
@@ -152,7 +157,7 @@ class _Source:
         time_steps = math.gcd(len(self.spikes), STEPS)
         spikes, tables = self._operands(time_steps)
         lookup_kernels.sum_currents(spikes, tables, self.connectivity, numbers, moments)
-        return self._unpadded(currents), moments
+        return self._unpadded(currents.to(self.dtype)), moments
 
     def lif_forward(
         self,
@@ -191,7 +196,8 @@ class _Source:
         weights = padded(self.weights, LANES, LANES).view(groups, GROUP, -1, LANES)
         entries = empty_aligned((weights.shape[2], groups, PATTERNS, LANES), weights.dtype)
         lookup_kernels.tabulate(weights.numpy(), entries.numpy())
-        return spikes, LookupTables(entries.view(-1).numpy(), padded(self.bias, LANES).numpy())
+        bias = padded(self.bias, LANES).numpy()
+        return spikes, LookupTables(entries.view(-1).numpy(), bias, self.rounded)
 
     @property
     def _channels(self) -> int:
@@ -204,7 +210,9 @@ class _Source:
         return rows.unflatten(1, self.size).movedim(-1, 1)
 
 
-def convolve(spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> LazyCurrents:
+def convolve(
+    spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rounded: bool = False
+) -> LazyCurrents:
     """Return the currents of a convolution 3x3, stride 2, padding 1 (output padding 1).
 
     Args:
@@ -212,6 +220,7 @@ def convolve(spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> 
         weight: weights ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
         bias: bias ``(O,)``.
         transposed: True to double height and width instead of halving them.
+        rounded: True to round weights, bias and currents, but not partial sums, to bfloat16.
     """
     height, width = spikes.shape[2:]
     if not transposed:
@@ -219,29 +228,37 @@ def convolve(spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> 
     axes = (2, 3, 0, 1) if transposed else (2, 3, 1, 0)
     source = _Source(
         spikes,
-        weight.detach().permute(axes).flatten(0, 1),
-        bias.detach(),
+        values(weight, rounded).permute(axes).flatten(0, 1),
+        values(bias, rounded),
         convolution_connectivity(height, width, transposed),
         (2 * height, 2 * width) if transposed else (height, width),
+        rounded,
     )
     return LazyCurrents(source, (len(spikes),))
 
 
-def connect(spikes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def connect(spikes: Tensor, weight: Tensor, bias: Tensor, rounded: bool = False) -> Tensor:
     """Return the currents ``(R, O)`` of a linear layer.
 
     Args:
         spikes: uint8 spikes ``(R, C)``.
         weight: weights ``(O, C)``; fastest with the outputs last in memory.
         bias: bias ``(O,)``.
+        rounded: True to round weights, bias and currents, but not partial sums, to bfloat16.
     """
     packed = PackedSpikes.pack(spikes[None, :, None]).packed
-    bias = padded(bias.detach(), LANES)
-    currents = empty_aligned((len(spikes), len(bias)), bias.dtype)
-    weights = padded(weight.detach().mT, LANES, LANES)
-    linear_kernels.sum_currents(
-        packed,
-        linear_kernels.LinearWeights(weights.view(-1).numpy(), bias.numpy(), LANES, len(bias)),
-        currents.view(-1).numpy(),
+    biases = padded(values(bias, rounded), LANES)
+    currents = empty_aligned((len(spikes), len(biases)), biases.dtype)
+    weights = padded(values(weight, rounded).mT, LANES, LANES).view(-1).numpy()
+    parameters = linear_kernels.LinearWeights(
+        weights, biases.numpy(), LANES, len(biases), rounded=rounded
     )
-    return currents[:, : len(weight)]
+    linear_kernels.sum_currents(packed, parameters, currents.view(-1).numpy())
+    currents = currents[:, : len(weight)]
+    return currents.bfloat16() if rounded else currents
+
+
+def values(parameter: Tensor, rounded: bool) -> Tensor:
+    """Return the values of a parameter ``(...)``, rounded to bfloat16 values if ``rounded``."""
+    numbers = parameter.detach()
+    return numbers.bfloat16().to(numbers.dtype) if rounded else numbers

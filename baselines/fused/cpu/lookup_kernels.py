@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from baselines.fused.cpu.bfloat16 import as_bfloat16
 from baselines.fused.cpu.connectivity import Connectivity
 from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined, part
 from baselines.fused.cpu.lif_constants import LIFScalars
@@ -49,10 +50,12 @@ class LookupTables(NamedTuple):
     Attributes:
         entries: sums of weights ``(B, K, W, GROUPS_PER_WORD, PATTERNS, LANES)``, flat.
         bias: bias ``(B * LANES,)``.
+        rounded: True to round the currents, but not their partial sums, to bfloat16.
     """
 
     entries: Array
     bias: Array
+    rounded: bool
 
 
 class Affine(NamedTuple):
@@ -236,6 +239,15 @@ def _sum_tile(
                     word += spikes.image_stride
                     target += LANES
             table += WORD_TABLES
+    if tables.rounded:
+        round_totals(totals, spikes.steps * tile.images)
+
+
+@inlined
+def round_totals(totals: Array, count: int) -> None:
+    """Round currents ``(count, LANES)``, flat, to bfloat16 in place."""
+    for index in range(count):
+        store(totals, index * LANES, as_bfloat16(load(totals, index * LANES)))
 
 
 @Kernel
