@@ -113,9 +113,16 @@ def lif_backward(
                 _read(grad_spikes.steps, begin, count, block.grad_spikes)
                 for i in range(0, count, LANES):
                     neuron, place = begin + i, begin + i - first
-                    _recompute(block, i, affine, constants, membrane, neuron, place)
+                    _recompute(block, i, affine, constants, membrane, neuron=neuron, place=place)
                     _backpropagate(
-                        block, i, constants, grad_spikes.factors, gradients, piece, neuron, place
+                        block,
+                        i,
+                        constants,
+                        grad_spikes.factors,
+                        gradients,
+                        piece=piece,
+                        neuron=neuron,
+                        place=place,
                     )
         store_fence()
 

@@ -232,7 +232,7 @@ def convolve(
         values(bias, rounded),
         convolution_connectivity(height, width, transposed),
         (2 * height, 2 * width) if transposed else (height, width),
-        rounded,
+        rounded=rounded,
     )
     return LazyCurrents(source, (len(spikes),))
 
