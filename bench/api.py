@@ -15,7 +15,7 @@ from bench import registry
 from bench.errors import BenchError, UnknownNameError
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import trained_extractors
-from bench.execution.processes import run_in_processes
+from bench.execution.processes import default_jobs, run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
 from bench.execution.run_context import RunContext
 from bench.execution.serial import run_serially
@@ -137,7 +137,8 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
     if cluster is None:
         resolve_device(request.device)
     interval = Interval.parse(request.checkpoint_every)
-    _check_count("Jobs", request.jobs)
+    if request.jobs is not None:
+        _check_count("Jobs", request.jobs)
     directory = RunDirectory(
         DEFAULT_OUT / safe_name(protocol.name) if request.out is None else Path(request.out)
     )
@@ -202,11 +203,13 @@ def _run_cells(prepared: PreparedRun, reporter: Reporter) -> None:
     plan, context, request = prepared.plan, prepared.context, prepared.request
     if prepared.cluster is not None:
         run_on_cluster(plan, context, request.device, reporter, prepared.cluster)
-    elif request.jobs == 1:
+        return
+    devices = resolve_devices(request.device)
+    jobs = default_jobs(plan, context, devices) if request.jobs is None else request.jobs
+    if jobs == 1:
         run_serially(plan, context, resolve_device(request.device), reporter)
     else:
-        devices = resolve_devices(request.device)
-        run_in_processes(plan, context, devices, reporter, request.jobs)
+        run_in_processes(plan, context, devices, reporter, jobs)
 
 
 def _cluster(request: RunRequest) -> Cluster | None:
@@ -217,9 +220,10 @@ def _cluster(request: RunRequest) -> Cluster | None:
         if cluster != Cluster():
             raise BenchError("An address, CPUs and GPUs per cell are for the executor ray.")
         return None
-    if request.jobs != 1:
+    if request.jobs not in {1, None}:
         raise BenchError("Jobs are for the executor local: ray runs as many cells as fit.")
-    _check_count("CPUs per cell", cluster.cpus)
+    if cluster.cpus is not None:
+        _check_count("CPUs per cell", cluster.cpus)
     if cluster.gpus is not None and not cluster.gpus >= 0:
         raise BenchError(f"GPUs per cell: expected a number from 0, got {cluster.gpus!r}.")
     return cluster

@@ -110,6 +110,7 @@ class Protocol(_Frozen):
 
     # training and evaluation of the model
     precision: Precision = "float32"
+    threads: Positive = 1
 
     # training
     latent_size: Positive

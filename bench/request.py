@@ -89,11 +89,14 @@ class RunRequest(Request):
         checkpoint_every: interval between two checkpoints of a training: ``"30s"``, ``"10min"``,
             ``"1h"``, ``"2epochs"`` or ``"never"``. An interruption saves a checkpoint as well.
         retry: ``"failed"`` to run only the cells that failed before.
-        jobs: number of worker processes, at least 1. They share the CPU threads and get the GPUs
-            in turn. A script with more than 1 needs ``if __name__ == "__main__":``.
+        jobs: number of cells to run at a time, each in a process of its own, at least 1. The
+            processes get the GPUs in turn. None for one per GPU, or as many as the usable CPUs
+            have room for. A script with None or more than 1 needs
+            ``if __name__ == "__main__":``.
         executor: ``"local"``, or ``"ray"`` for a Ray cluster.
         address: address of a running Ray cluster; None to start one on this machine.
-        cpus_per_cell: CPUs and threads per cell on the cluster, at least 1.
+        cpus_per_cell: CPUs per cell on the cluster, at least 1. None for as many as the protocol's
+            ``threads``.
         gpus_per_cell: GPUs per cell on the cluster, at least 0; with a fraction, cells share a GPU.
             None for one GPU if the cluster has any.
     """
@@ -103,10 +106,10 @@ class RunRequest(Request):
     weights: Iterable[str] = ()
     checkpoint_every: str = "10min"
     retry: str | None = None
-    jobs: int = 1
+    jobs: int | None = 1
     executor: str = LOCAL
     address: str | None = None
-    cpus_per_cell: int = 1
+    cpus_per_cell: int | None = None
     gpus_per_cell: float | None = None
 
 

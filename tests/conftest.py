@@ -13,8 +13,9 @@ from bench import cli, registry
 
 @pytest.fixture(autouse=True, scope="session")
 def nothing_from_elsewhere(tmp_path_factory):
-    """A cache of the session's own, and no weights from the network."""
+    """A cache of the session's own, no weights from the network, and a machine with one CPU."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOKY_MAX_CPU_COUNT", "1")  # joblib's limit on the number of CPUs
         patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("BENCH_INCEPTION_WEIGHTS", "no/such/file")
         patch.setenv("BENCH_INCEPTION_TORCHVISION_WEIGHTS", "no/such/file")

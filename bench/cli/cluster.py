@@ -22,9 +22,7 @@ def command() -> None:
 @click.option(
     "--cpus-per-cell",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="CPUs and threads per cell.",
+    help="CPUs per cell.  [default: the protocol's threads]",
 )
 @click.option(
     "--gpus-per-cell",

@@ -1,5 +1,6 @@
 """``bench doctor``: what works on this machine, or what is damaged in a run directory."""
 
+import os
 import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -61,6 +62,7 @@ def _check_machine(data_root: Path | None) -> int:
     resources = Resources(checked(data_root), {}, cache_folder())
     _print("Versions", _columns(_versions()))
     _print("Devices", _columns(_devices()))
+    _print("Processes", _columns(_processes()))
     _print("Backends", _backends())
     _print(f"Datasets: looked for under {resources.data_root}", _datasets(resources.data_root))
     _print("Weights: files of networks that metrics need", _weights(resources))
@@ -93,13 +95,29 @@ def _devices() -> Iterator[tuple[str, str]]:
 
     from bench.system.environment import environment
 
-    facts = environment()
-    yield "cpu", f"{facts['processor']}, {facts['torch_threads']} threads"
+    yield "cpu", str(environment()["processor"])
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         yield f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     if not torch.cuda.is_available():
         yield "cuda", "PyTorch finds no GPU."
+
+
+def _processes() -> Iterator[tuple[str, str]]:
+    """Yield the CPUs that a run can use, and what it does with them."""
+    from bench.protocol import load_protocol
+    from bench.system.devices import resolve_devices
+    from bench.system.threads import cells_at_a_time, system_load, usable_cpus
+
+    usable, load = usable_cpus(), system_load()
+    yield "cores", f"{os.cpu_count()}, of which this process can use {usable} (affinity and quota)"
+    if load is not None:
+        busy = ". The machine is busy: a run takes longer." if load > usable / 2 else ""
+        yield "load", f"{load:.1f} processes, mean of the last minute{busy}"
+    threads = load_protocol("smoke").threads
+    yield "threads", f"{threads} per cell, under the protocols that set no other number"
+    cells = cells_at_a_time(resolve_devices("auto"), threads)
+    yield "cells", f"{cells} at a time; `bench run --jobs N` chooses another number"
 
 
 def _backends() -> Iterator[str]:

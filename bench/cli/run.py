@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of worker processes. They share the threads and the GPUs.",
+    help="Number of cells to run at a time.  [default: one per GPU, or as many as the usable CPUs "
+    "have room for]",
 )
 def command(**given: Any) -> int:
     """Train and evaluate models on datasets, and write a table of results.

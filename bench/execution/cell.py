@@ -25,6 +25,7 @@ from bench.store.schema import FAILED, SKIPPED, Status
 from bench.system.devices import describe_device, full_precision
 from bench.system.files import remove_leftovers
 from bench.system.progress import WorkReporter
+from bench.system.threads import cpu_threads
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class CellRun(ABC):
         _LOG.info("%s on %s", self.cell.title, describe_device(self.device))
         started = time.perf_counter()
         try:
-            with full_precision():
+            with full_precision(), cpu_threads(self.cell.resolved.threads):
                 rows = self._observe(missing, self._cell_context(load()))
         except OutputError:
             raise

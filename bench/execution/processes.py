@@ -8,8 +8,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -19,16 +18,16 @@ import torch
 
 from bench.errors import BenchError, OutputError
 from bench.execution.remote_progress import MessageReporter
-from bench.execution.run_cell import fail, run_cell
+from bench.execution.run_cell import fail, is_done, run_cell
 from bench.execution.run_context import DataCache, GrowingTable, RunContext
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
 from bench.plan import Cell, Plan
 from bench.system.memory import existing_objects_spared, keep_freed_memory
 from bench.system.progress import Reporter, WorkReporter
 from bench.system.signals import Interrupted, postponed, terminable
+from bench.system.threads import cells_at_a_time, started_with_threads
 
 SECONDS_TO_SAVE = 120.0
-THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
 def run_in_processes(
@@ -36,8 +35,8 @@ def run_in_processes(
 ) -> None:
     """Run what is missing of a plan's cells, ``jobs`` at a time.
 
-    The workers share the threads of this process equally, and get the devices in turn. If a worker
-    dies, its cell fails, and a new worker replaces it.
+    The workers get the devices in turn. If a worker dies, its cell fails, and a new worker replaces
+    it.
 
     Args:
         plan: cells and datasets.
@@ -62,6 +61,19 @@ def run_in_processes(
         pool.stop()
 
 
+def default_jobs(plan: Plan, context: RunContext, devices: Sequence[torch.device]) -> int:
+    """Return how many cells to run at a time: one per GPU, or as many as the CPUs have room for.
+
+    Args:
+        plan: cells and datasets.
+        context: context of the run; cells that are done in its directory need no process.
+        devices: devices of the models, at least one.
+    """
+    left = [c for c in plan.cells if not c.skipped and not is_done(c, context, devices[0])]
+    threads = max((cell.resolved.threads for cell in left), default=1)
+    return max(1, min(len(left), cells_at_a_time(devices, threads)))
+
+
 @dataclass
 class _Task:
     """A cell that a worker is working on: its number in the plan, from 1, and its progress."""
@@ -75,14 +87,15 @@ class _Task:
 class _Worker:
     """A process that runs one cell after the other, and its current task."""
 
-    def __init__(self, plan: Plan, context: RunContext, device: torch.device, threads: int) -> None:
-        spawning = multiprocessing.get_context("spawn")
+    def __init__(self, plan: Plan, context: RunContext, device: torch.device) -> None:
+        processes = _process_context()
         self.device = device
         self.task: _Task | None = None
-        self.connection, other = spawning.Pipe()
-        arguments = (other, plan, context, device, threads)
-        self.process = spawning.Process(target=_serve, args=arguments, daemon=True)
-        with _threads_of_children(threads):
+        self.connection, other = processes.Pipe()
+        arguments = (other, plan, context, device)
+        self.process = processes.Process(target=_serve, args=arguments, daemon=True)
+        # Each cell sets its own number of threads; a process that starts needs only one.
+        with started_with_threads(1):
             self.process.start()
         other.close()
 
@@ -111,7 +124,6 @@ class _WorkerPool:
         jobs: int,
     ) -> None:
         self._plan, self._context, self._reporter = plan, context, reporter
-        self._threads = max(1, torch.get_num_threads() // jobs)
         self._queue: deque[tuple[int, Cell]] = deque(enumerate(plan.cells, 1))
         self._table = GrowingTable(context.directory)
         self._refused = 0
@@ -133,7 +145,7 @@ class _WorkerPool:
                 busy = {worker.connection: worker for worker in self._workers if worker.task}
                 ready = wait(list(busy), SECONDS_BETWEEN_TRIES)
                 for connection in ready:
-                    self._receive(busy[connection])  # type: ignore[index]
+                    self._receive(busy[connection])
                 if not ready:
                     self._refused = 0
 
@@ -160,7 +172,7 @@ class _WorkerPool:
             worker.process.join()
 
     def _start(self, device: torch.device) -> _Worker:
-        return _Worker(self._plan, self._context, device, self._threads)
+        return _Worker(self._plan, self._context, device)
 
     def _assign_cells(self) -> None:
         """Give each idle worker a cell, unless other processes are working on all that are left."""
@@ -224,28 +236,23 @@ class _WorkerPool:
         self._workers[self._workers.index(worker)] = self._start(worker.device)
 
 
-@contextmanager
-def _threads_of_children(threads: int) -> Iterator[None]:
-    """Limit the threads of all libraries in processes that are started within the context."""
-    before = os.environ.get(THREADS_VARIABLE)
-    os.environ[THREADS_VARIABLE] = str(threads)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[THREADS_VARIABLE]
-        else:
-            os.environ[THREADS_VARIABLE] = before
+def _process_context() -> Any:
+    """Return the context that starts workers.
+
+    Where the system can fork, one server process imports the suite for all workers.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
-def _serve(
-    connection: Connection, plan: Plan, context: RunContext, device: torch.device, threads: int
-) -> None:
+def _serve(connection: Connection, plan: Plan, context: RunContext, device: torch.device) -> None:
     """Run the cells whose indices in the plan are received, until the connection is closed."""
     # Ctrl-C reaches the whole process group; the parent process passes it on to this one.
     if hasattr(os, "setsid"):
         os.setsid()
-    torch.set_num_threads(threads)
     keep_freed_memory()
     data = DataCache(plan.datasets)
     try:

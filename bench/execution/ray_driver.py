@@ -12,7 +12,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.errors import BenchError, one_line
@@ -41,13 +41,13 @@ class Cluster:
     Attributes:
         address: address of a running cluster, as ``ray.init`` takes it; None to start one on this
             machine.
-        cpus: CPUs per cell, at least 1; also its number of threads.
+        cpus: CPUs per cell, at least 1; None for as many as a cell of the run has threads.
         gpus: GPUs per cell, at least 0; with a fraction, cells share a GPU. None for one GPU if the
             cluster has any.
     """
 
     address: str | None = None
-    cpus: int = 1
+    cpus: int | None = None
     gpus: float | None = None
 
 
@@ -69,7 +69,7 @@ def run_on_cluster(
         Interrupted: if a signal stops the run, after the cells sent checkpoints.
     """
     with _connected(cluster) as ray:
-        resources = replace(cluster, gpus=_gpus(ray, cluster))
+        resources = _cell_resources(ray, plan, cluster)
         _Driver(ray, plan, context, resources, device=device, reporter=reporter).run()
 
 
@@ -111,23 +111,32 @@ def _no_answer(address: str | None, error: Exception) -> BenchError:
     return BenchError(f"No Ray cluster answers at {address!r}: {one_line(error)}")
 
 
-def _gpus(ray: Any, cluster: Cluster) -> float:
-    """Return the GPUs per cell.
+@dataclass(frozen=True)
+class _Resources:
+    """The CPUs and the GPUs that each cell gets."""
+
+    cpus: int
+    gpus: float
+
+
+def _cell_resources(ray: Any, plan: Plan, cluster: Cluster) -> _Resources:
+    """Return the resources per cell.
 
     Raises:
         BenchError: if no node has the resources of a cell.
     """
+    cpus = cluster.cpus or max((cell.resolved.threads for cell in plan.cells), default=1)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = cluster.gpus
     if gpus is None:
         gpus = float(any(node.get("GPU") for node in nodes))
-    if not any(node.get("CPU", 0) >= cluster.cpus and node.get("GPU", 0) >= gpus for node in nodes):
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
         have = "; ".join(f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes)
         raise BenchError(
-            f"A cell takes {cluster.cpus} CPUs and {gpus:g} GPUs, and no node of the cluster has "
+            f"A cell takes {cpus} CPUs and {gpus:g} GPUs, and no node of the cluster has "
             f"them. The nodes have {have}."
         )
-    return gpus
+    return _Resources(cpus, gpus)
 
 
 @dataclass(eq=False)
@@ -165,20 +174,19 @@ class _Driver:
         ray: Any,
         plan: Plan,
         context: RunContext,
-        cluster: Cluster,
+        resources: _Resources,
         *,
         device: str,
         reporter: Reporter,
     ) -> None:
-        self._ray, self._plan, self._context, self._cluster = ray, plan, context, cluster
+        self._ray, self._plan, self._context, self._resources = ray, plan, context, resources
         self._device, self._reporter = device, reporter
         self._messages = _queue(ray)
         self._remote = ray.remote(run_remotely).options(
-            num_cpus=cluster.cpus,
-            num_gpus=cluster.gpus,
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
             max_retries=0,
             scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cluster.cpus)}},
         )
         self._left: deque[tuple[int, Cell]] = deque(enumerate(plan.cells, 1))
         self._prerequisites = Counter(c.dataset for c in plan.cells if c.is_prerequisite)
@@ -220,9 +228,9 @@ class _Driver:
 
     def _slots(self) -> int:
         resources = self._ray.cluster_resources()
-        slots = resources.get("CPU", 0) // self._cluster.cpus
-        if self._cluster.gpus:
-            slots = min(slots, resources.get("GPU", 0) // self._cluster.gpus)
+        slots = resources.get("CPU", 0) // self._resources.cpus
+        if self._resources.gpus:
+            slots = min(slots, resources.get("GPU", 0) // self._resources.gpus)
         return max(1, int(slots))
 
     def _starts(self, index: int, cell: Cell) -> bool:

@@ -75,6 +75,17 @@ def settle(cell: Cell, context: RunContext, device: torch.device) -> bool:
     return bool(cell.skipped)
 
 
+def is_done(cell: Cell, context: RunContext, device: torch.device) -> bool:
+    """Return True if nothing is left to run of a cell.
+
+    Args:
+        cell: cell to check.
+        context: context of the run.
+        device: device of the model.
+    """
+    return _done(_cell_run(cell, context, device, WorkReporter()))
+
+
 def fail(cell: Cell, context: RunContext, device: torch.device, reason: str) -> None:
     """Record that the process of a cell died.
 

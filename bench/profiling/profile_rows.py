@@ -21,6 +21,7 @@ from bench.store.run_directory import Row
 from bench.store.schema import FAILED, NOT_APPLICABLE, OK, SKIPPED, Status
 from bench.system.devices import NO_PEAK_MEMORY, describe_device
 from bench.system.progress import Reporter
+from bench.system.threads import cpu_threads
 
 COLUMNS = (
     "model", "backend", "dataset", "device", "batch_size", "activity", "layer", "phase", "quantity",
@@ -57,7 +58,8 @@ def profile_cells(
             "device": describe_device(device),
             "batch_size": cell.resolved.batch_size,
         }
-        measured = [{**named, **row} for row in _cell_rows(cell, data, device, repeats)]
+        with cpu_threads(cell.resolved.threads):
+            measured = [{**named, **row} for row in _cell_rows(cell, data, device, repeats)]
         outcome = summarise_status(pd.DataFrame(measured, columns=COLUMNS))
         work.ended(outcome, time.perf_counter() - started)
         rows += measured

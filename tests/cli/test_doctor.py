@@ -48,6 +48,15 @@ def test_versions_devices_backends_and_datasets(doctor):
     assert "`bench data fetch mnist` downloads it" in paragraph(sections["Datasets"], "mnist")
 
 
+def test_cores_load_threads_per_cell_and_cells_at_a_time(doctor, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # joblib's limit on the number of CPUs
+    section = doctor()["Processes"]
+    assert re.search(r"  cores +\d+, of which this process can use 1 ", section)
+    assert re.search(r"  load +\d+\.\d processes, mean of the last minute", section)
+    assert re.search(r"  threads +1 per cell", section)
+    assert re.search(r"  cells +1 at a time", section)
+
+
 def test_each_weights_file_that_a_metric_needs_is_listed(doctor):
     """The metrics and their extractors say which; what is listed is neither more nor less."""
     section = doctor()["Weights"]

@@ -42,7 +42,7 @@ def test_worker_processes_give_the_rows_of_a_serial_run(tiny_flags, tmp_path):
     flags = ["run", "--models", "ann_vae,esvae", "--backends", "fused,reference", *tiny_flags]
     code, _, err = commands.run(*flags, "--out", tmp_path / "serial")
     assert code == 0, err
-    code, out, err = commands.run(*flags, "--jobs", "2", "--out", tmp_path / "parallel", threads=2)
+    code, out, err = commands.run(*flags, "--jobs", "2", "--out", tmp_path / "parallel")
     assert code == 0, err
     assert rows_of(tmp_path / "parallel").equals(rows_of(tmp_path / "serial"))
     ended = re.findall(r"^\[\d/4\] (\w+ \w+) digits .* seed 0: ok in", out, re.MULTILINE)
@@ -138,3 +138,13 @@ def test_a_lock_that_a_dead_process_left_stops_nobody(tiny_flags, tmp_path):
 def test_a_number_of_jobs_that_makes_no_sense_is_refused(jobs, tmp_path):
     with pytest.raises(bench.BenchError, match="Jobs: expected a whole number from 1"):
         bench.run("ann_vae", out=tmp_path / "run", jobs=jobs)
+
+
+def test_by_default_as_many_cells_run_at_a_time_as_there_are_cpus(
+    tiny_flags, tmp_path, monkeypatch
+):
+    flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
+             "--set", "epochs=5000", "--out", tmp_path / "run"]  # fmt: skip
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    with commands.started(*flags) as process:
+        commands.wait_for_lines(process, *TRAINING)

@@ -1,0 +1,43 @@
+"""The rows of a run do not depend on how many CPUs and processes computed them."""
+
+import commands
+import pytest
+from rows import reproducible
+from tiny import TINY
+
+import bench
+
+ALL_BACKENDS = ["run", "--models", "all", "--backends", "all"]
+TINY_FLAGS = [part for setting in TINY for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def run_apart(tmp_path_factory):
+    """Run every model and backend with a cache of its own; gives the rows."""
+
+    def run(name, *flags, command=ALL_BACKENDS, threads=1):
+        folder = tmp_path_factory.mktemp(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BENCH_CACHE", str(folder / "cache"))
+            arguments = [*command, *flags, "--out", folder / "run"]
+            code, _, err = commands.run(*arguments, threads=threads)
+        assert code == 0, err
+        return reproducible(bench.load_results(folder / "run"))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def serial(run_apart):
+    return run_apart("serial", *TINY_FLAGS, "--jobs", "1")
+
+
+def test_rows_are_equal_for_any_number_of_jobs_and_of_threads_of_the_environment(run_apart, serial):
+    assert set(serial["backend"]) == {"torch", "fused", "reference", "snntorch", "spikingjelly"}
+    assert run_apart("parallel", *TINY_FLAGS, "--jobs", "2", threads=4).equals(serial)
+
+
+@pytest.mark.full
+def test_rows_are_equal_on_a_cluster(run_apart, serial):
+    command = ["cluster", *ALL_BACKENDS]
+    assert run_apart("cluster", *TINY_FLAGS, command=command, threads=2).equals(serial)
