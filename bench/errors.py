@@ -41,6 +41,14 @@ class SkippedError(Exception):
     """
 
 
+class NotInstalledError(SkippedError):
+    """Raised by a metric or an extractor whose optional package is not installed.
+
+    The message says how to install it. The rows are ``not_installed``, and their cell is complete
+    without them.
+    """
+
+
 def one_line(error: BaseException) -> str:
     """Return the type and message of an exception in one line.
 

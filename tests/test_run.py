@@ -2,6 +2,7 @@ import io
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from bench.comparison.compare import compare
 from bench.protocol import load_protocol
 from bench.report.run_summary import print_summary
 from bench.store.schema import COLUMNS
+from bench.system.formatting import compact
 
 AUTOENCODER = "fad_autoencoder"
 
@@ -357,6 +359,41 @@ def test_reconstructions_are_recognisably_the_inputs(tmp_path):
         read_as_the_same_digit = np.mean(reader.predict(reconstructions) == reader.predict(inputs))
         assert nearest_to_its_own > 0.5, folder.name
         assert read_as_the_same_digit > 0.7, folder.name
+
+
+def test_without_an_optional_package_a_run_is_complete_and_says_so_in_one_line(
+    bench_cli, tiny_flags, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    out = tmp_path / "run"
+    flags = ["--models", "ann_vae", *tiny_flags, "--strict", "--out", out]
+    code, told, _ = bench_cli("run", *flags)
+    assert code == 0
+    lines = [line for line in told.splitlines() if "not installed" in line]
+    assert len(lines) == 1
+    assert "pip install 'spikegen-bench[efficientnet]'" in lines[0]
+    rows = bench.load_results(out)
+    missing = rows[rows["status"] == "not_installed"]
+    assert set(missing["metric"]) == {
+        "efficientnet_frechet_distance", "efficientnet_kid", "efficientnet_score",
+    }  # fmt: skip
+    assert missing["value"].isna().all()
+    assert bench_cli("report", out, "--format", "md")[0] == 0
+    assert re.search(r"cells.*2: 2 ok", (out / "report.md").read_text())
+    # With the package, the same command computes what was missing, and nothing else.
+    monkeypatch.undo()
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    bench_cli("run", *flags)
+    assert not (bench.load_results(out)["status"] == "not_installed").any()
+
+
+def test_the_summary_has_values_with_half_of_their_intervals(tiny_run):
+    out, rows = tiny_run
+    printed = io.StringIO()
+    print_summary(rows, out, Console(width=200, file=printed))
+    row = rows[(rows["metric"] == "psnr") & (rows["model"] == "ann_vae")].iloc[0]
+    value, half = compact(row["value"]), compact((row["ci_high"] - row["ci_low"]) / 2, 2)
+    assert re.search(rf"ann_vae .* {value}.*\n.* ±{half}", printed.getvalue())
 
 
 def test_the_summary_fits_80_columns(tiny_run):

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from bench.datasets.batches import batch_count
-from bench.errors import SkippedError, one_line
+from bench.errors import NotInstalledError, SkippedError, one_line
 from bench.evaluation.context import CellContext
 from bench.evaluation.passes import Passes
 from bench.metrics.extractors.extractor import Extractors
@@ -17,7 +17,7 @@ from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.metric import Batch, LatentBatch, Metric, ModelFacts, Need, Observation
 from bench.model import GenerativeModel, Step
 from bench.recording.training_record import TrainingRecord
-from bench.store.schema import FAILED, NOT_APPLICABLE, SKIPPED, Status
+from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_INSTALLED, SKIPPED, Status
 from bench.system.random_state import seed_everything
 from bench.training.loop import BEST_TEST_LOSS, Score
 
@@ -215,6 +215,8 @@ class _MetricRunner:
     def _guarded(self, metric: Metric) -> Iterator[None]:
         try:
             yield
+        except NotInstalledError as error:
+            self._end(metric, NOT_INSTALLED, str(error))
         except SkippedError as error:
             self._end(metric, SKIPPED, str(error))
         except Exception as error:

@@ -19,8 +19,10 @@ from bench.store.schema import (
     IMAGES_FOLDER,
     INCOMPLETE,
     NOT_APPLICABLE,
+    NOT_INSTALLED,
     OK,
     SKIPPED,
+    STATUS_WORDS,
     TABLE_FILE,
     Headline,
 )
@@ -49,9 +51,9 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     incomplete = rows[rows["dataset_variant"].isin(INCOMPLETE)].drop_duplicates("dataset")
     for dataset, variant in zip(incomplete["dataset"], incomplete["dataset_variant"], strict=True):
         console.print(f"* {dataset}: {INCOMPLETE[variant]}", markup=False, highlight=False)
-    for status in (SKIPPED, FAILED):
+    for status in (NOT_INSTALLED, SKIPPED, FAILED):
         for line in _reasons(rows[rows["status"] == status]):
-            console.print(f"{status}: {line}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{_word(status)}: {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"Rows: {out / CSV_FILE} and {TABLE_FILE}. Images: {out / CELLS}/*/{IMAGES_FOLDER}/*.png",
         markup=False,
@@ -64,7 +66,7 @@ def _cells_table(rows: pd.DataFrame, columns: Columns) -> Table:
     columns = _filled(rows, columns)
     table = _empty_table([*CELL, "seed"], columns)
     for _, cell in rows[rows["metric"].isin(columns)].groupby("cell_key", sort=False):
-        names = [*_names(cell.iloc[0]), str(cell.iloc[0]["seed"])]
+        names = [f"{name}\n" for name in (*_names(cell.iloc[0]), str(cell.iloc[0]["seed"]))]
         table.add_row(*map(escape, names), *(_value(cell, *column) for column in columns.items()))
     return table
 
@@ -117,16 +119,25 @@ def _value(cell: pd.DataFrame, metric: str, column: Headline) -> str:
         return ""
     row = rows.iloc[0]
     if row["status"] == OK:
-        return compact(row["value"])
-    return NO_NUMBER if row["status"] == NOT_APPLICABLE else row["status"]
+        return _with_interval(row)
+    return NO_NUMBER if row["status"] == NOT_APPLICABLE else _word(row["status"])
 
 
 def _mean(group: pd.DataFrame, metric: str, column: Headline) -> str:
     rows = _select(group, metric, column)
     if rows.empty:
         return f"{NO_NUMBER}\n"
-    row = rows.iloc[0]
-    return f"{compact(row['value'])}\n±{compact(row['ci_high'] - row['value'], 2)}"
+    return _with_interval(rows.iloc[0])
+
+
+def _word(status: str) -> str:
+    return STATUS_WORDS.get(status, status)
+
+
+def _with_interval(row: pd.Series) -> str:
+    """Return a value and, on a line below, half of its interval; an empty line if it has none."""
+    half = (row["ci_high"] - row["ci_low"]) / 2
+    return f"{compact(row['value'])}\n{'' if pd.isna(half) else f'±{compact(half, 2)}'}"
 
 
 def _reasons(rows: pd.DataFrame) -> list[str]:

@@ -30,6 +30,7 @@ from bench.store.schema import (
     LOCK_FILE,
     MODEL,
     NOT_APPLICABLE,
+    NOT_INSTALLED,
     OK,
     OLD_EXTRACTOR,
     OLDEST_READABLE,
@@ -87,9 +88,9 @@ class CellFolder(SummedFolder):
         return [metric for metric in metrics if (metric.name, metric.version) not in done]
 
     def skipped(self) -> set[str]:
-        """Return the names of the metrics that were skipped."""
+        """Return the names of the metrics that were skipped, or whose package is not installed."""
         rows = self.rows()
-        return set(rows.loc[rows["status"] == SKIPPED, "metric"])
+        return set(rows.loc[rows["status"].isin([SKIPPED, NOT_INSTALLED]), "metric"])
 
     def failed(self) -> bool:
         """Return True if any row has failed; damaged rows have not."""

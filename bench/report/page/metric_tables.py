@@ -140,7 +140,10 @@ def cells(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
     headings = [
         *map(TableColumn, CELL),
         TableColumn("seed", numeric=True),
-        TableColumn("status", "failed if any metric failed, incomplete if any was skipped"),
+        TableColumn(
+            "status",
+            "failed if any metric failed, incomplete if any was skipped",
+        ),
         TableColumn("epoch", "the epoch whose weights were evaluated", True),
         *(_metric_column(shown, *column) for column in columns.items()),
         *map(TableColumn, ("protocol", "protocol hash", "device", "cell")),
@@ -198,7 +201,8 @@ def cell_statuses(rows: pd.DataFrame) -> "pd.Series[str]":
     """Return how each cell ended, by its key.
 
     ``failed`` if any of its rows failed; ``skipped`` if it has no value because rows were skipped;
-    ``incomplete`` if it has values and skipped rows; else ``ok``.
+    ``incomplete`` if it has values and skipped rows; else ``ok``. Metrics whose package is not
+    installed do not count.
     """
     has = {
         status: (rows["status"] == status).groupby(rows["cell_key"], sort=False).any()

@@ -17,7 +17,7 @@ from bench.report.page.paper_tables import paper_tables
 from bench.report.page.provenance import Provenance, provenance
 from bench.report.page.sortable_table import SortableTable
 from bench.report.run_reader import Run
-from bench.store.schema import FAILED, NOT_APPLICABLE, OK, SKIPPED
+from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_INSTALLED, OK, SKIPPED
 from bench.system.files import atomic
 from bench.system.formatting import escape_markdown, pipe_table
 
@@ -39,7 +39,7 @@ class Report:
         plots: plots, or the reasons why they were not drawn.
         grids: images of the cells.
         provenance: commands, datasets, protocols, versions.
-        missing: failed and skipped numbers, by reason.
+        missing: numbers that failed, were skipped or need a package, by reason.
         not_applicable: numbers that do not apply, by reason.
     """
 
@@ -84,7 +84,7 @@ def build(path: Path) -> Report:
         plots=list(figures.drawn(run)),
         grids=figures.grids(run),
         provenance=origin,
-        missing=outcomes.missing_numbers(rows, (FAILED, SKIPPED), "missing"),
+        missing=outcomes.missing_numbers(rows, (FAILED, SKIPPED, NOT_INSTALLED), "missing"),
         not_applicable=outcomes.missing_numbers(rows, (NOT_APPLICABLE,), "not_applicable"),
     )
 
