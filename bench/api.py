@@ -3,7 +3,7 @@
 import inspect
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -172,6 +172,7 @@ def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataF
             "run_id": context.run_id,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "asked": prepared.asked,
+            "datasets": [asdict(info) for info in plan.infos],
             "cells": [cell.key for cell in plan.cells],
             "environment": environment(),
             METRICS: record({**context.metrics[MODEL], **context.metrics[EXTRACTOR]}),
@@ -196,6 +197,7 @@ def _asked(request: RunRequest, plan: Plan) -> dict[str, Any]:
         "protocol": request.full_protocol.name,
         "seeds": sorted({cell.seed for cell in plan.cells}),
         "device": request.device,
+        **({"range": list(request.value_range)} if request.value_range else {}),
     }
 
 

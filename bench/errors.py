@@ -33,6 +33,10 @@ class DataUnavailableError(BenchError):
     """A dataset that is missing, corrupt or cannot be downloaded."""
 
 
+class DatasetWarning(UserWarning):
+    """A remark about a dataset, such as files that are left out."""
+
+
 class SkippedError(Exception):
     """Raised by a metric, extractor, model or backend that cannot run here.
 

@@ -3,17 +3,19 @@
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
 from bench import registry
 from bench.datasets.dataset import Dataset, DatasetInfo
-from bench.datasets.resolve import open_dataset
-from bench.errors import BenchError, DataUnavailableError, UnknownNameError
+from bench.datasets.resolve import dataset_name, is_path, open_dataset
+from bench.errors import BenchError, DatasetWarning, DataUnavailableError, UnknownNameError
 from bench.protocol import Protocol, describe
 from bench.request import ALL, Request
 from bench.store.schema import EXTRACTOR, MODEL, NO_BACKEND, Kind
@@ -150,6 +152,11 @@ class Plan:
     cells: tuple[Cell, ...]
     datasets: dict[str, Dataset]
 
+    @property
+    def infos(self) -> list[DatasetInfo]:
+        """The facts about the datasets that are available."""
+        return list({cell.info.name: cell.info for cell in self.cells if cell.info}.values())
+
     def with_extractors(self, extractors: Mapping[str, type["TrainedExtractor"]]) -> "Plan":
         """Return the plan with a cell for each training of an extractor, before its first user.
 
@@ -187,6 +194,8 @@ class _ChosenDataset:
 def make_plan(request: Request, seeds: Iterable[int] | None = None, download: bool = True) -> Plan:
     """Expand a request into cells, datasets outermost. Detects every mistake in the request.
 
+    The notes of a dataset, such as files that are left out, become a :class:`DatasetWarning`.
+
     Args:
         request: models, datasets, backends and protocol.
         seeds: seeds of the cells, whole numbers from 0; None for the protocol's seeds.
@@ -198,6 +207,9 @@ def make_plan(request: Request, seeds: Iterable[int] | None = None, download: bo
     models = list(_chosen_models(request))
     _check_protocol_names(request)
     datasets = list(_chosen_datasets(request, download))
+    for chosen in datasets:
+        for note in chosen.info.notes if chosen.info else ():
+            warnings.warn(f"Dataset {chosen.name}: {note}", DatasetWarning, stacklevel=2)
     chosen_seeds = _chosen_seeds(request.full_protocol, seeds)
     cells = tuple(
         _cell(request.full_protocol, model, backend, dataset, seed)
@@ -255,7 +267,9 @@ def _chosen_datasets(request: Request, download: bool) -> Iterator[_ChosenDatase
     if not request.dataset_names:
         raise BenchError("An empty selection: no datasets.")
     specs = [spec for spec in _distinct(request.dataset_names) if spec != ALL]
-    opened = [open_dataset(spec, request.data_folder) for spec in specs]
+    if request.value_range is not None and not any(map(is_path, specs)):
+        raise BenchError("A range is for datasets given by path, and there is none.")
+    opened = [_open(spec, request) for spec in specs]
     names = [dataset.name for dataset in opened]
     if len(set(names)) < len(names):
         raise BenchError(f"Two of the datasets have the same name: {', '.join(names)}.")
@@ -265,6 +279,38 @@ def _chosen_datasets(request: Request, download: bool) -> Iterator[_ChosenDatase
         for name in registry.datasets.names():
             if name not in names:
                 yield _obtain(open_dataset(name, request.data_folder), download, named=False)
+
+
+def _open(spec: str, request: Request) -> Dataset:
+    """Open a dataset.
+
+    Raises:
+        BenchError: if it cannot be opened, or a comma divides its path.
+    """
+    try:
+        return open_dataset(spec, request.data_folder, request.value_range)
+    except BenchError as error:
+        whole = _with_comma(spec, request)
+        if whole is None:
+            raise
+        raise BenchError(
+            f"Dataset {whole!r}: commas separate datasets, so a path cannot contain one: rename "
+            "the file or folder, or give the datasets as a list from Python."
+        ) from error
+
+
+def _with_comma(spec: str, request: Request) -> str | None:
+    """Return the part of the request whose path exists and which a comma splits after ``spec``."""
+    if not isinstance(request.datasets, str):
+        return None
+    parts = request.datasets.split(",")
+    for start in range(len(parts)):
+        for end in range(start + 2, len(parts) + 1):
+            whole = ",".join(parts[start:end]).strip()
+            path = re.split(r"^\w+:|=", whole, maxsplit=1)[-1]
+            if spec in map(str.strip, parts[start:end]) and Path(path).expanduser().exists():
+                return whole
+    return None
 
 
 def _obtain(dataset: Dataset, download: bool, named: bool) -> _ChosenDataset:
@@ -299,7 +345,7 @@ def _check_protocol_names(request: Request) -> None:
         named.update(override.models, override.set.get("models", {}))
     for name in sorted(named - set(registry.models.names())):
         raise UnknownNameError("model", name, registry.models.names())
-    requested = {spec.partition("=")[0] for spec in request.dataset_names}
+    requested = {dataset_name(spec) for spec in request.dataset_names}
     known = {*registry.datasets.names(), *requested}
     for name in sorted({name for o in protocol.overrides for name in o.datasets} - known):
         raise UnknownNameError("dataset", name, known - {ALL})

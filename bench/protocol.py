@@ -1,5 +1,6 @@
 """Protocols: every choice that moves a number, validated and hashed."""
 
+import codecs
 import hashlib
 import json
 import tomllib
@@ -31,6 +32,8 @@ NoiseLevels = Annotated[
     Field(min_length=1),
     AfterValidator(_ascending),
 ]
+# Suffixes of files that can be meant as protocols.
+OTHER_FORMATS = {".yaml", ".yml", ".json", ".ini", ".cfg"}
 # The fields that move no number of a cell.
 UNHASHED = frozenset({"name", "description", "seeds"})
 
@@ -301,12 +304,24 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
         text = (files("bench.protocols") / f"{name_or_path}.toml").read_text(encoding="utf-8")
         return text, f"protocol {name_or_path!r}"
     path = Path(name_or_path)
-    if path.suffix != ".toml":
+    if path.suffix.lower() != ".toml":
+        if path.suffix.lower() in OTHER_FORMATS or path.is_file():
+            raise BenchError(
+                f"Protocol file {path}: expected a TOML file, whose name ends in .toml; write the "
+                "settings as in docs/protocols.md, for example epochs = 3."
+            )
         raise UnknownNameError("protocol", str(name_or_path), builtin_protocols())
     try:
-        return path.read_text(encoding="utf-8"), f"protocol file {path}"
-    except (OSError, UnicodeDecodeError) as error:
+        return path.read_text(encoding=_encoding(path)), f"protocol file {path}"
+    except (OSError, UnicodeError) as error:
         raise BenchError(f"Protocol file {path} cannot be read: {error}") from error
+
+
+def _encoding(path: Path) -> str:
+    """Return the encoding of a text file: UTF-8, or UTF-16 if it begins with its mark."""
+    with path.open("rb") as file:
+        start = file.read(len(codecs.BOM_UTF16_LE))
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def describe(error: ValidationError) -> str:

@@ -1,5 +1,6 @@
 """Requests: the arguments of ``bench.run`` and ``bench.profile``, and of their commands."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -36,6 +37,8 @@ class Request:
         data_root: folder where datasets are looked for and downloaded to; None for the folder in
             the environment variable ``BENCH_DATA_ROOT``, or else the user's cache.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        image_range: lowest and highest possible value of the pixels in datasets given by path,
+            mapped to 0..255, as a pair or ``"LOW,HIGH"``; None for 0..255.
         reporter: receiver of the progress; None to report none.
     """
 
@@ -47,6 +50,7 @@ class Request:
     settings: Iterable[str] = ()
     data_root: str | Path | None = None
     device: str = "auto"
+    image_range: str | tuple[float, float] | None = None
     reporter: "Reporter | None" = None
 
     @cached_property
@@ -71,6 +75,27 @@ class Request:
         if isinstance(self.protocol, Protocol):
             return self.protocol.customised(parse_settings(settings))
         return load_protocol(self.protocol, settings)
+
+    @cached_property
+    def value_range(self) -> tuple[float, float] | None:
+        """Lowest and highest possible value of the pixels in datasets given by path.
+
+        Raises:
+            BenchError: if these are not two finite numbers, the lower one first.
+        """
+        if self.image_range is None:
+            return None
+        given = self.image_range
+        try:
+            low, high = map(float, given.split(",") if isinstance(given, str) else given)
+        except (TypeError, ValueError):
+            low = high = math.nan
+        if not (low < high and math.isfinite(high - low)):
+            raise BenchError(
+                f"Range {given!r}: expected two numbers LOW,HIGH, the lower one first, for example "
+                "0,1."
+            )
+        return low, high
 
     @cached_property
     def data_folder(self) -> Path:

@@ -3,9 +3,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bench.plan import make_plan
-from bench.protocol import load_protocol
+from bench.protocol import Override, load_protocol
 from bench.registry import models
 from bench.request import Request
 
@@ -89,7 +90,7 @@ def test_two_ways_to_say_the_same_are_one_cell(plan, tmp_path):
 def array_file(folder: Path, pixel):
     import numpy as np
 
-    images = np.zeros((40, 8, 8), np.uint8)
+    images = np.full((40, 8, 8), 255, np.uint8)
     images[0, 0, 0] = pixel
     path = folder / f"own{pixel}.npz"
     np.savez(path, train_images=images, test_images=images)
@@ -103,3 +104,26 @@ def test_folder_names_are_readable_unique_and_safe(plan):
     nasty = replace(plan().cells[0], model="../a b/<c>")
     assert not set(nasty.folder) & set("/\\<> ")
     assert not nasty.folder.startswith(".")
+
+
+@pytest.mark.parametrize("pattern", ["npz:{}", "folder:{}", "own1={}"])
+def test_an_override_for_a_dataset_named_after_its_path(plan, tmp_path, pattern):
+    path = array_file(tmp_path, 1)
+    if pattern.startswith("folder"):
+        path = tmp_path / "own1"
+        path.mkdir()
+        for number in range(40):
+            Image.new("L", (8, 8), 255 - number).save(path / f"{number}.png")
+    override = {"datasets": ["own1"], "set": {"epochs": 2}}
+    protocol = load_protocol("smoke").model_copy(update={"overrides": (Override(**override),)})
+    cells = plan(models="ann_vae", datasets=(pattern.format(path),), protocol=protocol).cells
+    assert [cell.resolved.epochs for cell in cells] == [2]
+
+
+def test_a_range_is_part_of_the_cell(plan, tmp_path):
+    path = array_file(tmp_path, 0)
+    keys = {
+        plan(models="ann_vae", datasets=(f"own={path}",), image_range=given).cells[0].key
+        for given in (None, (0, 255), "0,300", (0, 400))
+    }
+    assert len(keys) == 3

@@ -307,3 +307,25 @@ def test_an_override_cannot_hide_another_override():
     values = load_protocol("smoke").model_dump(exclude_unset=True)
     with pytest.raises(ValueError, match="cannot set"):
         Protocol.model_validate({**values, "overrides": [{"set": {"seeds": [1]}}]})
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("own.toml", lambda text: b"\xef\xbb\xbf" + text.encode()),
+        ("own.toml", lambda text: text.replace("\n", "\r\n").encode()),
+        ("own.toml", lambda text: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()),
+        ("own.toml", lambda text: text.encode("utf-16")),
+        ("OWN.TOML", lambda text: text.encode()),
+    ],
+)
+def test_a_file_saved_by_a_windows_editor_is_read(tmp_path, name, saved):
+    text = (
+        "time_steps = 2\nlatent_size = 16\nepochs = 1\nbatch_size = 32\nlearning_rate = 1e-3\n"
+        "description = 'é'\n"
+    )
+    (tmp_path / "plain.toml").write_text(text, encoding="utf-8")
+    (tmp_path / name).write_bytes(saved(text))
+    protocol = load_protocol(tmp_path / name)
+    assert protocol.hash == load_protocol(tmp_path / "plain.toml").hash
+    assert (protocol.name, protocol.description) == (name[:3], "é")

@@ -3,11 +3,15 @@
 import importlib
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from bench.errors import BenchError, OutputError
+from bench.errors import BenchError, DatasetWarning, OutputError
 from bench.system.signals import Interrupted
 
 VERBS = {
@@ -77,7 +81,8 @@ def main() -> None:
 
         shells.register()
     try:
-        code = cli.main(prog_name="bench", complete_var=COMPLETION, standalone_mode=False)
+        with _plain_dataset_warnings():
+            code = cli.main(prog_name="bench", complete_var=COMPLETION, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(EXIT_USAGE)
@@ -100,3 +105,20 @@ def main() -> None:
         )
         sys.exit(EXIT_SIGNAL + stop.signum)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _plain_dataset_warnings() -> Iterator[None]:
+    """Print warnings about datasets as one line on standard error, without the line of code."""
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, DatasetWarning):
+                click.echo(f"Warning: {message}", err=True)
+            else:
+                show_others(message, category, *where, **more)
+
+        warnings.simplefilter("always", DatasetWarning)
+        warnings.showwarning = show
+        yield

@@ -45,6 +45,12 @@ settings = click.option(
     metavar="KEY=VALUE",
     help="Change one value of the protocol, e.g. --set epochs=3. Can be repeated.",
 )
+image_range = click.option(
+    "--range",
+    "image_range",
+    metavar="LOW,HIGH",
+    help="Range of the pixel values in datasets given by path, mapped to 0..255, e.g. --range 0,1.",
+)
 data_root = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
@@ -71,6 +77,7 @@ _RUN = (
     backends,
     protocol,
     settings,
+    image_range,
     click.option("--seeds", help="Comma-separated whole numbers.  [default: the protocol's seeds]"),
     click.option(
         "--out",

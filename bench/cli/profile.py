@@ -18,6 +18,7 @@ FORMATS = ("table", "csv", "md", "json")
 @options.backends
 @options.protocol
 @options.settings
+@options.image_range
 @options.data_root
 @options.device
 @click.option(

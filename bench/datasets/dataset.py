@@ -1,7 +1,7 @@
 """The contract of a dataset: a source that describes itself and loads uint8 images on request."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,8 @@ class DatasetInfo:
         fingerprint: SHA-256 of the content of both splits, as 64 hex digits.
         variant: ``complete``; ``subset`` if images of the named dataset are missing;
             ``substitute`` if a local file or folder takes the name of a registered dataset.
+        notes: what the user should know, such as files that are left out, each in one line. Two
+            datasets with the same content are equal whatever the notes.
     """
 
     name: str
@@ -36,6 +38,7 @@ class DatasetInfo:
     licence: str
     fingerprint: str
     variant: Variant
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def channels(self) -> int:

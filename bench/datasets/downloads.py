@@ -77,7 +77,7 @@ class TorchvisionDataset(Dataset):
         from torchvision.datasets.utils import check_integrity
 
         if not check_integrity(path, md5):
-            raise self.damaged(path, f"its MD5 is not {md5}")
+            raise self.damaged(path, f"or not of {self.name}: its MD5 is not {md5}")
 
     def damaged(self, path: Path, why: str) -> DataUnavailableError:
         """Return an error about a damaged file, which says what to do.

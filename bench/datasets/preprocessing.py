@@ -4,7 +4,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from bench.datasets.dataset import Dataset, DatasetInfo, ImageData, Split, Variant
+from bench.datasets.image_files import decode, decode_range
+from bench.datasets.value_range import ValueRange
 from bench.errors import BenchError, DataUnavailableError
 from bench.protocol import Protocol
 
@@ -42,13 +44,17 @@ def prepare(images: np.ndarray | Iterable[Image.Image], protocol: Protocol) -> n
     return _stack(_square(image, protocol, "An image") for image in images)
 
 
-def prepare_files(paths: Iterable[Path], mode: str, protocol: Protocol) -> np.ndarray:
+def prepare_files(
+    paths: Iterable[Path], mode: str, protocol: Protocol, value_range: ValueRange | None = None
+) -> np.ndarray:
     """Decode, crop and resize image files one by one, as :func:`prepare` does.
 
     Args:
         paths: paths of N image files, at least one.
         mode: PIL mode to convert the images to, ``L`` (grey) or ``RGB``.
         protocol: source of ``center_crop``, ``image_size`` and ``interpolation``.
+        value_range: range of the stored values, which is mapped to 0..255; None for 8-bit files
+            as they are.
 
     Returns:
         uint8 images ``(N, C, image_size, image_size)``.
@@ -57,21 +63,8 @@ def prepare_files(paths: Iterable[Path], mode: str, protocol: Protocol) -> np.nd
         DataUnavailableError: if a file is missing, or is not a readable image.
         BenchError: if an image is smaller than the crop.
     """
-    return _stack(_square(_decode(path, mode), protocol, str(path)) for path in paths)
-
-
-@contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file with PIL, which decodes it on first use.
-
-    Raises:
-        DataUnavailableError: if the file is missing, or cannot be opened or decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            yield image
-    except Exception as error:  # PIL's decoders raise different types
-        raise DataUnavailableError(f"{path} cannot be read as an image: {error}.") from error
+    read = decode if value_range is None else partial(decode_range, value_range=value_range)
+    return _stack(_square(read(path, mode), protocol, str(path)) for path in paths)
 
 
 def draw(size: int, limit: int | None) -> np.ndarray:
@@ -106,21 +99,29 @@ def fingerprint_arrays(train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_files(files: Iterable[tuple[str, Path]]) -> str:
+def fingerprint_files(files: Iterable[tuple[str, Path | bytes]]) -> str:
     """Return the SHA-256 of the given names and of the files' bytes, in order, as 64 hex digits.
+
+    Args:
+        files: name of each file, and its path or its content.
 
     Raises:
         DataUnavailableError: if a file cannot be read.
     """
     digest = hashlib.sha256()
-    for name, path in files:
-        try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataUnavailableError(f"{path} cannot be read: {error.strerror}.") from error
-        digest.update(json.dumps([name, content]).encode())
+    for name, file in files:
+        digest.update(json.dumps([name, _sha256(file)]).encode())
     return digest.hexdigest()
+
+
+def _sha256(file: Path | bytes) -> str:
+    if isinstance(file, bytes):
+        return hashlib.sha256(file).hexdigest()
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise DataUnavailableError(f"{file} cannot be read: {error.strerror}.") from error
 
 
 def require_here(dataset: Dataset) -> None:
@@ -163,7 +164,12 @@ class InMemoryDataset(Dataset):
             licence=self.licence,
             fingerprint=fingerprint_arrays(train, test),
             variant=self.variant(train, test),
+            notes=self.notes(),
         )
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know about the stored data, each in one line."""
+        return ()
 
     def load(self, protocol: Protocol) -> ImageData:
         """Load both splits: draw the protocol's subset, then crop and resize the images."""
@@ -186,11 +192,6 @@ def _prepared(split: Split, limit: int | None, protocol: Protocol) -> Split:
     drawn = draw(len(split), limit)
     labels = None if split.labels is None else split.labels[drawn]
     return Split(prepare(split.images[drawn], protocol), labels)
-
-
-def _decode(path: Path, mode: str) -> Image.Image:
-    with open_image(path) as image:
-        return image.convert(mode)
 
 
 def _square(image: Image.Image, protocol: Protocol, what: str) -> np.ndarray:

@@ -31,7 +31,7 @@ class MNIST(TorchvisionDataset, InMemoryDataset):
     """MNIST: 60,000 + 10,000 grey 28x28 handwritten digits (LeCun, Cortes, Burges).
 
     Attributes:
-        files: names of the extracted files.
+        files: MD5s of the extracted files by name: images and labels, for training and testing.
         more_mirrors: URLs to download from in addition to torchvision's mirrors.
     """
 
@@ -42,12 +42,12 @@ class MNIST(TorchvisionDataset, InMemoryDataset):
     )
     licence = "CC BY-SA 3.0 (as commonly stated)"
     torchvision_name = "MNIST"
-    files = (
-        "train-images-idx3-ubyte",
-        "train-labels-idx1-ubyte",
-        "t10k-images-idx3-ubyte",
-        "t10k-labels-idx1-ubyte",
-    )
+    files: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
     by_hand = "MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
 
     more_mirrors: ClassVar[tuple[str, ...]] = ()
@@ -85,24 +85,27 @@ class MNIST(TorchvisionDataset, InMemoryDataset):
             paths = [self._extracted(file, Path(folder)) for file in self.files]
             train_images, test_images = (read_image_file(path).numpy() for path in paths[::2])
             train_labels, test_labels = (read_label_file(path).numpy() for path in paths[1::2])
-        for images, labels, path in (
-            (train_images, train_labels, paths[1]),
-            (test_images, test_labels, paths[3]),
-        ):
-            if len(images) != len(labels):
-                raise self.damaged(path, f"{len(labels)} labels for {len(images)} images")
         return Split(train_images, train_labels), Split(test_images, test_labels)
 
     def _extracted(self, file: str, folder: Path) -> Path:
-        """Return the extracted file under the root, or extract the archive into ``folder``."""
-        from torchvision.datasets.utils import extract_archive
+        """Return the extracted file under the root, or extract the archive into ``folder``.
+
+        Several datasets use the same names, so an extracted file with another content is passed
+        over if the archive exists.
+
+        Raises:
+            DataUnavailableError: if the file, or else the archive, has another MD5.
+        """
+        from torchvision.datasets.utils import check_integrity, extract_archive
 
         path, archive = self.raw / file, self.raw / f"{file}.gz"
-        if not path.exists():
-            self.verify(archive, dict(self.torchvision().resources)[archive.name])
-            path = extract_archive(archive, folder)
-        self._check_size(path)
-        return path
+        if check_integrity(path, self.files[file]):
+            return path
+        if not archive.exists():
+            self._check_size(path)
+            self.verify(path, self.files[file])
+        self.verify(archive, dict(self.torchvision().resources)[archive.name])
+        return extract_archive(archive, folder)
 
     def _check_size(self, path: Path) -> None:
         """Compare a file's size with its IDX header.
@@ -135,6 +138,12 @@ class FashionMNIST(MNIST):
     )
     licence = "MIT, Zalando SE"
     torchvision_name = "FashionMNIST"
+    files: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    }
     # Torchvision's only mirror does not use HTTPS.
     more_mirrors = ("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",)
     by_hand = "FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
@@ -177,7 +186,11 @@ class CIFAR10(TorchvisionDataset, InMemoryDataset):
         """Return both splits, with images ``(N, 32, 32, 3)`` uint8 and labels ``(N,)`` in 0..9."""
         require_here(self)
         if self._is_unpacked():
-            return self._read_batches(self.root)
+            try:
+                return self._read_batches(self.root)
+            except DataUnavailableError:
+                if not (self.root / self.archive).exists():
+                    raise
         self.verify(self.root / self.archive, self.torchvision().tgz_md5)
         with tempfile.TemporaryDirectory() as folder:
             # Before 0.29.2, torchvision's own function lets an archive write outside the folder.
@@ -288,33 +301,43 @@ class CelebA(TorchvisionDataset):
         """Return the images of the train (0) and test (2) splits, in the partition list's order."""
         require_here(self)
         images: dict[str, list[Path]] = {"0": [], "1": [], "2": []}
-        try:
-            lines = self.partition.read_text(errors="replace").splitlines()
-        except OSError as error:
-            raise DataUnavailableError(f"{self.partition} cannot be read: {error}.") from error
-        for line in lines:
+        for line in self._partition_lines():
             name, _, split = line.partition(" ")
-            if split.strip() not in images:
+            if split not in images:
                 raise self.damaged(
                     self.partition, f"the line {line!r} is not a file name and 0, 1 or 2"
                 )
-            images[split.strip()].append(self.folder / "img_align_celeba" / name)
+            images[split].append(self.folder / "img_align_celeba" / name)
         if not images["0"] or not images["2"]:
             raise self.damaged(self.partition, "it lists no train (0) or no test (2) images")
         return images["0"], images["2"]
 
+    def _partition_lines(self) -> list[str]:
+        """Return the lines of the partition list with one space each, as in the official list.
+
+        An editor may have added a byte order mark, blank lines, tabs or other line ends.
+        """
+        try:
+            text = self.partition.read_text(encoding="utf-8-sig", errors="replace")
+        except OSError as error:
+            raise DataUnavailableError(f"{self.partition} cannot be read: {error}.") from error
+        return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+    def _partition_content(self) -> bytes:
+        return "".join(f"{line}\n" for line in self._partition_lines()).encode()
+
     def _fingerprint(self, images: list[Path]) -> str:
-        return fingerprint_files((path.name, path) for path in [self.partition, *images])
+        files = [(path.name, path) for path in images]
+        return fingerprint_files([(self.partition.name, self._partition_content()), *files])
 
     def _variant(self) -> Variant:
         """Return ``complete`` if the partition list is the official one, else ``subset``.
 
         The fingerprint has read every image of the list, so none is missing.
         """
-        from torchvision.datasets.utils import check_integrity
-
-        md5 = dict(self.downloads())["celeba/list_eval_partition.txt"]
-        return "complete" if check_integrity(self.partition, md5) else "subset"
+        official = dict(self.downloads())["celeba/list_eval_partition.txt"]
+        md5 = hashlib.md5(self._partition_content(), usedforsecurity=False).hexdigest()
+        return "complete" if md5 == official else "subset"
 
     def _cache(self, fingerprint: str, protocol: Protocol) -> Path:
         names = ("center_crop", "image_size", "interpolation", "train_images", "test_images")

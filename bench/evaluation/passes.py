@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.datasets.batches import evaluation_batches
+from bench.datasets.preprocessing import draw
 from bench.evaluation.context import CellContext
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.metric import Batch, LatentBatch, SamplingTime
@@ -27,13 +28,17 @@ from bench.system.random_state import seed_everything
 
 RANGE_TOLERANCE = 1e-3
 TIMED_BATCHES = 3
+NOISE_BATCH = 250
+NOISE_BATCH_PIXELS = NOISE_BATCH * 32 * 32
 
 
 @dataclass(frozen=True)
 class Passes:
     """The passes of one model over images. Run them without gradients.
 
-    Each pass starts from the seed, so that it does not depend on which passes ran before.
+    Each pass starts from the seed, so that it does not depend on which passes ran before. A pass
+    over a part of a split draws its images from the whole split with a fixed seed: the order of
+    the files or classes does not matter, and every model, backend and seed gets the same images.
 
     Attributes:
         model: model in evaluation mode, on the device of the context's images.
@@ -67,17 +72,21 @@ class Passes:
             yield Batch("generated", images, None, activity, extractors=self.extractors)
 
     def noisy_reconstructions(self) -> Iterator[Batch]:
-        """Yield the first ``noise_images`` test images, reconstructed under each noise and level.
+        """Yield ``noise_images`` test images, reconstructed under each noise and level.
 
-        Noise depends on the seed, its kind and the image, never on the model: every model gets the
-        same noise on its input, and all latents of the same shape get the same noise. The model's
-        own draws are the same with and without noise. Noise on the input is compared with
-        ``reconstruct`` on the images without noise, which are also yielded as the kind ``none``;
-        noise on the latent is compared with ``decode`` on the latent without noise.
+        The batches have the size :func:`noise_batch_size`, so that the draws do not depend on the
+        protocol's ``evaluation_batch_size``. Noise depends on the seed, its kind and the image,
+        never on the model: every model gets the same noise on its input, and all latents of the
+        same shape get the same noise. The model's own draws are the same with and without noise.
+        Noise on the input is compared with ``reconstruct`` on the images without noise, which are
+        also yielded as the kind ``none``; noise on the latent is compared with ``decode`` on the
+        latent without noise.
         """
-        images = self.context.test_images[: self.context.protocol.noise_images]
+        protocol = self.context.protocol
+        images, _ = _drawn(self.context.test_images, None, protocol.noise_images)
+        size = noise_batch_size(protocol.image_size)
         first = 0
-        for originals in self._batches(images, "under noise"):
+        for originals in self._batches(images, "under noise", size):
             yield from self._under_input_noise(originals, first)
             if {"encode", "decode"} <= self.model.capabilities:
                 yield from self._under_latent_noise(originals, first)
@@ -86,12 +95,15 @@ class Passes:
     def partial_decodings(self) -> Iterator[Batch]:
         """Yield reconstructions and samples, decoded from the first t = 1..T time steps only.
 
-        The latents belong to the first images of :meth:`reconstructions` and :meth:`generated`, if
-        the model's draws do not depend on which of its methods are called.
+        At most ``time_step_images`` of each. The latents of the samples belong to the first images
+        of :meth:`generated`, if the model's draws do not depend on which of its methods are called.
+        The latents of the reconstructions belong to :meth:`reconstructions` if, besides, all test
+        images are used.
         """
         generator = self._seeded()
         limit = self.context.protocol.time_step_images
-        for originals in self._batches(self.context.test_images[:limit], "by time steps"):
+        test_images, _ = _drawn(self.context.test_images, None, limit)
+        for originals in self._batches(test_images, "by time steps"):
             latents = self._encoded(originals, generator)
             for t, images in self._prefixes(latents, originals.shape):
                 yield Batch("test", images, originals, {}, time_step=t, extractors=self.extractors)
@@ -110,15 +122,14 @@ class Passes:
         posterior and prior would be paired and seem closer than they are.
         """
         limit = self.context.protocol.latent_images
-        yield from self._posterior(
-            "train", self.context.train_images[:limit], self.context.train_labels
-        )
-        yield from self._posterior(
-            "test", self.context.test_images[:limit], self.context.test_labels
-        )
+        context = self.context
+        train = _drawn(context.train_images, context.train_labels, limit)
+        test = _drawn(context.test_images, context.test_labels, limit)
+        yield from self._posterior("train", *train)
+        yield from self._posterior("test", *test)
         if "sample_latents" in self.model.capabilities:
             generator = self._seeded("latents", "prior")
-            for n in self._sizes(min(limit, len(self.context.test_images)), "latents of the prior"):
+            for n in self._sizes(len(test[0]), "latents of the prior"):
                 yield LatentBatch("prior", self._prior(n, generator), None)
 
     def sampling_time(self) -> SamplingTime:
@@ -149,9 +160,10 @@ class Passes:
         seed_everything(seed)
         return torch.Generator(self.model.device).manual_seed(seed)
 
-    def _batches(self, images: Tensor, stage: str) -> Iterator[Tensor]:
+    def _batches(self, images: Tensor, stage: str, size: int | None = None) -> Iterator[Tensor]:
         done = 0
-        for batch in evaluation_batches(images, self.context.protocol.evaluation_batch_size):
+        size = size or self.context.protocol.evaluation_batch_size
+        for batch in evaluation_batches(images, size):
             yield batch
             done += len(batch)
             self.context.reporter.evaluated(stage, done, len(images))
@@ -243,6 +255,17 @@ class Passes:
         )
 
 
+def noise_batch_size(image_size: int) -> int:
+    """Return the number of images per batch in the pass under noise.
+
+    250 images of up to 32x32 pixels, and fewer of larger images, which need more memory.
+
+    >>> noise_batch_size(28), noise_batch_size(64)
+    (250, 62)
+    """
+    return min(NOISE_BATCH, max(1, NOISE_BATCH_PIXELS // image_size**2))
+
+
 def check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
     """Check the images ``(N, C, H, W)`` that a method of a model returned.
 
@@ -261,6 +284,15 @@ def check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
     lowest, highest = images.min().item(), images.max().item()
     if lowest < -1 - RANGE_TOLERANCE or highest > 1 + RANGE_TOLERANCE:
         raise ValueError(f"{method} gave values in {lowest:g}..{highest:g}, expected [-1, 1]")
+
+
+def _drawn(images: Tensor, labels: Tensor | None, limit: int) -> tuple[Tensor, Tensor | None]:
+    """Draw at most ``limit`` images, in their order and with their labels, with a fixed seed."""
+    if limit >= len(images):
+        return images, labels
+    drawn = torch.from_numpy(draw(len(images), limit))
+    known = None if labels is None else labels[drawn.to(labels.device)]
+    return images[drawn.to(images.device)], known
 
 
 def _check_latents(latents: Tensor, n: int, spiking: bool, method: str) -> None:

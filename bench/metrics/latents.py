@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from bench.datasets.preprocessing import draw
 from bench.metrics.metric import LatentBatch, Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import (
     Z_95,
@@ -31,13 +32,14 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 class LinearProbeAccuracy(Metric):
     """Accuracy of a linear classifier on the latent's firing rates, over test images.
 
-    In [0, 1], higher is better. Multinomial logistic regression (L2 penalty, C = 1), fitted to the
-    first ``latent_images`` training images; rates are standardised by the mean and standard
+    In [0, 1], higher is better. Multinomial logistic regression (L2 penalty, C = 1), fitted to
+    ``latent_images`` drawn training images; rates are standardised by the mean and standard
     deviation of these. The interval is Wilson's. For a model without time the latents themselves
     replace the rates.
     """
 
     name = "linear_probe_accuracy"
+    version = "2"
     unit = "1"
     higher_is_better = True
     tolerance = 0.02
@@ -90,12 +92,14 @@ class PosteriorPriorMMD(Metric):
 
     Lower is better; about 0 for equal distributions, so negative values occur. The posterior
     latents are encoded test images. :func:`squared_mmd` gives the formula; its bandwidths follow
-    the distances between latents, so that latents of any scale are comparable. The first 2,000
-    latents of each are used, because the cost grows with the number of pairs. For a model without
+    the distances between latents, so that latents of any scale are comparable. At most
+    2,000 latents of each are used, drawn with a fixed seed, because the cost grows with the number
+    of pairs. For a model without
     time the latents themselves replace the rates.
     """
 
     name = "posterior_prior_mmd"
+    version = "2"
     unit = "1"
     higher_is_better = False
     tolerance = 0.1
@@ -106,11 +110,9 @@ class PosteriorPriorMMD(Metric):
         self._rates: dict[str, list[Tensor]] = {"test": [], "prior": []}
 
     def update_latents(self, batch: LatentBatch) -> None:
-        """Keep the firing rates of the first 2,000 latents."""
+        """Keep the firing rates."""
         if batch.split != "train":
-            kept = self._rates[batch.split]
-            left = MMD_LATENTS - sum(map(len, kept))
-            kept.append(batch.rates[:left].double().cpu())
+            self._rates[batch.split].append(batch.rates.cpu())
 
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Yield one observation; its n is the number of latents in each of the two sets."""
@@ -118,10 +120,15 @@ class PosteriorPriorMMD(Metric):
         if min(n, drawn) < MMD_LEAST:
             yield _no_comparison(n, drawn, MMD_LEAST)
             return
-        posterior, prior = (torch.cat(self._rates[split]) for split in ("test", "prior"))
+        posterior, prior = (self._drawn(split) for split in ("test", "prior"))
         value, error = squared_mmd(posterior, prior)
         low, high = interval(value, error)
-        yield Observation(value, n=n, split="test", ci_low=low, ci_high=high)
+        yield Observation(value, n=len(posterior), split="test", ci_low=low, ci_high=high)
+
+    def _drawn(self, split: str) -> Tensor:
+        """Return the rates ``(N, D)`` of at most 2,000 latents, float64."""
+        rates = torch.cat(self._rates[split])
+        return rates[torch.from_numpy(draw(len(rates), MMD_LATENTS))].double()
 
 
 class PosteriorPriorFrechetDistance(Metric):
@@ -133,6 +140,7 @@ class PosteriorPriorFrechetDistance(Metric):
     """
 
     name = "posterior_prior_frechet_distance"
+    version = "2"
     unit = "1"
     higher_is_better = False
     tolerance = 0.05

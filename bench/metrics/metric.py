@@ -51,7 +51,7 @@ Need = Literal[
     "reconstructions",  # all test images, reconstructed
     "generated",  # the protocol's generated_images samples
     "features",  # features of all samples, from the metric's extractors
-    "noisy_reconstructions",  # the first noise_images test images, under each noise and level
+    "noisy_reconstructions",  # noise_images test images, under each noise and level
     "partial_decodings",  # images decoded from the first t = 1..T time steps
     "latents",  # latents of training images, of test images and of the prior
     "spikes",  # activity of spiking layers, within the other passes

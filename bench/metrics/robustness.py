@@ -64,12 +64,13 @@ class _NoisyLoss(Metric):
 class NoiseRobustness(_NoisyLoss):
     """Mean squared error between reconstructions under noise and the originals.
 
-    Of values in [-1, 1], over the first ``noise_images`` test images, one value per kind and level
-    of :mod:`bench.metrics.noise`; lower is better. The kind ``none``, at level 0, is the
+    Of values in [-1, 1], over ``noise_images`` drawn test images, one value per kind and level of
+    :mod:`bench.metrics.noise`; lower is better. The kind ``none``, at level 0, is the
     reconstruction without noise.
     """
 
     name = "noise_robustness"
+    version = "2"
 
     def target(self, batch: Batch) -> Tensor | None:
         """Return the originals ``(N, C, H, W)``."""
@@ -79,12 +80,13 @@ class NoiseRobustness(_NoisyLoss):
 class NoiseRobustnessToNoiseFree(_NoisyLoss):
     """Mean squared error between reconstructions under noise and reconstructions without it.
 
-    Of values in [-1, 1], over the first ``noise_images`` test images, one value per kind and level
-    of :mod:`bench.metrics.noise`; lower is better. The model draws the same random numbers with and
+    Of values in [-1, 1], over ``noise_images`` drawn test images, one value per kind and level of
+    :mod:`bench.metrics.noise`; lower is better. The model draws the same random numbers with and
     without noise.
     """
 
     name = "noise_robustness_to_noise_free"
+    version = "2"
 
     def target(self, batch: Batch) -> Tensor | None:
         """Return the reconstructions without noise ``(N, C, H, W)``; None for these themselves."""

@@ -12,12 +12,13 @@ from bench.protocol import Protocol
 class ReconstructionLossByTimeStep(Metric):
     """Mean squared error of reconstructions decoded from the first t = 1..T time steps.
 
-    Of values in [-1, 1]; lower is better. The latents of the first ``time_step_images`` test images
-    are drawn once, over all T steps. For each t the decoder starts at rest and its output is read
+    Of values in [-1, 1]; lower is better. The latents of ``time_step_images`` drawn test images are
+    sampled once, over all T steps. For each t the decoder starts at rest and its output is read
     after t steps; t = T is the complete decoding.
     """
 
     name = "reconstruction_loss_by_time_step"
+    version = "2"
     unit = "1"
     higher_is_better = False
     tolerance = 0.02

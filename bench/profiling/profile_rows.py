@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from bench.datasets.batches import batch_count, to_unit_range
+from bench.datasets.preprocessing import draw
 from bench.errors import SkippedError, one_line
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.run_cell import summarise_status
@@ -92,7 +93,7 @@ def _cell_rows(cell: Cell, data: DataCache, device: torch.device, repeats: int) 
 def _profiler(cell: Cell, data: DataCache, device: torch.device, repeats: int) -> Profiler:
     size = cell.resolved.batch_size
     images = data.load(cell).train.images
-    batch = to_unit_range(torch.from_numpy(images[:size]).to(device))
+    batch = to_unit_range(torch.from_numpy(images[draw(len(images), size)]).to(device))
     neuron_implementation(cell, device)  # Raises if the backend cannot run on the device.
     model = build_model(cell, tuple(batch.shape[1:]), device)
     return Profiler(model, batch, Step(0.0, batch_count(len(images), size)), cell.seed, repeats)

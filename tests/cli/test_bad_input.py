@@ -185,3 +185,66 @@ def test_the_api_refuses_what_is_no_seed(seed, tmp_path):
     with pytest.raises(BenchError, match=f"expected whole numbers from 0, got {seed!r}"):
         bench.run(models="ann_vae", seeds=[0, seed], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def pictures(folder, **arrays):
+    """A folder of ten pictures, and a file of the same as arrays, under names with a comma."""
+    folder.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.savez(folder / "own.npz", train_images=images, test_images=images, **arrays)
+    return folder / "own.npz"
+
+
+@pytest.mark.parametrize("pattern", ["npz:{}", "mine={}", "digits,npz:{}"])
+def test_a_path_with_a_comma(fails, tmp_path, pattern):
+    line = fails("--datasets", pattern.format(pictures(tmp_path / "a,b")))
+    assert "commas separate datasets, so a path cannot contain one" in line
+    assert "a,b/own.npz" in line
+
+
+def test_a_bare_path(fails, tmp_path):
+    path = pictures(tmp_path / "a")
+    assert f"is a path: use npz:{path}, or NAME={path}" in fails("--datasets", path)
+
+
+@pytest.mark.parametrize("text", ["1", "1,0", "0,0", "a,b", "0,1,2", "0,nan", "0,inf", ""])
+def test_a_wrong_range(fails, tmp_path, text):
+    path = pictures(tmp_path / "a")
+    line = fails("--datasets", f"npz:{path}", "--range", text)
+    assert f"Range {text!r}: expected two numbers LOW,HIGH" in line
+
+
+def test_a_range_without_a_path(fails):
+    assert "A range is for datasets given by path" in fails("--range", "0,16")
+
+
+@pytest.mark.parametrize("name", ["p.yaml", "p.YML", "p.json", "p.txt"])
+def test_a_protocol_that_is_no_toml_file(fails, tmp_path, name):
+    (tmp_path / name).write_text("epochs: 1")
+    assert "expected a TOML file, whose name ends in .toml" in fails("--protocol", tmp_path / name)
+
+
+def test_what_is_left_out_is_told_once_and_recorded(bench_cli, tmp_path, tiny_flags):
+    path = pictures(tmp_path / "a", val_images=np.zeros(1))
+    command = ["run", "--models", "ann_vae", "--datasets", f"npz:{path}", *tiny_flags]
+    command += ["--set", "train_images=32", "--out", tmp_path / "out"]
+    for arguments in ([*command, "--dry-run"], command):
+        code, _, err = bench_cli(*arguments)
+        assert code == 0
+        assert f"Warning: Dataset own: Left out of {path}: the keys val_images.\n" in err
+    (recorded,) = json.loads((tmp_path / "out" / "run.json").read_text())["commands"]
+    assert recorded["datasets"][0]["notes"] == [f"Left out of {path}: the keys val_images."]
+
+
+def test_a_range_reaches_every_command(bench_cli, tmp_path):
+    path = tmp_path / "own.npz"
+    images = np.random.default_rng(0).integers(0, 17, (40, 8, 8), dtype=np.uint8)
+    np.savez(path, train_images=images, test_images=images)
+    dataset = ["--models", "ann_vae", "--datasets", f"npz:{path}"]
+    for command in (["run", "--dry-run"], ["cluster", "run", "--dry-run"], ["profile"]):
+        code, _, err = bench_cli(*command, *dataset)
+        assert code == 2
+        assert "--range 0,16 (in Python image_range=(0, 16))" in err
+        assert bench_cli(*command, *dataset, "--range", "0,16")[0] == 0
+    with pytest.raises(BenchError, match="expected two numbers"):
+        bench.run(models="ann_vae", datasets=f"npz:{path}", image_range=(16, 0), out=tmp_path / "o")

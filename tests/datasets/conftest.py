@@ -54,13 +54,15 @@ def drawn(rng):
 
 @pytest.fixture
 def archives(drawn, monkeypatch):
-    """The drawn MNIST as ``.gz`` files by name, of which torchvision knows the MD5s."""
+    """The drawn MNIST as ``.gz`` files by name, whose MD5s are the known ones."""
     content = {
         f"{file}.gz": gzip.compress(idx(array))
         for file, array in zip(MNIST.files, drawn, strict=True)
     }
     resources = [(name, md5(data)) for name, data in content.items()]
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    sums = {file: md5(idx(array)) for file, array in zip(MNIST.files, drawn, strict=True)}
+    monkeypatch.setattr(MNIST, "files", sums)
     return content
 
 

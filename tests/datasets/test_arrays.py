@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.datasets import load_digits
 
 from bench.datasets.arrays import ArrayFile
 from bench.errors import DataUnavailableError
@@ -187,6 +188,7 @@ def splits(draw):
         draw(hnp.arrays(np.uint8, (draw(st.integers(1, 3)), height, width, *channels)))
         for _ in range(2)
     )
+    train.flat[0] = 255
     return {"train_images": train, "test_images": test}
 
 
@@ -209,3 +211,110 @@ def test_round_trip(tmp_path_factory, protocol, arrays, data):
     changed.flat[data.draw(st.integers(0, changed.size - 1))] ^= 1 << data.draw(st.integers(0, 7))
     other = opened(folder / "c.npz", **(arrays | {key: changed}))
     assert other.info().fingerprint != original.info().fingerprint
+
+
+def digits_in(path, change=lambda images: images):
+    """scikit-learn's digits, 0..16, after a change; the first 100 for training."""
+    images = change(load_digits().images.astype(np.uint8))
+    np.savez(path, train_images=images[:100], test_images=images[100:150])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda images: (images > 8).astype(np.uint8), r"in 0\.\.1, .*--range 0,1 .*\(255 / 1\)"),
+        (lambda images: images, r"in 0\.\.16, .*--range 0,16 .*\(255 / 16\)"),
+        (lambda images: images * 3, r"in 0\.\.48, .*--range 0,48 "),
+        (lambda images: images.astype(np.uint16) * 255, r"in 0\.\.4080; .*--range 0,4095 "),
+        (lambda images: images.astype(np.int32) - 8, r"-8\.\.8; .*--range -8,8 "),
+        (lambda images: images > 8, r"holds bool; .*--range 0,1 "),
+        (lambda images: images / 16, r"in 0\.\.1; .*--range 0,1 "),
+        (lambda images: images / 8 - 1, r"in -1\.\.1; .*--range -1,1 "),
+    ],
+)
+def test_another_range_than_0_255_is_refused_with_what_to_say(tmp_path, change, named):
+    with pytest.raises(DataUnavailableError, match=named) as caught:
+        ArrayFile("own", digits_in(tmp_path / "own.npz", change)).info()
+    assert "train_images" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "value_range"),
+    [
+        (lambda images: images, (0, 16)),
+        (
+            lambda images: images.astype(np.uint16) * 4096 - images.astype(np.uint16) // 16,
+            (0, 65535),
+        ),
+        (lambda images: images / 16, (0, 1)),
+        (lambda images: (images / 8 - 1).astype(np.float16), (-1, 1)),
+        (lambda images: np.rint(images * (255 / 16)).astype(np.uint8), (0, 255)),
+    ],
+)
+def test_the_range_that_is_said_is_mapped_to_0_255(tmp_path, protocol, change, value_range):
+    path = digits_in(tmp_path / "own.npz", change)
+    dataset = ArrayFile("own", path, value_range=value_range)
+    expected = np.rint(load_digits().images[:100] * 255 / 16).astype(np.uint8)
+    images = dataset.load(protocol(image_size=8)).train.images[:, 0]
+    assert np.abs(images.astype(int) - expected).max() <= (value_range == (0, 65535))
+    assert "{:g}..{:g} mapped".format(*value_range) in dataset.info().source
+
+
+def test_booleans_and_dark_images_are_taken_if_their_range_is_said(tmp_path, protocol):
+    path = digits_in(tmp_path / "own.npz", lambda images: images > 8)
+    loaded = ArrayFile("own", path, value_range=(0, 1)).load(protocol(image_size=8))
+    assert set(np.unique(loaded.train.images)) == {0, 255}
+    dark = ArrayFile("own", digits_in(tmp_path / "dark.npz"), value_range=(0, 255))
+    assert dark.load(protocol(image_size=8)).train.images.max() == 16
+
+
+def test_dark_images_are_taken_if_one_is_bright(tmp_path):
+    images = np.full((4, 8, 8), 20, np.uint8)
+    assert opened(tmp_path / "a.npz", train_images=images, test_images=images + 44).info()
+    with pytest.raises(DataUnavailableError, match=r"in 20\.\.63, which are nearly black"):
+        opened(tmp_path / "b.npz", train_images=images, test_images=images + 43).info()
+
+
+def test_values_outside_of_the_range_that_is_said(tmp_path):
+    path = digits_in(tmp_path / "own.npz")
+    with pytest.raises(DataUnavailableError, match=r"train_images .*0\.\.16; .*range 0\.\.15\."):
+        ArrayFile("own", path, value_range=(0, 15)).info()
+    nan = digits_in(tmp_path / "nan.npz", lambda images: np.where(images > 0, images, np.nan))
+    with pytest.raises(DataUnavailableError, match="non-finite"):
+        ArrayFile("own", nan, value_range=(0, 16)).info()
+
+
+def test_keys_that_are_not_used_are_told(tmp_path):
+    info = opened(tmp_path / "own.npz", **good(val_images=IMAGES, note=LABELS)).info()
+    assert info.notes == (f"Left out of {tmp_path / 'own.npz'}: the keys note, val_images.",)
+    assert opened(tmp_path / "all.npz", **good()).info().notes == ()
+
+
+@pytest.mark.parametrize("key", ["train_label", "trainlabels", "Train_labels"])
+def test_a_misspelt_key_of_labels_is_refused(tmp_path, key):
+    dataset = opened(tmp_path / "own.npz", **good(train_labels=None, **{key: LABELS}))
+    with pytest.raises(DataUnavailableError, match=f"the key {key} and no train_labels: rename"):
+        dataset.info()
+
+
+@pytest.mark.parametrize(
+    ("shape", "line"),
+    [
+        ((4, 1, 8, 8), "images[:, 0]"),
+        ((4, 3, 8, 8), "images.transpose(0, 2, 3, 1)"),
+        ((4, 4, 8, 8), "images[:, :3].transpose(0, 2, 3, 1)"),
+        ((4, 8, 8, 4), "images[..., :3]"),
+        ((8, 8, 3, 5), "np.moveaxis(images, -1, 0)"),
+        ((4, 64), "images.reshape(-1, 8, 8)"),
+        ((4, 192), "images.reshape(-1, 3, 8, 8).transpose(0, 2, 3, 1)"),
+    ],
+)
+def test_another_layout_is_answered_with_the_line_that_converts_it(tmp_path, shape, line):
+    images = np.zeros(shape, np.uint8)
+    with pytest.raises(DataUnavailableError) as caught:
+        opened(tmp_path / "own.npz", train_images=images, test_images=images).info()
+    assert str(caught.value).endswith(f"convert with {line}.")
+    converted = eval(line, {"images": images, "np": np})
+    assert converted.shape[1:] in {(8, 8), (8, 8, 3)}

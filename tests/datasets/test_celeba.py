@@ -73,13 +73,13 @@ def test_celebas_fingerprint_sees_partition_and_images(celeba):
 def decoded(monkeypatch):
     """The files that were decoded so far."""
     paths = []
-    original = images._decode
+    original = images.decode
 
     def record(path, mode):
         paths.append(path.name)
         return original(path, mode)
 
-    monkeypatch.setattr(images, "_decode", record)
+    monkeypatch.setattr(images, "decode", record)
     return paths
 
 
@@ -172,3 +172,25 @@ def test_a_bad_partition_list(celeba, content, message):
         celeba.info()
     assert str(celeba.partition) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text + "\n",
+        lambda text: text + "  \n\n",
+        lambda text: text.replace(" ", "\t"),
+        lambda text: text.replace(" ", "   "),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.rstrip("\n"),
+    ],
+)
+def test_a_partition_list_saved_by_an_editor_is_the_same_list(celeba, monkeypatch, saved):
+    official = hashlib.md5(celeba.partition.read_bytes()).hexdigest()
+    listed = [("id", official, "list_eval_partition.txt")]
+    monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", listed)
+    before = celeba.info()
+    assert before.variant == "complete"
+    celeba.partition.write_bytes(saved(celeba.partition.read_text()).encode())
+    assert celeba.info() == before

@@ -1,8 +1,13 @@
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bench.datasets.folder import ImageFolder
+from bench.datasets.image_files import decode
 from bench.errors import BenchError, DataUnavailableError
 
 
@@ -51,17 +56,17 @@ def test_train_and_test_without_classes(tmp_path, protocol):
 
 
 def test_a_folder_alone_is_split(tmp_path, protocol):
-    for number in range(20):
-        picture(tmp_path / f"{number:02}.png", number)
+    for number in range(100, 120):
+        picture(tmp_path / f"{number}.png", number)
     dataset = ImageFolder("own", tmp_path)
     info = dataset.info()
     assert (info.train_size, info.test_size) == (16, 4)
     assert "split 80/20 at random with seed 0" in info.source
     data = dataset.load(protocol(image_size=8))
     train, test = values(data.train.images), values(data.test.images)
-    assert sorted(train + test) == list(range(20))
+    assert sorted(train + test) == list(range(100, 120))
     assert (train, test) == (sorted(train), sorted(test))
-    assert test != [16, 17, 18, 19]
+    assert test != [116, 117, 118, 119]
     again = dataset.load(protocol(image_size=8))
     assert values(again.test.images) == test
 
@@ -198,3 +203,160 @@ def test_bad_folders(tmp_path, protocol, build, message):
     for use in (dataset.info, dataset.fetch, lambda: dataset.load(protocol())):
         with pytest.raises(DataUnavailableError, match=message):
             use()
+
+
+def linked(pets, tmp_path):
+    """The pets, with the class dog and one file of cat behind links."""
+    for split in ("train", "test"):
+        (pets / split / "dog").rename(tmp_path / f"{split}-dog")
+        (pets / split / "dog").symlink_to(tmp_path / f"{split}-dog")
+        (pets / split / "cat" / "0.png").rename(tmp_path / f"{split}-0.png")
+        (pets / split / "cat" / "0.png").symlink_to(tmp_path / f"{split}-0.png")
+
+
+def test_links_are_followed(pets, tmp_path):
+    before = ImageFolder("pets", pets).info()
+    linked(pets, tmp_path)
+    after = ImageFolder("pets", pets).info()
+    assert after == before
+    assert after.notes == ()
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../../.."])
+def test_links_in_a_circle_are_followed_once(pets, target):
+    before = ImageFolder("pets", pets).info()
+    (pets / "train" / "cat" / "loop").symlink_to(target)
+    after = ImageFolder("pets", pets).info()
+    assert after == before
+    assert "1 links in a circle (train/cat/loop)" in after.notes[0]
+
+
+def test_what_is_left_out_is_counted_and_named(pets):
+    before = ImageFolder("pets", pets).info()
+    assert before.notes == ()
+    picture(pets / "train" / "cat" / "@eaDir" / "SYNOPHOTO_THUMB_M.png", 3)
+    picture(pets / "test" / "__MACOSX" / "cat" / "0.png", 3)
+    picture(pets / "val" / "cat" / "0.png", 3)
+    picture(pets / "train" / "cat" / "._0.png", 3)
+    for name in ("a.HEIC", "b.heic", "scan", "readme.txt", "labels.h5"):
+        (pets / "train" / "dog" / name).write_bytes(b"\x89HDF\r\n\x1a\n")
+    (pets / "train" / "dog" / "gone.png").symlink_to(pets / "gone.png")
+    after = ImageFolder("pets", pets).info()
+    assert after == before
+    (note,) = after.notes
+    for part in (
+        "2 .heic (train/dog/a.HEIC, ..., convert to PNG or JPEG)",
+        "1 .h5 (train/dog/labels.h5)",
+        "1 .txt (train/dog/readme.txt)",
+        "1 without a suffix (train/dog/scan)",
+        "1 broken links (train/dog/gone.png)",
+        "1 hidden (train/cat/._0.png)",
+        "2 in folders of the system (test/__MACOSX, ...)",
+        "1 outside of train and test (val)",
+    ):
+        assert part in note
+    assert "\n" not in note
+
+
+def test_a_folder_of_unreadable_images_says_what_it_holds(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.heic").write_bytes(b"")
+    with pytest.raises(DataUnavailableError, match=r"it holds 1 \.heic .*convert to PNG or JPEG"):
+        ImageFolder("own", tmp_path).info()
+
+
+def quarters():
+    """An image whose four quarters differ, so that every turn of it does."""
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:8, :8], image[:8, 8:], image[8:, :8] = (240, 10, 10), (10, 240, 10), (10, 10, 240)
+    return image
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_a_viewer_turns_them(tmp_path, protocol, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 100} if suffix in ("jpg", "webp") else {}
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        path = tmp_path / split / f"a.{suffix}"
+        Image.fromarray(quarters()).save(path, exif=exif, **options)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)), np.int16)
+    images = ImageFolder("own", tmp_path).load(protocol(image_size=16)).train.images
+    found = images[0].transpose(1, 2, 0)
+    np.testing.assert_array_equal(found, expected)
+    near = np.abs(found.astype(int) - quarters())[2::11, 2::11] < 60
+    assert near.all() == (orientation == 1)
+
+
+def test_an_orientation_makes_another_fingerprint(pets):
+    """Cells of a release that did not turn images must not be taken for those of turned ones."""
+    before = ImageFolder("pets", pets).info().fingerprint
+    image = Image.open(pets / "train" / "cat" / "0.png")
+    image.save(pets / "train" / "cat" / "0.png")
+    plain = ImageFolder("pets", pets).info().fingerprint
+    assert plain == before
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(pets / "train" / "cat" / "0.png", exif=exif)
+    assert ImageFolder("pets", pets).info().fingerprint != before
+
+
+def test_a_corrupt_orientation_is_passed_over(tmp_path):
+    image = Image.new("L", (8, 8), 200)
+    image.save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
+    assert decode(tmp_path / "a.jpg", "L").size == (8, 8)
+
+
+def deep(path, values):
+    """Write a PNG of 16 bits per channel; PIL writes such files in grey only."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 3: 2}[channels], 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    content = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_deep_images_need_a_range(tmp_path, protocol, rng, channels):
+    values = rng.integers(0, 4096, (6, 8, 8, channels))
+    for index, image in enumerate(values):
+        deep(tmp_path / ("test" if index > 3 else "train") / f"{index}.png", image)
+    with pytest.raises(DataUnavailableError, match=r"0\.png .*8 bits per channel.* --range 0,"):
+        ImageFolder("own", tmp_path).info()
+    dataset = ImageFolder("own", tmp_path, value_range=(0, 4095))
+    assert dataset.info().channels == channels
+    assert "values 0..4095 mapped to 0..255" in dataset.info().source
+    loaded = dataset.load(protocol(image_size=8)).train.images.transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(loaded, np.rint(values[:4] * (255 / 4095)))
+    with pytest.raises(DataUnavailableError, match=r"\.png .*values in the given range 0\.\.1000"):
+        ImageFolder("own", tmp_path, value_range=(0, 1000)).info()
+
+
+def test_dark_images_need_a_range(pets, protocol):
+    for path in (pets / "test").rglob("*.png"):
+        picture(path, 16)
+    with pytest.raises(
+        DataUnavailableError, match=r"pets holds values in 0\.\.16, .*--range 0,16 "
+    ):
+        ImageFolder("pets", pets).info()
+    as_they_are = ImageFolder("pets", pets, value_range=(0, 255))
+    stretched = ImageFolder("pets", pets, value_range=(0, 16))
+    assert as_they_are.load(protocol(image_size=8)).test.images.max() == 16
+    assert stretched.load(protocol(image_size=8)).test.images.max() == 255
+    assert stretched.info().fingerprint != as_they_are.info().fingerprint
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every folder")
+def test_a_folder_that_cannot_be_read_is_named(pets):
+    (pets / "train" / "cat").chmod(0)
+    with pytest.raises(DataUnavailableError, match=r"train/cat cannot be read: Permission denied"):
+        ImageFolder("pets", pets).info()
+    (pets / "train" / "cat").chmod(0o755)

@@ -12,7 +12,7 @@ from bench.errors import BenchError, UnknownNameError
 @pytest.fixture
 def npz(tmp_path):
     path = tmp_path / "my own (1).npz"
-    images = np.zeros((2, 8, 8), np.uint8)
+    images = np.full((2, 8, 8), 255, np.uint8)
     np.savez(path, train_images=images, test_images=images)
     return path
 
@@ -22,7 +22,7 @@ def folder(tmp_path):
     path = tmp_path / "my.photos"
     path.mkdir()
     for name in "ab":
-        Image.new("L", (8, 8)).save(path / f"{name}.png")
+        Image.new("L", (8, 8), 255).save(path / f"{name}.png")
     return path
 
 
@@ -81,8 +81,11 @@ def test_paths_are_seen_from_where_the_user_is(tmp_path, folder, monkeypatch):
         ("npz:{root}/gone.npz", "does not exist"),
         ("mnist=", "does not exist"),
         ("npz:", "does not exist"),
-        ("npz:{folder}", "is not a .npz file"),
-        ("folder:{npz}", "is not a folder"),
+        ("npz:{folder}", "is not a .npz file; use folder:"),
+        ("folder:{npz}", "is not a folder; use npz:"),
+        ("{npz}", "is a path: use npz:"),
+        ("{folder}", "is a path: use folder:"),
+        ("{root}/gone.npz", "neither a registered name nor an existing path"),
         ("a b={npz}", "the name 'a b' cannot be used"),
         ("={npz}", "the name '' cannot be used"),
         ("../x={npz}", "the name '../x' cannot be used"),

@@ -71,10 +71,11 @@ def test_a_corrupt_archive_is_named_and_left_alone(mnist, protocol, damage, snap
         ("train-labels-idx1-ubyte", lambda c: c[:6], r"no IDX header"),
         ("t10k-labels-idx1-ubyte", lambda c: b"", r"no IDX header"),
         ("t10k-images-idx3-ubyte", lambda c: b"\0\0\x0d" + c[3:], r"no IDX header of 3 axes"),
+        ("t10k-images-idx3-ubyte", lambda c: c[:-1] + bytes([c[-1] ^ 1]), r"its MD5 is not"),
         (
             "t10k-labels-idx1-ubyte",
             lambda c: bytes([0, 0, 8, 1, 0, 0, 0, 3]) + bytes(3),
-            r"3 labels for 4 images",
+            r"or not of mnist: its MD5 is not",
         ),
     ],
 )
@@ -86,6 +87,30 @@ def test_a_damaged_extracted_file_is_named(mnist, file, damage, message):
         mnist.info()
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_extracted_file_of_another_dataset_does_not_hide_the_archive(mnist, snapshot):
+    expected = mnist.info()
+    for archive in mnist.raw.glob("*.gz"):
+        content = gzip.decompress(archive.read_bytes())
+        archive.with_suffix("").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    before = snapshot(mnist.root)
+    assert mnist.info() == expected
+    assert snapshot(mnist.root) == before
+
+
+def test_real_extracted_files_are_verified(tmp_path, real_data):
+    """Fashion-MNIST's files have the names and sizes of MNIST's."""
+    for source in (MNIST, FashionMNIST):
+        raw = tmp_path / source.torchvision_name / "raw"
+        raw.mkdir(parents=True)
+        for archive in (real_data / source.torchvision_name / "raw").glob("*.gz"):
+            (raw / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
+        assert source(tmp_path).info().variant == "complete"
+    shutil.rmtree(tmp_path / "MNIST")
+    (tmp_path / "FashionMNIST").rename(tmp_path / "MNIST")
+    with pytest.raises(DataUnavailableError, match=r"raw/train-images.* \(or not of mnist: "):
+        MNIST(tmp_path).info()
 
 
 def test_a_root_that_cannot_be_read_is_told(mnist, monkeypatch):
@@ -160,6 +185,16 @@ def test_cifar_archive_gives_the_same_and_nothing_is_written(cifar, snapshot, pa
     assert cifar.missing() is None
     assert cifar.info() == unpacked
     assert snapshot(cifar.root) == before
+
+
+def test_a_changed_cifar_batch_does_not_hide_the_archive(cifar, pack_cifar, tmp_path):
+    expected = cifar.info()
+    folder = cifar.root / "cifar-10-batches-py"
+    shutil.copytree(folder, tmp_path / "kept")
+    pack_cifar()
+    shutil.move(tmp_path / "kept", folder)
+    (folder / "test_batch").write_bytes((folder / "data_batch_1").read_bytes())
+    assert cifar.info() == expected
 
 
 def test_a_truncated_cifar_archive_is_named(cifar, pack_cifar):

@@ -235,11 +235,14 @@ def test_the_interval_of_the_frechet_distance_is_the_spread_of_repeated_draws():
     assert (few.status, few.ci_low, few.ci_high) == ("ok", None, None)
 
 
-def test_mmd_takes_the_first_latents_up_to_its_limit(monkeypatch):
+def test_mmd_draws_its_latents_from_all(monkeypatch):
     monkeypatch.setattr(latents_module, "MMD_LATENTS", 50)
     posterior, prior = normal(80, 3, 0), normal(80, 3, 1)
+    drawn = np.sort(np.random.RandomState(0).permutation(80)[:50])
     found = observed(PosteriorPriorMMD, of_two(posterior, prior, size=30))
-    assert (found.value, found.n) == (squared_mmd(posterior[:50], prior[:50])[0], 50)
+    assert (found.value, found.n) == (squared_mmd(posterior[drawn], prior[drawn])[0], 50)
+    few = observed(PosteriorPriorMMD, of_two(posterior[:40], prior[:40], size=30))
+    assert (few.value, few.n) == (squared_mmd(posterior[:40], prior[:40])[0], 40)
 
 
 @pytest.mark.parametrize("metric", [PosteriorPriorMMD, PosteriorPriorFrechetDistance])
@@ -275,7 +278,7 @@ class Collapsed(GenerativeModel):
 
 def latents_of(model_class, *changes, n=60):
     protocol = load_protocol("smoke", ["evaluation_batch_size=25", *changes]).resolve("m", "d")
-    images = torch.zeros(n, 1, 8, 8, dtype=torch.uint8)
+    images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].repeat(1, 1, 8, 8)
     labels = {"train_labels": torch.arange(n), "test_labels": torch.arange(n)}
     run = Passes(model_class(protocol), cell_context(protocol, images, **labels))
     return list(run.latents())
@@ -296,11 +299,22 @@ def test_the_pass_draws_posterior_and_prior_independently():
         assert torch.corrcoef(pairs)[0, 1].abs() < 0.25
 
 
-def test_the_pass_gives_each_image_its_label_up_to_the_limit():
-    batches = latents_of(Collapsed, "latent_images=40")
+class Reading(Collapsed):
+    """Its latent is the first pixel."""
+
+    def encode(self, images, generator):
+        return images[:, 0, 0, :1]
+
+
+def test_the_pass_gives_each_drawn_image_its_label():
+    """The images are drawn from the whole split: those of a folder are sorted by class."""
+    drawn = np.sort(np.random.RandomState(0).permutation(60)[:40])
+    batches = latents_of(Reading, "latent_images=40")
     for split in ("train", "test"):
         labels = torch.cat([batch.labels for batch in batches if batch.split == split])
-        assert labels.tolist() == list(range(40))
+        assert labels.tolist() == drawn.tolist()
+        pixels = torch.cat([batch.latents for batch in batches if batch.split == split])
+        assert ((pixels[:, 0] + 1) * 127.5).round().int().tolist() == drawn.tolist()
     assert sum(len(batch.latents) for batch in batches if batch.split == "prior") == 40
     assert {batch.labels for batch in batches if batch.split == "prior"} == {None}
 

@@ -1,5 +1,6 @@
 import functools
 
+import numpy as np
 import pytest
 import torch
 from contexts import cell_context
@@ -204,10 +205,11 @@ def observations(metric_class, model_class):
     return list(metric.compute(FACTS))
 
 
-def test_two_models_in_whatever_batches_get_the_same_noise_on_their_input():
+def test_two_models_in_whatever_batches_get_the_same_noise_on_their_input(monkeypatch):
     seen = {}
     for model_class, size in ((Recorder, 10), (Flat, 3), (Spiking, 4)):
-        run = passes(model_class, f"evaluation_batch_size={size}", "noise_levels=[0.1, 0.3]")
+        monkeypatch.setattr("bench.evaluation.passes.NOISE_BATCH", size)
+        run = passes(model_class, "noise_levels=[0.1, 0.3]")
         list(run.noisy_reconstructions())
         # By image and corruption: the batches decide in which order the model sees them.
         seen[model_class] = sorted(tuple(image.flatten().tolist()) for image in run.model.seen)
@@ -232,20 +234,23 @@ def test_a_models_own_draws_are_the_same_with_and_without_noise(model_class, mon
     for name in ("LATENT_NOISE", "INPUT_NOISE"):
         kinds = LATENT_NOISE if name == "LATENT_NOISE" else INPUT_NOISE
         monkeypatch.setattr(f"bench.evaluation.passes.{name}", {kind: keep[kind] for kind in kinds})
-    run = passes(model_class, "evaluation_batch_size=4")
+    monkeypatch.setattr("bench.evaluation.passes.NOISE_BATCH", 4)
+    run = passes(model_class)
     for batch in run.noisy_reconstructions():
         if batch.noise_kind != LATENT_SHUFFLE:
             assert torch.equal(batch.images, batch.noise_free), batch.noise_kind
 
 
-def test_batches_of_images_have_draws_of_their_own():
-    batches = passes(Recorder, "evaluation_batch_size=5").noisy_reconstructions()
+def test_batches_of_images_have_draws_of_their_own(monkeypatch):
+    monkeypatch.setattr("bench.evaluation.passes.NOISE_BATCH", 5)
+    batches = passes(Recorder).noisy_reconstructions()
     first, second = (b.images / b.originals for b in batches if b.noise_kind == NO_NOISE)
     assert not torch.isclose(first.mean((1, 2, 3)), second.mean((1, 2, 3))).any()
 
 
-def test_the_pass_is_the_same_when_run_again():
-    run = passes(Spiking, "evaluation_batch_size=4")
+def test_the_pass_is_the_same_when_run_again(monkeypatch):
+    monkeypatch.setattr("bench.evaluation.passes.NOISE_BATCH", 4)
+    run = passes(Spiking)
     for one, other in zip(run.noisy_reconstructions(), run.noisy_reconstructions(), strict=True):
         assert torch.equal(one.images, other.images)
 
@@ -256,11 +261,25 @@ def test_a_level_given_twice_counts_once():
     assert levels == [0.1, 0.3] * 2
 
 
-def test_only_the_first_noise_images_are_shown():
-    run = passes(Recorder, "noise_images=7", "evaluation_batch_size=4")
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("model_class", [Recorder, Spiking])
+def test_the_noise_images_are_drawn_from_all_the_same_for_every_model_and_seed(model_class, seed):
+    run = passes(model_class, "noise_images=7", seed=seed)
     batches = list(run.noisy_reconstructions())
     clean = torch.cat([b.originals for b in batches if b.noise_kind == NO_NOISE])
-    assert torch.equal(clean, to_unit_range(digits()[:7]))
+    drawn = np.sort(np.random.RandomState(0).permutation(10)[:7])
+    assert torch.equal(clean, to_unit_range(digits()[drawn]))
+
+
+@pytest.mark.parametrize("model_class", [Recorder, Flat, Spiking])
+def test_the_curves_do_not_depend_on_the_evaluation_batch_size(model_class):
+    shown = [
+        list(passes(model_class, f"evaluation_batch_size={size}").noisy_reconstructions())
+        for size in (3, 10)
+    ]
+    for one, other in zip(*shown, strict=True):
+        assert (one.noise_kind, one.noise_level) == (other.noise_kind, other.noise_level)
+        assert torch.equal(one.images, other.images)
 
 
 class Misshapen(Flat):

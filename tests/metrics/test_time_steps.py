@@ -146,6 +146,13 @@ def test_time_step_images_limits_both(passes):
         assert {row.n for row in observed(metric, run)} == {5}
 
 
+def test_the_reconstructions_are_of_images_drawn_from_all(passes):
+    run = passes(Summing, "time_step_images=5")
+    shown = [b for b in run.partial_decodings() if b.split == "test" and b.time_step == 1]
+    drawn = np.sort(np.random.RandomState(0).permutation(20)[:5])
+    assert torch.equal(torch.cat([b.originals for b in shown]), to_unit_range(images()[drawn]))
+
+
 def test_without_a_prior_there_is_no_distance_but_a_reason(passes):
     run = passes(Encoder)
     assert [row.time_step for row in observed(ReconstructionLossByTimeStep, run)] == [1, 2, 3]
