@@ -19,16 +19,17 @@ from bench.execution.processes import run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
 from bench.execution.run_context import RunContext
 from bench.execution.serial import run_serially
-from bench.plan import Plan, make_plan, safe_name
+from bench.plan import Plan, make_plan
 from bench.profiling.profile_rows import profile_cells
 from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest
 from bench.store.declarations import METRICS, record
 from bench.store.run_directory import RunDirectory
 from bench.store.schema import EXTRACTOR, FAILED, MODEL
+from bench.store.trained_weights import reference_weights
 from bench.system.devices import full_precision, resolve_device, resolve_devices
 from bench.system.environment import environment
 from bench.system.memory import existing_objects_spared, keep_freed_memory
-from bench.system.paths import Resources, cache_folder, weight_files
+from bench.system.paths import Resources, cache_folder, safe_name, weight_files
 from bench.system.progress import Reporter
 from bench.system.signals import terminable
 from bench.training.checkpoints import Interval
@@ -147,7 +148,7 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
         directory=directory,
         metrics={MODEL: metrics, EXTRACTOR: EXTRACTOR_METRICS},
         run_id=uuid.uuid4().hex,
-        resources=Resources(request.data_folder, _weights(request.weights), cache_folder()),
+        resources=_resources(request),
         interval=interval,
     )
     asked = _asked(request, plan)
@@ -207,6 +208,16 @@ def _run_cells(prepared: PreparedRun, reporter: Reporter) -> None:
     else:
         devices = resolve_devices(request.device)
         run_in_processes(plan, context, devices, reporter, request.jobs)
+
+
+def _resources(request: RunRequest) -> Resources:
+    reference = request.reference
+    return Resources(
+        data_root=request.data_folder,
+        weights=_weights(request.weights),
+        cache=cache_folder(),
+        trained={} if reference is None else reference_weights(Path(reference)),
+    )
 
 
 def _cluster(request: RunRequest) -> Cluster | None:

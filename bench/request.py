@@ -86,6 +86,8 @@ class RunRequest(Request):
         seeds: whole numbers from 0; None for the protocol's seeds.
         out: run directory, whose content is kept; None for ``runs/PROTOCOL``.
         weights: files of network weights that metrics need, each as ``"NAME=PATH"``.
+        reference: reference, or another run directory, whose trained extractors are used instead
+            of training them; None to train them.
         checkpoint_every: interval between two checkpoints of a training: ``"30s"``, ``"10min"``,
             ``"1h"``, ``"2epochs"`` or ``"never"``. An interruption saves a checkpoint as well.
         retry: ``"failed"`` to run only the cells that failed before.
@@ -101,6 +103,7 @@ class RunRequest(Request):
     seeds: Iterable[int] | None = None
     out: str | Path | None = None
     weights: Iterable[str] = ()
+    reference: str | Path | None = None
     checkpoint_every: str = "10min"
     retry: str | None = None
     jobs: int = 1

@@ -87,6 +87,13 @@ _RUN = (
         help="File of weights that a metric needs, e.g. --weights inception=FILE. Can be repeated.",
     ),
     click.option(
+        "--reference",
+        type=click.Path(path_type=Path),
+        help="Reference whose trained extractors are used instead of training them, so that FAD is "
+        "comparable with it.",
+        shell_complete=completion.run_directories,
+    ),
+    click.option(
         "--checkpoint-every",
         default="10min",
         show_default=True,

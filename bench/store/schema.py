@@ -237,11 +237,13 @@ CHECKPOINT_FILE = "checkpoint.pt"
 LOG_FILE = "cell.log"
 IMAGES_FILE = "images.npz"
 SPIKES_FILE = "spikes.npz"
+EXTRACTOR_FILE = "extractor.safetensors"
 IMAGES_FOLDER = "images"
 
-# A file of a reference
+# Files of a reference
 
 VALUES_FILE = "values.csv"
+EXTRACTORS_FOLDER = "extractors"
 
 
 def weights_file(selection: str) -> str:
