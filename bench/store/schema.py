@@ -46,6 +46,7 @@ COLUMNS: dict[str, type] = {
     "unit": str,
     "duration_s": float,
     "device": str,
+    "processor": str,
     "version": str,
     "git_commit": str,
     "created_at": str,

@@ -15,7 +15,8 @@ from bench.store.declarations import MetricDeclaration
 from bench.store.run_directory import RunDirectory, frame
 
 CELL = {"model": "m", "backend": "torch", "dataset": "digits", "protocol": "p"}
-FACTS = {"protocol_hash": "a" * 64, "dataset_fingerprint": "f" * 64, "train_images": 64, "n": 24}
+FACTS = {"protocol_hash": "a" * 64, "dataset_fingerprint": "f" * 64, "train_images": 64, "n": 24,
+         "processor": "one, AVX2"}  # fmt: skip
 LOSS = {"metric": "loss", "metric_version": "1", "split": "test", "higher_is_better": False}
 POLICY = Policy(
     {"loss": MetricDeclaration(0.02), "speed": MetricDeclaration(0.3, reproducible=False)}
