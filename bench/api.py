@@ -28,10 +28,11 @@ from bench.store.schema import EXTRACTOR, FAILED, MODEL
 from bench.store.trained_weights import reference_weights
 from bench.system.devices import full_precision, resolve_device, resolve_devices
 from bench.system.environment import environment
+from bench.system.formatting import duration_seconds
 from bench.system.memory import existing_objects_spared, keep_freed_memory
 from bench.system.paths import Resources, cache_folder, safe_name, weight_files
 from bench.system.progress import Reporter
-from bench.system.signals import terminable
+from bench.system.signals import TimeLimitReached, terminable, time_limit
 from bench.training.checkpoints import Interval
 
 DEFAULT_OUT = Path("runs")
@@ -50,6 +51,7 @@ class PreparedRun:
         context: context of the run.
         cluster: cluster that runs the cells; None for this machine.
         asked: the request as ``run.json`` records it.
+        seconds: time limit in seconds; None for no limit.
     """
 
     request: RunRequest
@@ -57,6 +59,7 @@ class PreparedRun:
     context: RunContext
     cluster: Cluster | None
     asked: dict[str, Any]
+    seconds: float | None
 
 
 def takes(
@@ -90,7 +93,8 @@ def run(request: RunRequest) -> pd.DataFrame:
     Raises:
         BenchError: if the request contains a mistake; nothing is written then.
         OutputError: if the run directory can no longer be written; finished cells are kept.
-        Interrupted: if Ctrl-C or SIGTERM stops the run, after a checkpoint was saved.
+        Interrupted: if Ctrl-C or SIGTERM stops the run, after a checkpoint was saved; the subclass
+            TimeLimitReached, if the time limit does.
     """
     return execute(prepare(request), request.reporter)
 
@@ -138,6 +142,7 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
     if cluster is None:
         resolve_device(request.device)
     interval = Interval.parse(request.checkpoint_every)
+    seconds = _seconds(request.time_limit)
     _check_count("Jobs", request.jobs)
     directory = RunDirectory(
         DEFAULT_OUT / safe_name(protocol.name) if request.out is None else Path(request.out)
@@ -155,7 +160,7 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
     plan = plan.with_extractors(trained_extractors(metrics.values()))
     if request.retry is not None:
         plan = _failed(plan, directory, request.retry)
-    return PreparedRun(request, plan, context, cluster, asked)
+    return PreparedRun(request, plan, context, cluster, asked=asked, seconds=seconds)
 
 
 def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataFrame:
@@ -177,8 +182,12 @@ def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataF
             METRICS: record({**context.metrics[MODEL], **context.metrics[EXTRACTOR]}),
         }
     )
-    with terminable(), existing_objects_spared():
-        _run_cells(prepared, reporter or Reporter())
+    try:
+        with terminable(), time_limit(prepared.seconds), existing_objects_spared():
+            _run_cells(prepared, reporter or Reporter())
+    except TimeLimitReached:
+        context.directory.collect()
+        raise
     rows = context.directory.collect()
     order = {cell.key: place for place, cell in enumerate(plan.cells)}
     rows = rows[rows["cell_key"].isin(order)]
@@ -246,6 +255,13 @@ def _failed(plan: Plan, directory: RunDirectory, retry: str) -> Plan:
 def _check_count(name: str, number: int) -> None:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise BenchError(f"{name}: expected a whole number from 1, got {number!r}.")
+
+
+def _seconds(limit: str | None) -> float | None:
+    seconds = None if limit is None else duration_seconds(limit)
+    if limit is not None and seconds is None:
+        raise BenchError(f"Time limit {limit!r}: expected for example 30s, 50min or 1.5h.")
+    return seconds
 
 
 def _weights(given: Iterable[str]) -> dict[str, Path]:

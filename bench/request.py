@@ -90,6 +90,8 @@ class RunRequest(Request):
             of training them; None to train them.
         checkpoint_every: interval between two checkpoints of a training: ``"30s"``, ``"10min"``,
             ``"1h"``, ``"2epochs"`` or ``"never"``. An interruption saves a checkpoint as well.
+        time_limit: time after which the run stops as by an interruption: ``"30s"``, ``"50min"`` or
+            ``"1.5h"``, counted from the first cell; None for no limit.
         retry: ``"failed"`` to run only the cells that failed before.
         jobs: number of worker processes, at least 1. They share the CPU threads and get the GPUs
             in turn. A script with more than 1 needs ``if __name__ == "__main__":``.
@@ -105,6 +107,7 @@ class RunRequest(Request):
     weights: Iterable[str] = ()
     reference: str | Path | None = None
     checkpoint_every: str = "10min"
+    time_limit: str | None = None
     retry: str | None = None
     jobs: int = 1
     executor: str = LOCAL

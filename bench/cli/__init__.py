@@ -3,12 +3,13 @@
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
 from bench.errors import BenchError, OutputError
-from bench.system.signals import Interrupted
+from bench.system.signals import Interrupted, TimeLimitReached
 
 VERBS = {
     "run": "Train and evaluate models on datasets.",
@@ -26,6 +27,8 @@ VERBS = {
 }
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+# EX_TEMPFAIL of sysexits.h: the same command again can succeed.
+EXIT_TIME_LIMIT = 75
 EXIT_SIGNAL = 128
 # The variable in which shells ask for completions.
 COMPLETION = "_BENCH_COMPLETE"
@@ -92,11 +95,18 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt) as error:
         # Click raises Abort from the exception that interrupted it.
-        stop = error.__cause__ if isinstance(error.__cause__, Interrupted) else Interrupted()
-        saved = f" A checkpoint is at {stop.saved}." if stop.saved else ""
-        click.echo(
-            f"Interrupted.{saved} Finished cells are kept; the same command again runs the rest.",
-            err=True,
-        )
-        sys.exit(EXIT_SIGNAL + stop.signum)
+        _exit_interrupted(error.__cause__)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_interrupted(cause: BaseException | None) -> NoReturn:
+    """Report in one line what stopped the run, and exit."""
+    stop = cause if isinstance(cause, Interrupted) else Interrupted()
+    code, what = EXIT_SIGNAL + stop.signum, "Interrupted."
+    if isinstance(stop, TimeLimitReached):
+        code, what = EXIT_TIME_LIMIT, "The time limit is reached."
+    saved = f" A checkpoint is at {stop.saved}." if stop.saved else ""
+    click.echo(
+        f"{what}{saved} Finished cells are kept; the same command again runs the rest.", err=True
+    )
+    sys.exit(code)

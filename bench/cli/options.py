@@ -101,6 +101,11 @@ _RUN = (
         help="Interval between two checkpoints of a training: 30s, 10min, 1h, 2epochs, never.",
     ),
     click.option(
+        "--time-limit",
+        metavar="TIME",
+        help="Stop after this time as Ctrl-C does, with exit code 75: 30s, 50min, 1.5h.",
+    ),
+    click.option(
         "--retry", type=click.Choice(["failed"]), help="Run only the cells that failed before."
     ),
     click.option("--strict", is_flag=True, help="Exit with code 1 if anything was skipped."),
