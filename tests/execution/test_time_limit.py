@@ -15,7 +15,7 @@ from bench.system.signals import TimeLimitReached
 LINE = r"The time limit is reached\.{saved} Finished cells are kept; the same command again runs "
 LINE += r"the rest\."
 PLACE = r"epoch \d+ of {epochs}, batch \d of 4"
-LONG = ["--models", "esvae", "--backends", "fused,reference", "--set", "epochs=5000"]
+LONG = ["--models", "ann_vae", "--seeds", "0,1"]
 
 
 SLOW = """
@@ -61,29 +61,32 @@ def test_a_limit_shorter_than_an_epoch_goes_on_to_the_rows_of_one_run(slow, tiny
 
 
 @pytest.mark.parametrize(
-    "how", [["run"], ["run", "--jobs", "2"], ["cluster", "run"]], ids=lambda how: " ".join(how)
+    ("how", "limit", "cells"),
+    [
+        (["run"], "15s", 1),
+        pytest.param(["run", "--jobs", "2"], "60s", 2, marks=pytest.mark.full),
+        pytest.param(["cluster", "run"], "100s", 2, marks=pytest.mark.full),
+    ],
 )
-def test_every_cell_in_training_saves(how, tiny_flags, tmp_path):
+def test_every_cell_in_training_saves(how, limit, cells, tiny_flags, tmp_path):
     if how[0] == "cluster":
         pytest.importorskip("ray")
     out = tmp_path / "run"
-    code, _, err = commands.run(*how, *LONG, *tiny_flags, "--set", "epochs=5000",
-                                "--time-limit", "25s", "--out", out, threads=2,
-                                metrics=["reconstruction_loss"])  # fmt: skip
+    flags = [*how, *LONG, *tiny_flags, "--set", "epochs=100000", "--time-limit", limit]
+    code, _, err = commands.run(*flags, "--out", out, threads=2, metrics=["reconstruction_loss"])
     assert code == 75, err
     assert "Traceback" not in err
-    assert err.startswith("The time limit is reached. A checkpoint is at ")
-    assert err.count("\n") == 1
-    cells = 1 if how == ["run"] else 2
-    assert len(re.findall(PLACE.format(epochs=5000), err)) == cells
-    assert len(list(out.glob("cells/esvae*/checkpoint.pt"))) == cells
+    (line,) = err.strip().splitlines()
+    assert line.startswith("The time limit is reached. A checkpoint is at ")
+    assert len(re.findall(PLACE.format(epochs=100000), line)) == cells
+    assert len(list(out.glob("cells/ann_vae*/checkpoint.pt"))) == cells
 
 
 @pytest.mark.parametrize("how", [["run"], ["run", "--jobs", "2"], ["cluster", "run"]])
 def test_a_time_shorter_than_the_start_stops_too(how, tiny_flags, tmp_path):
     if how[0] == "cluster":
         pytest.importorskip("ray")
-    code, _, err = commands.run(*how, *LONG, *tiny_flags, "--set", "epochs=5000",
+    code, _, err = commands.run(*how, *LONG, *tiny_flags, "--set", "epochs=100000",
                                 "--time-limit", "0.01s", "--out", tmp_path / "run")  # fmt: skip
     assert code == 75, err
     assert re.search(LINE.format(saved=""), err)
