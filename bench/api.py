@@ -19,18 +19,20 @@ from bench.execution.processes import default_jobs, run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
 from bench.execution.run_context import RunContext
 from bench.execution.serial import run_serially
-from bench.plan import Plan, make_plan, safe_name
+from bench.plan import Plan, make_plan
 from bench.profiling.profile_rows import profile_cells
 from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest
 from bench.store.declarations import METRICS, record
 from bench.store.run_directory import RunDirectory
 from bench.store.schema import EXTRACTOR, FAILED, MODEL
+from bench.store.trained_weights import reference_weights
 from bench.system.devices import full_precision, resolve_device, resolve_devices
 from bench.system.environment import environment
+from bench.system.formatting import duration_seconds
 from bench.system.memory import existing_objects_spared, keep_freed_memory
-from bench.system.paths import Resources, cache_folder, weight_files
+from bench.system.paths import Resources, cache_folder, safe_name, weight_files
 from bench.system.progress import Reporter
-from bench.system.signals import terminable
+from bench.system.signals import TimeLimitReached, terminable, time_limit
 from bench.training.checkpoints import Interval
 
 DEFAULT_OUT = Path("runs")
@@ -49,6 +51,7 @@ class PreparedRun:
         context: context of the run.
         cluster: cluster that runs the cells; None for this machine.
         asked: the request as ``run.json`` records it.
+        seconds: time limit in seconds; None for no limit.
     """
 
     request: RunRequest
@@ -56,6 +59,7 @@ class PreparedRun:
     context: RunContext
     cluster: Cluster | None
     asked: dict[str, Any]
+    seconds: float | None
 
 
 def takes(
@@ -89,7 +93,8 @@ def run(request: RunRequest) -> pd.DataFrame:
     Raises:
         BenchError: if the request contains a mistake; nothing is written then.
         OutputError: if the run directory can no longer be written; finished cells are kept.
-        Interrupted: if Ctrl-C or SIGTERM stops the run, after a checkpoint was saved.
+        Interrupted: if Ctrl-C or SIGTERM stops the run, after a checkpoint was saved; the subclass
+            TimeLimitReached, if the time limit does.
     """
     return execute(prepare(request), request.reporter)
 
@@ -137,6 +142,7 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
     if cluster is None:
         resolve_device(request.device)
     interval = Interval.parse(request.checkpoint_every)
+    seconds = _seconds(request.time_limit)
     if request.jobs is not None:
         _check_count("Jobs", request.jobs)
     directory = RunDirectory(
@@ -148,14 +154,14 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
         directory=directory,
         metrics={MODEL: metrics, EXTRACTOR: EXTRACTOR_METRICS},
         run_id=uuid.uuid4().hex,
-        resources=Resources(request.data_folder, _weights(request.weights), cache_folder()),
+        resources=_resources(request),
         interval=interval,
     )
     asked = _asked(request, plan)
     plan = plan.with_extractors(trained_extractors(metrics.values()))
     if request.retry is not None:
         plan = _failed(plan, directory, request.retry)
-    return PreparedRun(request, plan, context, cluster, asked)
+    return PreparedRun(request, plan, context, cluster, asked=asked, seconds=seconds)
 
 
 def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataFrame:
@@ -178,8 +184,12 @@ def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataF
             METRICS: record({**context.metrics[MODEL], **context.metrics[EXTRACTOR]}),
         }
     )
-    with terminable(), existing_objects_spared():
-        _run_cells(prepared, reporter or Reporter())
+    try:
+        with terminable(), time_limit(prepared.seconds), existing_objects_spared():
+            _run_cells(prepared, reporter or Reporter())
+    except TimeLimitReached:
+        context.directory.collect()
+        raise
     rows = context.directory.collect()
     order = {cell.key: place for place, cell in enumerate(plan.cells)}
     rows = rows[rows["cell_key"].isin(order)]
@@ -214,6 +224,16 @@ def _run_cells(prepared: PreparedRun, reporter: Reporter) -> None:
         run_in_processes(plan, context, devices, reporter, jobs)
 
 
+def _resources(request: RunRequest) -> Resources:
+    reference = request.reference
+    return Resources(
+        data_root=request.data_folder,
+        weights=_weights(request.weights),
+        cache=cache_folder(),
+        trained={} if reference is None else reference_weights(Path(reference)),
+    )
+
+
 def _cluster(request: RunRequest) -> Cluster | None:
     if request.executor not in EXECUTORS:
         raise BenchError(f"Executor {request.executor!r}: expected {' or '.join(EXECUTORS)}.")
@@ -241,6 +261,13 @@ def _failed(plan: Plan, directory: RunDirectory, retry: str) -> Plan:
 def _check_count(name: str, number: int) -> None:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise BenchError(f"{name}: expected a whole number from 1, got {number!r}.")
+
+
+def _seconds(limit: str | None) -> float | None:
+    seconds = None if limit is None else duration_seconds(limit)
+    if limit is not None and seconds is None:
+        raise BenchError(f"Time limit {limit!r}: expected for example 30s, 50min or 1.5h.")
+    return seconds
 
 
 def _weights(given: Iterable[str]) -> dict[str, Path]:

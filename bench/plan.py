@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,20 +18,12 @@ from bench.errors import BenchError, DatasetWarning, DataUnavailableError, Unkno
 from bench.protocol import Protocol, describe
 from bench.request import ALL, Request
 from bench.store.schema import EXTRACTOR, MODEL, NO_BACKEND, Kind
+from bench.system.paths import safe_name
 
 if TYPE_CHECKING:
     from bench.metrics.extractors.extractor import TrainedExtractor
 
 UNKNOWN = "unknown"
-
-
-def safe_name(name: str) -> str:
-    """Return a name that is valid on any file system, without separators or a leading dot.
-
-    >>> safe_name("../mine: epochs=3")
-    '_mine_epochs=3'
-    """
-    return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", name).lstrip(".")[:120]
 
 
 @dataclass(frozen=True)
@@ -89,6 +80,12 @@ class Cell:
     def protocol_hash(self) -> str:
         """SHA-256 of the values of the protocol that hold for this cell, as 64 hex digits."""
         return self.resolved.hash
+
+    @property
+    def train_size(self) -> int:
+        """Number of images that the cell trains on; 0 if the dataset is unavailable."""
+        size = self.info.train_size if self.info else 0
+        return min(size, self.resolved.train_images or size)
 
     @property
     def title(self) -> str:

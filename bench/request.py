@@ -111,8 +111,12 @@ class RunRequest(Request):
         seeds: whole numbers from 0; None for the protocol's seeds.
         out: run directory, whose content is kept; None for ``runs/PROTOCOL``.
         weights: files of network weights that metrics need, each as ``"NAME=PATH"``.
+        reference: reference, or another run directory, whose trained extractors are used instead
+            of training them; None to train them.
         checkpoint_every: interval between two checkpoints of a training: ``"30s"``, ``"10min"``,
             ``"1h"``, ``"2epochs"`` or ``"never"``. An interruption saves a checkpoint as well.
+        time_limit: time after which the run stops as by an interruption: ``"30s"``, ``"50min"`` or
+            ``"1.5h"``, counted from the first cell; None for no limit.
         retry: ``"failed"`` to run only the cells that failed before.
         jobs: number of cells to run at a time, each in a process of its own, at least 1. The
             processes get the GPUs in turn. None for one per GPU, or as many as the usable CPUs
@@ -129,7 +133,9 @@ class RunRequest(Request):
     seeds: Iterable[int] | None = None
     out: str | Path | None = None
     weights: Iterable[str] = ()
+    reference: str | Path | None = None
     checkpoint_every: str = "10min"
+    time_limit: str | None = None
     retry: str | None = None
     jobs: int | None = 1
     executor: str = LOCAL

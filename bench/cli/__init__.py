@@ -6,13 +6,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
 from bench.errors import BenchError, DatasetWarning, OutputError
-from bench.system.signals import Interrupted
+from bench.system.signals import Interrupted, TimeLimitReached
 
 VERBS = {
     "run": "Train and evaluate models on datasets.",
@@ -30,6 +30,8 @@ VERBS = {
 }
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+# EX_TEMPFAIL of sysexits.h: the same command again can succeed.
+EXIT_TIME_LIMIT = 75
 EXIT_SIGNAL = 128
 # The variable in which shells ask for completions.
 COMPLETION = "_BENCH_COMPLETE"
@@ -97,13 +99,7 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt) as error:
         # Click raises Abort from the exception that interrupted it.
-        stop = error.__cause__ if isinstance(error.__cause__, Interrupted) else Interrupted()
-        saved = f" A checkpoint is at {stop.saved}." if stop.saved else ""
-        click.echo(
-            f"Interrupted.{saved} Finished cells are kept; the same command again runs the rest.",
-            err=True,
-        )
-        sys.exit(EXIT_SIGNAL + stop.signum)
+        _exit_interrupted(error.__cause__)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -122,3 +118,16 @@ def _plain_dataset_warnings() -> Iterator[None]:
         warnings.simplefilter("always", DatasetWarning)
         warnings.showwarning = show
         yield
+
+
+def _exit_interrupted(cause: BaseException | None) -> NoReturn:
+    """Report in one line what stopped the run, and exit."""
+    stop = cause if isinstance(cause, Interrupted) else Interrupted()
+    code, what = EXIT_SIGNAL + stop.signum, "Interrupted."
+    if isinstance(stop, TimeLimitReached):
+        code, what = EXIT_TIME_LIMIT, "The time limit is reached."
+    saved = f" A checkpoint is at {stop.saved}." if stop.saved else ""
+    click.echo(
+        f"{what}{saved} Finished cells are kept; the same command again runs the rest.", err=True
+    )
+    sys.exit(code)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.comparison import Comparison
     from bench.store.declarations import MetricDeclaration
 
-FORMATS = ("terminal", "md", "junit")
+FORMATS = ("terminal", "md", "junit", "github")
 PLAIN_WIDTH = 160
 
 
@@ -29,8 +29,8 @@ PLAIN_WIDTH = 160
     type=click.Choice(FORMATS),
     default="terminal",
     show_default=True,
-    help="A table for the terminal, Markdown for a pull request's comment, or JUnit XML for a CI "
-    "server.",
+    help="A table for the terminal, Markdown for a pull request's comment, JUnit XML for a CI "
+    "server, or annotations for GitHub Actions.",
 )
 @click.option(
     "--out",
@@ -98,6 +98,10 @@ def _text(comparison: "Comparison", output_format: str, show_all: bool) -> str:
         from bench.comparison.output.junit import to_junit
 
         return to_junit(comparison)
+    if output_format == "github":
+        from bench.comparison.output.github import to_github
+
+        return to_github(comparison)
     import io
 
     from rich.console import Console

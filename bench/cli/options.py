@@ -94,11 +94,23 @@ _RUN = (
         help="File of weights that a metric needs, e.g. --weights inception=FILE. Can be repeated.",
     ),
     click.option(
+        "--reference",
+        type=click.Path(path_type=Path),
+        help="Reference whose trained extractors are used instead of training them, so that FAD is "
+        "comparable with it.",
+        shell_complete=completion.run_directories,
+    ),
+    click.option(
         "--checkpoint-every",
         default="10min",
         show_default=True,
         metavar="INTERVAL",
         help="Interval between two checkpoints of a training: 30s, 10min, 1h, 2epochs, never.",
+    ),
+    click.option(
+        "--time-limit",
+        metavar="TIME",
+        help="Stop after this time as Ctrl-C does, with exit code 75: 30s, 50min, 1.5h.",
     ),
     click.option(
         "--retry", type=click.Choice(["failed"]), help="Run only the cells that failed before."

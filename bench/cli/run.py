@@ -28,7 +28,7 @@ def command(**given: Any) -> int:
     The same command again runs only what is missing, and resumes what was interrupted.
 
     Exit codes: 0 nothing failed, 1 a cell failed or the results cannot be written, 2 a mistake in
-    the command, 130 interrupted, 143 terminated.
+    the command, 75 the time limit was reached, 130 interrupted, 143 terminated.
     """
     return run_request(**given)
 

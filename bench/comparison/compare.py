@@ -6,16 +6,17 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from bench.comparison.differences import incomparable
+from bench.comparison.differences import incomparable, other_processors
 from bench.comparison.explanations import explain
 from bench.comparison.failures import without_values
 from bench.comparison.pairing import SIDES, newest_cells, pair_cells
-from bench.comparison.policy import Policy
+from bench.comparison.policy import ENOUGH_SEEDS, Policy
 from bench.comparison.statistics import judge, summarise
 from bench.store.declarations import DEFAULT_TOLERANCE
 from bench.store.schema import CELL, PAIRED_BY
 
 COMPARED = ("better", "same", "worse", "changed")
+INCONCLUSIVE = "inconclusive"
 EXIT_SAME = 0
 EXIT_WORSE = 1
 EXIT_INCOMPLETE = 3
@@ -41,9 +42,9 @@ class Comparison:
     Attributes:
         observations: one row per observation: the columns that identify it, ``pair`` (its index in
             ``cells``), ``verdict`` (``better``, ``same``, ``worse``, ``changed``,
-            ``incomparable``, ``missing`` or ``new``), ``gates`` (True if the verdict counts),
-            ``machine`` (True if it measures the machine), ``method``, ``reference`` and ``here``
-            (means over seeds), ``unit`` and ``reason``.
+            ``inconclusive``, ``incomparable``, ``missing`` or ``new``), ``gates`` (True if the
+            verdict counts), ``machine`` (True if it measures the machine), ``method``,
+            ``reference`` and ``here`` (means over seeds), ``unit`` and ``reason``.
         cells: pairs of cells, as :func:`bench.comparison.pairing.pair_cells` returns them.
         notes: remarks for the reader.
         strict: True if changes without a direction and incomparable pairs count.
@@ -60,6 +61,11 @@ class Comparison:
         return self._counting("worse", *(["changed"] if self.strict else []))
 
     @cached_property
+    def inconclusive(self) -> pd.DataFrame:
+        """Observations that moved, but with too few seeds to tell the change from the processor."""
+        return self._counting(INCONCLUSIVE)
+
+    @cached_property
     def missing(self) -> pd.DataFrame:
         """Observations of the reference that the run does not have."""
         return self._counting("missing", *(["incomparable"] if self.strict else []))
@@ -72,7 +78,7 @@ class Comparison:
     @property
     def comparable(self) -> bool:
         """True if anything that counts was compared."""
-        return not self._counting(*COMPARED).empty
+        return not self._counting(*COMPARED, INCONCLUSIVE).empty
 
     @property
     def exit_code(self) -> int:
@@ -161,6 +167,11 @@ def _judged(table: pd.DataFrame, rows: pd.DataFrame, policy: Policy) -> pd.DataF
     facts = ["method", "reference", "here"]
     table.loc[ids, facts] = judged[facts]
     table.loc[ids, "reason"] = explain(judged, tolerance)
+    few = ids[(judged["method"] != "seeds") & judged["differs"]]
+    reasons = other_processors(rows[rows["id"].isin(few)])
+    table.loc[reasons.index, "verdict"] = INCONCLUSIVE
+    few_seeds = f", fewer than {ENOUGH_SEEDS} seeds of each, and another "
+    table.loc[reasons.index, "reason"] += few_seeds + reasons
     return table
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from bench.comparison.pairing import SIDES
 from bench.comparison.policy import ENOUGH_SEEDS, Policy
 from bench.store.schema import GATE_COMPARABLE_BY, HASHES
 from bench.system.formatting import short_hash
@@ -23,6 +24,32 @@ def incomparable(rows: pd.DataFrame, policy: Policy) -> pd.Series:
     few = f", fewer than {ENOUGH_SEEDS} of each"
     reasons.append(_differing(_with_other_seeds(rows), "seed") + few)
     return pd.concat(reasons).groupby(level=0, sort=True).agg("; ".join)
+
+
+def other_processors(rows: pd.DataFrame) -> pd.Series:
+    """Return why observations were computed on different processors: both values.
+
+    An unknown processor counts as another one. The ``device`` must agree too.
+
+    Args:
+        rows: rows of both sides, with ``id`` of the observation and ``side``.
+
+    Returns:
+        Reasons by ``id``, from the first of the seeds that both sides have and that differ.
+    """
+    sides = [rows[rows["side"] == side] for side in SIDES]
+    pairs = sides[0].merge(sides[1], on=["id", "seed"], suffixes=[f"_{side}" for side in SIDES])
+    reasons = []
+    for field in ("processor", "device"):
+        before, here = (pairs[f"{field}_{side}"].astype(object) for side in SIDES)
+        differs = before.fillna("") != here.fillna("")
+        if field == "processor":
+            differs |= before.isna() | here.isna()
+        before, here = before.fillna("unknown"), here.fillna("unknown")
+        texts = field + ": " + before + " in the reference, " + here + " here"
+        reasons.append(texts[differs].set_axis(pairs.loc[differs, "id"]))
+    first = [each[~each.index.duplicated()] for each in reasons]
+    return pd.concat(first).groupby(level=0, sort=True).agg("; ".join)
 
 
 def _with_other_seeds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from bench.store.run_directory import SCHEMA, load_results
 from bench.store.schema import (
     CELL,
     CELLS,
+    EXTRACTORS_FOLDER,
     FAILED,
     OK,
     PAIRED_BY,
@@ -26,6 +27,7 @@ from bench.store.schema import (
     VALUES_FILE,
     VOLATILE,
 )
+from bench.store.trained_weights import stored_weights
 
 # Columns of values.csv.
 READ = ["model", "backend", "dataset", "protocol", "seed", "metric", "split", "noise_kind",
@@ -39,8 +41,9 @@ def update_reference(
 
     A reference has ``run.json``, ``results.parquet`` and, to be read in a diff, ``values.csv``:
     values of whole models in six digits. Rows are sorted, and columns that differ between any two
-    runs are empty. Other files in the folder, such as a README, stay. The folder is replaced as a
-    whole: an interrupted update leaves the old reference.
+    runs are empty. ``extractors/`` has the weights of the extractors that the run trained. Other
+    files in the folder, such as a README, stay. The folder is replaced as a whole: an interrupted
+    update leaves the old reference.
 
     Args:
         run: a run directory.
@@ -53,8 +56,8 @@ def update_reference(
         The files written.
 
     Raises:
-        BenchError: ``run`` is not a run directory, has no values or has failed rows, or
-            ``reference`` is another kind of folder or cannot be written.
+        BenchError: ``run`` is not a run directory, has no values, failed rows or damaged weights,
+            or ``reference`` is another kind of folder or cannot be written.
     """
     rows = _rows(run, allow_failed)
     content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
@@ -65,8 +68,11 @@ def update_reference(
         before = json.loads((target / RUN_FILE).read_text(encoding="utf-8"))
         commands = before["commands"]
         content["commands"] = commands + [c for c in content["commands"] if c not in commands]
+    known = set(rows["extractor_sha256"].dropna())
+    files = _weights(target, known) if keep else {}
+    files |= _weights(run, known)
     try:
-        written = _replace(target, rows, content)
+        written = _replace(target, rows, content, files)
     except OSError as error:
         raise BenchError(
             f"The reference {reference} cannot be written: {error.strerror}."
@@ -74,7 +80,9 @@ def update_reference(
     return [reference / name for name in written]
 
 
-def _replace(target: Path, rows: pd.DataFrame, content: Mapping[str, Any]) -> list[str]:
+def _replace(
+    target: Path, rows: pd.DataFrame, content: Mapping[str, Any], weights: Mapping[str, bytes]
+) -> list[str]:
     """Write a reference next to ``target`` and move it to its place; return the names of files."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -83,7 +91,8 @@ def _replace(target: Path, rows: pd.DataFrame, content: Mapping[str, Any]) -> li
         if target.exists():
             shutil.copytree(target, new)
         new.mkdir(exist_ok=True)
-        written = _write(rows, content, new)
+        shutil.rmtree(new / EXTRACTORS_FOLDER, ignore_errors=True)
+        written = _write(rows, content, new) + _write_weights(weights, new)
         _swap(new, target, staged / "old")
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -142,6 +151,20 @@ def _write(rows: pd.DataFrame, content: Mapping[str, Any], folder: Path) -> list
     whole = rows[rows[["layer", "time_step"]].isna().all(axis=1)]
     whole[READ].to_csv(folder / VALUES_FILE, index=False, float_format="%.6g")
     return [RUN_FILE, TABLE_FILE, VALUES_FILE]
+
+
+def _weights(run: Path, known: set[str]) -> dict[str, bytes]:
+    """Return the content of the files of trained weights that rows name, by file name."""
+    return {weights.file_name: path.read_bytes() for path, weights in stored_weights(run, known)}
+
+
+def _write_weights(weights: Mapping[str, bytes], folder: Path) -> list[str]:
+    names = [f"{EXTRACTORS_FOLDER}/{name}" for name in sorted(weights)]
+    if names:
+        (folder / EXTRACTORS_FOLDER).mkdir()
+    for name in names:
+        (folder / name).write_bytes(weights[Path(name).name])
+    return names
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:

@@ -18,6 +18,7 @@ from bench.evaluation.context import CellContext
 from bench.execution.cell_log import cell_log
 from bench.execution.cell_rows import CellRows
 from bench.execution.run_context import RunContext
+from bench.metrics.extractors.extractor import TrainedExtractor
 from bench.metrics.metric import Metric
 from bench.plan import Cell
 from bench.store.run_directory import CellFolder, Row
@@ -84,15 +85,22 @@ class CellRun(ABC):
     def missing(self) -> list[type[Metric]]:
         """Return the metrics to compute: not those skipped before that are still unavailable.
 
+        Metrics computed with other weights than the reference carries are computed again.
+
         Raises:
             DamagedFileError: if the rows are damaged.
         """
-        skipped = self.folder.skipped()
+        skipped, undone = self.folder.skipped(), set(self.folder.missing(self.metrics))
         return [
             metric
-            for metric in self.folder.missing(self.metrics)
-            if metric.name not in skipped or not self._unavailable(metric)
+            for metric in self.metrics
+            if (metric not in undone and self._outdated(metric))
+            or (metric in undone and (metric.name not in skipped or not self._unavailable(metric)))
         ]
+
+    def extractors(self, metric: type[Metric]) -> tuple[str, ...]:
+        """Return the registered names of the extractors that a metric uses."""
+        return metric.extractors
 
     def tidy(self) -> list[str]:
         """Remove files that a dead process left unfinished, and set damaged files aside.
@@ -146,8 +154,31 @@ class CellRun(ABC):
     def _without_value(self, metrics: list[type[Metric]], status: Status, reason: str) -> list[Row]:
         return [self.rows.without_value(metric, status, reason) for metric in metrics]
 
+    def _outdated(self, metric: type[Metric]) -> bool:
+        """Return True if rows were computed with other weights than the reference carries."""
+        carried = {self._reference_sha256(name) for name in self.extractors(metric)} - {None}
+        if not carried:
+            return False
+        rows = self.folder.rows()
+        used = rows.loc[rows["metric"] == metric.name, "extractor_sha256"].dropna()
+        return not set(used) <= carried
+
+    def _reference_sha256(self, name: str) -> str | None:
+        """Return the SHA-256 of the reference's weights of an extractor for this cell, if any."""
+        extractor, cell = registry.extractors.load(name), self.cell
+        if cell.info is None or not issubclass(extractor, TrainedExtractor):
+            return None
+        content = extractor.training_content(
+            dataset=cell.dataset,
+            fingerprint=cell.info.fingerprint,
+            protocol=cell.resolved,
+            train_images=cell.train_size,
+        )
+        file = extractor.reference_file(self.context.resources, content)
+        return file.sha256 if file else None
+
     def _unavailable(self, metric: type[Metric]) -> bool:
-        extractors = [registry.extractors.load(name) for name in metric.extractors]
+        extractors = [registry.extractors.load(name) for name in self.extractors(metric)]
         return any(extractor.unavailable(self.context.resources) for extractor in extractors)
 
     def _cell_context(self, data: ImageData) -> CellContext:

@@ -15,7 +15,7 @@ from bench.plan import Cell
 from bench.store.run_directory import Row, frame
 from bench.store.schema import COMPLETE, SCHEMA_VERSION, Status
 from bench.system.devices import describe_device
-from bench.system.environment import git_commit, suite_version
+from bench.system.environment import git_commit, processor, suite_version
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class CellRows:
             "higher_is_better": metric.higher_is_better,
             "unit": metric.unit,
             "device": describe_device(self.device),
+            "processor": processor(),
             "version": suite_version(),
             "git_commit": git_commit(),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,6 +14,8 @@ from bench.metrics.reconstruction import AutoencoderReconstructionLoss
 from bench.plan import ExtractorCell
 from bench.recording.training_record import TrainingRecord
 from bench.store.run_directory import Row
+from bench.store.schema import EXTRACTOR_FILE
+from bench.store.trained_weights import TrainedWeights
 
 METRICS: dict[str, type[Metric]] = {
     AutoencoderReconstructionLoss.name: AutoencoderReconstructionLoss
@@ -38,8 +40,22 @@ class ExtractorRun(CellRun):
 
     cell: ExtractorCell
 
+    def missing(self) -> list[type[Metric]]:
+        """Return the metrics to compute: all of them if the trained weights are lost.
+
+        Raises:
+            DamagedFileError: if the rows are damaged.
+        """
+        kept = EXTRACTOR_FILE not in self.folder.sums() or self.folder.exists(EXTRACTOR_FILE)
+        return super().missing() if kept else self.metrics
+
+    def extractors(self, metric: type[Metric]) -> tuple[str, ...]:
+        """Return the registered name of the cell's extractor."""
+        return (self.cell.extractor,)
+
     def _observe(self, missing: list[type[Metric]], context: CellContext) -> list[Row]:
         extractor = registry.extractors.load(self.cell.extractor)(context)
+        self._keep(extractor.weights)
         epochs = context.protocol.autoencoder_epochs
         weights = ScoredWeights(len(context.train_images), epochs)
         return [
@@ -47,6 +63,14 @@ class ExtractorRun(CellRun):
             for metric in missing
             for observation in _observations(metric(context.protocol), extractor, context)
         ]
+
+    def _keep(self, weights: TrainedWeights | None) -> None:
+        """Write the trained weights to the cell's folder; remove them if none were trained."""
+        if weights is None:
+            self.folder.remove(EXTRACTOR_FILE)
+            return
+        with self.folder.write(EXTRACTOR_FILE) as file:
+            file.write(weights.to_bytes())
 
 
 def _observations(

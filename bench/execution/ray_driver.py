@@ -263,6 +263,11 @@ class _Driver:
             device=self._device,
             files={name: folder.read(name) for name in folder.sums() if folder.exists(name)},
             cached=self._cached.get(cell.dataset, {}),
+            trained={
+                name: file.path.read_bytes()
+                for name, file in self._context.resources.trained.items()
+                if file.dataset == cell.dataset
+            },
         )
         reference = self._remote.remote(remote, self._messages, attempt.name)
         self._attempts[reference] = attempt

@@ -20,7 +20,7 @@ from bench.store.schema import LOG_FILE
 from bench.system.devices import resolve_device
 from bench.system.files import atomic, lock
 from bench.system.memory import keep_freed_memory, spare_existing_objects
-from bench.system.paths import cache_folder
+from bench.system.paths import TrainedFile, cache_folder, safe_name
 from bench.system.progress import WorkReporter
 from bench.system.signals import Interrupted
 
@@ -40,6 +40,7 @@ class RemoteCell:
         device: name of the device, as requested.
         files: content of the cell's files so far, by name.
         cached: content of files that all cells of a dataset share, by name: trained extractors.
+        trained: content of the reference's files of trained weights, by name of the weights.
     """
 
     cell: Cell
@@ -48,6 +49,7 @@ class RemoteCell:
     device: str
     files: Files
     cached: Files
+    trained: Files
 
     def run(self, send: Send) -> None:
         """Do what is missing of the cell, and send every file and every progress report."""
@@ -61,7 +63,8 @@ class RemoteCell:
             first = self.cell.is_prerequisite
             cache = Path(scratch) / "cache" if first else cache_folder()
             put(cache, self.cached)
-            resources = replace(self.context.resources, cache=cache)
+            trained = self._put_trained(Path(scratch) / "trained")
+            resources = replace(self.context.resources, cache=cache, trained=trained)
             context = replace(self.context, directory=directory, resources=resources)
             device = resolve_device(self.device)
             try:
@@ -72,6 +75,12 @@ class RemoteCell:
                 send("cached", _content(cache))
             if (folder.path / LOG_FILE).exists():
                 send("log", (folder.path / LOG_FILE).read_text(encoding="utf-8"))
+
+    def _put_trained(self, folder: Path) -> dict[str, TrainedFile]:
+        """Write the reference's files of trained weights, and return them by name."""
+        put(folder, {safe_name(name): content for name, content in self.trained.items()})
+        given = self.context.resources.trained
+        return {n: replace(given[n], path=folder / safe_name(n)) for n in self.trained}
 
     def _load(self, cell: Cell) -> ImageData:
         """Return the images of the cell, downloaded once per node.

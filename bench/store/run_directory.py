@@ -243,7 +243,8 @@ def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read the rows of a run directory: a tidy table with one observation per row.
 
     Args:
-        path: the run directory. In rows of an older schema version, missing columns are empty.
+        path: the run directory. In rows of an older schema version, missing columns are empty, but
+            ``processor`` is filled in from ``run.json`` if possible.
 
     Returns:
         The columns of :data:`bench.store.schema.SCHEMA`, described in docs/rows.md.
@@ -264,12 +265,13 @@ def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
     if not table.exists():
         return frame([])
     try:
-        return _to_pandas(_parse(SummedFolder(folder).read(TABLE_FILE)))
+        rows = _to_pandas(_parse(SummedFolder(folder).read(TABLE_FILE)))
     except (OSError, pa.ArrowException, DamagedFileError) as error:
         raise BenchError(
             f"{table} cannot be read ({one_line(error)}): delete it and repeat the command that "
             "wrote the run, which gathers it again from the cells."
         ) from error
+    return _with_processors(rows, folder)
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
@@ -294,6 +296,32 @@ def _with_kinds(table: pa.Table) -> pa.Table:
     old = pc.if_else(pc.equal(table["model"], OLD_EXTRACTOR), EXTRACTOR, MODEL)
     kinds = pc.coalesce(table["kind"], old, MODEL)
     return table.set_column(SCHEMA.get_field_index("kind"), "kind", kinds)
+
+
+def _with_processors(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Fill ``processor`` where it is missing, as in rows of earlier releases.
+
+    Rows of a reference do not name their command, so all of its commands must have the same one.
+    """
+    lacking = rows["processor"].isna()
+    if not lacking.any():
+        return rows
+    known = _processors(folder)
+    (only,) = set(known.values()) if len(set(known.values())) == 1 else (None,)
+    filled = rows["run_id"].map(known).where(rows["run_id"].notna(), only)
+    return rows.assign(processor=rows["processor"].where(~lacking, filled))
+
+
+def _processors(folder: Path) -> dict[str, str | None]:
+    """Return the processors of the commands in ``run.json`` by run ID, None if unknown."""
+    try:
+        commands = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["commands"]
+        return {
+            command["run_id"]: command.get("environment", {}).get("processor")
+            for command in commands
+        }
+    except (AttributeError, KeyError, TypeError):
+        return {}
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -46,6 +46,7 @@ COLUMNS: dict[str, type] = {
     "unit": str,
     "duration_s": float,
     "device": str,
+    "processor": str,
     "version": str,
     "git_commit": str,
     "created_at": str,
@@ -237,11 +238,13 @@ CHECKPOINT_FILE = "checkpoint.pt"
 LOG_FILE = "cell.log"
 IMAGES_FILE = "images.npz"
 SPIKES_FILE = "spikes.npz"
+EXTRACTOR_FILE = "extractor.safetensors"
 IMAGES_FOLDER = "images"
 
-# A file of a reference
+# Files of a reference
 
 VALUES_FILE = "values.csv"
+EXTRACTORS_FOLDER = "extractors"
 
 
 def weights_file(selection: str) -> str:

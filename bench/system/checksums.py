@@ -2,8 +2,9 @@
 
 import hashlib
 import io
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -139,6 +140,15 @@ class SummedFolder:
         lines = [f"{digest}  {name}\n" for name in sorted(sums) for digest in sorted(sums[name])]
         with atomic(self.path / SUMS_FILE) as file:
             file.write("".join(lines).encode())
+
+
+def content_key(content: Mapping[str, object]) -> str:
+    """Return the SHA-256 of JSON values by name, in hex; the order of the names does not matter.
+
+    >>> content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    True
+    """
+    return _sha256(json.dumps(content, sort_keys=True).encode())
 
 
 def _sha256(content: bytes) -> str:

@@ -78,7 +78,7 @@ def environment() -> dict[str, object]:
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
@@ -86,7 +86,21 @@ def environment() -> dict[str, object]:
     }
 
 
-def _processor() -> str:
+@cache
+def processor() -> str:
+    """Return the processor's name, microarchitecture and instruction set.
+
+    Two processors with the same result round in the same way. The name alone is not enough, because
+    virtual machines report general ones, such as ``AMD EPYC``, and can hide instructions.
+    """
+    import torch
+    from llvmlite import binding
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{_model_name()}, {binding.get_host_cpu_name()}, {capability}"
+
+
+def _model_name() -> str:
     """Return the processor's model name on Linux, or its architecture elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

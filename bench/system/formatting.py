@@ -9,6 +9,7 @@ import pandas as pd
 
 SMALL, LARGE = 1e-3, 1e15
 HASH_DIGITS = 12
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _PREFIXES = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
 _BACKSLASHED = re.compile(r"([\\`*_\[\]#|~$&])")
 
@@ -96,6 +97,17 @@ def fixed_point(mean: float, half: float | None = None) -> str:
     if half is None:
         return form.format(mean)
     return f"{form.format(mean)}±{form.format(half) if half else 0}"
+
+
+def duration_seconds(text: str) -> float | None:
+    """Parse ``30s``, ``10min`` or ``1.5h`` into seconds; None if the text has another form or is 0.
+
+    >>> duration_seconds("30s"), duration_seconds("1.5h"), duration_seconds("2epochs")
+    (30.0, 5400.0, None)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h)", text.strip())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    return seconds if seconds > 0 else None
 
 
 def short_hash(digest: Any) -> str:

@@ -1,8 +1,9 @@
 """Paths of datasets, weight files and cached results."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -34,6 +35,21 @@ def data_root(asked: str | Path | None) -> Path:
 
 
 @dataclass(frozen=True)
+class TrainedFile:
+    """A file with the weights of a trained extractor.
+
+    Attributes:
+        path: path of the file.
+        dataset: name of the dataset.
+        sha256: SHA-256 of the weights in hex, as in the column ``extractor_sha256``.
+    """
+
+    path: Path
+    dataset: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Resources:
     """Folders and files that metrics need in addition to images.
 
@@ -41,17 +57,29 @@ class Resources:
         data_root: folder of the datasets and of the files that belong to them.
         weights: weight files given by the user, by name (for example ``inception``).
         cache: folder for files that are downloaded or computed once; it need not exist yet.
+        trained: weights of trained extractors to use instead of training, by the name that
+            :func:`bench.store.trained_weights.weights_name` gives them.
     """
 
     data_root: Path
     weights: Mapping[str, Path]
     cache: Path
+    trained: Mapping[str, TrainedFile] = field(default_factory=dict)
 
 
 def cache_folder() -> Path:
     """Return the cache folder: ``BENCH_CACHE``, else the user's cache folder."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named).expanduser() if named else user_cache_path(APPLICATION)
+
+
+def safe_name(name: str) -> str:
+    """Return a name that is valid on any file system, without separators or a leading dot.
+
+    >>> safe_name("../mine: epochs=3")
+    '_mine_epochs=3'
+    """
+    return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", name).lstrip(".")[:120]
 
 
 def weight_files(given: Iterable[str]) -> dict[str, Path]:

@@ -1,10 +1,13 @@
-"""Handling of Ctrl-C and SIGTERM: immediate interruption, or a request to stop at a safe place."""
+"""Handling of Ctrl-C, SIGTERM and a time limit: interruption at once or at a safe place."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from bench.errors import BenchError
 
 
 class Interrupted(KeyboardInterrupt):
@@ -19,6 +22,10 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(saved)
         self.signum = signum
         self.saved = saved
+
+
+class TimeLimitReached(Interrupted):
+    """The time limit has stopped the run."""
 
 
 class StopRequest:
@@ -67,6 +74,46 @@ def terminable() -> Iterator[None]:
 
     with _handling(interrupt, signal.SIGTERM):
         yield
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Stop the block after a time as SIGTERM does: this process sends the signal to itself.
+
+    The block must handle SIGTERM, as :func:`terminable` and :func:`postponed` do.
+
+    Args:
+        seconds: the time limit; None for no limit.
+
+    Raises:
+        BenchError: if this is not the main thread, which alone receives signals.
+        TimeLimitReached: if the limit has stopped the block.
+    """
+    if seconds is None:
+        yield
+        return
+    if threading.current_thread() is not threading.main_thread():
+        raise BenchError("A time limit needs the main thread: run without it in other threads.")
+    reached = threading.Event()
+
+    def stop() -> None:
+        reached.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+    except (Interrupted, SystemExit) as error:
+        # Ray's own handler, active while it starts, turns the signal into SystemExit.
+        if reached.is_set():
+            raise TimeLimitReached(signal.SIGTERM, getattr(error, "saved", "")) from error
+        raise
 
 
 @contextmanager

@@ -12,8 +12,7 @@ import torch
 from bench.errors import BenchError, one_line
 from bench.store.schema import CHECKPOINT_FILE
 from bench.system.checksums import SummedFolder
-
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+from bench.system.formatting import duration_seconds
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,12 @@ class Interval:
         """
         if text == "never":
             return cls()
-        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h|epochs?)", text.strip())
-        number = float(match[1]) if match else 0.0
-        if match and number > 0:
-            if match[2] in _SECONDS:
-                return cls(seconds=number * _SECONDS[match[2]])
-            if number.is_integer():
-                return cls(epochs=int(number))
+        seconds = duration_seconds(text)
+        if seconds is not None:
+            return cls(seconds=seconds)
+        match = re.fullmatch(r"(\d+)(?:\.0+)? ?epochs?", text.strip())
+        if match and int(match[1]) > 0:
+            return cls(epochs=int(match[1]))
         raise BenchError(
             f"Checkpoint interval {text!r}: expected for example 30s, 10min, 1h, 2epochs or never."
         )

@@ -15,7 +15,8 @@ from bench.store.declarations import MetricDeclaration
 from bench.store.run_directory import RunDirectory, frame
 
 CELL = {"model": "m", "backend": "torch", "dataset": "digits", "protocol": "p"}
-FACTS = {"protocol_hash": "a" * 64, "dataset_fingerprint": "f" * 64, "train_images": 64, "n": 24}
+FACTS = {"protocol_hash": "a" * 64, "dataset_fingerprint": "f" * 64, "train_images": 64, "n": 24,
+         "processor": "one, AVX2"}  # fmt: skip
 LOSS = {"metric": "loss", "metric_version": "1", "split": "test", "higher_is_better": False}
 POLICY = Policy(
     {"loss": MetricDeclaration(0.02), "speed": MetricDeclaration(0.3, reproducible=False)}
@@ -485,7 +486,7 @@ def test_update_writes_a_reference_that_the_run_is_the_same_as(bench_cli, tiny_r
     code, out, _ = bench_cli("reference", "update", run, reference)
     assert code == 0
     assert sorted(path.name for path in reference.iterdir()) == [
-        "results.parquet", "run.json", "values.csv",
+        "extractors", "results.parquet", "run.json", "values.csv",
     ]  # fmt: skip
     assert all(str(reference / name) in out for name in ("values.csv", "results.parquet"))
     assert len(bench.load_results(reference)) == len(tiny_run[1])
@@ -496,12 +497,16 @@ def test_update_writes_a_reference_that_the_run_is_the_same_as(bench_cli, tiny_r
     )
     code, out, _ = bench_cli("compare", run, reference, "--strict", "--machine")
     assert (code, "No regression." in out, "Note" in out) == (0, True, False)
-    before = {path.name: path.read_bytes() for path in reference.iterdir()}
+    before = contents(reference)
     (reference / "README.md").write_text("how it was made")
     bench_cli("reference", "update", run, reference)
-    after = {path.name: path.read_bytes() for path in reference.iterdir()}
+    after = contents(reference)
     assert after == {**before, "README.md": b"how it was made"}
     assert not [path for path in reference.parent.iterdir() if path != reference]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_reference_may_be_described_before_it_is_made(bench_cli, run_directory, tmp_path):

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import hashlib
 import json
 import random
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import bench
 from bench import registry
@@ -25,6 +27,7 @@ from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.metric import ModelFacts
 from bench.protocol import load_protocol
 from bench.recording.training_record import TrainingRecord
+from bench.store.trained_weights import TrainedWeights
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
 
@@ -225,10 +228,9 @@ def test_the_autoencoder_is_shared_between_cells_and_leaves_random_state_alone(t
     assert first.sha256 == second.sha256 == official.sha256
     images = to_unit_range(context.test_images)
     assert torch.equal(first(images).pool, second(images).pool)
-    assert {file.name for file in entry(context).iterdir()} == {
-        "content.json", "weights.pt", ".lock",
-    }  # fmt: skip
-    torch.load(entry(context) / "weights.pt", weights_only=True)
+    assert {file.name for file in entry(context).iterdir()} == {"weights.safetensors", ".lock"}
+    stored = load_file(entry(context) / "weights.safetensors")
+    assert sorted(stored) == sorted(first._network.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -265,11 +267,46 @@ def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path):
     assert again.sha256 == whole.sha256
 
 
-@pytest.mark.parametrize("damage", ["altered", "truncated", "no checksum"])
+@pytest.mark.parametrize("damage", ["altered", "truncated", "empty", "no metadata", "another's"])
 def test_a_damaged_entry_is_trained_anew(tmp_path, damage):
     context = digits(tmp_path)
     first = Autoencoder(context)
-    weights = entry(context) / "weights.pt"
+    weights = entry(context) / "weights.safetensors"
+    match damage:
+        case "altered":
+            flip_a_bit(weights)
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        case "empty":
+            weights.write_bytes(b"")
+        case "no metadata":
+            save_file(load_file(weights), weights)
+        case "another's":
+            other = digits(tmp_path / "other", "autoencoder_epochs=2")
+            Autoencoder(other)
+            shutil.copy(entry(other) / "weights.safetensors", weights)
+    reporter = Interrupt(0)
+    again = Autoencoder(dataclasses.replace(context, reporter=reporter))
+    assert "epoch 1/3" in reporter.told[0]
+    assert again.sha256 == first.sha256
+    content = TrainedWeights.from_bytes(weights.read_bytes()).content
+    assert content["epochs"] == 3
+
+
+def as_an_earlier_release(entry, extractor):
+    """Rewrite an entry of the cache with the weights in PyTorch's format."""
+    (entry / "weights.safetensors").unlink()
+    torch.save(extractor._network.state_dict(), entry / "weights.pt")
+    digest = hashlib.sha256((entry / "weights.pt").read_bytes()).hexdigest()
+    (entry / "content.json").write_text(json.dumps({"content": {}, "sha256": digest}))
+    return entry / "weights.pt"
+
+
+@pytest.mark.parametrize("damage", [None, "altered", "truncated", "no checksum"])
+def test_an_entry_of_an_earlier_release_is_read_or_trained_anew(tmp_path, damage):
+    context = digits(tmp_path)
+    first = Autoencoder(context)
+    weights = as_an_earlier_release(entry(context), first)
     match damage:
         case "altered":
             flip_a_bit(weights)
@@ -279,9 +316,10 @@ def test_a_damaged_entry_is_trained_anew(tmp_path, damage):
             (entry(context) / "content.json").write_text("{}")
     reporter = Interrupt(0)
     again = Autoencoder(dataclasses.replace(context, reporter=reporter))
-    assert "epoch 1/3" in reporter.told[0]
+    assert bool(reporter.told) == bool(damage)
     assert again.sha256 == first.sha256
-    assert json.loads((entry(context) / "content.json").read_text())["content"]["epochs"] == 3
+    images = to_unit_range(context.test_images)
+    assert torch.equal(again(images).pool, first(images).pool)
 
 
 def flip_a_bit(path):

@@ -1,1 +1,1 @@
-"""A comparison for the terminal, as Markdown and as JUnit XML."""
+"""A comparison for the terminal, as Markdown, as JUnit XML and for GitHub Actions."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.comparison.compare import COMPARED, Comparison
+from bench.comparison.compare import COMPARED, INCONCLUSIVE, Comparison
 from bench.comparison.output.sections import cell_names, observation_name
 from bench.system.formatting import number
 
@@ -18,8 +18,9 @@ RESULTS = ("failure", "error", "skipped")
 def to_junit(comparison: Comparison) -> str:
     """Return one test suite with a test case per cell (all seeds) and metric.
 
-    A regression is a ``failure`` and a missing metric an ``error``; metrics that cannot be compared
-    or do not count are ``skipped``. The message and ``system-out`` list the observations.
+    A regression is a ``failure`` and a missing metric an ``error``; metrics that are inconclusive,
+    cannot be compared or do not count are ``skipped``. The message and ``system-out`` list the
+    observations.
     """
     names = cell_names(comparison.cells)
     suite = ElementTree.Element("testsuite", name="bench compare")
@@ -67,8 +68,9 @@ def _outcome(
             message = _clean("; ".join(map(_describe, chosen)))
             ElementTree.SubElement(case, tag, message=message, type=chosen[0].verdict)
             return
-    if not any(row.gates and row.verdict in COMPARED for row in rows):
-        reasons = "; ".join(dict.fromkeys(row.reason for row in rows))
+    unclear = [row for row in rows if row.gates and row.verdict == INCONCLUSIVE]
+    if unclear or not any(row.gates and row.verdict in COMPARED for row in rows):
+        reasons = "; ".join(dict.fromkeys(row.reason for row in unclear or rows))
         ElementTree.SubElement(case, "skipped", message=_clean(f"not judged: {reasons}"))
 
 

@@ -5,12 +5,23 @@ from typing import Any
 
 import pandas as pd
 
-from bench.comparison.compare import COMPARED, EXIT_SAME, EXIT_WORSE, Comparison
+from bench.comparison.compare import COMPARED, EXIT_SAME, EXIT_WORSE, INCONCLUSIVE, Comparison
 from bench.store.schema import CELL
 from bench.system.formatting import number
 
 NAMED = 3
-ORDER = (*COMPARED, "incomparable", "missing", "new")
+WORSE, MISSING, INCOMPARABLE = "Worse", "Missing", "Incomparable"
+CHANGED = "Changed, with no better or worse"
+UNCLEAR = "Inconclusive: few seeds, and another processor"
+# Verdicts by title of the section, for the sections that can count.
+VERDICTS = {
+    WORSE: "worse",
+    MISSING: "missing",
+    INCOMPARABLE: "incomparable",
+    CHANGED: "changed",
+    UNCLEAR: INCONCLUSIVE,
+}
+ORDER = (*COMPARED, INCONCLUSIVE, "incomparable", "missing", "new")
 
 
 @dataclass(frozen=True)
@@ -39,10 +50,12 @@ class Section:
     Attributes:
         title: what the lines have in common.
         lines: the lines; at least one.
+        verdict: verdict that all lines have; empty for lines that never count.
     """
 
     title: str
     lines: tuple[SectionLine, ...]
+    verdict: str = ""
 
 
 def verdict_line(comparison: Comparison) -> str:
@@ -51,7 +64,10 @@ def verdict_line(comparison: Comparison) -> str:
         worse = len(comparison.regressions)
         return f"Regression: {_many(worse, 'observation')} worse than in the reference."
     if comparison.exit_code == EXIT_SAME:
-        return "No regression."
+        if comparison.inconclusive.empty:
+            return "No regression."
+        unclear = _many(len(comparison.inconclusive), "observation")
+        return f"No regression, but {unclear} inconclusive."
     if not comparison.comparable:
         return f"Nothing comparable: {_why_nothing(comparison)}"
     lacking = [
@@ -88,10 +104,11 @@ def sections(comparison: Comparison, show_all: bool = False) -> list[Section]:
     by_verdict = {verdict: _lines(gating[gating["verdict"] == verdict], names) for verdict in ORDER}
     new = _lines(observations[observations["verdict"] == "new"], names)
     grave = {
-        "Worse": by_verdict["worse"],
-        "Missing": [*_missing_cells(comparison, names), *by_verdict["missing"]],
-        "Incomparable": by_verdict["incomparable"],
-        "Changed, with no better or worse": by_verdict["changed"],
+        WORSE: by_verdict["worse"],
+        MISSING: [*_missing_cells(comparison, names), *by_verdict["missing"]],
+        UNCLEAR: by_verdict[INCONCLUSIVE],
+        INCOMPARABLE: by_verdict["incomparable"],
+        CHANGED: by_verdict["changed"],
         "Of the machine, not counted": _lines(others[moved & others["machine"]], names),
     }
     harmless = {
@@ -103,7 +120,11 @@ def sections(comparison: Comparison, show_all: bool = False) -> list[Section]:
         ),
     }
     shown = grave | harmless if show_all else grave
-    return [Section(title, tuple(lines)) for title, lines in shown.items() if lines]
+    return [
+        Section(title, tuple(lines), VERDICTS.get(title, ""))
+        for title, lines in shown.items()
+        if lines
+    ]
 
 
 def cell_names(cells: pd.DataFrame) -> dict[Any, str]:

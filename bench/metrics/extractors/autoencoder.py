@@ -1,10 +1,14 @@
 """Latents of a plain autoencoder, the features of the Fréchet autoencoder distance."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from bench.errors import SkippedError
-from bench.metrics.extractors.autoencoder_network import CHANNELS, AutoencoderNetwork
+from bench.metrics.extractors.autoencoder_network import CHANNELS
 from bench.metrics.extractors.autoencoder_published import (
     PUBLISHED,
     WEIGHT_FILES,
@@ -13,8 +17,9 @@ from bench.metrics.extractors.autoencoder_published import (
 )
 from bench.metrics.extractors.autoencoder_training import (
     VERSION,
+    fresh_network,
     trained_autoencoder,
-    weights_sha256,
+    training_content,
 )
 from bench.metrics.extractors.extractor import ExtractorContext, Features, TrainedExtractor
 from bench.protocol import Protocol
@@ -29,8 +34,9 @@ class Autoencoder(TrainedExtractor):
     For the real MNIST and Fashion-MNIST, resized to 32x32 bilinearly, the weights are those
     published with FSVAE's code, if they are under the data root (``fad/stat_checkpoints``) or given
     as ``--weights fad_mnist=PATH`` or ``fad_fashion_mnist=PATH``. Otherwise the suite trains the
-    autoencoder on the training images. The description says which weights are in use. Images are
-    neither resized nor quantised.
+    autoencoder on the training images. Weights of a reference that a run was given take precedence
+    over both. The description says which weights are in use. Images are neither resized nor
+    quantised.
     """
 
     cell_name = "fad_autoencoder"
@@ -51,12 +57,28 @@ class Autoencoder(TrainedExtractor):
             "autoencoder_batch_size",
         )
 
+    @classmethod
+    def training_content(
+        cls, dataset: str, fingerprint: str, protocol: Protocol, train_images: int
+    ) -> Mapping[str, Any] | None:
+        """Return everything that the weights depend on; None unless images are 32x32 or 64x64.
+
+        Args:
+            dataset: name of the dataset.
+            fingerprint: hash of the dataset's content.
+            protocol: protocol, resolved for the model and dataset.
+            train_images: number of training images.
+        """
+        if protocol.image_size not in CHANNELS:
+            return None
+        return training_content(fingerprint, protocol, train_images, _latent_size(dataset))
+
     def __init__(self, context: ExtractorContext) -> None:
-        """Load the published weights, or train.
+        """Load the weights of the reference or the published ones, or train.
 
         Raises:
             SkippedError: the image size is neither 32x32 nor 64x64.
-            BenchError: the file of the published weights has the wrong checksum.
+            BenchError: the file of the weights has the wrong checksum.
         """
         self._load(context, "evaluation mode")
 
@@ -71,27 +93,28 @@ class Autoencoder(TrainedExtractor):
             return self._network(images.to(self._device)).float().cpu()
 
     def _load(self, context: ExtractorContext, mode: str) -> None:
-        size = context.protocol.image_size
-        if size not in CHANNELS:
+        protocol, size = context.protocol, context.protocol.image_size
+        content = _content(context)
+        if content is None:
             raise SkippedError(
                 f"the autoencoder is built for 32x32 and 64x64 images, not {size}x{size}: set "
                 "image_size=32 or image_size=64 in the protocol"
             )
         self._device = context.device
-        # Chosen by name, so that a file that replaces MNIST is measured with as many latents.
-        latent_size = 64 if context.dataset in PUBLISHED else 128
-        path = published_weights(context)
-        if path is None:
-            self._network = trained_autoencoder(context, latent_size)
-            self.sha256 = weights_sha256(self._network.state_dict())
-            epochs = context.protocol.autoencoder_epochs
-            origin = f"trained on {len(context.train_images)} images, {epochs} epochs"
+        published = _published_weights(context)
+        if published is None:
+            given = self.reference_weights(context.resources, content)
+            self.weights = given or trained_autoencoder(context, content, self.cell_name)
+            tensors, self.sha256 = self.weights.tensors, self.weights.sha256
+            images, epochs = len(context.train_images), protocol.autoencoder_epochs
+            origin = f"trained on {images} images, {epochs} epochs"
         else:
-            self._network = AutoencoderNetwork(1, size, latent_size).to(context.device)
-            weights = torch.load(path, map_location=context.device, weights_only=True)
-            self._network.load_state_dict(weights)
+            tensors = torch.load(published, map_location=context.device, weights_only=True)
             self.sha256 = PUBLISHED[context.dataset].weights_sha256
             origin = f"published, {PUBLISHED[context.dataset].weights.name}"
+        latent_size = _latent_size(context.dataset)
+        self._network = fresh_network(context, latent_size)
+        self._network.load_state_dict(tensors)
         self._network.eval()
         self.description = (
             f"autoencoder ({origin}), {latent_size} latents, {size}x{size}, not resized, "
@@ -116,13 +139,14 @@ class OfficialAutoencoder(Autoencoder):
     generated_batch = OFFICIAL_GENERATED_BATCH
 
     def __init__(self, context: ExtractorContext) -> None:
-        """Load the published weights and statistics, or train.
+        """Load the weights of the reference, or the published weights and statistics, or train.
 
         Raises:
             SkippedError: the image size is neither 32x32 nor 64x64.
-            BenchError: a published file has the wrong checksum.
+            BenchError: a file has the wrong checksum.
         """
-        self.statistics = published_statistics(context)
+        published = _published_weights(context)
+        self.statistics = published_statistics(context) if published else None
         computed = f"reference in batches of {OFFICIAL_REFERENCE_BATCH}"
         reference = "published reference statistics" if self.statistics else computed
         self._load(context, f"batch statistics, {reference}")
@@ -131,3 +155,19 @@ class OfficialAutoencoder(Autoencoder):
                 # Without running statistics, batch norm always uses the batch's.
                 module.track_running_stats = False
                 module.running_mean = module.running_var = None
+
+
+def _latent_size(dataset: str) -> int:
+    # Chosen by name, so that a file that replaces MNIST is measured with as many latents.
+    return 64 if dataset in PUBLISHED else 128
+
+
+def _content(context: ExtractorContext) -> Mapping[str, Any] | None:
+    arguments = (context.dataset, context.fingerprint, context.protocol)
+    return Autoencoder.training_content(*arguments, len(context.train_images))
+
+
+def _published_weights(context: ExtractorContext) -> Path | None:
+    """Return the file of the published weights; None if the reference's weights are in use."""
+    given = Autoencoder.reference_file(context.resources, _content(context))
+    return None if given else published_weights(context)

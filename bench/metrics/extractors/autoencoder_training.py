@@ -16,17 +16,22 @@ from bench.datasets.batches import training_batches
 from bench.metrics.extractors.autoencoder_network import AutoencoderNetwork
 from bench.metrics.extractors.extractor import ExtractorContext
 from bench.metrics.extractors.feature_cache import alone, entry_folder
-from bench.system.files import atomic, write_json
+from bench.protocol import Protocol
+from bench.store.trained_weights import DamagedWeightsError, TrainedWeights
+from bench.system.files import atomic
 from bench.system.random_state import preserved_randomness
 
 VERSION = "1"
 SEED = 0
 LEARNING_RATE = 1e-3
+WEIGHTS_FILE = "weights.safetensors"
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def trained_autoencoder(context: ExtractorContext, latent_size: int) -> AutoencoderNetwork:
-    """Return the autoencoder of the training images, from the cache or newly trained.
+def trained_autoencoder(
+    context: ExtractorContext, content: Mapping[str, Any], name: str
+) -> TrainedWeights:
+    """Return the weights of the training images' autoencoder, from the cache or newly trained.
 
     Mean squared error, AdamW with learning rate 1e-3, the protocol's ``autoencoder_epochs`` and
     ``autoencoder_batch_size``, no flips. The random seed is fixed, so that all cells and seeds of a
@@ -34,37 +39,42 @@ def trained_autoencoder(context: ExtractorContext, latent_size: int) -> Autoenco
     and, on a CPU, ends with bit-identical weights. If the checksum of a cached entry does not
     match, the autoencoder is trained again; if the cache is not writable, it is trained on every
     call.
+
+    Args:
+        context: images and settings of the cell.
+        content: result of :func:`training_content`.
+        name: name of the autoencoder's cell.
     """
-    content = _content(context, latent_size)
     entry = entry_folder(context.resources.cache / "autoencoders", content)
-    network = _fresh_network(context, latent_size)
     with alone(entry):
-        weights = _read_weights(entry, context.device)
-        if weights is not None:
-            network.load_state_dict(weights)
-            return network
+        cached = _read_weights(entry, content) or _read_old_weights(entry)
+        if cached is not None:
+            return TrainedWeights(name, context.dataset, content, cached)
+        network = fresh_network(context, content["latent_size"])
         _train(network, context, entry / "checkpoint.pt")
+        tensors = {key: value.cpu() for key, value in network.state_dict().items()}
+        weights = TrainedWeights(name, context.dataset, content, tensors)
         with contextlib.suppress(OSError):
-            _write_weights(entry, content, network.state_dict())
+            with atomic(entry / WEIGHTS_FILE) as file:
+                file.write(weights.to_bytes())
             (entry / "checkpoint.pt").unlink(missing_ok=True)
-    return network
+    return weights
 
 
-def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256, in hex, of the names, types, shapes and bytes of tensors ``(...)``."""
-    digest = hashlib.sha256()
-    for name, tensor in weights.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def training_content(
+    fingerprint: str, protocol: Protocol, train_images: int, latent_size: int
+) -> Mapping[str, Any]:
+    """Return everything that the weights depend on, as JSON values.
 
-
-def _content(context: ExtractorContext, latent_size: int) -> dict[str, object]:
-    """Return everything that the weights depend on."""
-    protocol = context.protocol
+    Args:
+        fingerprint: hash of the dataset's content.
+        protocol: protocol, resolved for the model and dataset.
+        train_images: number of training images.
+        latent_size: number of latents D.
+    """
     return {
-        "dataset_fingerprint": context.fingerprint,
-        "train_images": len(context.train_images),
+        "dataset_fingerprint": fingerprint,
+        "train_images": train_images,
         "image_size": protocol.image_size,
         "center_crop": protocol.center_crop,
         "interpolation": protocol.interpolation,
@@ -75,7 +85,13 @@ def _content(context: ExtractorContext, latent_size: int) -> dict[str, object]:
     }
 
 
-def _fresh_network(context: ExtractorContext, latent_size: int) -> AutoencoderNetwork:
+def fresh_network(context: ExtractorContext, latent_size: int) -> AutoencoderNetwork:
+    """Build the untrained autoencoder from a fixed seed, and leave all random generators alone.
+
+    Args:
+        context: images and settings of the cell.
+        latent_size: number of latents D.
+    """
     with preserved_randomness():
         torch.manual_seed(SEED)
         channels = context.train_images.shape[1]
@@ -146,19 +162,17 @@ def _read_checkpoint(path: Path) -> dict[str, Any] | None:
     return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
 
 
-def _write_weights(
-    entry: Path, content: Mapping[str, object], weights: Mapping[str, Tensor]
-) -> None:
-    payload = _saved(dict(weights))
-    with atomic(entry / "weights.pt") as file:
-        file.write(payload)
-    # Written last: its presence marks a complete entry.
-    checksum = hashlib.sha256(payload).hexdigest()
-    write_json(entry / "content.json", {"content": content, "sha256": checksum})
+def _read_weights(entry: Path, content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
+    """Return the weights of the entry; None if they are missing, damaged or of another entry."""
+    try:
+        weights = TrainedWeights.from_bytes((entry / WEIGHTS_FILE).read_bytes())
+    except (OSError, DamagedWeightsError):
+        return None
+    return weights.tensors if weights.content == content else None
 
 
-def _read_weights(entry: Path, device: torch.device) -> dict[str, Tensor] | None:
-    """Return the weights of the entry; None if they are missing or damaged."""
+def _read_old_weights(entry: Path) -> Mapping[str, Tensor] | None:
+    """Return the weights of an entry of an earlier release; None if it is missing or damaged."""
     try:
         checksum = json.loads((entry / "content.json").read_text(encoding="utf-8"))["sha256"]
         payload = (entry / "weights.pt").read_bytes()
@@ -166,7 +180,7 @@ def _read_weights(entry: Path, device: torch.device) -> dict[str, Tensor] | None
         return None
     if hashlib.sha256(payload).hexdigest() != checksum:
         return None
-    return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
 
 
 def _saved(content: Any) -> bytes:

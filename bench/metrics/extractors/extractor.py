@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from bench.errors import SkippedError
 from bench.metrics.extractors.feature_cache import cached_features
 from bench.metrics.extractors.weights import WeightFile
 from bench.protocol import Protocol
-from bench.system.paths import Resources
+from bench.store.trained_weights import TrainedWeights, read_weights, weights_name
+from bench.system.paths import Resources, TrainedFile
 from bench.system.progress import WorkReporter
 
 REFERENCE_BATCH = 250
@@ -117,10 +118,13 @@ class TrainedExtractor(Extractor):
     Attributes:
         cell_name: name of its cell in the column ``model``.
         version: version of the training; raise it whenever a change of the code moves the weights.
+        weights: the trained weights, which its cell keeps and a reference carries; None if they
+            were not trained.
     """
 
     cell_name: ClassVar[str]
     version: ClassVar[str]
+    weights: TrainedWeights | None = None
 
     @classmethod
     @abstractmethod
@@ -129,6 +133,42 @@ class TrainedExtractor(Extractor):
 
         None if the extractor cannot be trained under the protocol.
         """
+
+    @classmethod
+    def training_content(
+        cls, dataset: str, fingerprint: str, protocol: Protocol, train_images: int
+    ) -> Mapping[str, Any] | None:
+        """Return everything that the weights depend on, as JSON values.
+
+        None if the extractor cannot be trained under the protocol, or never loads the weights of a
+        reference.
+
+        Args:
+            dataset: name of the dataset.
+            fingerprint: hash of the dataset's content.
+            protocol: protocol, resolved for the model and dataset.
+            train_images: number of training images.
+        """
+        return None
+
+    @classmethod
+    def reference_file(
+        cls, resources: Resources, content: Mapping[str, Any] | None
+    ) -> TrainedFile | None:
+        """Return the reference's file of the weights that depend on ``content``, or None."""
+        return resources.trained.get(weights_name(cls.cell_name, content)) if content else None
+
+    @classmethod
+    def reference_weights(
+        cls, resources: Resources, content: Mapping[str, Any]
+    ) -> TrainedWeights | None:
+        """Return the reference's weights that depend on ``content``, or None.
+
+        Raises:
+            BenchError: the file is damaged.
+        """
+        file = cls.reference_file(resources, content)
+        return read_weights(file.path) if file else None
 
     @abstractmethod
     def reconstruct(self, images: Tensor) -> Tensor:

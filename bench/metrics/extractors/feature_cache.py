@@ -1,7 +1,6 @@
 """A cache of reference features on disk, keyed by a hash of all that they depend on."""
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from bench.system.checksums import content_key
 from bench.system.files import atomic, file_sha256, lock, write_json
 
 LOCK_FILE = ".lock"
@@ -60,8 +60,7 @@ def alone(entry: Path) -> Iterator[None]:
 
 def entry_folder(folder: Path, content: Mapping[str, object]) -> Path:
     """Return the subfolder of ``folder`` for the given content, named by its SHA-256."""
-    canonical = json.dumps(content, sort_keys=True)
-    return folder / hashlib.sha256(canonical.encode()).hexdigest()
+    return folder / content_key(content)
 
 
 def _write(entry: Path, content: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> None:
