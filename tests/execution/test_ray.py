@@ -47,6 +47,7 @@ def rows_of(out):
     return reproducible(bench.load_results(out))
 
 
+@pytest.mark.full
 def test_a_cluster_that_is_started_here_gives_the_rows_of_a_serial_run(
     serial, tiny_flags, tmp_path
 ):
@@ -59,6 +60,7 @@ def test_a_cluster_that_is_started_here_gives_the_rows_of_a_serial_run(
     assert inspect(tmp_path / "run") == []
 
 
+@pytest.mark.full
 def test_cells_of_nodes_that_are_lost_go_on_elsewhere(cluster, tiny_flags, tmp_path):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     flags = ["--models", "esvae", "--backends", "fused,reference", *tiny_flags,
@@ -79,6 +81,7 @@ def test_cells_of_nodes_that_are_lost_go_on_elsewhere(cluster, tiny_flags, tmp_p
     assert "going on from epoch" in logs
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_has_the_cells_save(number, code, cluster, tiny_flags, tmp_path):
     cluster.add_node(num_cpus=2)
@@ -104,6 +107,7 @@ def test_an_address_without_a_cluster_is_one_line(tmp_path):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.full
 def test_a_cell_that_no_node_can_hold_is_refused(cluster, tmp_path):
     cluster.add_node(num_cpus=1)
     code, _, err = commands.run(

@@ -33,6 +33,7 @@ class Small(Steady):
 '''
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks up processes in /proc")
 def test_all_rows_are_there_exactly_once_whatever_was_killed(plugins, tmp_path):
     plugins("plugin_small", SMALL, models={"small": "plugin_small:Small"})

@@ -414,6 +414,7 @@ def test_html_is_a_fragment_with_a_caption_and_names_are_escaped(bench_cli, full
     assert "<script>x</script> & 50%" in parser.text
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex")
 @pytest.mark.parametrize("name", TABLES)
 def test_latex_compiles_without_another_package_than_booktabs(bench_cli, full, tmp_path, name):
