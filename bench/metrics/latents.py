@@ -92,10 +92,9 @@ class PosteriorPriorMMD(Metric):
 
     Lower is better; about 0 for equal distributions, so negative values occur. The posterior
     latents are encoded test images. :func:`squared_mmd` gives the formula; its bandwidths follow
-    the distances between latents, so that latents of any scale are comparable. At most
-    2,000 latents of each are used, drawn with a fixed seed, because the cost grows with the number
-    of pairs. For a model without
-    time the latents themselves replace the rates.
+    the distances between latents, so that latents of any scale are comparable. At most 2,000
+    latents of each are used, drawn with a fixed seed, because the cost grows with the number of
+    pairs. For a model without time the latents themselves replace the rates.
     """
 
     name = "posterior_prior_mmd"
