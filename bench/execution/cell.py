@@ -19,6 +19,7 @@ from bench.execution.cell_log import cell_log
 from bench.execution.cell_rows import CellRows
 from bench.execution.run_context import RunContext
 from bench.metrics.metric import Metric
+from bench.metrics.unusable import UnusableMetric
 from bench.plan import Cell
 from bench.store.run_directory import CellFolder, Row
 from bench.store.schema import FAILED, SKIPPED, Status
@@ -146,6 +147,9 @@ class CellRun(ABC):
         return [self.rows.without_value(metric, status, reason) for metric in metrics]
 
     def _unavailable(self, metric: type[Metric]) -> bool:
+        broken = any(registry.extractors.error(name) for name in metric.extractors)
+        if broken or issubclass(metric, UnusableMetric):
+            return True
         extractors = [registry.extractors.load(name) for name in metric.extractors]
         return any(extractor.unavailable(self.context.resources) for extractor in extractors)
 

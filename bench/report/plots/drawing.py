@@ -121,10 +121,6 @@ def _with_own_rows(run: Run) -> Run:
 def _load(name: str) -> Plot:
     try:
         plot_class = registry.plots.load(name)
-        if not (isinstance(plot_class, type) and issubclass(plot_class, Plot)):
-            return _UnusablePlot(
-                name, f"{plot_class!r} is not a subclass of {Plot.__module__}.Plot"
-            )
         for attribute, kind in REQUIRED.items():
             if not isinstance(getattr(plot_class, attribute, None), kind):
                 reason = f"{plot_class.__name__}.{attribute} must be of type {kind.__name__}"
