@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from bench.errors import BenchError, ContractError, UnknownNameError, one_line
 from bench.system.source import class_attribute, summary
 
+SUITE = "spikegen-bench"
 T = TypeVar("T")
 
 
@@ -24,12 +25,14 @@ class Entry:
         target: object to import, as ``"module:attribute"``.
         package: name and version of the package that registers it.
         summary: first line of its docstring.
+        external: True if another package than the suite registers it.
     """
 
     name: str
     target: str
     package: str
     summary: str
+    external: bool
 
 
 class Registry(Generic[T]):
@@ -70,7 +73,9 @@ class Registry(Generic[T]):
 
     def entries(self) -> list[Entry]:
         """Describe every plug-in, sorted by name, without importing any."""
-        return [self._describe(self._point(name)) for name in self.names()]
+        return [
+            self._describe(points) for points in (self._entry_points[name] for name in self.names())
+        ]
 
     def load(self, name: str) -> T:
         """Import the plug-in called ``name``, and check it against its contract.
@@ -134,12 +139,12 @@ class Registry(Generic[T]):
             raise TypeError(
                 f"{loaded!r} is not a subclass of {contract.__module__}.{contract.__name__}"
             )
-        if inspect.isabstract(loaded):
-            lacking = ", ".join(sorted(vars(loaded)["__abstractmethods__"]))
-            raise TypeError(f"{loaded.__name__} lacks the methods {lacking}")
         if self._check is not None:
             check: Callable[[str, type], None] = _imported(self._check)
             check(name, loaded)
+        if inspect.isabstract(loaded):
+            lacking = ", ".join(sorted(vars(loaded)["__abstractmethods__"]))
+            raise TypeError(f"{loaded.__name__} is abstract: it lacks the methods {lacking}")
 
     def _point(self, name: str) -> EntryPoint:
         if name not in self._entry_points:
@@ -153,8 +158,11 @@ class Registry(Generic[T]):
             )
         return points[0]
 
-    def _describe(self, point: EntryPoint) -> Entry:
-        return Entry(point.name, point.value, _package(point), summary(point.module, point.attr))
+    def _describe(self, points: list[EntryPoint]) -> Entry:
+        packages = ", ".join(sorted(map(_package, points)))
+        external = any(point.dist is None or point.dist.name != SUITE for point in points)
+        point = points[0]
+        return Entry(point.name, point.value, packages, summary(point.module, point.attr), external)
 
 
 def _imported(target: str) -> Any:
@@ -171,10 +179,12 @@ models: Registry[Any] = Registry("model", "bench.model:GenerativeModel", "bench.
 backends: Registry[Any] = Registry("backend", "bench.backend:SpikingBackend")
 datasets: Registry[Any] = Registry("dataset", "bench.datasets.dataset:Dataset")
 metrics: Registry[Any] = Registry(
-    "metric", "bench.metrics.metric:Metric", "bench.metrics.contract:check_class"
+    "metric", "bench.metrics.metric:Metric", "bench.metrics.metric_contract:check_class"
 )
 extractors: Registry[Any] = Registry("extractor", "bench.metrics.extractors.extractor:Extractor")
-plots: Registry[Any] = Registry("plot", "bench.report.plots.plot:Plot")
+plots: Registry[Any] = Registry(
+    "plot", "bench.report.plots.plot:Plot", "bench.report.plots.plot:check_class"
+)
 
 
 def registries() -> dict[str, Registry[Any]]:

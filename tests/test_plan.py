@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.errors import BenchError
 from bench.plan import make_plan
 from bench.protocol import load_protocol
 from bench.registry import models
@@ -103,3 +104,16 @@ def test_folder_names_are_readable_unique_and_safe(plan):
     nasty = replace(plan().cells[0], model="../a b/<c>")
     assert not set(nasty.folder) & set("/\\<> ")
     assert not nasty.folder.startswith(".")
+
+
+@pytest.mark.parametrize("source", ["raise OSError('no licence')", "class X: pass"])
+def test_a_backend_that_cannot_be_used_is_skipped_under_all_and_an_error_by_name(
+    plan, plugins, source
+):
+    plugins("plugin_broken", source, backends={"broken": "plugin_broken:X"})
+    skipped = {cell.backend: cell.skipped for cell in plan(models="esvae", backends="all").cells}
+    assert "The backend 'broken' cannot be" in skipped.pop("broken")
+    assert set(skipped.values()) == {None}
+    with pytest.raises(BenchError, match="The backend 'broken' cannot be"):
+        plan(models="esvae", backends="broken")
+    assert plan(models="ann_vae", backends="broken").cells[0].skipped is None

@@ -31,6 +31,7 @@ class ArrayFile(InMemoryDataset):
     """
 
     licence = OWN_LICENCE
+    dark = True
 
     def __init__(self, name: str, path: Path, variant: Variant = "complete") -> None:
         super().__init__(path.parent)

@@ -60,6 +60,7 @@ class ImageFolder(Dataset):
     """
 
     licence = OWN_LICENCE
+    dark = True
 
     def __init__(self, name: str, path: Path, variant: Variant = "complete") -> None:
         super().__init__(path)

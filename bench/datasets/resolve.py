@@ -6,8 +6,9 @@ from pathlib import Path
 from bench import registry
 from bench.datasets.arrays import ArrayFile
 from bench.datasets.dataset import Dataset, Variant
+from bench.datasets.dataset_contract import check_dataset
 from bench.datasets.folder import ImageFolder
-from bench.errors import BenchError
+from bench.errors import BenchError, ContractError, one_line
 
 KINDS = ("folder", "npz")
 
@@ -23,6 +24,7 @@ def open_dataset(spec: str, root: Path) -> Dataset:
 
     Raises:
         UnknownNameError: if no dataset of this name is registered.
+        ContractError: if the registered dataset breaks its contract.
         BenchError: if the path does not exist, or the name is invalid.
 
     >>> open_dataset("digits", Path("data")).name
@@ -34,7 +36,25 @@ def open_dataset(spec: str, root: Path) -> Dataset:
     name, equals, path = spec.partition("=")
     if equals:
         return _open_path(name, path, spec)
-    return registry.datasets.load(spec)(root)
+    return _open_registered(spec, root)
+
+
+def _open_registered(name: str, root: Path) -> Dataset:
+    """Open a registered dataset.
+
+    Raises:
+        ContractError: its constructor fails, or one of its attributes is missing or wrong.
+    """
+    dataset_class = registry.datasets.load(name)
+    try:
+        dataset: Dataset = dataset_class(root)
+        check_dataset(name, dataset)
+    except Exception as error:
+        raise ContractError(
+            f"The dataset {name!r} cannot be used ({dataset_class.__module__}:"
+            f"{dataset_class.__qualname__}): {one_line(error)}."
+        ) from error
+    return dataset
 
 
 def _open_path(name: str, given: str, spec: str, kind: str | None = None) -> Dataset:

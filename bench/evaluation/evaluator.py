@@ -12,10 +12,10 @@ from bench.datasets.batches import batch_count
 from bench.errors import SkippedError, one_line
 from bench.evaluation.context import CellContext
 from bench.evaluation.passes import Passes
-from bench.metrics.contract import checked_observations
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.metric import Batch, LatentBatch, Metric, ModelFacts, Need, Observation
+from bench.metrics.metric_contract import checked_observations
 from bench.model import GenerativeModel, Step
 from bench.protocol import Protocol
 from bench.recording.training_record import TrainingRecord

@@ -48,25 +48,24 @@ def some_of(known: Collection[str]) -> Expected:
     return Expected(words, lambda value: _are_names(value) and set(value) <= set(known))
 
 
-def check_attributes(checked: type, expected: Mapping[str, Expected]) -> None:
-    """Check the attributes of a class.
+def check_attributes(checked: object, expected: Mapping[str, Expected]) -> None:
+    """Check the attributes of a class or of its instance.
 
     Args:
-        checked: the class.
+        checked: the class or instance.
         expected: values that the attributes can have, by attribute name.
 
     Raises:
         TypeError: an attribute is missing or has another value; the message names it.
     """
+    owner = checked.__name__ if isinstance(checked, type) else type(checked).__name__
     for name, values in expected.items():
         value = getattr(checked, name, _MISSING)
         if value is _MISSING:
-            raise TypeError(
-                f"{checked.__name__} lacks the attribute {name}; set it to {values.words}"
-            )
+            raise TypeError(f"{owner} lacks the attribute {name}; set it to {values.words}")
         if not values.holds(value):
             raise TypeError(
-                f"the attribute {name} of {checked.__name__} is {value!r}; set it to {values.words}"
+                f"the attribute {name} of {owner} is {value!r}; set it to {values.words}"
             )
 
 

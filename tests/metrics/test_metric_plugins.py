@@ -85,7 +85,7 @@ def test_a_metric_that_breaks_its_contract_fails_alone(metrics, tiny, tmp_path):
     metrics(
         sources,
         m_function="def M_function(protocol): pass\n",
-        m_abstract="class M_abstract(Metric): pass\n",
+        m_abstract="class M_abstract(M_plain): name, compute = 'm_abstract', Metric.compute\n",
         m_lacking="class M_lacking(Metric):\n    name = 'm_lacking'\n    compute = None\n",
     )
     rows = bench.run(models="ann_vae", settings=tiny, out=tmp_path / "run")
@@ -95,7 +95,7 @@ def test_a_metric_that_breaks_its_contract_fails_alone(metrics, tiny, tmp_path):
         assert rows.loc[name, "n"] == 24
     refused = {name: words for name, (_, words) in REFUSED.items()} | {
         "m_function": "is not a subclass of bench.metrics.metric.Metric",
-        "m_abstract": "M_abstract lacks the methods compute",
+        "m_abstract": "M_abstract is abstract: it lacks the methods compute",
         "m_lacking": "M_lacking lacks the attribute unit; set it to a string",
     }
     for name, words in refused.items():
