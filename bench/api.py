@@ -19,6 +19,7 @@ from bench.execution.processes import default_jobs, run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
 from bench.execution.run_context import RunContext
 from bench.execution.serial import run_serially
+from bench.metrics.unusable import load_metric
 from bench.plan import Plan, make_plan
 from bench.profiling.profile_rows import profile_cells
 from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest
@@ -148,7 +149,7 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
     directory = RunDirectory(
         DEFAULT_OUT / safe_name(protocol.name) if request.out is None else Path(request.out)
     )
-    metrics = {name: registry.metrics.load(name) for name in registry.metrics.names()}
+    metrics = {name: load_metric(name) for name in registry.metrics.names()}
     plan = make_plan(request, request.seeds, download)
     context = RunContext(
         directory=directory,
@@ -274,8 +275,12 @@ def _weights(given: Iterable[str]) -> dict[str, Path]:
     """Return weight files by name, each with a name that an extractor declares."""
     files = weight_files(given)
     if files:
-        extractors = [registry.extractors.load(name) for name in registry.extractors.names()]
-        known = {file.name for extractor in extractors for file in extractor.weight_files}
+        known = {
+            file.name
+            for name in registry.extractors.names()
+            if registry.extractors.error(name) is None
+            for file in registry.extractors.load(name).weight_files
+        }
         for name in files:
             if name not in known:
                 raise UnknownNameError("weights", name, known)

@@ -29,6 +29,10 @@ class UnknownNameError(BenchError):
         super().__init__(f"Unknown {kind} {name!r}.{suggestion} Available: {listing}.")
 
 
+class ContractError(BenchError):
+    """A plug-in that can be imported, but lacks what its contract demands."""
+
+
 class DataUnavailableError(BenchError):
     """A dataset that is missing, corrupt or cannot be downloaded."""
 

@@ -6,7 +6,7 @@ Models see of the harness only this module, ``bench.backend`` and ``bench.protoc
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.backend import SpikingBackend, SpikingNeuron
 from bench.protocol import Precision, Protocol
+from bench.system.class_attributes import FLAG, TEXT, Expected, check_attributes, some_of
 
 Capability = Literal["sample", "sample_latents", "reconstruct", "encode", "decode", "test_loss"]
 ImageShape = tuple[int, int, int]
@@ -77,7 +78,8 @@ class GenerativeModel(nn.Module, ABC):
     def training_step(self, images: Tensor, step: Step) -> dict[str, float]:
         """Train on one batch ``(N, C, H, W)`` and return its losses by name.
 
-        The model owns its optimisers. ``"loss"`` is shown as progress and guarded against NaN.
+        The model owns its optimisers. ``"loss"`` is shown as progress and guarded against NaN. A
+        tensor without dimensions counts as a number.
         """
 
     def training_state(self) -> dict[str, Any]:
@@ -180,3 +182,28 @@ class GenerativeModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.parameters()).device
+
+
+_ATTRIBUTES = {
+    "version": TEXT,
+    "capabilities": some_of(get_args(Capability)),
+    "spiking": FLAG,
+    "precisions": some_of(get_args(Precision)),
+    "Options": Expected(
+        "a subclass of ModelOptions",
+        lambda value: isinstance(value, type) and issubclass(value, ModelOptions),
+    ),
+}
+
+
+def check_class(name: str, model: type[GenerativeModel]) -> None:
+    """Check the attributes of a model's class.
+
+    Args:
+        name: registered name of the model.
+        model: its class.
+
+    Raises:
+        TypeError: an attribute is missing or wrong; the message names it.
+    """
+    check_attributes(model, _ATTRIBUTES)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import ValidationError
 
 from bench import registry
+from bench.datasets import dataset_contract
 from bench.datasets.dataset import Dataset, DatasetInfo
 from bench.datasets.resolve import dataset_name, is_path, open_dataset
 from bench.errors import BenchError, DatasetWarning, DataUnavailableError, UnknownNameError
@@ -184,7 +185,7 @@ class _ChosenModel:
 @dataclass(frozen=True)
 class _ChosenDataset:
     name: str
-    dataset: Dataset
+    dataset: Dataset | None
     info: DatasetInfo | None
     missing: str | None = None
 
@@ -203,6 +204,7 @@ def make_plan(request: Request, seeds: Iterable[int] | None = None, download: bo
         BenchError: if the request contains a mistake, or a dataset that it names is unavailable.
     """
     models = list(_chosen_models(request))
+    broken = _broken_backends(request, models)
     _check_protocol_names(request)
     datasets = list(_chosen_datasets(request, download))
     for chosen in datasets:
@@ -210,7 +212,14 @@ def make_plan(request: Request, seeds: Iterable[int] | None = None, download: bo
             warnings.warn(f"Dataset {chosen.name}: {note}", DatasetWarning, stacklevel=2)
     chosen_seeds = _chosen_seeds(request.full_protocol, seeds)
     cells = tuple(
-        _cell(request.full_protocol, model, backend, dataset, seed)
+        _cell(
+            request.full_protocol,
+            model,
+            backend,
+            dataset,
+            seed=seed,
+            broken_backend=broken.get(backend),
+        )
         for dataset in datasets
         for seed in chosen_seeds
         for model in models
@@ -219,7 +228,7 @@ def make_plan(request: Request, seeds: Iterable[int] | None = None, download: bo
     waits = not download and any(chosen.missing for chosen in datasets)
     if all(cell.skipped for cell in cells) and ALL not in request.dataset_names and not waits:
         raise BenchError(f"Nothing can run: {cells[0].title}: {cells[0].skipped}")
-    return Plan(cells, {chosen.name: chosen.dataset for chosen in datasets})
+    return Plan(cells, {each.name: each.dataset for each in datasets if each.dataset})
 
 
 def _chosen_models(request: Request) -> Iterator[_ChosenModel]:
@@ -233,6 +242,24 @@ def _chosen_models(request: Request) -> Iterator[_ChosenModel]:
             yield _ChosenModel(name, None, (UNKNOWN,), broken=str(error))
             continue
         yield _ChosenModel(name, model_class, backends if model_class.spiking else (NO_BACKEND,))
+
+
+def _broken_backends(request: Request, models: Iterable[_ChosenModel]) -> dict[str, str]:
+    """Return why backends that the models use cannot be loaded, by name of the backend.
+
+    Raises:
+        BenchError: if one of them was requested by name.
+    """
+    used = {backend for model in models for backend in model.backends if not model.broken}
+    broken = {}
+    for name in sorted(used - {NO_BACKEND}):
+        try:
+            registry.backends.load(name)
+        except BenchError as error:
+            if ALL not in request.backend_names:
+                raise
+            broken[name] = str(error)
+    return broken
 
 
 def _chosen_seeds(protocol: Protocol, requested: Iterable[int] | None) -> list[int]:
@@ -276,7 +303,15 @@ def _chosen_datasets(request: Request, download: bool) -> Iterator[_ChosenDatase
     if ALL in request.dataset_names:
         for name in registry.datasets.names():
             if name not in names:
-                yield _obtain(open_dataset(name, request.data_folder), download, named=False)
+                yield _obtain_registered(name, request.data_folder, download)
+
+
+def _obtain_registered(name: str, data_folder: Path, download: bool) -> _ChosenDataset:
+    """Return a dataset that was not requested by name; one that cannot be used has its reason."""
+    try:
+        return _obtain(open_dataset(name, data_folder), download, named=False)
+    except BenchError as error:
+        return _ChosenDataset(name, None, None, str(error))
 
 
 def _open(spec: str, request: Request) -> Dataset:
@@ -318,13 +353,13 @@ def _obtain(dataset: Dataset, download: bool, named: bool) -> _ChosenDataset:
         DataUnavailableError: if a dataset that was requested by name is unavailable.
     """
     try:
-        missing = dataset.missing()
+        missing = dataset_contract.missing(dataset)
         if missing and not download:
             reason = f"would be downloaded: {missing}"
             return _ChosenDataset(dataset.name, dataset, None, reason)
         if missing:
-            dataset.fetch()
-        return _ChosenDataset(dataset.name, dataset, dataset.info())
+            dataset_contract.fetch(dataset)
+        return _ChosenDataset(dataset.name, dataset, dataset_contract.describe(dataset))
     except DataUnavailableError as error:
         if named:
             raise
@@ -350,10 +385,16 @@ def _check_protocol_names(request: Request) -> None:
 
 
 def _cell(
-    protocol: Protocol, model: _ChosenModel, backend: str, dataset: _ChosenDataset, seed: int
+    protocol: Protocol,
+    model: _ChosenModel,
+    backend: str,
+    dataset: _ChosenDataset,
+    *,
+    seed: int,
+    broken_backend: str | None,
 ) -> Cell:
     version = UNKNOWN if model.broken else model.model_class.version
-    skipped = model.broken or dataset.missing
+    skipped = model.broken or dataset.missing or broken_backend
     if not skipped:
         assert dataset.info is not None
         skipped = _unsupported(protocol.resolve(model.name, dataset.name), model, dataset.info)

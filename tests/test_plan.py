@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bench.errors import BenchError
 from bench.plan import make_plan
 from bench.protocol import Override, load_protocol
 from bench.registry import models
@@ -127,3 +128,16 @@ def test_a_range_is_part_of_the_cell(plan, tmp_path):
         for given in (None, (0, 255), "0,300", (0, 400))
     }
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize("source", ["raise OSError('no licence')", "class X: pass"])
+def test_a_backend_that_cannot_be_used_is_skipped_under_all_and_an_error_by_name(
+    plan, plugins, source
+):
+    plugins("plugin_broken", source, backends={"broken": "plugin_broken:X"})
+    skipped = {cell.backend: cell.skipped for cell in plan(models="esvae", backends="all").cells}
+    assert "The backend 'broken' cannot be" in skipped.pop("broken")
+    assert set(skipped.values()) == {None}
+    with pytest.raises(BenchError, match="The backend 'broken' cannot be"):
+        plan(models="esvae", backends="broken")
+    assert plan(models="ann_vae", backends="broken").cells[0].skipped is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import EXIT_FAILED, completion, options
-from bench.errors import BenchError
+from bench.errors import BenchError, SkippedError, one_line
 
 if TYPE_CHECKING:
     from bench.metrics.extractors.weights import WeightFile
@@ -66,6 +66,7 @@ def _check_machine(data_root: Path | None) -> int:
     _print("Backends", _backends())
     _print(f"Datasets: looked for under {resources.data_root}", _datasets(resources.data_root))
     _print("Weights: files of networks that metrics need", _weights(resources))
+    _print("Plug-ins of other packages", _plugins())
     return 0
 
 
@@ -128,22 +129,42 @@ def _backends() -> Iterator[str]:
     for name in backends.names():
         try:
             yield f"{name}: {backends.load(name)().implementation(device)}, on {device.type}."
-        except (BenchError, RuntimeError) as error:
-            yield f"{name}: cannot run on {device.type}: {error}"
+        except Exception as error:  # plug-ins can raise any
+            known = isinstance(error, BenchError | RuntimeError | SkippedError)
+            reason = str(error) if known else one_line(error)
+            yield f"{name}: cannot run on {device.type}: {reason}"
 
 
 def _datasets(root: Path) -> Iterator[str]:
+    from bench.datasets import dataset_contract
     from bench.datasets.resolve import open_dataset
     from bench.registry import datasets
 
     for name in datasets.names():
         try:
-            missing = open_dataset(name, root).missing()
+            missing = dataset_contract.missing(open_dataset(name, root))
         except BenchError as error:
             yield f"{name}: cannot be used: {error}"
             continue
         state = f"not here, {missing}.{INDENT}`bench data fetch {name}` downloads it."
         yield f"{name}: {state if missing else 'here.'}"
+
+
+def _plugins() -> Iterator[str]:
+    """Yield whether each plug-in of another package can be used."""
+    from bench.registry import registries
+
+    external = [
+        (known, entry)
+        for known in registries().values()
+        for entry in known.entries()
+        if entry.external
+    ]
+    if not external:
+        yield "none."
+    for known, entry in external:
+        error = known.error(entry.name)
+        yield f"{known.kind} {entry.name} ({entry.package}): {error or 'can be used.'}"
 
 
 def _weights(resources: "Resources") -> Iterator[str]:
@@ -181,8 +202,8 @@ def _metrics_by_extractor() -> tuple[dict[str, set[str]], list[str]]:
         try:
             for extractor in metrics.attribute(name, "extractors"):
                 needed.setdefault(extractor, set()).add(name)
-        except BenchError as error:
-            errors.append(str(error))
+        except (BenchError, AttributeError, TypeError) as error:
+            errors.append(f"The metric {name!r} does not say which weights it needs: {error}")
     return needed, errors
 
 

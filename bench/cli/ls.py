@@ -1,4 +1,7 @@
-"""``bench ls``: the plug-ins and protocols that are installed, listed without importing them."""
+"""``bench ls``: the plug-ins and protocols that are installed.
+
+Only plug-ins of other packages are imported, to show the errors of those that cannot be used.
+"""
 
 from collections.abc import Sequence
 
@@ -15,7 +18,7 @@ def command(kind: str) -> None:
     """List the installed models, backends, datasets, metrics and so on by name.
 
     The first column has the names that other commands take, the last one the package that each
-    plug-in comes from.
+    plug-in comes from. A plug-in of another package that cannot be used is listed with its error.
     """
     from rich import box
     from rich.console import Console
@@ -32,7 +35,10 @@ def command(kind: str) -> None:
 
 def _plugins(kind: str) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     known = registries()[kind]
-    rows = [(entry.name, entry.summary, entry.package) for entry in known.entries()]
+    rows = []
+    for entry in known.entries():
+        error = known.error(entry.name) if entry.external else None
+        rows.append((entry.name, error or entry.summary, entry.package))
     return (known.kind, "description", "package"), rows
 
 

@@ -13,7 +13,7 @@ from bench.comparison.pairing import SIDES, newest_cells, pair_cells
 from bench.comparison.policy import ENOUGH_SEEDS, Policy
 from bench.comparison.statistics import judge, summarise
 from bench.store.declarations import DEFAULT_TOLERANCE
-from bench.store.schema import CELL, PAIRED_BY
+from bench.store.schema import CELL, EXTRACTOR, PAIRED_BY
 
 COMPARED = ("better", "same", "worse", "changed")
 INCONCLUSIVE = "inconclusive"
@@ -45,7 +45,8 @@ class Comparison:
             ``inconclusive``, ``incomparable``, ``missing`` or ``new``), ``gates`` (True if the
             verdict counts), ``machine`` (True if it measures the machine), ``method``,
             ``reference`` and ``here`` (means over seeds), ``unit`` and ``reason``.
-        cells: pairs of cells, as :func:`bench.comparison.pairing.pair_cells` returns them.
+        cells: pairs of cells, as :func:`bench.comparison.pairing.pair_cells` returns them, with
+            ``model_values``: True if a model's cell, and not an extractor's, has a value on a side.
         notes: remarks for the reader.
         strict: True if changes without a direction and incomparable pairs count.
     """
@@ -77,8 +78,9 @@ class Comparison:
 
     @property
     def comparable(self) -> bool:
-        """True if anything that counts was compared."""
-        return not self._counting(*COMPARED, INCONCLUSIVE).empty
+        """True if anything that counts was compared, and a model has a value."""
+        compared = not self._counting(*COMPARED, INCONCLUSIVE).empty
+        return bool(self.cells["model_values"].any()) and compared
 
     @property
     def exit_code(self) -> int:
@@ -108,6 +110,7 @@ def compare(
     here, reference = newest_cells(here), newest_cells(reference)
     cells = pair_cells(here, reference)
     rows = _paired(here, reference, cells)
+    cells["model_values"] = cells.index.isin(_model_pairs(rows))
     without, rest = without_values(rows, policy)
     observations = pd.concat([without, _measured(rest, policy)], ignore_index=True)
     steady = observations["metric"].map(policy.reproducible)
@@ -128,6 +131,11 @@ def _paired(here: pd.DataFrame, reference: pd.DataFrame, cells: pd.DataFrame) ->
     rows = pd.concat(parts, ignore_index=True).sort_values("seed", kind="stable", ignore_index=True)
     rows["pair"] = rows["pair"].astype(int)
     return rows.assign(id=rows.groupby([*PAIRED_BY, "pair"], dropna=False).ngroup())
+
+
+def _model_pairs(rows: pd.DataFrame) -> "pd.Series[int]":
+    """Return the pairs of models' cells that have a value on at least one side."""
+    return rows.loc[(rows["kind"] != EXTRACTOR) & rows["value"].notna(), "pair"]
 
 
 def _measured(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:

@@ -43,6 +43,7 @@ class ArrayFile(InMemoryDataset):
     """
 
     licence = OWN_LICENCE
+    dark = True
 
     def __init__(
         self,

@@ -86,11 +86,14 @@ class Dataset(ABC):
         source: origin of the images, as text.
         licence: terms of use, as text.
         root: folder that contains the dataset's files.
+        dark: True if all values can be below 64 of 255. Otherwise such images are refused: mostly
+            they were scaled wrongly.
     """
 
     name: str
     source: str
     licence: str
+    dark: bool = False
 
     def __init__(self, root: Path) -> None:
         self.root = root

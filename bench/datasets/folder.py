@@ -75,6 +75,7 @@ class ImageFolder(Dataset):
     """
 
     licence = OWN_LICENCE
+    dark = True
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bench.datasets.dataset import Dataset, DatasetInfo, ImageData, Split, Variant
+from bench.datasets.dataset_contract import read_stored
 from bench.datasets.image_files import decode, decode_range
 from bench.datasets.value_range import ValueRange
 from bench.errors import BenchError, DataUnavailableError
@@ -180,12 +181,7 @@ class InMemoryDataset(Dataset):
         )
 
     def _read(self) -> tuple[Split, Split]:
-        try:
-            return self.read()
-        except OSError as error:
-            raise DataUnavailableError(
-                f"The dataset {self.name!r} cannot be read: {error}."
-            ) from error
+        return read_stored(self, self.read)
 
 
 def _prepared(split: Split, limit: int | None, protocol: Protocol) -> Split:

@@ -6,9 +6,10 @@ from pathlib import Path
 from bench import registry
 from bench.datasets.arrays import ArrayFile
 from bench.datasets.dataset import Dataset, Variant
+from bench.datasets.dataset_contract import check_dataset
 from bench.datasets.folder import ImageFolder
 from bench.datasets.value_range import ValueRange
-from bench.errors import BenchError
+from bench.errors import BenchError, ContractError, one_line
 
 KINDS = ("folder", "npz")
 
@@ -26,6 +27,7 @@ def open_dataset(spec: str, root: Path, value_range: ValueRange | None = None) -
 
     Raises:
         UnknownNameError: if no dataset of this name is registered.
+        ContractError: if the registered dataset breaks its contract.
         BenchError: if the path does not exist, or the name is invalid.
 
     >>> open_dataset("digits", Path("data")).name
@@ -36,7 +38,25 @@ def open_dataset(spec: str, root: Path, value_range: ValueRange | None = None) -
         return _open_path(name, path, spec, kind, value_range)
     if spec not in registry.datasets and _looks_like_path(spec):
         raise _bare_path(spec)
-    return registry.datasets.load(spec)(root)
+    return _open_registered(spec, root)
+
+
+def _open_registered(name: str, root: Path) -> Dataset:
+    """Open a registered dataset.
+
+    Raises:
+        ContractError: its constructor fails, or one of its attributes is missing or wrong.
+    """
+    dataset_class = registry.datasets.load(name)
+    try:
+        dataset: Dataset = dataset_class(root)
+        check_dataset(name, dataset)
+    except Exception as error:
+        raise ContractError(
+            f"The dataset {name!r} cannot be used ({dataset_class.__module__}:"
+            f"{dataset_class.__qualname__}): {one_line(error)}."
+        ) from error
+    return dataset
 
 
 def dataset_name(spec: str) -> str:

@@ -1,12 +1,12 @@
 """Evaluation of a trained model: run the passes that the metrics need, collect observations."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from bench.datasets.batches import batch_count
 from bench.errors import NotInstalledError, SkippedError, one_line
@@ -15,14 +15,25 @@ from bench.evaluation.passes import Passes
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.metric import Batch, LatentBatch, Metric, ModelFacts, Need, Observation
+from bench.metrics.metric_contract import checked_observations
 from bench.model import GenerativeModel, Step
+from bench.protocol import Protocol
 from bench.recording.training_record import TrainingRecord
 from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_INSTALLED, SKIPPED, Status
+from bench.system.numbers import described, python_number
 from bench.system.random_state import seed_everything
 from bench.training.loop import BEST_TEST_LOSS, Score
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
 _Lacking = Mapping[Need, str | None]
+_METHODS: Mapping[Need, str] = {
+    "reconstructions": "reconstruct",
+    "generated": "sample",
+    "features": "sample",
+    "noisy_reconstructions": "reconstruct or decode",
+    "partial_decodings": "decode_prefixes",
+    "latents": "encode or sample_latents",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class Evaluator:
     def evaluate(
         self,
         model: GenerativeModel,
-        metrics: Sequence[Metric],
+        metrics: Sequence[type[Metric]],
         training: TrainingRecord,
         selections: Selections | None = None,
     ) -> dict[str, list[Observation]]:
@@ -64,7 +75,7 @@ class Evaluator:
 
         Args:
             model: trained model on the context's device.
-            metrics: fresh metrics.
+            metrics: classes of the metrics.
             training: losses, images and seconds of each epoch.
             selections: values of the metrics that select epochs; None if no metric needs them.
 
@@ -72,27 +83,12 @@ class Evaluator:
             Observations by metric name. A metric that fails or is not applicable has one
             observation with the reason; the others are computed all the same.
         """
-        lacking = _lacking(model)
-        reasons = {
-            metric.name: metric.inapplicable() or _unmet_need(metric, model, lacking)
-            for metric in metrics
-        }
-        runner = _MetricRunner(
-            [metric for metric in metrics if not reasons[metric.name]],
-            lacking,
-            GeneratedFeatures(self.extractors),
-        )
+        runner = _MetricRunner(model, GeneratedFeatures(self.extractors))
+        runner.build(metrics, self.context.protocol)
         runner.check_extractors(self.extractors)
         facts = self._facts(model, runner, training, selections or Selections())
         with torch.no_grad():
-            return {
-                metric.name: (
-                    [Observation(None, status=NOT_APPLICABLE, reason=reason)]
-                    if (reason := reasons[metric.name])
-                    else runner.compute(metric, facts)
-                )
-                for metric in metrics
-            }
+            return {metric.name: runner.compute(metric.name, facts) for metric in metrics}
 
     def _facts(
         self,
@@ -141,28 +137,44 @@ class Evaluator:
         total = 0.0
         with torch.no_grad():
             for batch in Passes(model, context).test_batches():
-                total += model.test_loss(batch, step, generator).item() * len(batch)
+                returned = model.test_loss(batch, step, generator)
+                loss = python_number(returned)
+                if loss is None:
+                    raise TypeError(
+                        f"test_loss of {type(model).__name__} returned {described(returned)}; "
+                        "return the mean loss of the batch as a scalar"
+                    )
+                total += loss * len(batch)
         return total / len(images)
 
 
 class _MetricRunner:
     """Shows the batches of passes to metrics; a metric that fails does not affect the others."""
 
-    def __init__(
-        self, metrics: Sequence[Metric], lacking: _Lacking, features: GeneratedFeatures
-    ) -> None:
-        self.metrics = metrics
-        self.lacking = lacking
+    def __init__(self, model: GenerativeModel, features: GeneratedFeatures) -> None:
+        self.model = model
         self.features = features
+        self._lacking = _lacking(model)
+        self._metrics: dict[str, Metric] = {}
         self._ended: dict[str, Observation] = {}
+
+    def build(self, metrics: Iterable[type[Metric]], protocol: Protocol) -> None:
+        """Build the metrics; those that do not apply to the model have ended."""
+        for metric_class in metrics:
+            with self._guarded(metric_class):
+                metric = metric_class(protocol)
+                self._metrics[metric.name] = metric
+                reason = metric.inapplicable() or _unmet_need(metric, self.model, self._lacking)
+                if reason:
+                    self._end(metric, NOT_APPLICABLE, reason)
 
     def needs(self, need: Need) -> bool:
         """Return True if the model can meet the need and a metric has it."""
-        return not self.lacking[need] and any(_uses(metric, need) for metric in self._running())
+        return not self._lacking[need] and any(_uses(metric, need) for metric in self._running())
 
     def check_extractors(self, extractors: Extractors) -> None:
         """Skip the metrics whose extractors are unavailable."""
-        for metric in self.metrics:
+        for metric in self._running():
             with self._guarded(metric):
                 for name in metric.extractors:
                     extractors.get(name)
@@ -176,9 +188,9 @@ class _MetricRunner:
     def show_generated(self, run: Callable[[], Iterator[Batch]]) -> None:
         """Run the pass of generated images if any metric needs them or their features."""
         if self.needs("generated") or self.needs("features"):
-            extracting = [metric for metric in self._running() if "features" in metric.needs]
-            names = {name for metric in extracting for name in metric.extractors}
             for batch in run():
+                self._check_finite("features", batch.images)
+                names = {name for each in self._users("features") for name in each.extractors}
                 for name in sorted(names):
                     self.features.add(name, batch.images)
                 self._show("generated", batch)
@@ -187,32 +199,42 @@ class _MetricRunner:
         """Run the pass over latents if any metric needs it."""
         if self.needs("latents"):
             for batch in run():
-                for metric in self._running():
-                    if "latents" in metric.needs:
-                        with self._guarded(metric):
-                            metric.update_latents(batch)
+                self._check_finite("latents", batch.latents)
+                for metric in self._users("latents"):
+                    with self._guarded(metric):
+                        metric.update_latents(batch)
 
-    def compute(self, metric: Metric, facts: ModelFacts) -> list[Observation]:
+    def compute(self, name: str, facts: ModelFacts) -> list[Observation]:
         """Return the observations of a metric, or the one that says why there are none."""
         observations: list[Observation] = []
-        if metric.name not in self._ended:
+        if name not in self._ended:
+            metric = self._metrics[name]
             with self._guarded(metric):
-                observations = [_finite(observation) for observation in metric.compute(facts)]
-        if metric.name in self._ended:
-            return [self._ended[metric.name]]
-        return observations
+                observations = checked_observations(metric, metric.compute(facts))
+        return [self._ended[name]] if name in self._ended else observations
 
     def _show(self, need: Need, batch: Batch) -> None:
-        for metric in self._running():
-            if _uses(metric, need):
-                with self._guarded(metric):
-                    metric.update(batch)
+        self._check_finite(need, batch.images)
+        for metric in self._users(need):
+            with self._guarded(metric):
+                metric.update(batch)
+
+    def _check_finite(self, need: Need, values: Tensor) -> None:
+        """Fail the metrics that need a pass if the model's output has a NaN."""
+        if not values.isfinite().all():
+            name = type(self.model).__name__
+            reason = f"{_METHODS[need]} of {name} gave values that are NaN, expected finite values"
+            for metric in self._users(need):
+                self._end(metric, FAILED, reason)
 
     def _running(self) -> list[Metric]:
-        return [metric for metric in self.metrics if metric.name not in self._ended]
+        return [metric for name, metric in self._metrics.items() if name not in self._ended]
+
+    def _users(self, need: Need) -> list[Metric]:
+        return [metric for metric in self._running() if _uses(metric, need)]
 
     @contextmanager
-    def _guarded(self, metric: Metric) -> Iterator[None]:
+    def _guarded(self, metric: Metric | type[Metric]) -> Iterator[None]:
         try:
             yield
         except NotInstalledError as error:
@@ -222,7 +244,7 @@ class _MetricRunner:
         except Exception as error:
             self._end(metric, FAILED, one_line(error))
 
-    def _end(self, metric: Metric, status: Status, reason: str) -> None:
+    def _end(self, metric: Metric | type[Metric], status: Status, reason: str) -> None:
         self._ended[metric.name] = Observation(None, status=status, reason=reason)
 
 
@@ -260,7 +282,7 @@ def metric_scores(
         metric_classes: metrics to compute.
         model: model to score.
     """
-    metrics = [metric(evaluator.context.protocol) for metric in metric_classes]
+    metrics = list(metric_classes)
     observations = evaluator.evaluate(model, metrics, TrainingRecord((), {}, None))
     scores = {}
     for metric in metrics:
@@ -276,21 +298,6 @@ def _test_loss_score(evaluator: Evaluator, model: GenerativeModel) -> dict[str, 
 
 def _has_test_loss(model: GenerativeModel) -> bool:
     return "test_loss" in model.capabilities
-
-
-def _finite(observation: Observation) -> Observation:
-    """Return the observation, failed if its value is NaN or infinite."""
-    value = observation.value
-    if value is None or math.isfinite(value):
-        return observation
-    return replace(
-        observation,
-        value=None,
-        ci_low=None,
-        ci_high=None,
-        status=FAILED,
-        reason=f"the value is {value}",
-    )
 
 
 def _uses(metric: Metric, need: Need) -> bool:

@@ -266,7 +266,7 @@ def noise_batch_size(image_size: int) -> int:
     return min(NOISE_BATCH, max(1, NOISE_BATCH_PIXELS // image_size**2))
 
 
-def check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
+def check_images(images: object, shape: tuple[int, ...], method: str) -> None:
     """Check the images ``(N, C, H, W)`` that a method of a model returned.
 
     Args:
@@ -275,8 +275,12 @@ def check_images(images: Tensor, shape: tuple[int, ...], method: str) -> None:
         method: name of the method, for the message.
 
     Raises:
+        TypeError: if they are not a float32 tensor.
         ValueError: if shape or range differ from the contract of a model.
     """
+    if not isinstance(images, Tensor) or images.dtype != torch.float32:
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"{method} gave {kind}, expected a float32 tensor of images in [-1, 1]")
     if images.shape != shape:
         raise ValueError(
             f"{method} gave images of shape {tuple(images.shape)}, expected {tuple(shape)}"
@@ -295,12 +299,15 @@ def _drawn(images: Tensor, labels: Tensor | None, limit: int) -> tuple[Tensor, T
     return images[drawn.to(images.device)], known
 
 
-def _check_latents(latents: Tensor, n: int, spiking: bool, method: str) -> None:
+def _check_latents(latents: object, n: int, spiking: bool, method: str) -> None:
     """Check latents ``(n, D)``, or ``(T, n, D)`` if ``spiking``, that a method returned.
 
     Raises:
+        TypeError: if they are not a tensor.
         ValueError: if shape or values differ from the contract of a model.
     """
+    if not isinstance(latents, Tensor):
+        raise TypeError(f"{method} gave {type(latents).__name__}, expected a tensor of latents")
     expected = f"(T, {n}, D)" if spiking else f"({n}, D)"
     if latents.ndim != (3 if spiking else 2) or latents.shape[-2] != n:
         raise ValueError(

@@ -10,6 +10,7 @@ from torchvision.utils import save_image
 
 from bench.datasets.batches import to_unit_range
 from bench.evaluation.context import CellContext
+from bench.evaluation.passes import check_images
 from bench.metrics.noise import LATENT_SHUFFLE, NoiseStream, flip, shuffle
 from bench.model import GenerativeModel
 from bench.store.schema import IMAGES_FILE, IMAGES_FOLDER, SPIKES_FILE
@@ -54,8 +55,10 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     images, spikes = {"inputs": inputs}, {}
     if "reconstruct" in model.capabilities:
         images["reconstructions"] = model.reconstruct(inputs, generator)
+        check_images(images["reconstructions"], inputs.shape, "reconstruct")
     if "sample" in model.capabilities:
         images["samples"] = model.sample(GRID_IMAGES, generator)
+        check_images(images["samples"], (GRID_IMAGES, *inputs.shape[1:]), "sample")
     if {"encode", "decode"} <= model.capabilities:
         latents = model.encode(inputs, generator)
         images |= _under_latent_noise(model, latents, context.seed)

@@ -20,6 +20,7 @@ from bench.execution.cell_rows import CellRows
 from bench.execution.run_context import RunContext
 from bench.metrics.extractors.extractor import TrainedExtractor
 from bench.metrics.metric import Metric
+from bench.metrics.unusable import UnusableMetric
 from bench.plan import Cell
 from bench.store.run_directory import CellFolder, Row
 from bench.store.schema import FAILED, SKIPPED, Status
@@ -178,6 +179,9 @@ class CellRun(ABC):
         return file.sha256 if file else None
 
     def _unavailable(self, metric: type[Metric]) -> bool:
+        broken = any(registry.extractors.error(name) for name in self.extractors(metric))
+        if broken or issubclass(metric, UnusableMetric):
+            return True
         extractors = [registry.extractors.load(name) for name in self.extractors(metric)]
         return any(extractor.unavailable(self.context.resources) for extractor in extractors)
 

@@ -23,10 +23,15 @@ METRICS: dict[str, type[Metric]] = {
 
 
 def trained_extractors(metrics: Iterable[type[Metric]]) -> dict[str, type[TrainedExtractor]]:
-    """Return the trained extractors that metrics use, one per cell name, by registered name."""
+    """Return the trained extractors that metrics use, one per cell name, by registered name.
+
+    An extractor that cannot be used is left out: the rows of its metrics say why.
+    """
     names = sorted({name for metric in metrics for name in metric.extractors})
     trained: dict[str, type[TrainedExtractor]] = {}
     for name in names:
+        if registry.extractors.error(name) is not None:
+            continue
         extractor = registry.extractors.load(name)
         known = {other.cell_name for other in trained.values()}
         if issubclass(extractor, TrainedExtractor) and extractor.cell_name not in known:

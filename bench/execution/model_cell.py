@@ -56,9 +56,8 @@ class ModelRun(CellRun):
         for label, metrics in self._by_label(missing, training).items():
             epoch = training.selected[label]
             _LOG.info("evaluating the weights of epoch %d (%s)", epoch, label)
-            instances = [metric(context.protocol) for metric in metrics]
             model = self._with_weights(model, label)
-            observed = evaluator.evaluate(model, instances, training, selections)
+            observed = evaluator.evaluate(model, metrics, training, selections)
             weights = ScoredWeights(len(context.train_images), epoch, _selection(label))
             for metric in metrics:
                 rows += [self.rows.row(metric, one, weights) for one in observed[metric.name]]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.datasets.dataset import Dataset, ImageData
+from bench.datasets.dataset_contract import load_images
 from bench.metrics.metric import Metric
 from bench.plan import Cell
 from bench.protocol import Protocol
@@ -48,10 +49,15 @@ class DataCache:
         self._images: ImageData | None = None
 
     def load(self, cell: Cell) -> ImageData:
-        """Return the images of a cell's dataset, preprocessed by its protocol."""
+        """Return the images of a cell's dataset, preprocessed by its protocol.
+
+        Raises:
+            DataUnavailableError: if the dataset breaks its contract.
+        """
         key = (cell.dataset, *_preprocessing(cell.resolved))
         if self._images is None or key != self._key:
-            self._images = self._datasets[cell.dataset].load(cell.resolved)
+            assert cell.info is not None
+            self._images = load_images(self._datasets[cell.dataset], cell.info, cell.resolved)
             self._key = key
         return self._images
 

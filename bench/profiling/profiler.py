@@ -13,6 +13,7 @@ from bench.model import GenerativeModel, Step
 from bench.recording.layer_timing import Place, layer_seconds
 from bench.system.devices import PeakMemoryMeter
 from bench.system.random_state import seed_everything
+from bench.training.losses import checked_losses
 
 Activity = Literal["training", "reconstruction", "sampling"]
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
@@ -59,6 +60,7 @@ class Profiler:
         """Time calls of an activity, then instrumented calls for the times per layer.
 
         Raises:
+            TypeError: if the model returns something other than losses or float32 images.
             ValueError: if the model returns images of another shape or range than it should.
         """
         training = activity == "training"
@@ -91,7 +93,9 @@ class Profiler:
 
     def _warm_up(self, activity: Activity, call: Callable[[], object]) -> None:
         made = call()
-        if isinstance(made, Tensor):
+        if activity == "training":
+            checked_losses(self.model, made)
+        else:
             check_images(made, self.images.shape, activity)
         self._synchronise()
 

@@ -59,8 +59,11 @@ def declared(run: Path) -> dict[str, MetricDeclaration]:
 
 
 def installed(names: Iterable[str]) -> dict[str, MetricDeclaration]:
-    """Import the named metrics, as far as they are installed, and return what they declare."""
-    known = [name for name in names if name in registry.metrics]
+    """Import the named metrics, as far as they are installed, and return what they declare.
+
+    A metric that cannot be imported or breaks its contract is left out.
+    """
+    known = [name for name in names if registry.metrics.error(name) is None]
     return {name: declaration(registry.metrics.load(name)) for name in known}
 
 

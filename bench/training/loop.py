@@ -25,6 +25,7 @@ from bench.system.random_state import (
 )
 from bench.system.signals import Interrupted, StopRequest, postponed
 from bench.training.checkpoints import Checkpoints
+from bench.training.losses import checked_losses
 
 LAST = "last"
 BEST_TEST_LOSS = "best_test_loss"
@@ -123,10 +124,14 @@ def warm_up(model: GenerativeModel, images: Tensor, protocol: Protocol) -> None:
         model: model to throw away afterwards, since the step changes its weights.
         images: uint8 images ``(N, C, H, W)`` on the model's device.
         protocol: protocol resolved for the model and dataset.
+
+    Raises:
+        TypeError: the step returns something other than losses by name.
     """
     model.train()
     batch = to_unit_range(images[: protocol.batch_size])
-    model.training_step(batch, Step(0.0, batch_count(len(images), protocol.batch_size)))
+    step = Step(0.0, batch_count(len(images), protocol.batch_size))
+    checked_losses(model, model.training_step(batch, step))
 
 
 def train(
@@ -155,6 +160,7 @@ def train(
 
     Raises:
         TrainingDivergedError: if a loss is NaN or infinite.
+        TypeError: if a training step returns something other than losses by name.
         CheckpointError: if the checkpoint does not fit the model.
         Interrupted: if Ctrl-C or SIGTERM stops the run, after a checkpoint was saved.
     """
@@ -299,7 +305,8 @@ class _Training:
     def _learn(self, batch: Tensor) -> None:
         i, batches, epochs = self._batch, self._batches, self._protocol.epochs
         progress = (self.epoch + i / batches) / epochs
-        losses = self._model.training_step(batch, Step(progress, batches))
+        step = Step(progress, batches)
+        losses = checked_losses(self._model, self._model.training_step(batch, step))
         if not math.isfinite(losses["loss"]):
             raise TrainingDivergedError(
                 f"the loss became {losses['loss']} in epoch {self.epoch + 1}, batch {i + 1}"

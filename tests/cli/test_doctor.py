@@ -113,6 +113,33 @@ def test_an_extractor_whose_package_is_not_installed(doctor, monkeypatch):
     assert "efficientnet_kid" in text
 
 
+KINDS = ["models", "metrics", "extractors", "backends", "datasets", "plots"]
+BROKEN = [
+    "raise OSError('no licence')",
+    "raise SystemExit('no licence')",
+    "import no_licence",
+    "",
+    "X =",
+]
+
+
+@pytest.mark.parametrize("source", [*BROKEN, "X = 3", "class X: pass"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plugin_that_cannot_be_used_is_listed_with_its_error(
+    doctor, bench_cli, plugins, kind, source
+):
+    plugins("plugin_broken", source, **{kind: {"broken": "plugin_broken:X"}})
+    reason = "cannot be imported" if source in BROKEN else "is not a subclass of bench."
+    code, out, _ = bench_cli("ls", kind)
+    (line,) = [line for line in out.splitlines() if " broken " in line]
+    assert (code, reason in line) == (0, True)
+    assert bench_cli("data", "status")[0] == 0
+    code, out, _ = bench_cli("doctor")
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if f" {kind[:-1]} broken (" in line]
+    assert reason in line
+
+
 @pytest.mark.parametrize("kind", ["metrics", "extractors", "backends", "datasets"])
 def test_a_plugin_that_cannot_be_imported_is_named_and_breaks_nothing_else(doctor, plugins, kind):
     plugins("plugin_broken", "raise OSError('no licence')", **{kind: {"broken": "plugin_broken:X"}})

@@ -29,7 +29,8 @@ def test_ls_lists_names_with_what_they_are(bench_cli, kind, names):
 
 
 def test_ls_shows_a_plugin_and_its_package(bench_cli, plugins):
-    plugins("plugin_x", '"""Mine."""\nclass X:\n    "A model of mine."', models={"x": "plugin_x:X"})
+    source = '"""Mine."""\nimport toys\nclass X(toys.Steady):\n    "A model of mine."'
+    plugins("plugin_x", source, models={"x": "plugin_x:X"})
     _, out, _ = bench_cli("ls", "models")
     assert re.search(r"x\s+A model of mine\.\s+plugin_x 1\.0", out)
 

@@ -261,6 +261,21 @@ def test_an_empty_run_is_nothing_comparable(gate, empty):
     assert "has no rows" in out
 
 
+def test_two_runs_in_which_every_model_failed_are_not_comparable(gate):
+    extractor = row(1.0, model="fad_autoencoder", kind="extractor")
+    failed = row(None, status="failed", reason="ValueError: odd", kind="model")
+    both = [extractor, failed], [extractor, failed]
+    for options in ((), ("--all",), ("--format", "md")):
+        code, out, _ = gate(*both, *options)
+        assert code == 3
+        assert "Nothing comparable: no model has a value on either side" in out
+        assert "No regression" not in out
+    code, out, _ = gate(*both, "--format", "junit")
+    assert code == 3
+    assert ElementTree.fromstring(out).get("errors") == "1"
+    assert gate([extractor, row(1.0, kind="model")], [extractor, row(1.0, kind="model")])[0] == 0
+
+
 def test_a_run_with_failures_only(gate):
     failed = [row(None, status="failed", reason="no", split=None, train_images=None)]
     assert gate(failed, [row(1.0)])[0] == 1

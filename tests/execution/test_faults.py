@@ -158,7 +158,7 @@ def test_a_diverging_model_fails_its_own_cell_with_the_reason(run):
     [
         ("raising", "no samples today"),
         ("unbuildable", "cannot be built"),
-        ("grey", r"reconstruct gave images of shape \(7, 1, 1, 32\), expected \(7, 1, 32, 32\)"),
+        ("grey", r"reconstruct gave images of shape \(24, 1, 1, 32\), expected \(24, 1, 32, 32\)"),
         ("bright", r"sample gave values in 255..255, expected \[-1, 1\]"),
     ],
 )
@@ -187,7 +187,8 @@ def test_a_value_that_is_not_a_number_is_a_failed_row(run):
     rows = run("blank")
     loss = rows[rows["metric"] == "reconstruction_loss"]
     assert loss["value"].isna().all()
-    assert (loss["status"].item(), loss["reason"].item()) == ("failed", "the value is nan")
+    reason = "reconstruct of Blank gave values that are NaN, expected finite values"
+    assert (loss["status"].item(), loss["reason"].item()) == ("failed", reason)
     assert (rows[rows["metric"] == "parameter_count"]["status"] == "ok").all()
 
 

@@ -210,6 +210,8 @@ def _why_nothing(comparison: Comparison) -> str:
         return "this run has no rows."
     if set(cells["state"]) <= {"missing", "new"}:
         return "no cell of this run has the model, backend and dataset of a cell of the reference."
+    if not cells["model_values"].any():
+        return "no model has a value on either side; `bench results DIR` shows the reasons."
     return "no observation that counts has comparable values on both sides."
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.datasets.batches import evaluation_batches
-from bench.errors import SkippedError
+from bench.errors import BenchError, ContractError, SkippedError
 from bench.metrics.extractors.feature_cache import cached_features
 from bench.metrics.extractors.weights import WeightFile
 from bench.protocol import Protocol
@@ -187,11 +187,11 @@ class Extractors:
         """Return the extractor registered under a name.
 
         Raises:
-            SkippedError: the extractor is unavailable; the message says why.
+            SkippedError: the extractor is unavailable or cannot be imported; the message says why.
         """
         if name not in self._loaded:
             try:
-                self._loaded[name] = registry.extractors.load(name)(self.context)
+                self._loaded[name] = _load(name)(self.context)
             except SkippedError as error:
                 self._loaded[name] = error
         loaded = self._loaded[name]
@@ -245,3 +245,19 @@ class Extractors:
                 done = sum(map(len, pools))
                 self.context.reporter.evaluated(f"reference of {name}", done, len(images))
         return {"pool": torch.cat(pools), **({"logits": torch.cat(logits)} if logits else {})}
+
+
+def _load(name: str) -> type[Extractor]:
+    """Return the class of a registered extractor.
+
+    Raises:
+        ContractError: it breaks its contract.
+        SkippedError: it cannot be imported.
+    """
+    try:
+        extractor: type[Extractor] = registry.extractors.load(name)
+    except ContractError:
+        raise
+    except BenchError as error:
+        raise SkippedError(str(error)) from error
+    return extractor

@@ -21,7 +21,6 @@ from bench.report.run_reader import Run
 
 DPI = 200
 LARGEST_SIDE = 20_000
-REQUIRED = {"title": str, "caption": str, "order": int}
 
 
 @dataclass(frozen=True)
@@ -120,20 +119,12 @@ def _with_own_rows(run: Run) -> Run:
 
 def _load(name: str) -> Plot:
     try:
-        plot_class = registry.plots.load(name)
-        if not (isinstance(plot_class, type) and issubclass(plot_class, Plot)):
-            return _UnusablePlot(
-                name, f"{plot_class!r} is not a subclass of {Plot.__module__}.Plot"
-            )
-        for attribute, kind in REQUIRED.items():
-            if not isinstance(getattr(plot_class, attribute, None), kind):
-                reason = f"{plot_class.__name__}.{attribute} must be of type {kind.__name__}"
-                return _UnusablePlot(name, reason)
-        return plot_class()
+        plot: Plot = registry.plots.load(name)()
     except BenchError as error:
         return _UnusablePlot(name, str(error))
     except Exception as error:
         return _UnusablePlot(name, one_line(error))
+    return plot
 
 
 def _checked(drawn: Any) -> tuple[Figure, pd.DataFrame]:

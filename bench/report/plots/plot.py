@@ -44,3 +44,18 @@ class Plot(ABC):
         Raises:
             NotDrawnError: there is nothing to draw.
         """
+
+
+def check_class(name: str, plot: type[Plot]) -> None:
+    """Check the attributes of a plot's class.
+
+    Args:
+        name: registered name of the plot.
+        plot: its class.
+
+    Raises:
+        TypeError: an attribute is missing or of another type; the message names it.
+    """
+    for attribute, kind in {"title": str, "caption": str, "order": int}.items():
+        if not isinstance(getattr(plot, attribute, None), kind):
+            raise TypeError(f"{plot.__name__}.{attribute} must be of type {kind.__name__}")
