@@ -166,6 +166,8 @@ class CellRun(ABC):
 
     def _reference_sha256(self, name: str) -> str | None:
         """Return the SHA-256 of the reference's weights of an extractor for this cell, if any."""
+        if registry.extractors.error(name):
+            return None
         extractor, cell = registry.extractors.load(name), self.cell
         if cell.info is None or not issubclass(extractor, TrainedExtractor):
             return None
