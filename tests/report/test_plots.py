@@ -1,7 +1,7 @@
 import csv
 import json
 import shutil
-from itertools import pairwise
+from itertools import combinations, pairwise, product
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from bench.report.plots.drawing import draw_plot, load_plots
@@ -449,21 +450,50 @@ def test_built_in_plots_keep_their_order_and_have_a_caption():
         assert plot.caption.endswith(".")
 
 
-@pytest.fixture(scope="module")
-def two_long_protocols(whole_run, tmp_path_factory):
-    """The tiny run twice, under protocols of many settings that all differ."""
-    out = tmp_path_factory.mktemp("protocols") / "run"
-    rows = frame(pq.read_table(whole_run / "results.parquet").to_pylist())
+def under_two_protocols(run, out, settings):
+    """Copy a run twice, under protocols of a number of settings that all differ."""
+    rows = frame(pq.read_table(run / "results.parquet").to_pylist())
     twins = []
     for number in range(2):
-        settings = [f"models.esvae.a_setting_{i}={number}" for i in range(12)]
+        names = [f"models.esvae.a_setting_{i}={number}" for i in range(settings)]
         keys = {key: f"{number}{key[1:]}" for key in rows["cell_key"].unique()}
-        changes = {"protocol": "+".join(["smoke", *settings]), "protocol_hash": str(number) * 64}
+        changes = {"protocol": "+".join(["smoke", *names]), "protocol_hash": str(number) * 64}
         twins.append(rows.assign(cell_key=rows["cell_key"].map(keys), **changes))
-        for folder in (whole_run / "cells").iterdir():
+        for folder in (run / "cells").iterdir():
             name, _, key = folder.name.rpartition("-")
             shutil.copytree(folder, out / "cells" / f"{name}-{keys[key]}")
     return write_run(out, pd.concat(twins, ignore_index=True))
+
+
+@pytest.fixture(scope="module")
+def two_long_protocols(whole_run, tmp_path_factory):
+    """The tiny run twice, under protocols of many settings."""
+    return under_two_protocols(whole_run, tmp_path_factory.mktemp("protocols") / "run", 12)
+
+
+def line_boxes(text):
+    """Return the boxes of the lines of a text that is aligned at its left, without blank lines."""
+    box, lines = text.get_window_extent(), text.get_text().split("\n")
+    height, width = box.height / len(lines), box.width / max(map(len, lines))
+    return [
+        Bbox.from_bounds(box.x0, box.y1 - (i + 1) * height, width * len(line), height).padded(-2)
+        for i, line in enumerate(lines)
+        if line.strip()
+    ]
+
+
+def check_apart(titles):
+    for one, other in combinations(titles, 2):
+        for box, others in product(line_boxes(one), line_boxes(other)):
+            assert not box.overlaps(others), (one.get_text(), other.get_text())
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_the_title_of_a_row_stays_off_the_titles_of_its_panels(whole_run, tmp_path):
+    figure = draw("training_curves", Run(under_two_protocols(whole_run, tmp_path, 2))).figure
+    check_apart(text for ax in figure.axes for text in [*ax.texts, ax._left_title])
+    epochs = {tick for ax in figure.axes if ax.axison for tick in ax.get_xticks()}
+    assert all(tick == int(tick) for tick in epochs)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -486,5 +516,6 @@ def test_long_titles_stay_in_the_figure_and_off_other_panels(two_long_protocols,
         for ax in shown:
             if ax is not own:
                 assert not box.overlaps(ax.get_window_extent().padded(-1))
+    check_apart(titles)
     for ax in shown:
         assert min(ax.get_window_extent().size / figure.dpi) > 0.3

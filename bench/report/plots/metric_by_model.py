@@ -99,7 +99,9 @@ def _metrics_of_several_splits(run: Run) -> set[str]:
 def _figure(
     rows: pd.DataFrame, styles: dict[str, SeriesStyle], of_several_splits: set[str]
 ) -> Figure:
-    """Draw three panels per row; each dataset has rows of its own, whose panels share models.
+    """Draw three panels per row; each dataset and protocol has rows of its own.
+
+    The panels of a dataset share their models.
 
     Args:
         rows: the rows to draw.
@@ -108,9 +110,11 @@ def _figure(
     """
     lines, places = [], []
     for _, group in groups(rows, ["dataset"]):
-        parts = [part for _, part in groups(group, ["metric", "context"])]
-        lines += [parts[i : i + COLUMNS] for i in range(0, len(parts), COLUMNS)]
-        places += [_ModelPlaces(group)] * -(-len(parts) // COLUMNS)
+        place = _ModelPlaces(group)
+        for _, of_protocol in groups(group, ["protocol"]):
+            parts = [part for _, part in groups(of_protocol, ["metric", "context"])]
+            lines += [parts[i : i + COLUMNS] for i in range(0, len(parts), COLUMNS)]
+            places += [place] * -(-len(parts) // COLUMNS)
     titles = [[_title(part.iloc[0], of_several_splits) for part in parts] for parts in lines]
     heights = [
         0.85 - LINE_INCHES + max(0.35, place.height) + text_height(row_titles)

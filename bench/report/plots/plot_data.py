@@ -13,6 +13,7 @@ from bench.store.schema import COMPARABLE_BY, COMPLETE, GENERATED, OK, TIMED_UNI
 SEED = "seed"
 MEAN = "mean over seeds"
 ALWAYS_DESCRIBED = ("dataset_variant", "n")
+EXTRACTOR_COLUMNS = ("extractor", "extractor_sha256")
 DESCRIPTIONS = {
     "protocol_hash": "{:.8}",
     "dataset_fingerprint": "data {:.8}",
@@ -119,17 +120,38 @@ def contexts(rows: pd.DataFrame) -> pd.Series:
         rows = rows.assign(n=rows["n"].mask(rows["unit"] == TIMED_UNIT))
     by = [name for name in ("metric", "dataset") if name in rows]
     compared = [name for name in COMPARABLE_BY if name in rows]
-    counts = rows.groupby(by)[compared].nunique(dropna=False).max()
-    varying = [name for name in compared if counts[name] > 1 and name not in ALWAYS_DESCRIBED]
-    known = ["dataset", *compared]
+    counts = rows.groupby(by)[compared].nunique(dropna=False)
+    varies = counts.max() > 1
+    varying = [name for name in compared if varies[name] and name not in ALWAYS_DESCRIBED]
+    known = [*by, *compared]
     # Only rows of one model must agree in the hash. Their labels name the version of the model.
     if (rows.groupby([*by, "protocol", "model"])["protocol_hash"].nunique() > 1).any():
         known.append("protocol_hash")
         varying.append("protocol_hash")
     protocols = shorten_protocols(rows["protocol"].unique())
+    shared = _without_constant_extractors(varying, counts) if "metric" in rows else {}
     names = rows[known].drop_duplicates()
-    names = names.assign(context=[_describe(row, varying, protocols) for row in records(names)])
+    described = [
+        _describe(row, shared.get(row.get("metric"), varying), protocols) for row in records(names)
+    ]
+    names = names.assign(context=described)
     return rows[known].merge(names, on=known, how="left")["context"].set_axis(rows.index)
+
+
+def _without_constant_extractors(
+    varying: Sequence[str], counts: pd.DataFrame
+) -> dict[Any, list[str]]:
+    """Return the columns to describe by metric: the extractor only if the metric's rows differ.
+
+    Args:
+        varying: columns in which rows of any metric differ.
+        counts: number of different values of each column, by ``metric`` and ``dataset``.
+    """
+    varies = counts.groupby(level="metric").max() > 1
+    return {
+        metric: [name for name in varying if name not in EXTRACTOR_COLUMNS or row[name]]
+        for metric, row in varies.iterrows()
+    }
 
 
 def shorten_protocols(names: Iterable[str]) -> dict[str, str]:

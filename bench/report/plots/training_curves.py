@@ -12,7 +12,6 @@ from bench.report.plots.curves import Curves, backend_panels, panel_context
 from bench.report.plots.plot import Plot
 from bench.report.plots.plot_data import contexts, groups, missing_file, model_labels
 from bench.report.plots.style import (
-    LINE_INCHES,
     LOWER,
     WIDTH,
     hide_panels,
@@ -76,13 +75,14 @@ def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
     columns = 2 if most in (2, 4) else min(most, 3)
     lines = [parts[i : i + columns] for parts in by_context for i in range(0, len(parts), columns)]
     titles = [wrap_text(panel_context(parts[0]), WIDTH - 1) for parts in lines]
-    heights = [PANEL_INCHES + text_height([title]) - LINE_INCHES for title in titles]
+    heights = [PANEL_INCHES + text_height([title]) for title in titles]
     figure, axes = panel_grid(columns, heights, curves.legend_height())
     for row, parts, title in zip(axes, lines, titles, strict=True):
         for ax, part in zip(row, parts, strict=False):
             _draw_panel(ax, part, curves)
             ax.set_title(_own_title(part), loc="left")
-        set_row_title(row[0], title, _own_title(parts[0]))
+        # The titles of the other panels are in the line below the row's title.
+        set_row_title(row[0], title, _own_title(parts[0]) or " ")
         hide_panels(row[len(parts) :])
     curves.add_legend(figure)
     return figure
@@ -92,7 +92,9 @@ def _draw_panel(ax: Axes, part: pd.DataFrame, curves: Curves) -> None:
     marker_step = max(1, part["epoch"].max() // MARKERS_PER_CURVE)
     curves.draw(ax, part, "epoch", marker_step=marker_step)
     log_if_wide(ax, part["value"], "y")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    if part["epoch"].max() == 1:
+        ax.set_xlim(0.5, 1.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
     ax.set_ylabel(wrap_text(f"{part['loss'].iloc[0]}\n{LOWER}", 1.7))
 
 
