@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -391,9 +392,9 @@ def test_the_summary_has_values_with_half_of_their_intervals(tiny_run):
     out, rows = tiny_run
     printed = io.StringIO()
     print_summary(rows, out, Console(width=200, file=printed))
-    row = rows[(rows["metric"] == "psnr") & (rows["model"] == "ann_vae")].iloc[0]
+    row = rows[(rows["metric"] == "ssim") & (rows["model"] == "ann_vae")].iloc[0]
     value, half = compact(row["value"]), compact((row["ci_high"] - row["ci_low"]) / 2, 2)
-    assert re.search(rf"ann_vae .* {value}.*\n.* ±{half}", printed.getvalue())
+    assert re.search(rf"ann_vae .* {value}.*\n.*±{half}", printed.getvalue())
 
 
 def test_the_summary_fits_80_columns(tiny_run):
@@ -403,6 +404,15 @@ def test_the_summary_fits_80_columns(tiny_run):
     table = printed.getvalue().split("Rows:")[0]
     assert "spikingjelly" in table
     assert "…" not in table
+
+
+def test_the_summary_of_several_seeds_fits_80_columns():
+    out = Path(__file__).parents[1] / "results" / "reference" / "smoke"
+    printed = io.StringIO()
+    print_summary(bench.load_results(out), out, Console(width=80, file=printed))
+    table = printed.getvalue().split("not installed:")[0]
+    assert "Over seeds" in table
+    assert not re.search(r"…|e\+\d", table)
 
 
 def test_an_interrupted_run_keeps_finished_cells_and_exits_130(tiny_flags, tmp_path):

@@ -21,8 +21,8 @@ def number(value: Any, digits: int = 4) -> str:
         value: a number; a missing one gives "".
         digits: number of significant digits; one less in scientific notation.
 
-    >>> number(0.123456), number(12345.6), number(0.00012345), number(None)
-    ('0.1235', '12,346', '1.23e-04', '')
+    >>> number(0.123456), number(12345.6), number(370.2, 2), number(0.00012345), number(None)
+    ('0.1235', '12,346', '370', '1.23e-04', '')
     """
     if pd.isna(value):
         return ""
@@ -35,7 +35,8 @@ def number(value: Any, digits: int = 4) -> str:
         return f"{value:.{digits - 2}e}"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:.0f}" if abs(rounded) >= 10**digits else f"{rounded:.{digits}g}"
 
 
 def compact(value: Any, digits: int = 3) -> str:
