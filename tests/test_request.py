@@ -42,6 +42,9 @@ def test_the_command_has_an_option_with_the_same_default_for_each_field(name, re
     if name == "run":
         # Each executor has a command of its own.
         values |= {**cluster.run.make_context("run", []).params, "executor": "local"}
+        # A script that does not guard its main module can only run cells in its own process.
+        assert values.pop("jobs") is None
+        values["jobs"] = 1
     assert {key: values[key] for key in values.keys() - OWN} == defaults(request_class)
 
 
