@@ -5,10 +5,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tiny import TINY
 
 import bench
 from bench import cli, registry
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("any_machine", deadline=None)
+settings.load_profile("any_machine")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -91,7 +91,7 @@ def test_parquet_csv_and_the_returned_table_agree(tiny_run):
         loaded.sort_values(list(COLUMNS), ignore_index=True),
         rows.sort_values(list(COLUMNS), ignore_index=True),
     )
-    from_csv = pd.read_csv(out / "results.csv")
+    from_csv = pd.read_csv(out / "results.csv", float_precision="round_trip")
     assert list(from_csv.columns) == list(COLUMNS)
     np.testing.assert_array_equal(from_csv["value"], loaded["value"])
 
