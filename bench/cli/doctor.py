@@ -169,6 +169,7 @@ def _plugins() -> Iterator[str]:
 
 def _weights(resources: "Resources") -> Iterator[str]:
     """Yield the state of the weights that each metric needs, without a download."""
+    from bench.metrics.extractors.extractor import why_unavailable
     from bench.registry import extractors
 
     metrics, errors = _metrics_by_extractor()
@@ -183,7 +184,7 @@ def _weights(resources: "Resources") -> Iterator[str]:
         for file in extractor.weight_files:
             files.setdefault(file, set()).update(users)
         if users and not extractor.weight_files:
-            reason = extractor.unavailable(resources)
+            reason = why_unavailable(extractor, resources)
             state = f"cannot be used: {reason}." if reason else "here, in a package."
             yield _entry(name, state, users)
     for file, users in files.items():

@@ -14,10 +14,12 @@ from bench.datasets.preprocessing import InMemoryDataset, require_here
 from bench.datasets.value_range import (
     FULL,
     ValueRange,
+    describe_mapping,
     describe_values,
     likely_range,
     nearly_black,
     say_range,
+    scaled_floats,
     to_bytes,
 )
 from bench.errors import DataUnavailableError
@@ -54,9 +56,7 @@ class ArrayFile(InMemoryDataset):
     ) -> None:
         super().__init__(path.parent)
         self.name = name
-        self.source = f"local file {path}"
-        if value_range is not None:
-            self.source += ", values {:g}..{:g} mapped to 0..255".format(*value_range)
+        self.source = f"local file {path}{describe_mapping(value_range)}"
         self.path = path
         self._variant = variant
         self._range = value_range
@@ -297,10 +297,7 @@ def _integers_expected(images: np.ndarray) -> str:
     if images.dtype.kind != "f" or not np.isfinite(images).all():
         return expected
     lowest, highest = _extremes(images)
-    if lowest >= 0:
-        scaled = "images * 255" if highest <= 1 else "images"
-    else:
-        scaled = "(images + 1) * 127.5"
+    scaled = scaled_floats(lowest, highest)
     return (
         f"{expected}: convert with ({scaled}).round().clip(0, 255).astype('uint8'), or say "
         f"{say_range(likely_range(lowest, highest))}"

@@ -7,13 +7,12 @@ from typing import Any, get_args
 import numpy as np
 
 from bench.datasets.dataset import Dataset, DatasetInfo, ImageData, Split, Variant
+from bench.datasets.value_range import LEAST_MAXIMUM, scaled_floats
 from bench.errors import BenchError, DataUnavailableError, one_line
 from bench.protocol import Protocol
 from bench.system.class_attributes import TEXT, check_attributes
 
 CHANNELS = (1, 3)
-# Images whose largest value is smaller were mostly scaled wrongly, and are all but black in 0..255.
-LEAST_MAXIMUM = 64
 
 
 class _BreachError(Exception):
@@ -250,5 +249,5 @@ def _conversion(images: Any) -> str:
     lowest, highest = images.min(), images.max()
     if not (lowest >= -1 and highest <= 1):
         return ""
-    scaled = "images * 255" if lowest >= 0 else "(images + 1) * 127.5"
+    scaled = scaled_floats(lowest, highest)
     return f": convert values in {lowest:g}..{highest:g} with ({scaled}).round().astype('uint8')"

@@ -28,7 +28,7 @@ from bench.datasets.preprocessing import (
     prepare_files,
     require_here,
 )
-from bench.datasets.value_range import LEAST_MAXIMUM, ValueRange, nearly_black
+from bench.datasets.value_range import LEAST_MAXIMUM, ValueRange, describe_mapping, nearly_black
 from bench.errors import DataUnavailableError
 from bench.protocol import Protocol
 
@@ -113,14 +113,12 @@ class ImageFolder(Dataset):
         source = self.source
         if not self._is_split():
             source += f", split 80/20 at random with seed {SEED}"
-        if self._range is not None:
-            source += ", values {:g}..{:g} mapped to 0..255".format(*self._range)
         return DatasetInfo(
             name=self.name,
             shape=(1 if mode == "L" else 3, None, None),
             train_size=len(train.paths),
             test_size=len(test.paths),
-            source=source,
+            source=f"{source}{describe_mapping(self._range)}",
             licence=self.licence,
             fingerprint=self._fingerprint(headers),
             variant=self._variant,

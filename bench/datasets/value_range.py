@@ -76,6 +76,29 @@ def say_range(value_range: ValueRange) -> str:
     return f"--range {low},{high} (in Python image_range=({low}, {high}))"
 
 
+def scaled_floats(lowest: float, highest: float) -> str:
+    """Return the NumPy expression that scales floats to 0..255, judged by their extremes.
+
+    >>> scaled_floats(0.0, 0.9), scaled_floats(-1.0, 1.0), scaled_floats(0.0, 255.0)
+    ('images * 255', '(images + 1) * 127.5', 'images')
+    """
+    if lowest < 0:
+        return "(images + 1) * 127.5"
+    return "images * 255" if highest <= 1 else "images"
+
+
+def describe_mapping(value_range: ValueRange | None) -> str:
+    """Return the end of a dataset's source: the range that is mapped to 0..255, if there is one.
+
+    >>> describe_mapping((0, 16)), describe_mapping(None)
+    (', values 0..16 mapped to 0..255', '')
+    """
+    if value_range is None:
+        return ""
+    low, high = value_range
+    return f", values {low:g}..{high:g} mapped to 0..255"
+
+
 def nearly_black(lowest: float, highest: float) -> str | None:
     """Return why values cannot be taken as 0..255 and what to do; None if they can.
 

@@ -18,7 +18,7 @@ from bench.evaluation.context import CellContext
 from bench.execution.cell_log import cell_log
 from bench.execution.cell_rows import CellRows
 from bench.execution.run_context import RunContext
-from bench.metrics.extractors.extractor import TrainedExtractor
+from bench.metrics.extractors.extractor import TrainedExtractor, why_unavailable
 from bench.metrics.metric import Metric
 from bench.metrics.unusable import UnusableMetric
 from bench.plan import Cell
@@ -185,7 +185,7 @@ class CellRun(ABC):
         if broken or issubclass(metric, UnusableMetric):
             return True
         extractors = [registry.extractors.load(name) for name in self.extractors(metric)]
-        return any(extractor.unavailable(self.context.resources) for extractor in extractors)
+        return any(why_unavailable(each, self.context.resources) for each in extractors)
 
     def _cell_context(self, data: ImageData) -> CellContext:
         cell = self.cell

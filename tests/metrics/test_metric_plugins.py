@@ -139,3 +139,39 @@ def test_a_broken_extractor_leaves_its_metrics_without_a_number(plugins, tiny, t
     assert row.status == ("skipped" if "OSError" in source else "failed")
     assert "The extractor 'broken' cannot be" in row.reason
     assert set(rows.loc[rows["metric"] == "psnr", "status"]) == {"ok"}
+
+
+FAILING_CHECK = """
+from bench.errors import SkippedError
+from bench.metrics.extractors.extractor import Extractor
+
+
+class X(Extractor):
+    @classmethod
+    def unavailable(cls, resources):
+        raise OSError("no licence server")
+
+    def __init__(self, context):
+        raise SkippedError("no weights")
+
+    def __call__(self, images):
+        raise NotImplementedError
+"""
+
+
+def test_an_extractor_whose_check_of_availability_fails_breaks_nothing_else(
+    plugins, tiny_flags, bench_cli, tmp_path
+):
+    text = HEADER + METRIC.format(
+        name="Reading", registered="reading", body="    extractors = ('checked',)"
+    )
+    plugins("plugin_checked", FAILING_CHECK, extractors={"checked": "plugin_checked:X"})
+    plugins("plugin_reading", text, metrics={"reading": "plugin_reading:Reading"})
+    arguments = ["run", "--models", "ann_vae", *tiny_flags, "--out", tmp_path / "run"]
+    assert bench_cli(*arguments)[0] == 0
+    # Only now, that the metric was skipped before, the run asks whether it is available.
+    code, out, _ = bench_cli(*arguments)
+    assert (code, "already done" in out) == (0, True)
+    code, out, _ = bench_cli("doctor")
+    assert code == 0
+    assert "checked: cannot be used: X.unavailable failed: OSError: no licence server." in out

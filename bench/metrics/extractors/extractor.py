@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.datasets.batches import evaluation_batches
-from bench.errors import BenchError, ContractError, SkippedError
+from bench.errors import BenchError, ContractError, SkippedError, one_line
 from bench.metrics.extractors.feature_cache import cached_features
 from bench.metrics.extractors.weights import WeightFile
 from bench.protocol import Protocol
@@ -245,6 +245,19 @@ class Extractors:
                 done = sum(map(len, pools))
                 self.context.reporter.evaluated(f"reference of {name}", done, len(images))
         return {"pool": torch.cat(pools), **({"logits": torch.cat(logits)} if logits else {})}
+
+
+def why_unavailable(extractor: type[Extractor], resources: Resources) -> str | None:
+    """Return why an extractor is unavailable, or None; a plug-in whose check fails is.
+
+    Args:
+        extractor: class of the extractor.
+        resources: data root, weight files and cache folder.
+    """
+    try:
+        return extractor.unavailable(resources)
+    except Exception as error:
+        return f"{extractor.__name__}.unavailable failed: {one_line(error)}"
 
 
 def _load(name: str) -> type[Extractor]:
