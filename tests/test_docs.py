@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from drawn import idx, md5
+from PIL import Image
 from tiny import TINY
 
 import bench
@@ -91,6 +92,28 @@ def finished(tmp_path_factory):
     return out
 
 
+def draw_images(here):
+    """The images of one's own that the docs name."""
+    draws = np.random.default_rng(0)
+    counts = {"train": 256, "test": 24}
+    for name, shape, highest in (
+        ("data/cifar10_subset", (32, 32, 3), 255),
+        ("scans", (16, 16), 4095),
+        ("other", (16, 16, 3), 255),
+    ):
+        dtype = np.min_scalar_type(highest)
+        images = {
+            f"{split}_images": draws.integers(0, highest + 1, (count, *shape), dtype)
+            for split, count in counts.items()
+        }
+        np.savez(here / f"{name}.npz", **images)
+    for split, images in np.load(here / "other.npz").items():
+        folder = here / "photos" / split.removesuffix("_images")
+        folder.mkdir(parents=True)
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(folder / f"{number}.png")
+
+
 @pytest.fixture
 def shell(server, finished, tmp_path, monkeypatch):
     """Runs a script in a folder with a run and its reference, and with ``bench`` on the path."""
@@ -100,13 +123,8 @@ def shell(server, finished, tmp_path, monkeypatch):
     program.chmod(0o755)
     (tmp_path / "data").mkdir()
     here = tmp_path / "here"
-    draws = np.random.default_rng(0)
-    images = {
-        f"{split}_images": draws.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        for split, count in (("train", 256), ("test", 24))
-    }
     (here / "data").mkdir(parents=True)
-    np.savez(here / "data" / "cifar10_subset.npz", **images)
+    draw_images(here)
     for copy in ("runs/smoke", "DIR"):
         shutil.copytree(finished, here / copy)
     update_reference(here / "runs/smoke", here / "results/reference/smoke")
