@@ -244,16 +244,19 @@ def test_images_that_are_not_finite_or_of_two_channels_are_refused(bad):
 # Inception
 
 
-def scored(extractors, batches, metric_class):
-    metric = metric_class(extractors.context.protocol)
+def scores(extractors, batches, *metric_classes):
+    """One observation per metric, all from features that are computed once."""
+    metrics = [metric_class(extractors.context.protocol) for metric_class in metric_classes]
     features = GeneratedFeatures(extractors)
-    for images in batches:
-        features.add(metric.extractors[0], images)
+    for name in dict.fromkeys(metric.extractors[0] for metric in metrics):
+        for images in batches:
+            features.add(name, images)
     facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
-    (found,) = metric.compute(facts)
-    assert found.status == "ok", found.reason
-    assert found.extractor_sha256 == extractors.get(metric.extractors[0]).sha256
-    return found
+    for metric in metrics:
+        (found,) = metric.compute(facts)
+        assert found.status == "ok", found.reason
+        assert found.extractor_sha256 == extractors.get(metric.extractors[0]).sha256
+        yield found
 
 
 class Dataset(torch.utils.data.Dataset):
@@ -285,53 +288,67 @@ def torch_fidelity_fid(features, others):
     return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
 
 
+@pytest.fixture
+def torch_fidelity_metrics(network_file):
+    """torch-fidelity's metrics of generated images and a reference."""
+
+    def metrics(generated, reference, **chosen):
+        return torch_fidelity.calculate_metrics(
+            input1=Dataset(generated),
+            input2=Dataset(reference),
+            feature_extractor="inception-v3-compat",
+            feature_extractor_weights_path=str(network_file),
+            cuda=False,
+            save_cpu_ram=True,
+            verbose=False,
+            **chosen,
+        )
+
+    return metrics
+
+
 def test_fid_kid_inception_score_precision_and_recall_agree_with_torch_fidelity(
-    tmp_path, network_file
+    tmp_path, network_file, torch_fidelity_metrics
 ):
     generated, reference = pictures(0, 20), pictures(1, 18, channels=1, brightness=0.75)
     grey = reference.expand(-1, 3, -1, -1)
-    expected = torch_fidelity.calculate_metrics(
-        input1=Dataset(generated),
-        input2=Dataset(grey),
-        feature_extractor="inception-v3-compat",
-        feature_extractor_weights_path=str(network_file),
-        cuda=False,
-        save_cpu_ram=True,
-        verbose=False,
-        fid=True,
-        kid=True,
-        isc=True,
-        prc=True,
-        kid_subset_size=8,
-        kid_subsets=7,
-        isc_splits=3,
-        prc_neighborhood=3,
-    )
+    expected = torch_fidelity_metrics(
+        generated, grey, kid=True, isc=True, prc=True,
+        kid_subset_size=8, kid_subsets=7, isc_splits=3, prc_neighborhood=3,
+    )  # fmt: skip
     extractors = Extractors(context(tmp_path, reference, inception=network_file))
-    batches = [to_unit_range(generated)]
-    for metric, name in (
-        (KID, "kernel_inception_distance_mean"),
-        (InceptionScore, "inception_score_mean"),
-        (Precision, "precision"),
-        (Recall, "recall"),
-    ):
-        found = scored(extractors, batches, metric)
-        assert found.value == pytest.approx(expected[name], rel=1e-6), name
-        assert found.extractor == InceptionTorchFidelity.description
-        assert found.extractor_sha256 == file_sha256(network_file)
-        assert found.n == 20
+    found = scores(
+        extractors, [to_unit_range(generated)], KID, InceptionScore, Precision, Recall, FID
+    )
+    for name in (
+        "kernel_inception_distance_mean", "inception_score_mean", "precision", "recall"
+    ):  # fmt: skip
+        observation = next(found)
+        assert observation.value == pytest.approx(expected[name], rel=1e-6), name
+        assert observation.extractor == InceptionTorchFidelity.description
+        assert observation.extractor_sha256 == file_sha256(network_file)
+        assert observation.n == 20
     # None of it is degenerate.
     assert expected["inception_score_mean"] > 1.05
     assert 0 < expected["precision"] < 1
     assert 0 < expected["recall"] < 1
 
-    fid = scored(extractors, batches, FID)
-    assert fid.value == pytest.approx(expected["frechet_inception_distance"], rel=1e-5)
     network = FeatureExtractorInceptionV3(
         "compared", ["2048"], feature_extractor_weights_path=network_file
     )
     features = [network(images)[0].numpy() for images in (generated, grey)]
-    assert fid.value == pytest.approx(torch_fidelity_fid(*features), rel=1e-6)
+    assert next(found).value == pytest.approx(torch_fidelity_fid(*features), rel=1e-6)
+
+
+@pytest.mark.full
+def test_fid_is_what_torch_fidelity_computes_from_all_2048_features(
+    tmp_path, network_file, torch_fidelity_metrics
+):
+    generated, reference = pictures(0, 20), pictures(1, 18, channels=1, brightness=0.75)
+    expected = torch_fidelity_metrics(generated, reference.expand(-1, 3, -1, -1), fid=True)
+    extractors = Extractors(context(tmp_path, reference, inception=network_file))
+    (found,) = scores(extractors, [to_unit_range(generated)], FID)
+    assert found.value == pytest.approx(expected["frechet_inception_distance"], rel=1e-5)
 
 
 def clean_network(here):
@@ -363,7 +380,7 @@ def test_both_clean_fids_agree_with_clean_fid(tmp_path, network_file):
         (OfficialFID, rgb_pixels(images)),
     ):
         features = clean_features(tmp_path / metric.name, pixels, network)
-        found = scored(extractors, images.split(4), metric)
+        (found,) = scores(extractors, images.split(4), metric)
         # clean-fid's own distance asks SciPy's sqrtm for what SciPy 1.18 no longer returns.
         assert found.value == pytest.approx(torch_fidelity_fid(features, expected), rel=1e-6), (
             metric.name
