@@ -38,9 +38,9 @@ def rows_of(out):
     return reproducible(bench.load_results(out))
 
 
-def test_worker_processes_give_the_rows_of_a_serial_run(tiny_flags, tmp_path):
+def test_worker_processes_give_the_rows_of_a_serial_run(bench_cli, tiny_flags, tmp_path):
     flags = ["run", "--models", "ann_vae,esvae", "--backends", "fused,reference", *tiny_flags]
-    code, _, err = commands.run(*flags, "--out", tmp_path / "serial")
+    code, _, err = bench_cli(*flags, "--out", tmp_path / "serial")
     assert code == 0, err
     code, out, err = commands.run(*flags, "--jobs", "2", "--out", tmp_path / "parallel")
     assert code == 0, err
@@ -52,7 +52,7 @@ def test_worker_processes_give_the_rows_of_a_serial_run(tiny_flags, tmp_path):
 
 
 def test_a_killed_worker_fails_its_cell_alone_and_it_can_be_retried(
-    site, tiny_flags, tmp_path, monkeypatch
+    site, bench_cli, tiny_flags, tmp_path, monkeypatch
 ):
     flags = ["run", "--models", "killed,steady,ann_vae", *tiny_flags, "--jobs", "2",
              "--out", tmp_path / "run"]  # fmt: skip
@@ -71,7 +71,7 @@ def test_a_killed_worker_fails_its_cell_alone_and_it_can_be_retried(
     assert (code, err) == (0, "")
     assert len(re.findall(r"ok in", out)) == 1
     assert "failed" not in set(bench.load_results(tmp_path / "run")["status"])
-    code, out, _ = commands.run(*flags, "--retry", "failed", paths=[site])
+    code, out, _ = bench_cli(*flags, "--retry", "failed")
     assert (code, out) == (0, f"Nothing failed in {tmp_path / 'run'}.\n")
 
 
@@ -107,7 +107,7 @@ def worked_on(out):
     return [found for found in inspect(out) if "is in use" in found.what]
 
 
-def test_two_commands_share_the_cells(tiny_flags, tmp_path):
+def test_two_commands_share_the_cells(bench_cli, tiny_flags, tmp_path):
     out = tmp_path / "run"
     flags = ["run", "--models", "ann_vae", "--seeds", "0,1,2,3,4,5", *tiny_flags, "--out", out]
     with commands.started(*flags) as one, commands.started(*flags) as other:
@@ -117,7 +117,7 @@ def test_two_commands_share_the_cells(tiny_flags, tmp_path):
     assert not done[0] & done[1]
     assert len(done[0] | done[1]) == 7
     whole = tmp_path / "whole"
-    code, _, err = commands.run(*flags[:-2], "--out", whole)
+    code, _, err = bench_cli(*flags[:-2], "--out", whole)
     assert code == 0, err
     assert rows_of(out).equals(rows_of(whole))
 

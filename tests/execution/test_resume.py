@@ -71,27 +71,26 @@ def flags_for(model, backend, tiny_flags, *settings):
 @pytest.mark.parametrize(
     ("model", "backend", "settings"),
     [
-        ("ann_vae", "reference", ["epochs=120", "horizontal_flip=train"]),
-        ("esvae", "fused", ["epochs=15", "epoch_selection=best_test_loss"]),
-        ("fsvae", "snntorch", ["epochs=10", "epoch_selection=best_per_metric"]),
+        ("ann_vae", "reference", ["epochs=20", "horizontal_flip=train"]),
+        ("esvae", "fused", ["epochs=10", "epoch_selection=best_test_loss"]),
+        ("fsvae", "snntorch", ["epochs=6", "epoch_selection=best_per_metric"]),
         ("scheduled", "reference", ["epochs=1200"]),
     ],
 )
 def test_a_killed_training_goes_on_to_the_same_rows(
-    model, backend, settings, scheduled, tiny_flags, tmp_path
+    model, backend, settings, scheduled, bench_cli, tiny_flags, tmp_path
 ):
     flags = flags_for(model, backend, tiny_flags, *settings)
-    how = {"paths": [scheduled]}
-    code, _, err = commands.run(*flags, "--out", tmp_path / "whole", **how)
+    code, _, err = bench_cli(*flags, "--out", tmp_path / "whole")
     assert code == 0, err
     out = tmp_path / "killed"
     again = [*flags, "--checkpoint-every", "0.05s", "--out", out]
-    with commands.started(*again, **how) as process:
+    with commands.started(*again, paths=[scheduled]) as process:
         commands.wait_for(lambda: list(out.glob(f"cells/{model}*/checkpoint.pt")), process)
         time.sleep(random.random() / 5)
         process.send_signal(signal.SIGKILL)
     assert not list(out.glob(f"cells/{model}*/training.json")), "killed too late"
-    code, _, err = commands.run(*again, **how)
+    code, _, err = bench_cli(*again)
     assert code == 0, err
     (log,) = out.glob(f"cells/{model}*/cell.log")
     assert re.search(r"going on from epoch \d+ of \d+, batch \d of 4", log.read_text())
@@ -99,6 +98,7 @@ def test_a_killed_training_goes_on_to_the_same_rows(
     assert rows_of(out).equals(rows_of(tmp_path / "whole"))
 
 
+@pytest.mark.full
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_rows(tiny_flags, tmp_path):
     flags = flags_for("esvae,ann_vae", "fused", tiny_flags, "epochs=3")
     code, _, err = commands.run(*flags, "--out", tmp_path / "whole")

@@ -32,6 +32,7 @@ def serial(run_apart):
     return run_apart("serial", *TINY_FLAGS, "--jobs", "1")
 
 
+@pytest.mark.full
 def test_rows_are_equal_for_any_number_of_jobs_and_of_threads_of_the_environment(run_apart, serial):
     assert set(serial["backend"]) == {"torch", "fused", "reference", "snntorch", "spikingjelly"}
     assert run_apart("parallel", *TINY_FLAGS, "--jobs", "2", threads=4).equals(serial)
