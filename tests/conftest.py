@@ -1,10 +1,12 @@
 import http.server
+import os
 import sys
 import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from tiny import TINY
 
@@ -83,9 +85,14 @@ def forget_entry_points():
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """One tiny run of every built-in model on every backend; read it, do not change it."""
-    out = tmp_path_factory.mktemp("tiny") / "run"
-    rows = bench.run(settings=TINY, out=out)
-    return out, rows
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    out = folder / "tiny_run"
+    with FileLock(folder / "tiny_run.lock"):
+        if not (out / "results.parquet").is_file():
+            bench.run(settings=TINY, out=out)
+    return out, bench.load_results(out)
 
 
 @pytest.fixture(scope="session")

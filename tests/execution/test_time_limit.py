@@ -9,7 +9,7 @@ from rows import reproducible
 from test_resume import SCHEDULED
 
 import bench
-from bench import BenchError
+from bench import BenchError, registry
 from bench.system.signals import TimeLimitReached
 
 LINE = r"The time limit is reached\.{saved} Finished cells are kept; the same command again runs "
@@ -41,12 +41,18 @@ def rows_of(out):
     return reproducible(bench.load_results(out))
 
 
-def test_a_limit_shorter_than_an_epoch_goes_on_to_the_rows_of_one_run(slow, tiny_flags, tmp_path):
+@pytest.fixture
+def one_metric(monkeypatch):
+    monkeypatch.setattr(registry.metrics, "names", lambda: ["reconstruction_loss"])
+
+
+def test_a_limit_shorter_than_an_epoch_goes_on_to_the_rows_of_one_run(
+    slow, one_metric, bench_cli, tiny_flags, tmp_path
+):
     flags = ["run", "--models", "slow", *tiny_flags, "--set", "epochs=2"]
-    how = {"paths": [slow], "metrics": ["reconstruction_loss"]}
     out, codes = tmp_path / "run", []
     while not codes or codes[-1] == 75:
-        code, _, err = commands.run(*flags, "--time-limit", "2.5s", "--out", out, **how)
+        code, _, err = bench_cli(*flags, "--time-limit", "2.5s", "--out", out)
         codes.append(code)
         if code == 75:
             saved = rf"( A checkpoint is at {PLACE.format(epochs=2)}\.)?"
@@ -55,31 +61,42 @@ def test_a_limit_shorter_than_an_epoch_goes_on_to_the_rows_of_one_run(slow, tiny
     assert codes[-1] == 0, err
     assert len(codes) > 2
     assert not list(out.glob("cells/*/checkpoint.pt"))
-    code, _, err = commands.run(*flags, "--out", tmp_path / "whole", **how)
+    code, _, err = bench_cli(*flags, "--out", tmp_path / "whole")
     assert code == 0, err
     assert rows_of(out).equals(rows_of(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize(
-    ("how", "limit", "cells"),
-    [
-        (["run"], "15s", 1),
-        pytest.param(["run", "--jobs", "2"], "60s", 2, marks=pytest.mark.full),
-        pytest.param(["cluster", "run"], "100s", 2, marks=pytest.mark.full),
-    ],
-)
-def test_every_cell_in_training_saves(how, limit, cells, tiny_flags, tmp_path):
-    if how[0] == "cluster":
-        pytest.importorskip("ray")
-    out = tmp_path / "run"
-    flags = [*how, *LONG, *tiny_flags, "--set", "epochs=100000", "--time-limit", limit]
-    code, _, err = commands.run(*flags, "--out", out, threads=2, metrics=["reconstruction_loss"])
+def check_saved(code, err, out, cells):
     assert code == 75, err
     assert "Traceback" not in err
     (line,) = err.strip().splitlines()
     assert line.startswith("The time limit is reached. A checkpoint is at ")
     assert len(re.findall(PLACE.format(epochs=100000), line)) == cells
     assert len(list(out.glob("cells/ann_vae*/checkpoint.pt"))) == cells
+
+
+def long_flags(tiny_flags, limit, out):
+    long = ["--set", "epochs=100000", "--time-limit", limit, "--out", out]
+    return [*LONG, *tiny_flags, *long]
+
+
+def test_the_cell_in_training_saves(bench_cli, one_metric, tiny_flags, tmp_path):
+    out = tmp_path / "run"
+    code, _, err = bench_cli("run", *long_flags(tiny_flags, "6s", out))
+    check_saved(code, err, out, cells=1)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("how", "limit"), [(["run", "--jobs", "2"], "60s"), (["cluster", "run"], "100s")]
+)
+def test_every_cell_in_training_saves(how, limit, tiny_flags, tmp_path):
+    if how[0] == "cluster":
+        pytest.importorskip("ray")
+    out = tmp_path / "run"
+    flags = [*how, *long_flags(tiny_flags, limit, out)]
+    code, _, err = commands.run(*flags, threads=2, metrics=["reconstruction_loss"])
+    check_saved(code, err, out, cells=2)
 
 
 @pytest.mark.parametrize("how", [["run"], ["run", "--jobs", "2"], ["cluster", "run"]])
