@@ -1,5 +1,6 @@
 """``bench plot``: the figures of a run, and the rows that they show."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ def command(
     written = 0
     for name, plot in load_plots(names).items():
         try:
-            contents = _files(draw_plot(plot, run), formats)
+            with closing(draw_plot(plot, run)) as drawing:
+                contents = _files(drawing, formats)
         except NotDrawnError as error:
             click.echo(f"{name}: not drawn: {error}")
             continue

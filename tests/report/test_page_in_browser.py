@@ -53,11 +53,6 @@ def made_page(tmp_path_factory):
     return write_html(write_run(tmp_path_factory.mktemp("made") / "run", rows))
 
 
-@pytest.fixture(scope="module")
-def real_page(tiny_run, tmp_path_factory):
-    return write_html(tiny_run[0], tmp_path_factory.mktemp("real") / "report.html")
-
-
 @pytest.fixture
 def opened(browser):
     """Open a page from disk at a width."""
@@ -86,7 +81,7 @@ def heading(browser, text):
     return next(h for h in headings if h.text.startswith(text))
 
 
-@pytest.mark.parametrize("page", ["made_page", "real_page"])
+@pytest.mark.parametrize("page", ["made_page", "tiny_page"])
 def test_opens_from_disk_without_error_or_request(opened, request, page):
     browser = opened(request.getfixturevalue(page))
     assert browser.get_log("browser") == []
@@ -98,7 +93,7 @@ def test_opens_from_disk_without_error_or_request(opened, request, page):
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
-@pytest.mark.parametrize("page", ["made_page", "real_page"])
+@pytest.mark.parametrize("page", ["made_page", "tiny_page"])
 def test_the_page_never_scrolls_sideways(opened, request, page, width):
     browser = opened(request.getfixturevalue(page), width)
     assert browser.execute_script("return innerWidth") == width
@@ -108,7 +103,7 @@ def test_the_page_never_scrolls_sideways(opened, request, page, width):
     assert browser.execute_script(wider)
 
 
-@pytest.mark.parametrize("page", ["made_page", "real_page"])
+@pytest.mark.parametrize("page", ["made_page", "tiny_page"])
 def test_every_image_has_loaded(opened, request, page):
     browser = opened(request.getfixturevalue(page))
     script = "return [...document.images].map(i => i.complete ? i.naturalWidth : 0)"

@@ -117,6 +117,8 @@ def _differing(
     rows: pd.DataFrame, field: str, within: list[str]
 ) -> Iterator[tuple[Any, pd.DataFrame]]:
     """Yield groups of rows whose cells do not all have the same values of a column."""
+    if rows[field].nunique(dropna=False) < 2:
+        return
     keys = [*GROUP, *within]
     columns = dict.fromkeys([*keys, *IDENTITY, field, "protocol"])
     distinct = rows[[*columns]].drop_duplicates()

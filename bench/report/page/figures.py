@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,11 @@ def drawn(run: Run) -> Iterator[Drawn]:
 
 
 def _drawn(name: str, plot: Plot, run: Run) -> Drawn:
-    drawing = draw_plot(plot, run)
-    image = File(f"{name}.svg", drawing.render("svg"), "image/svg+xml")
-    if len(image.content) > LARGE_SVG:
-        image = File(f"{name}.png", drawing.render("png"), "image/png")
-    return Drawn(name, plot.title, plot.caption, image, _csv(name, drawing.csv()))
+    with closing(draw_plot(plot, run)) as drawing:
+        image = File(f"{name}.svg", drawing.render("svg"), "image/svg+xml")
+        if len(image.content) > LARGE_SVG:
+            image = File(f"{name}.png", drawing.render("png"), "image/png")
+        return Drawn(name, plot.title, plot.caption, image, _csv(name, drawing.csv()))
 
 
 def grids(run: Run) -> Grids:

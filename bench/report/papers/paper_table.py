@@ -83,15 +83,27 @@ def paper_table(name: str, rows: pd.DataFrame, out: str | os.PathLike[str] = "DI
         UnknownNameError: no such table.
     """
     whole = whole_models(rows)
+    measured = dict(iter(whole.groupby(["model", "dataset"], sort=False, observed=True)))
     records = [
         {"table": name, **record}
         for number in published(name).to_dict("records")
-        for record in _records(number, whole, os.fspath(out))
+        for record in _records(
+            number,
+            measured.get((number["model"], number["dataset"]), whole.iloc[:0]),
+            os.fspath(out),
+        )
     ]
     return pd.DataFrame.from_records(records).reindex(columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def _records(number: dict[Hashable, Any], rows: pd.DataFrame, out: str) -> Iterator[Record]:
+    """Yield the table's rows for a published number.
+
+    Args:
+        number: the published number.
+        rows: rows of the run about the number's model and dataset.
+        out: the run directory.
+    """
     mapping = MAPPINGS[number["metric"]]
     record: Record = {
         **{key: number[key] for key in ("dataset", "model", "model_family", "metric")},
@@ -102,7 +114,6 @@ def _records(number: dict[Hashable, Any], rows: pd.DataFrame, out: str) -> Itera
         "source": number["source"],
         "note": number["note"] or None,
     }
-    rows = rows[(rows["model"] == number["model"]) & (rows["dataset"] == number["dataset"])]
     rows = rows[rows["metric"].isin({*mapping.metrics, mapping.done_right})]
     if rows.empty:
         status = MISSING if number["protocol"] else PUBLISHED_ONLY

@@ -50,8 +50,9 @@ def measured_rows(
     """
     rows = of_models(run.rows)
     rows = rows[(rows["status"] == OK) & rows["value"].notna() & rows["metric"].isin(metrics)]
-    rows = rows.assign(label=model_labels(rows, run), context=contexts(rows))
-    rows = rows if keep is None else keep(rows)
+    if not rows.empty:
+        rows = rows.assign(label=model_labels(rows, run), context=contexts(rows))
+        rows = rows if keep is None else keep(rows)
     if rows.empty:
         raise NotDrawnError(_why_unmeasured(run, metrics))
     rows = rows.assign(
