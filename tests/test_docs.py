@@ -14,10 +14,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import pytest
 import torch
 from drawn import idx, md5
+from file_server import serving_files
 from PIL import Image
 from tiny import TINY
 
@@ -37,13 +39,8 @@ PAGES = [
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("results/*/*/README.md")),
 ]
-BENCH = """#!{python}
-import short
-from bench.cli import main
-
-if __name__ == "__main__":
-    main()
-"""
+BENCH = "from bench.cli import main; main()"
+PIECE = "import sys; exec(sys.argv[1])"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 # Where the repository's files are read, and where they are served as they are.
@@ -68,10 +65,10 @@ def commands(page):
         yield "\n".join(re.findall(r"run: (.*)", workflow))
 
 
-@pytest.fixture
-def server(served):
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
     """Where drawn images are, as MNIST's files."""
-    folder, address = served
+    folder = tmp_path_factory.mktemp("served")
     draws, resources = np.random.default_rng(0), []
     for name in MNIST.files:
         count = 256 if name.startswith("train") else 24
@@ -81,7 +78,8 @@ def server(served):
         (folder / f"{name}.gz").write_bytes(content)
         resources.append((f"{name}.gz", md5(content)))
     (folder / "resources.json").write_text(json.dumps(resources))
-    return address
+    with serving_files(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -114,13 +112,19 @@ def draw_images(here):
             Image.fromarray(image).save(folder / f"{number}.png")
 
 
+@pytest.fixture(scope="session")
+def programs(server, tmp_path_factory):
+    """Where ``bench`` and ``piece``, which runs its argument as Python, start without imports."""
+    folder = tmp_path_factory.mktemp("programs")
+    with fork_server.serving(folder / "socket", "short", BENCH_TESTS_SERVER=server):
+        fork_server.write_program(folder / "bench", folder / "socket", BENCH)
+        fork_server.write_program(folder / "piece", folder / "socket", PIECE)
+        yield folder
+
+
 @pytest.fixture
-def shell(server, finished, tmp_path, monkeypatch):
+def shell(finished, programs, tmp_path, monkeypatch):
     """Runs a script in a folder with a run and its reference, and with ``bench`` on the path."""
-    program = tmp_path / "bin" / "bench"
-    program.parent.mkdir()
-    program.write_text(BENCH.format(python=sys.executable))
-    program.chmod(0o755)
     (tmp_path / "data").mkdir()
     here = tmp_path / "here"
     (here / "data").mkdir(parents=True)
@@ -128,10 +132,9 @@ def shell(server, finished, tmp_path, monkeypatch):
     for copy in ("runs/smoke", "DIR"):
         shutil.copytree(finished, here / copy)
     update_reference(here / "runs/smoke", here / "results/reference/smoke")
-    monkeypatch.setenv("BENCH_TESTS_SERVER", server)
     monkeypatch.setenv("BENCH_DATA_ROOT", str(tmp_path / "data"))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
-    monkeypatch.setenv("PATH", os.pathsep.join([str(program.parent), os.environ["PATH"]]))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(programs), os.environ["PATH"]]))
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -175,7 +178,7 @@ def test_every_command_runs(page, shell, request, tmp_path):
 )
 def test_every_piece_of_python_runs(page, shell):
     for code in blocks(page, "python"):
-        shell(sys.executable, "-c", f"import short\n{code}")
+        shell("piece", code)
 
 
 def test_a_model_from_a_package_outside_installs_and_runs(tiny_flags, tmp_path):

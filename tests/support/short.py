@@ -11,6 +11,7 @@ from urllib.request import urlopen
 import torchvision
 from tiny import TINY
 
+from baselines import networks
 from bench import protocol, registry
 
 METRICS = ("reconstruction_loss", "fad", "firing_rate", "energy", "training_throughput")
@@ -29,6 +30,7 @@ def load_short(name_or_path, settings=()):
 
 
 protocol.load_protocol = load_short
+networks.convolution_channels = {32: [4, 4, 8, 8], 64: [4, 4, 8, 8, 8]}.__getitem__
 registry.metrics.names = lambda: list(METRICS)
 registry.backends.names = lambda: list(BACKENDS)
 with urlopen(f"{SERVER}resources.json") as listed:
