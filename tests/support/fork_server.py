@@ -1,4 +1,4 @@
-"""Python programs without the seconds of their imports: a server that has imported the suite forks them.
+"""Python programs without the seconds of their imports: a server with the suite forks them.
 
 A request is a line of JSON with the three standard streams attached; the answer is the exit code.
 The server has one thread and has computed nothing yet, so what it forks is as good as new.
