@@ -1,11 +1,9 @@
-import http.server
 import os
 import sys
-import threading
-from functools import partial
 from pathlib import Path
 
 import pytest
+from file_server import serving_files
 from filelock import FileLock
 from hypothesis import settings
 from tiny import TINY
@@ -116,15 +114,5 @@ def served(tmp_path):
     """A folder, and the address under which a local server serves it."""
     folder = tmp_path / "served"
     folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(Handler, directory=str(folder))
-    )
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with serving_files(folder) as address:
+        yield folder, address

@@ -12,12 +12,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import pytest
 import torch
 from drawn import idx, md5
+from file_server import serving_files
 from PIL import Image
 from tiny import TINY
 
@@ -29,7 +32,6 @@ from bench.protocol import Protocol
 from bench.store.schema import COLUMNS
 
 ROOT = Path(__file__).parents[1]
-SUPPORT = ROOT / "tests" / "support"
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -37,13 +39,8 @@ PAGES = [
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("results/*/*/README.md")),
 ]
-BENCH = """#!{python}
-import short
-from bench.cli import main
-
-if __name__ == "__main__":
-    main()
-"""
+BENCH = "from bench.cli import main; main()"
+PIECE = "import sys; exec(sys.argv[1])"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 # Where the repository's files are read, and where they are served as they are.
@@ -59,19 +56,30 @@ def blocks(page, *languages):
     return [code for _, language, code in found if language in languages]
 
 
-def commands(page):
-    """Scripts: blocks of ``sh``, and the steps of a workflow; the README's first two are CI's."""
-    for block in blocks(page, "sh"):
-        if "-m venv" not in block:
-            yield block
-    for workflow in blocks(page, "yaml"):
-        yield "\n".join(re.findall(r"run: (.*)", workflow))
+def scripts(page):
+    """What is typed for one purpose: a block of ``sh``, or the steps of a workflow.
+
+    How a reference was made is one script, since its steps use each other's files.
+    """
+    # The README's first two are CI's; tests below install, and run a model from a package outside.
+    typed = [b for b in blocks(page, "sh") if "-m venv" not in b and "--models mine" not in b]
+    if ROOT / "results" in page.parents:
+        return ["".join(typed)]
+    return typed + ["\n".join(re.findall(r"run: (.*)", flow)) for flow in blocks(page, "yaml")]
 
 
-@pytest.fixture
-def server(served):
+def script_parameters():
+    for page in PAGES:
+        for number, script in enumerate(scripts(page), 1):
+            long = "cluster run" in script or ROOT / "results" in page.parents
+            marks = [pytest.mark.full] if long else []
+            yield pytest.param(page, script, id=f"{page.relative_to(ROOT)}-{number}", marks=marks)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
     """Where drawn images are, as MNIST's files."""
-    folder, address = served
+    folder = tmp_path_factory.mktemp("served")
     draws, resources = np.random.default_rng(0), []
     for name in MNIST.files:
         count = 256 if name.startswith("train") else 24
@@ -81,7 +89,8 @@ def server(served):
         (folder / f"{name}.gz").write_bytes(content)
         resources.append((f"{name}.gz", md5(content)))
     (folder / "resources.json").write_text(json.dumps(resources))
-    return address
+    with serving_files(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -114,25 +123,43 @@ def draw_images(here):
             Image.fromarray(image).save(folder / f"{number}.png")
 
 
+@pytest.fixture(scope="session")
+def programs(server, tmp_path_factory):
+    """Where ``bench`` and ``piece``, which runs its argument as Python, start without imports."""
+    folder = tmp_path_factory.mktemp("programs")
+    with fork_server.serving(folder / "socket", "short", BENCH_TESTS_SERVER=server):
+        fork_server.write_program(folder / "bench", folder / "socket", BENCH)
+        fork_server.write_program(folder / "piece", folder / "socket", PIECE)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def folder_of(finished, tmp_path_factory):
+    """The folder of a page: a run and its reference, and what earlier scripts of the page left."""
+
+    @cache
+    def folder(page):
+        here = tmp_path_factory.mktemp("page")
+        for name in ("data", "downloads"):
+            (here / name).mkdir()
+        draw_images(here)
+        for copy in ("runs/smoke", "DIR"):
+            shutil.copytree(finished, here / copy)
+        update_reference(here / "runs/smoke", here / "results/reference/smoke")
+        for protocol in (code for code in blocks(page, "toml") if "time_steps" in code):
+            (here / "mine.toml").write_text(protocol)
+        return here
+
+    return folder
+
+
 @pytest.fixture
-def shell(server, finished, tmp_path, monkeypatch):
-    """Runs a script in a folder with a run and its reference, and with ``bench`` on the path."""
-    program = tmp_path / "bin" / "bench"
-    program.parent.mkdir()
-    program.write_text(BENCH.format(python=sys.executable))
-    program.chmod(0o755)
-    (tmp_path / "data").mkdir()
-    here = tmp_path / "here"
-    (here / "data").mkdir(parents=True)
-    draw_images(here)
-    for copy in ("runs/smoke", "DIR"):
-        shutil.copytree(finished, here / copy)
-    update_reference(here / "runs/smoke", here / "results/reference/smoke")
-    monkeypatch.setenv("BENCH_TESTS_SERVER", server)
-    monkeypatch.setenv("BENCH_DATA_ROOT", str(tmp_path / "data"))
+def shell(page, folder_of, programs, tmp_path, monkeypatch):
+    """Runs a script in the folder of its page, with ``bench`` on the path."""
+    here = folder_of(page)
+    monkeypatch.setenv("BENCH_DATA_ROOT", str(here / "downloads"))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
-    monkeypatch.setenv("PATH", os.pathsep.join([str(program.parent), os.environ["PATH"]]))
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(programs), os.environ["PATH"]]))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
 
     def run(*command):
@@ -152,20 +179,15 @@ def cluster():
     made.shutdown()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_runs(page, shell, request, tmp_path):
-    for protocol in (code for code in blocks(page, "toml") if "time_steps" in code):
-        (tmp_path / "here" / "mine.toml").write_text(protocol)
-    for script in commands(page):
-        if "--models mine" in script:
-            continue  # by test_a_model_from_a_package_outside_installs_and_runs
-        if "--address" in script:
-            address = request.getfixturevalue("cluster")
-            for named in RAY_ADDRESSES:
-                script = script.replace(f"--address {named}", f"--address {address}")
-        if not torch.cuda.is_available():
-            script = script.replace("--device cuda", "--device cpu")
-        shell("bash", "-euo", "pipefail", "-c", PREPARED + script)
+@pytest.mark.parametrize(("page", "script"), list(script_parameters()))
+def test_every_command_runs(page, script, shell, request):
+    if "--address" in script:
+        address = request.getfixturevalue("cluster")
+        for named in RAY_ADDRESSES:
+            script = script.replace(f"--address {named}", f"--address {address}")
+    if not torch.cuda.is_available():
+        script = script.replace("--device cuda", "--device cpu")
+    shell("bash", "-euo", "pipefail", "-c", PREPARED + script)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +197,7 @@ def test_every_command_runs(page, shell, request, tmp_path):
 )
 def test_every_piece_of_python_runs(page, shell):
     for code in blocks(page, "python"):
-        shell(sys.executable, "-c", f"import short\n{code}")
+        shell("piece", code)
 
 
 def test_a_model_from_a_package_outside_installs_and_runs(tiny_flags, tmp_path):
@@ -237,10 +259,10 @@ def test_the_table_of_the_readme_is_that_of_the_reference(bench_cli, tmp_path):
     assert [line for line in table if line not in summary] == []
 
 
-def test_the_figures_of_the_reading_are_what_its_code_prints():
+def test_the_figures_of_the_reading_are_what_its_code_prints(programs):
     page = ROOT / "reports" / "README.md"
     code = "\n".join(blocks(page, "python"))
-    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    ran = subprocess.run([programs / "piece", code], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "".join(blocks(page, "text"))
 

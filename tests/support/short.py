@@ -1,4 +1,4 @@
-"""``bench`` on drawn images, under protocols of seconds, with few metrics and two backends.
+"""``bench`` on drawn images, with small networks, short protocols, few metrics and two backends.
 
 What imports this gets MNIST and Fashion-MNIST from the server that ``BENCH_TESTS_SERVER`` names, by
 ``resources.json`` there; the real ones are out of reach of a test.
@@ -11,12 +11,20 @@ from urllib.request import urlopen
 import torchvision
 from tiny import TINY
 
+from baselines import networks
 from bench import protocol, registry
+from bench.cli import profile
 
 METRICS = ("reconstruction_loss", "fad", "firing_rate", "energy", "training_throughput")
 BACKENDS = ("fused", "reference")
 # The docs name batches of 250.
-SETTINGS = (*TINY, "train_images=256")
+SETTINGS = (
+    *TINY,
+    "train_images=256",
+    "batch_size=64",
+    "autoencoder_batch_size=128",
+    "evaluation_batch_size=24",
+)
 SERVER = os.environ["BENCH_TESTS_SERVER"]
 load = protocol.load_protocol
 
@@ -29,6 +37,9 @@ def load_short(name_or_path, settings=()):
 
 
 protocol.load_protocol = load_short
+networks.convolution_channels = {32: [4, 4, 8, 8], 64: [4, 4, 8, 8, 8]}.__getitem__
+(repeats,) = (option for option in profile.command.params if option.name == "repeats")
+repeats.default = 1
 registry.metrics.names = lambda: list(METRICS)
 registry.backends.names = lambda: list(BACKENDS)
 with urlopen(f"{SERVER}resources.json") as listed:
