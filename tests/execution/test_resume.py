@@ -71,10 +71,17 @@ def flags_for(model, backend, tiny_flags, *settings):
 @pytest.mark.parametrize(
     ("model", "backend", "settings"),
     [
-        ("ann_vae", "reference", ["epochs=20", "horizontal_flip=train"]),
         ("esvae", "fused", ["epochs=10", "epoch_selection=best_test_loss"]),
-        ("fsvae", "snntorch", ["epochs=6", "epoch_selection=best_per_metric"]),
         ("scheduled", "reference", ["epochs=1200"]),
+        pytest.param(
+            "ann_vae", "reference", ["epochs=20", "horizontal_flip=train"], marks=pytest.mark.full
+        ),
+        pytest.param(
+            "fsvae",
+            "snntorch",
+            ["epochs=6", "epoch_selection=best_per_metric"],
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_a_killed_training_goes_on_to_the_same_rows(

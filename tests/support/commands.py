@@ -28,7 +28,8 @@ def started(*arguments, threads=1, paths=(), metrics=None, told=subprocess.PIPE)
     folders = [*paths, Path(__file__).parent]
     python_path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        # -P: the suite that is installed, as in the tests' own process, not the folder's.
+        [sys.executable, "-P", "-c", code, *map(str, arguments)],
         stdout=told,
         stderr=told,
         text=True,
