@@ -1,12 +1,17 @@
 """Real ``bench`` processes: started, interrupted, killed."""
 
+import atexit
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+import fork_server
 
 # A shell's background job inherits that SIGINT is ignored.
 MAIN = (
@@ -17,25 +22,36 @@ MAIN = (
 PATIENCE = 240
 
 
+@cache
+def server():
+    """The address of a server that forks ``bench`` processes, until the tests end."""
+    address = Path(tempfile.mkdtemp()) / "socket"
+    serving = fork_server.serving(address, "bench.api")
+    serving.__enter__()
+    atexit.register(serving.__exit__, None, None, None)
+    return address
+
+
 @contextmanager
 def started(*arguments, threads=1, paths=(), metrics=None, told=subprocess.PIPE):
     """A ``bench`` process in a session of its own, which is killed in the end.
 
-    With ``metrics`` it knows no others. ``told`` is where its output goes.
+    With ``metrics`` it knows no others. ``told`` is where its output goes. With one thread it is
+    forked from a process that has imported the suite, since imports take most of a short run.
     """
     known = f"from bench import registry; registry.metrics.names = lambda: {metrics}\n"
     code = MAIN if metrics is None else known + MAIN
+    arguments = [*map(str, arguments)]
     folders = [*paths, Path(__file__).parent]
     python_path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": python_path}
+    how = {"stdout": told, "stderr": told, "text": True, "env": environment}
+    if threads == 1:
+        process = fork_server.Forked(server(), code, arguments, **how)
+    else:
         # -P: the suite that is installed, as in the tests' own process, not the folder's.
-        [sys.executable, "-P", "-c", code, *map(str, arguments)],
-        stdout=told,
-        stderr=told,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": python_path},
-    )
+        command = [sys.executable, "-P", "-c", code, *arguments]
+        process = subprocess.Popen(command, start_new_session=True, **how)
     try:
         yield process
     finally:
