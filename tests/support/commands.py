@@ -42,8 +42,9 @@ def started(*arguments, threads=1, paths=(), metrics=None, told=subprocess.PIPE)
     known = f"from bench import registry; registry.metrics.names = lambda: {metrics}\n"
     code = MAIN if metrics is None else known + MAIN
     arguments = [*map(str, arguments)]
-    folders = [*paths, Path(__file__).parent]
-    python_path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
+    # An empty entry would be the current folder, and its suite would hide the installed one.
+    known_paths = filter(None, [os.environ.get("PYTHONPATH")])
+    python_path = os.pathsep.join([*map(str, [*paths, Path(__file__).parent]), *known_paths])
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": python_path}
     how = {"stdout": told, "stderr": told, "text": True, "env": environment}
     if threads == 1:
