@@ -249,6 +249,7 @@ def test_the_metric_the_extractor_and_the_dataset_of_the_docs_plug_in(plugins, t
     assert known["run_id_x"].equals(known["run_id_y"])
 
 
+@pytest.mark.full
 def test_the_table_of_the_readme_is_that_of_the_reference(bench_cli, tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| (?:ann|fsvae|esvae).*\|$", readme, re.MULTILINE)

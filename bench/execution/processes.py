@@ -26,6 +26,7 @@ from bench.system.memory import existing_objects_spared, keep_freed_memory
 from bench.system.progress import Reporter, WorkReporter
 from bench.system.signals import Interrupted, postponed, terminable
 from bench.system.threads import cells_at_a_time, started_with_threads
+from bench.system.variables import environment_variables
 
 SECONDS_TO_SAVE = 120.0
 
@@ -94,8 +95,9 @@ class _Worker:
         self.connection, other = processes.Pipe()
         arguments = (other, plan, context, device)
         self.process = processes.Process(target=_serve, args=arguments, daemon=True)
-        # Each cell sets its own number of threads; a process that starts needs only one.
-        with started_with_threads(1):
+        # Each cell sets its own number of threads; a process that starts needs only one. A safe path
+        # keeps a process from taking the current folder's bench/ for the installed suite.
+        with started_with_threads(1), environment_variables({"PYTHONSAFEPATH": "1"}):
             self.process.start()
         other.close()
 

@@ -8,6 +8,8 @@ import joblib
 import torch
 from threadpoolctl import threadpool_limits
 
+from bench.system.variables import environment_variables
+
 # Libraries that are loaded later read their number of threads from these.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -69,13 +71,5 @@ def started_with_threads(count: int) -> Iterator[None]:
     Args:
         count: number of threads, at least 1.
     """
-    before = {name: os.environ.get(name) for name in _VARIABLES}
-    os.environ.update(dict.fromkeys(_VARIABLES, str(count)))
-    try:
+    with environment_variables(dict.fromkeys(_VARIABLES, str(count))):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

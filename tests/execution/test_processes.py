@@ -51,6 +51,15 @@ def test_worker_processes_give_the_rows_of_a_serial_run(bench_cli, tiny_flags, t
     ]  # fmt: skip
 
 
+def test_workers_do_not_take_a_folder_for_the_suite(tiny_flags, tmp_path, monkeypatch):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").write_text("raise SystemExit('not the suite')")
+    monkeypatch.chdir(tmp_path)
+    flags = ["run", "--models", "ann_vae", *tiny_flags, "--jobs", "2", "--out", "run"]
+    code, _, err = commands.run(*flags)
+    assert code == 0, err
+
+
 def test_a_killed_worker_fails_its_cell_alone_and_it_can_be_retried(
     site, bench_cli, tiny_flags, tmp_path, monkeypatch
 ):
