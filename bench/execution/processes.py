@@ -95,8 +95,8 @@ class _Worker:
         self.connection, other = processes.Pipe()
         arguments = (other, plan, context, device)
         self.process = processes.Process(target=_serve, args=arguments, daemon=True)
-        # Each cell sets its own number of threads; a process that starts needs only one. A safe path
-        # keeps a process from taking the current folder's bench/ for the installed suite.
+        # Each cell sets its own number of threads; a process that starts needs one. With a safe
+        # path it does not take the current folder's bench/ for the installed suite.
         with started_with_threads(1), environment_variables({"PYTHONSAFEPATH": "1"}):
             self.process.start()
         other.close()
