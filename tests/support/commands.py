@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -25,10 +25,10 @@ PATIENCE = 240
 @cache
 def server():
     """The address of a server that forks ``bench`` processes, until the tests end."""
-    address = Path(tempfile.mkdtemp()) / "socket"
-    serving = fork_server.serving(address, "bench.api")
-    serving.__enter__()
-    atexit.register(serving.__exit__, None, None, None)
+    until_the_end = ExitStack()
+    atexit.register(until_the_end.close)
+    address = Path(until_the_end.enter_context(tempfile.TemporaryDirectory())) / "socket"
+    until_the_end.enter_context(fork_server.serving(address, "bench.api"))
     return address
 
 

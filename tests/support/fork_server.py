@@ -98,15 +98,29 @@ def run(address, code, arguments, told=None):
 
 
 def next_program(listener):
-    """Serve requests; returns only in a process that is forked, with the code that it is to run."""
+    """Serve requests; returns in a process that is forked, with the code that it is to run.
+
+    The server itself returns nothing to run once the tests have ended, even if they were killed.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
-        connection, _ = listener.accept()
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            listener.detach()  # its file is the standard input, which is the program's from now on
-            return served_program(connection)
-        connection.close()
+    listener.settimeout(1)
+    tests = os.getppid()
+    while os.getppid() == tests:
+        with suppress(TimeoutError):
+            connection, _ = listener.accept()
+            if (code := forked(listener, connection)) is not None:
+                return code
+    return ""
+
+
+def forked(listener, connection):
+    """Fork a process that serves one request; gives None in the server itself."""
+    if os.fork() == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        listener.detach()  # its file is the standard input, which is the program's from now on
+        return served_program(connection)
+    connection.close()
+    return None
 
 
 def served_program(connection):
