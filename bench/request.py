@@ -100,7 +100,7 @@ class Request:
     @cached_property
     def data_folder(self) -> Path:
         """The folder where datasets are looked for."""
-        return data_root(self.data_root)
+        return data_root(self.data_root).absolute()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,7 +89,7 @@ def _parts(spec: str) -> tuple[str | None, str, str | None]:
 def _open_path(
     name: str, given: str, spec: str, kind: str | None, value_range: ValueRange | None
 ) -> Dataset:
-    path = Path(given).expanduser()
+    path = Path(given).expanduser().absolute()
     if not given or not path.exists():
         raise BenchError(f"Dataset {spec!r}: the path {given!r} does not exist.")
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):

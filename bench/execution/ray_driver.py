@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, one_line
@@ -24,8 +25,10 @@ from bench.execution.serial import SECONDS_BETWEEN_TRIES
 from bench.plan import Cell, Plan
 from bench.system.checksums import writing
 from bench.system.devices import resolve_device
+from bench.system.paths import CACHE_VARIABLE, cache_folder
 from bench.system.progress import Reporter, WorkReporter
 from bench.system.signals import Interrupted, postponed
+from bench.system.variables import environment_variables
 
 TRIES = 4
 QUEUE_SIZE = 1000
@@ -88,13 +91,26 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
     if cluster.address is None:
         quiet["include_dashboard"] = False
     try:
-        ray.init(address=cluster.address or "local", **quiet)
+        with _where_workers_find_the_suite():
+            ray.init(address=cluster.address or "local", **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _no_answer(cluster.address, error) from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _where_workers_find_the_suite() -> Iterator[None]:
+    """Change to the folder that contains the suite while Ray reads the current folder.
+
+    Workers import from that folder first, and a folder ``bench`` in the user's is not the suite.
+    They also start in it, so a relative cache folder is made absolute.
+    """
+    absolute = {CACHE_VARIABLE: str(cache_folder().absolute())}
+    with environment_variables(absolute), contextlib.chdir(Path(__file__).parents[2]):
+        yield
 
 
 def _check_address(address: str | None) -> None:

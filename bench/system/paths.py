@@ -83,7 +83,7 @@ def safe_name(name: str) -> str:
 
 
 def weight_files(given: Iterable[str]) -> dict[str, Path]:
-    """Parse ``NAME=PATH`` pairs into paths by name.
+    """Parse ``NAME=PATH`` pairs into absolute paths by name.
 
     Raises:
         BenchError: if a pair has another form, or its file does not exist.
@@ -99,7 +99,7 @@ def weight_files(given: Iterable[str]) -> dict[str, Path]:
         name, separator, path = item.partition("=")
         if not separator or not name.strip() or not path.strip():
             raise BenchError(f"--weights {item!r}: expected NAME=PATH, for example inception=FILE.")
-        files[name.strip()] = Path(path.strip()).expanduser()
+        files[name.strip()] = Path(path.strip()).expanduser().absolute()
         if not files[name.strip()].is_file():
             raise BenchError(f"--weights {item!r}: the file does not exist.")
     return files

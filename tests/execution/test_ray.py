@@ -3,6 +3,7 @@ import signal
 import sys
 
 import commands
+import numpy as np
 import pytest
 from rows import reproducible
 from tiny import TINY
@@ -58,6 +59,23 @@ def test_a_cluster_that_is_started_here_gives_the_rows_of_a_serial_run(
     for cell in (tmp_path / "run" / "cells").iterdir():
         assert "done in" in (cell / "cell.log").read_text()
     assert inspect(tmp_path / "run") == []
+
+
+@pytest.mark.full
+def test_workers_take_neither_a_folder_for_the_suite_nor_relative_paths_for_their_own(
+    tiny_flags, tmp_path, monkeypatch
+):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").write_text("raise SystemExit('not the suite')")
+    images = np.random.default_rng(0).integers(0, 256, (80, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", train_images=images, test_images=images[:40])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_CACHE", "cache")
+    flags = ["--models", "ann_vae", "--datasets", "npz:own.npz", *tiny_flags, "--out", "run"]
+    code, _, err = commands.run("cluster", "run", *flags)
+    assert code == 0, err
+    assert set(bench.load_results("run")["status"]) >= {"ok"}
+    assert list((tmp_path / "cache").iterdir())
 
 
 @pytest.mark.full
