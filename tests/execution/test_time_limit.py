@@ -15,7 +15,8 @@ from bench.system.signals import TimeLimitReached
 LINE = r"The time limit is reached\.{saved} Finished cells are kept; the same command again runs "
 LINE += r"the rest\."
 PLACE = r"epoch \d+ of {epochs}, batch \d of 4"
-LONG = ["--models", "ann_vae", "--seeds", "0,1"]
+# The time passes asleep, since other tests need the processor.
+LONG = ["--models", "slow", "--seeds", "0,1"]
 
 
 SLOW = """
@@ -72,7 +73,7 @@ def check_saved(code, err, out, cells):
     (line,) = err.strip().splitlines()
     assert line.startswith("The time limit is reached. A checkpoint is at ")
     assert len(re.findall(PLACE.format(epochs=100000), line)) == cells
-    assert len(list(out.glob("cells/ann_vae*/checkpoint.pt"))) == cells
+    assert len(list(out.glob("cells/slow*/checkpoint.pt"))) == cells
 
 
 def long_flags(tiny_flags, limit, out):
@@ -80,6 +81,7 @@ def long_flags(tiny_flags, limit, out):
     return [*LONG, *tiny_flags, *long]
 
 
+@pytest.mark.usefixtures("slow")
 def test_the_cell_in_training_saves(bench_cli, one_metric, tiny_flags, tmp_path):
     out = tmp_path / "run"
     code, _, err = bench_cli("run", *long_flags(tiny_flags, "6s", out))
@@ -90,12 +92,12 @@ def test_the_cell_in_training_saves(bench_cli, one_metric, tiny_flags, tmp_path)
 @pytest.mark.parametrize(
     ("how", "limit"), [(["run", "--jobs", "2"], "60s"), (["cluster", "run"], "100s")]
 )
-def test_every_cell_in_training_saves(how, limit, tiny_flags, tmp_path):
+def test_every_cell_in_training_saves(how, limit, slow, tiny_flags, tmp_path):
     if how[0] == "cluster":
         pytest.importorskip("ray")
     out = tmp_path / "run"
     flags = [*how, *long_flags(tiny_flags, limit, out)]
-    code, _, err = commands.run(*flags, threads=2, metrics=["reconstruction_loss"])
+    code, _, err = commands.run(*flags, threads=2, metrics=["reconstruction_loss"], paths=[slow])
     check_saved(code, err, out, cells=2)
 
 
@@ -103,8 +105,9 @@ def test_every_cell_in_training_saves(how, limit, tiny_flags, tmp_path):
 def test_a_time_shorter_than_the_start_stops_too(how, tiny_flags, tmp_path):
     if how[0] == "cluster":
         pytest.importorskip("ray")
-    code, _, err = commands.run(*how, *LONG, *tiny_flags, "--set", "epochs=100000",
-                                "--time-limit", "0.01s", "--out", tmp_path / "run")  # fmt: skip
+    flags = ["--models", "ann_vae", "--seeds", "0,1", *tiny_flags, "--set", "epochs=100000"]
+    limit = ["--time-limit", "0.01s", "--out", tmp_path / "run"]
+    code, _, err = commands.run(*how, *flags, *limit)
     assert code == 75, err
     assert re.search(LINE.format(saved=""), err)
     assert (tmp_path / "run" / "run.json").exists()
