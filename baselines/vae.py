@@ -20,7 +20,7 @@ class VAE(GenerativeModel):
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {"sample", "sample_latents", "reconstruct", "encode", "decode", "test_loss"}
     )
-    precisions = frozenset({"float32", "bfloat16"})
+    precisions = frozenset({"float32", "tf32", "bfloat16"})
 
     @classmethod
     def unsupported(cls, image_shape: ImageShape, protocol: Protocol) -> str | None:

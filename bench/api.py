@@ -27,7 +27,7 @@ from bench.store.declarations import METRICS, record
 from bench.store.run_directory import RunDirectory
 from bench.store.schema import EXTRACTOR, FAILED, MODEL
 from bench.store.trained_weights import reference_weights
-from bench.system.devices import full_precision, resolve_device, resolve_devices
+from bench.system.devices import resolve_device, resolve_devices
 from bench.system.environment import environment
 from bench.system.formatting import duration_seconds
 from bench.system.memory import existing_objects_spared, keep_freed_memory
@@ -124,8 +124,7 @@ def profile(request: ProfileRequest) -> pd.DataFrame:
     plan = make_plan(request, request.full_protocol.seeds[:1])
     device = resolve_device(request.device)
     keep_freed_memory()
-    with full_precision():
-        return profile_cells(plan, device, request.repeats, request.reporter or Reporter())
+    return profile_cells(plan, device, request.repeats, request.reporter or Reporter())
 
 
 def prepare(request: RunRequest, download: bool = True) -> PreparedRun:

@@ -51,14 +51,15 @@ class GenerativeModel(nn.Module, ABC):
             ``not_applicable`` rows.
         spiking: True if the model is built from a spiking backend; else its backend is None.
         precisions: values of the protocol's ``precision`` that the model supports; under any other
-            its cells are skipped. ``bfloat16`` requires computing inside :meth:`autocast`.
+            its cells are skipped. The harness switches ``tf32`` on; ``bfloat16`` requires computing
+            inside :meth:`autocast`.
         Options: class of the model's own options, which are validated before anything runs.
     """
 
     version: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     spiking: ClassVar[bool] = False
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"float32"})
+    precisions: ClassVar[frozenset[Precision]] = frozenset({"float32", "tf32"})
     Options: ClassVar[type[ModelOptions]] = ModelOptions
 
     def __init__(

@@ -26,7 +26,7 @@ def _ascending(levels: tuple[float, ...]) -> tuple[float, ...]:
 
 
 Positive = Annotated[int, Field(ge=1)]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 NoiseLevels = Annotated[
     tuple[Annotated[float, Field(gt=0, le=1)], ...],
     Field(min_length=1),

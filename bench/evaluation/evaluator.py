@@ -20,6 +20,7 @@ from bench.model import GenerativeModel, Step
 from bench.protocol import Protocol
 from bench.recording.training_record import TrainingRecord
 from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_INSTALLED, SKIPPED, Status
+from bench.system.devices import tf32
 from bench.system.numbers import described, python_number
 from bench.system.random_state import seed_everything
 from bench.training.loop import BEST_TEST_LOSS, Score
@@ -191,8 +192,9 @@ class _MetricRunner:
             for batch in run():
                 self._check_finite("features", batch.images)
                 names = {name for each in self._users("features") for name in each.extractors}
-                for name in sorted(names):
-                    self.features.add(name, batch.images)
+                with tf32(False):
+                    for name in sorted(names):
+                        self.features.add(name, batch.images)
                 self._show("generated", batch)
 
     def show_latents(self, run: Callable[[], Iterator[LatentBatch]]) -> None:
@@ -235,8 +237,10 @@ class _MetricRunner:
 
     @contextmanager
     def _guarded(self, metric: Metric | type[Metric]) -> Iterator[None]:
+        """End the metric if it fails; metrics compute in float32 whatever the model does."""
         try:
-            yield
+            with tf32(False):
+                yield
         except NotInstalledError as error:
             self._end(metric, NOT_INSTALLED, str(error))
         except SkippedError as error:

@@ -4,9 +4,11 @@ import torch
 
 from bench import registry
 from bench.backend import SpikingBackend
+from bench.errors import SkippedError
 from bench.model import GenerativeModel
 from bench.plan import Cell
 from bench.store.schema import NO_BACKEND
+from bench.system.devices import lacking_precision
 from bench.system.random_state import seed_everything
 
 
@@ -29,8 +31,12 @@ def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) 
         device: device of the model's parameters.
 
     Raises:
-        SkippedError: if the model or its backend cannot run here.
+        SkippedError: if the model or its backend cannot run here, or the device cannot compute in
+            the protocol's precision.
     """
+    lacking = lacking_precision(cell.resolved.precision, device)
+    if lacking:
+        raise SkippedError(lacking)
     seed_everything(cell.seed)
     model_class = registry.models.load(cell.model)
     model: GenerativeModel = model_class(image_shape, cell.resolved, _backend(cell))

@@ -24,7 +24,7 @@ from bench.metrics.unusable import UnusableMetric
 from bench.plan import Cell
 from bench.store.run_directory import CellFolder, Row
 from bench.store.schema import FAILED, SKIPPED, Status
-from bench.system.devices import describe_device, full_precision
+from bench.system.devices import describe_device, tf32
 from bench.system.files import remove_leftovers
 from bench.system.progress import WorkReporter
 from bench.system.threads import cpu_threads
@@ -57,6 +57,11 @@ class CellRun(ABC):
     def metrics(self) -> list[type[Metric]]:
         """The metrics of this kind of cell, in the order of the rows."""
         return list(self.context.metrics[self.cell.kind].values())
+
+    @property
+    def tf32(self) -> bool:
+        """True if the model of the cell computes in TF32."""
+        return False
 
     @property
     def rows(self) -> CellRows:
@@ -129,7 +134,7 @@ class CellRun(ABC):
         _LOG.info("%s on %s", self.cell.title, describe_device(self.device))
         started = time.perf_counter()
         try:
-            with full_precision(), cpu_threads(self.cell.resolved.threads):
+            with tf32(self.tf32), cpu_threads(self.cell.resolved.threads):
                 rows = self._observe(missing, self._cell_context(load()))
         except OutputError:
             raise

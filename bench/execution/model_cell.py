@@ -33,6 +33,11 @@ _LOG = logging.getLogger(__name__)
 class ModelRun(CellRun):
     """Runs the cell of a model."""
 
+    @property
+    def tf32(self) -> bool:
+        """True if the protocol says so; metrics and extractors compute in float32 all the same."""
+        return self.cell.resolved.precision == "tf32"
+
     def missing(self) -> list[type[Metric]]:
         """Return the metrics to compute: all of them if the trained weights are lost.
 

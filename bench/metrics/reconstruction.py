@@ -12,6 +12,7 @@ from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import interval
 from bench.protocol import Protocol
 from bench.store.schema import MAIN_VIEWS, VIEWS, Headline
+from bench.system.devices import tf32
 
 PEAK_TO_PEAK = 2.0
 SSIM_WINDOW = 11
@@ -105,7 +106,7 @@ def structural_similarities(images: Tensor, targets: Tensor) -> Tensor:
     True
     """
     # TF32 keeps three digits, and the subtraction in the variances cancels all of them.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with tf32(False):
         _, similarities = structural_similarity_index_measure(
             images.float(),
             targets.float(),

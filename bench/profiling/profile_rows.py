@@ -20,7 +20,7 @@ from bench.profiling.profiler import ACTIVITIES, Measured, Profiler
 from bench.recording.layer_timing import Place
 from bench.store.run_directory import Row
 from bench.store.schema import FAILED, NOT_APPLICABLE, OK, SKIPPED, Status
-from bench.system.devices import NO_PEAK_MEMORY, describe_device
+from bench.system.devices import NO_PEAK_MEMORY, describe_device, tf32
 from bench.system.progress import Reporter
 from bench.system.threads import cpu_threads
 
@@ -59,7 +59,8 @@ def profile_cells(
             "device": describe_device(device),
             "batch_size": cell.resolved.batch_size,
         }
-        with cpu_threads(cell.resolved.threads):
+        protocol = cell.resolved
+        with tf32(protocol.precision == "tf32"), cpu_threads(protocol.threads):
             measured = [{**named, **row} for row in _cell_rows(cell, data, device, repeats)]
         outcome = summarise_status(pd.DataFrame(measured, columns=COLUMNS))
         work.ended(outcome, time.perf_counter() - started)

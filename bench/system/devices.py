@@ -11,6 +11,7 @@ from bench.errors import BenchError
 from bench.system.memory import release_freed_memory
 
 NO_PEAK_MEMORY = "this system does not let a process reset its peak memory (Linux's /proc does)"
+TF32_CAPABILITY = (8, 0)
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
@@ -76,10 +77,35 @@ def free_memory(device: torch.device) -> None:
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
-    """Disable TF32 within the context, so that CUDA convolutions compute in full float32."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+def tf32(allowed: bool) -> Iterator[None]:
+    """Let CUDA compute float32 convolutions and matrix products in TF32 in the context, or not.
+
+    TF32 rounds their inputs to 10 bits of mantissa and adds up in float32.
+
+    Args:
+        allowed: True to use TF32 on GPUs that have it.
+    """
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = allowed
+    try:
         yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
+
+
+def lacking_precision(precision: str, device: torch.device) -> str | None:
+    """Return why a device cannot compute in a precision of protocols; None if it can."""
+    cuda = device.type == "cuda"
+    capable = cuda and torch.cuda.get_device_capability(device) >= TF32_CAPABILITY
+    if precision == "tf32" and not capable:
+        return (
+            f"precision tf32 needs a CUDA GPU of compute capability 8.0 or more, and the device is "
+            f"{describe_device(device)}: use precision=float32"
+        )
+    if precision == "bfloat16" and cuda and not torch.cuda.is_bf16_supported():
+        return f"{describe_device(device)} has no bfloat16: use precision=float32"
+    return None
 
 
 class PeakMemoryMeter:
