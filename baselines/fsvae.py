@@ -241,10 +241,10 @@ class FSVAE(SpikingVAE):
 
         One draw per time step decides for the whole batch.
         """
-        first, last = SCHEDULED_PROBABILITY
-        probability = first + (last - first) * step.progress
-        draws = torch.rand(len(latents), generator=generator, device=latents.device)
-        replaced = (draws < probability).tolist()
+        # Drawn on the CPU, since the host decides by them: it would wait for draws of a GPU.
+        device = "cpu" if generator is None else generator.device
+        draws = torch.rand(len(latents), generator=generator, device=device)
+        replaced = (draws < self.replacement_probability(step)).tolist()
         latents = latents.clone()
         carries = self.model_options.posterior_statistics == "running"
         begin = 0

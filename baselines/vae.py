@@ -64,14 +64,13 @@ class VAE(GenerativeModel):
             fused=True,
         )
 
-    def training_step(self, images: Tensor, step: Step) -> dict[str, float]:
+    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         """Take one gradient step on a batch ``(N, C, H, W)``; return the losses before it."""
         self.optimizer.zero_grad()
         losses = self.losses(images, step)
         losses["loss"].backward()
         self.optimizer.step()
-        values = torch.stack([value.detach() for value in losses.values()]).tolist()
-        return dict(zip(losses, values, strict=True))
+        return {name: value.detach() for name, value in losses.items()}
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Return images ``(n, C, H, W)`` of latents drawn from the prior."""

@@ -76,11 +76,12 @@ class GenerativeModel(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def training_step(self, images: Tensor, step: Step) -> dict[str, float]:
+    def training_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor | float]:
         """Train on one batch ``(N, C, H, W)`` and return its losses by name.
 
         The model owns its optimisers. ``"loss"`` is shown as progress and guarded against NaN. A
-        tensor without dimensions counts as a number.
+        tensor without dimensions counts as a number; on a GPU it lets training go on without
+        waiting for the loss.
         """
 
     def training_state(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The layers of the fast backend: synapses and neurons that hand compact spikes to each other."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class _WeightedSum(torch.autograd.Function):
         ctx.weights, ctx.dtype = weights, spikes.dtype
         ctx.in_bytes = isinstance(spikes, ByteSpikes) or spikes.dtype == torch.uint8
         if ctx.in_bytes:
-            return lif.weighted_sum(bytes_of(spikes), torch.tensor(weights, dtype=dtype))
+            return lif.weighted_sum(bytes_of(spikes), _constant(tuple(weights), dtype))
         total = torch.zeros_like(spikes[0], dtype=dtype)
         for weight, spike in zip(weights, spikes, strict=True):
             total.add_(spike, alpha=weight)
@@ -51,6 +52,14 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor) -> tuple[None, Tensor, None]:
-        weights = torch.tensor(ctx.weights, dtype=ctx.dtype, device=grad_total.device)
+        weights = _constant(tuple(ctx.weights), ctx.dtype, grad_total.device)
         grad_spikes = WeightedSteps(weights, grad_total.to(ctx.dtype))
         return None, grad_spikes if ctx.in_bytes else grad_spikes.materialise(), None
+
+
+@cache
+def _constant(
+    values: tuple[float, ...], dtype: torch.dtype, device: torch.device | None = None
+) -> Tensor:
+    """Return a tensor ``(T,)``, made once, since a copy to a GPU waits for it."""
+    return torch.tensor(values, dtype=dtype, device=device)

@@ -25,7 +25,7 @@ from bench.system.random_state import (
 )
 from bench.system.signals import Interrupted, StopRequest, postponed
 from bench.training.checkpoints import Checkpoints
-from bench.training.losses import checked_losses
+from bench.training.losses import RunningLosses, checked_losses
 
 LAST = "last"
 BEST_TEST_LOSS = "best_test_loss"
@@ -213,7 +213,7 @@ class _Training:
         self._order = torch.Generator().manual_seed(seed)
         self._order_of_epoch = self._order.get_state()
         self._batch, self._seconds = 0, 0.0
-        self._sums: dict[str, float] = {}
+        self._losses = RunningLosses(model.device)
 
     @property
     def place(self) -> str:
@@ -232,12 +232,13 @@ class _Training:
         """
         self._train(stop)
         self._score(stop)
-        means = {name: total / len(self._images) for name, total in self._sums.items()}
-        self.epochs.append(EpochRecord(means, len(self._images), self._seconds))
+        means = {name: total / self._seen for name, total in self._losses.sums().items()}
+        self.epochs.append(EpochRecord(means, self._seen, self._seconds))
         _LOG.info("epoch %d of %d: %s", self.epoch + 1, self._protocol.epochs, _in_words(means))
         self.epoch += 1
         self._order_of_epoch = self._order.get_state()
-        self._batch, self._seconds, self._sums = 0, 0.0, {}
+        self._batch, self._seconds = 0, 0.0
+        self._losses.restart({})
         if self._checkpoints and self._checkpoints.due(epoch_ended=True):
             self._save(self._checkpoints)
 
@@ -247,7 +248,7 @@ class _Training:
             "epoch": self.epoch,
             "batch": self._batch,
             "order": self._order_of_epoch,
-            "sums": self._sums,
+            "sums": self._losses.sums(),
             "seconds": self._seconds,
             "peak": self.peak,
             "epochs": [asdict(record) for record in self.epochs],
@@ -260,7 +261,8 @@ class _Training:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the result of :meth:`state_dict`."""
         self.epoch, self._batch = state["epoch"], state["batch"]
-        self._sums, self._seconds, self.peak = state["sums"], state["seconds"], state["peak"]
+        self._seconds, self.peak = state["seconds"], state["peak"]
+        self._losses.restart(state["sums"])
         self.epochs = [EpochRecord(**record) for record in state["epochs"]]
         self._order_of_epoch = state["order"]
         self._order.set_state(state["order"])
@@ -307,14 +309,27 @@ class _Training:
         progress = (self.epoch + i / batches) / epochs
         step = Step(progress, batches)
         losses = checked_losses(self._model, self._model.training_step(batch, step))
-        if not math.isfinite(losses["loss"]):
+        self._losses.add(losses, len(batch))
+        self._batch += 1
+        if self._losses.due:
+            self._read_losses()
+
+    def _read_losses(self) -> None:
+        """Read and report the losses since the last reading.
+
+        Raises:
+            TrainingDivergedError: if one of them is NaN or infinite.
+        """
+        first, last = self._batch - self._losses.unread + 1, self._batch
+        loss, total = self._losses.read()["loss"], self._losses.sums()["loss"]
+        if not math.isfinite(total):
+            found = total if math.isfinite(loss) else loss
+            where = f"batch {last}" if first == last else f"batches {first} to {last}"
             raise TrainingDivergedError(
                 f"the loss became {losses['loss']} in epoch {self.epoch + 1}, batch {i + 1}"
             )
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * len(batch)
-        self._batch += 1
-        self._reporter.trained_batch(self.epoch, epochs, i, batches, losses["loss"])
+        epochs, batches = self._protocol.epochs, self._batches
+        self._reporter.trained_batch(self.epoch, epochs, last - 1, batches, loss)
 
     def _stop_clock(self, since: float) -> None:
         """Add the seconds after ``since``, and update the peak memory."""
@@ -325,6 +340,8 @@ class _Training:
         if peak is not None:
             self.peak = max(peak, self.peak or 0)
 
+        if self._losses.unread:
+            self._read_losses()
     def _save(self, checkpoints: Checkpoints) -> None:
         checkpoints.save(self.state_dict())
         _LOG.info("checkpoint at %s", self.place)

@@ -1,16 +1,23 @@
-"""Check of the losses that a model's training step returns."""
+"""The losses that a model's training steps return: their check and their sums."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from bench.model import GenerativeModel
 from bench.system.numbers import described, python_number
 
+Losses = Mapping[str, Tensor | float]
+# A GPU works on while the host waits for a number of it, so on a GPU losses are read rarely.
+BATCHES_PER_READING = 50
 
-def checked_losses(model: GenerativeModel, returned: Any) -> dict[str, float]:
-    """Return the losses of a training step as Python numbers.
 
-    Tensors without dimensions become numbers, so that they keep no computation graph alive.
+def checked_losses(model: GenerativeModel, returned: Any) -> Losses:
+    """Return the losses of a training step, without a computation graph.
+
+    Tensors without dimensions stay on their device, so that nothing waits for it.
 
     Args:
         model: model that made the step.
@@ -22,19 +29,68 @@ def checked_losses(model: GenerativeModel, returned: Any) -> dict[str, float]:
     """
     if not isinstance(returned, Mapping):
         raise _wrong(model, described(returned))
-    losses = {}
+    losses: dict[str, Tensor | float] = {}
     for name, value in returned.items():
-        number = python_number(value)
+        number = value.detach() if _is_scalar(value) else python_number(value)
         if not isinstance(name, str) or number is None:
             raise _wrong(model, f"{described(value)} under the key {name!r}")
-        losses[name] = float(number)
+        losses[name] = number
     if "loss" not in losses:
         raise _wrong(model, f"the keys {', '.join(losses) or '(none)'} without 'loss'")
     return losses
 
 
+class RunningLosses:
+    """The sums of an epoch's losses, each loss weighted by the images of its batch.
+
+    They are added up in float64 on the device of the losses.
+
+    Args:
+        device: device of the model.
+
+    Attributes:
+        unread: number of batches since the last :meth:`read`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.unread = 0
+        self._period = 1 if device.type == "cpu" else BATCHES_PER_READING
+        self._sums: dict[str, Tensor | float] = {}
+        self._latest: Losses = {}
+
+    @property
+    def due(self) -> bool:
+        """True if enough batches were added to read the losses."""
+        return self.unread >= self._period
+
+    def add(self, losses: Losses, images: int) -> None:
+        """Add the mean losses of a batch of images."""
+        for name, value in losses.items():
+            exact = value.double() if isinstance(value, Tensor) else float(value)
+            self._sums[name] = self._sums.get(name, 0.0) + exact * images
+        self._latest = losses
+        self.unread += 1
+
+    def read(self) -> dict[str, float]:
+        """Return the losses of the last batch; this waits for the device."""
+        self.unread = 0
+        return {name: float(value) for name, value in self._latest.items()}
+
+    def sums(self) -> dict[str, float]:
+        """Return the sum of each loss over all images so far."""
+        return {name: float(total) for name, total in self._sums.items()}
+
+    def restart(self, sums: Mapping[str, float]) -> None:
+        """Begin with the result of an earlier :meth:`sums`, or with none."""
+        self._sums, self.unread = dict(sums), 0
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 0 and value.dtype.is_floating_point
+
+
 def _wrong(model: GenerativeModel, what: str) -> TypeError:
     return TypeError(
         f"training_step of {type(model).__name__} returned {what}; return a dictionary of numbers "
-        "with the key 'loss', as in {'loss': loss.item()}"
+        "with the key 'loss', as in {'loss': loss.detach()}"
     )
