@@ -14,7 +14,7 @@ import pandas as pd
 from bench import registry
 from bench.errors import BenchError, UnknownNameError
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
-from bench.execution.extractor_cell import trained_extractors
+from bench.execution.extractor_cell import keep_trained_weights, trained_extractors
 from bench.execution.processes import default_jobs, run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
 from bench.execution.run_context import RunContext
@@ -186,6 +186,7 @@ def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataF
     )
     try:
         with terminable(), time_limit(prepared.seconds), existing_objects_spared():
+            keep_trained_weights(plan, context)
             _run_cells(prepared, reporter or Reporter())
     except TimeLimitReached:
         context.directory.collect()

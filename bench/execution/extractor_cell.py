@@ -1,6 +1,7 @@
 """The run of an extractor's cell: train it on the dataset, before the models that it scores."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from bench import registry
@@ -8,14 +9,16 @@ from bench.datasets.batches import evaluation_batches
 from bench.evaluation.context import CellContext
 from bench.execution.cell import CellRun
 from bench.execution.cell_rows import ScoredWeights
+from bench.execution.run_context import RunContext
 from bench.metrics.extractors.extractor import TrainedExtractor
 from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import AutoencoderReconstructionLoss
-from bench.plan import ExtractorCell
+from bench.plan import ExtractorCell, Plan
 from bench.recording.training_record import TrainingRecord
 from bench.store.run_directory import Row
 from bench.store.schema import EXTRACTOR_FILE
-from bench.store.trained_weights import TrainedWeights
+from bench.store.trained_weights import DamagedWeightsError, TrainedWeights
+from bench.system.checksums import DamagedFileError
 
 METRICS: dict[str, type[Metric]] = {
     AutoencoderReconstructionLoss.name: AutoencoderReconstructionLoss
@@ -37,6 +40,24 @@ def trained_extractors(metrics: Iterable[type[Metric]]) -> dict[str, type[Traine
         if issubclass(extractor, TrainedExtractor) and extractor.cell_name not in known:
             trained[name] = extractor
     return trained
+
+
+def keep_trained_weights(plan: Plan, context: RunContext) -> None:
+    """Give the trained weights in the run directory to the extractors, before a cell needs them.
+
+    Another machine can have trained them. Damaged weights are left to the cell that wrote them.
+
+    Args:
+        plan: cells of the run.
+        context: context of the run.
+    """
+    for cell in plan.cells:
+        folder = context.directory.cell(cell)
+        if not isinstance(cell, ExtractorCell) or not folder.exists(EXTRACTOR_FILE):
+            continue
+        with suppress(DamagedFileError, DamagedWeightsError):
+            weights = TrainedWeights.from_bytes(folder.read(EXTRACTOR_FILE))
+            registry.extractors.load(cell.extractor).keep(weights, context.resources)
 
 
 @dataclass(frozen=True)

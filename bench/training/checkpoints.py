@@ -1,9 +1,10 @@
 """Checkpoints of a training: when one is due, and how it is saved and restored."""
 
+import hashlib
 import io
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,13 @@ import torch
 
 from bench.errors import BenchError, one_line
 from bench.store.schema import CHECKPOINT_FILE
-from bench.system.checksums import SummedFolder
+from bench.system.checksums import DamagedFileError, SummedFolder
 from bench.system.formatting import duration_seconds
+
+# Machines that are lent for minutes hand back files of limited size, so no file is larger.
+PART_BYTES = 8 * 2**20
+PARTS = "parts"
+PART_SUFFIX = ".part"
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,10 @@ class CheckpointError(Exception):
 class Checkpoints:
     """The checkpoint of one training, in a cell's folder.
 
+    A state of more than 8 MiB is written as several parts, each named after its content. The
+    checkpoint, which then only lists them, is written after them and before older parts go, so that
+    a whole state is there at any time.
+
     Args:
         folder: folder of the cell.
         interval: interval between two checkpoints.
@@ -87,26 +97,41 @@ class Checkpoints:
         Raises:
             TypeError: if the state holds values that cannot be read back from a checkpoint.
         """
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        self._prove(buffer)
+        content = buffer.getvalue()
+        names = self._write_parts(content) if len(content) > PART_BYTES else []
         with self._folder.write(CHECKPOINT_FILE) as file:
-            torch.save(dict(state), file)
-            self._prove(file)
+            if names:
+                torch.save({PARTS: names}, file)
+            else:
+                file.write(content)
+        self._remove_parts(keep=names)
         self._epochs, self._saved = 0, time.monotonic()
 
     def restore(self, load: Callable[[Mapping[str, Any]], None]) -> bool:
         """Pass the state that was saved last, with its tensors on the CPU, to ``load``.
 
         Returns:
-            True if there was a checkpoint; ``load`` is not called without one.
+            True if there was a whole checkpoint; ``load`` is not called without one.
 
         Raises:
-            DamagedFileError: if the file was changed after it was written.
+            DamagedFileError: if a file was changed after it was written.
             CheckpointError: if ``load`` raises, because the state does not fit the model.
         """
         if not self._folder.exists(CHECKPOINT_FILE):
             return False
         content = self._folder.read(CHECKPOINT_FILE)
         try:
-            load(_loaded(io.BytesIO(content)))
+            state = _loaded(io.BytesIO(content))
+            if state.keys() == {PARTS}:
+                if not all(map(self._folder.exists, state[PARTS])):
+                    return False
+                state = _loaded(io.BytesIO(b"".join(map(self._folder.read, state[PARTS]))))
+            load(state)
+        except DamagedFileError:
+            raise
         except Exception as error:
             raise CheckpointError(
                 f"the checkpoint does not fit the model as it is now ({one_line(error)}): put the "
@@ -117,6 +142,22 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete the checkpoint; do nothing if there is none."""
         self._folder.remove(CHECKPOINT_FILE)
+        self._remove_parts(keep=[])
+
+    def _write_parts(self, content: bytes) -> list[str]:
+        """Write a checkpoint as parts, and return their names in order."""
+        names = []
+        for start in range(0, len(content), PART_BYTES):
+            part = content[start : start + PART_BYTES]
+            names.append(f"checkpoint-{hashlib.sha256(part).hexdigest()[:16]}{PART_SUFFIX}")
+            with self._folder.write(names[-1]) as file:
+                file.write(part)
+        return names
+
+    def _remove_parts(self, keep: Sequence[str]) -> None:
+        for path in self._folder.path.glob(f"checkpoint-*{PART_SUFFIX}"):
+            if path.name not in keep:
+                self._folder.remove(path.name)
 
     def _prove(self, file: io.BytesIO) -> None:
         """Read the first checkpoint back, so that a bad state fails now and not at the restart."""

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from bench.api import prepare
 from bench.metrics.extractors.autoencoder import Autoencoder
 from bench.protocol import Override, load_protocol
 from bench.request import RunRequest
+from bench.store.trained_weights import TrainedWeights
 from bench.system.progress import Reporter, WorkReporter
 
 FAD = ["fad", "fad_official", "fad_infinity"]
@@ -107,3 +109,19 @@ def test_an_autoencoder_that_cannot_be_had_is_a_failed_row(fad_only, real_data, 
     assert rows["model"].tolist()[0] == "fad_autoencoder"
     assert (rows["status"] == "failed").all()
     assert rows["reason"].str.contains("not the published file").all()
+
+
+def test_a_run_directory_brings_its_autoencoder_along(fad_only, tiny, tmp_path, monkeypatch):
+    """Another machine would train another one."""
+    bench.run("ann_vae", settings=tiny, out=tmp_path / "first")
+    (cached,) = (tmp_path / "cache" / "autoencoders").glob("*/weights.safetensors")
+    weights = TrainedWeights.from_bytes(cached.read_bytes())
+    changed = {name: tensor * 2 for name, tensor in weights.tensors.items()}
+    other = replace(weights, tensors=changed)
+    cached.write_bytes(other.to_bytes())
+    bench.run("ann_vae", settings=tiny, out=tmp_path / "run")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "elsewhere"))
+    rows = bench.run("ann_vae", settings=tiny, seeds=[0, 1], out=tmp_path / "run")
+    found = rows[rows["metric"] == "fad"]
+    assert list(found["seed"]) == [0, 1]
+    assert set(found["extractor_sha256"]) == {other.sha256}

@@ -18,6 +18,7 @@ from bench.metrics.extractors.autoencoder_published import (
 from bench.metrics.extractors.autoencoder_training import (
     VERSION,
     fresh_network,
+    keep_trained,
     trained_autoencoder,
     training_content,
 )
@@ -74,6 +75,11 @@ class Autoencoder(TrainedExtractor):
         return training_content(fingerprint, protocol, train_images, _latent_size(dataset))
 
     def __init__(self, context: ExtractorContext) -> None:
+    @classmethod
+    def keep(cls, weights: TrainedWeights, resources: Resources) -> None:
+        """Put the weights into the cache, unless it has an entry for them."""
+        keep_trained(weights, resources.cache)
+
         """Load the weights of the reference or the published ones, or train.
 
         Raises:

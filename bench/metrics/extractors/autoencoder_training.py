@@ -54,11 +54,21 @@ def trained_autoencoder(
         _train(network, context, entry / "checkpoint.pt")
         tensors = {key: value.cpu() for key, value in network.state_dict().items()}
         weights = TrainedWeights(name, context.dataset, content, tensors)
-        with contextlib.suppress(OSError):
-            with atomic(entry / WEIGHTS_FILE) as file:
-                file.write(weights.to_bytes())
-            (entry / "checkpoint.pt").unlink(missing_ok=True)
+        _write_weights(entry, weights)
     return weights
+
+
+def keep_trained(weights: TrainedWeights, cache: Path) -> None:
+    """Put weights that were trained elsewhere into the cache, unless it has an entry for them.
+
+    Args:
+        weights: trained weights of an autoencoder.
+        cache: the cache folder.
+    """
+    entry = entry_folder(cache / "autoencoders", weights.content)
+    with alone(entry):
+        if _read_weights(entry, weights.content) is None and _read_old_weights(entry) is None:
+            _write_weights(entry, weights)
 
 
 def training_content(
@@ -160,6 +170,14 @@ def _read_checkpoint(path: Path) -> dict[str, Any] | None:
     if hashlib.sha256(payload).digest() != digest:
         return None
     return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+
+
+def _write_weights(entry: Path, weights: TrainedWeights) -> None:
+    """Write the weights of the entry, if it can be written."""
+    with contextlib.suppress(OSError):
+        with atomic(entry / WEIGHTS_FILE) as file:
+            file.write(weights.to_bytes())
+        (entry / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def _read_weights(entry: Path, content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:

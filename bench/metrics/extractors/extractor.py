@@ -182,6 +182,14 @@ class Extractors:
         self.context = context
         self._loaded: dict[str, Extractor | SkippedError] = {}
         self._last: dict[str, tuple[Tensor, Features]] = {}
+    @classmethod
+    def keep(cls, weights: TrainedWeights, resources: Resources) -> None:
+        """Keep weights that were trained elsewhere where the extractor looks for its own.
+
+        Called with the weights of a run directory, which another machine can have begun. The
+        default keeps nothing.
+        """
+
 
     def get(self, name: str) -> Extractor:
         """Return the extractor registered under a name.
