@@ -1,5 +1,6 @@
 """FSVAE: a fully spiking VAE with an autoregressive Bernoulli latent."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -32,6 +33,8 @@ class FSVAEOptions(ModelOptions):
         divergence: ``mmd``, or ``kl`` for the paper's ablation.
         mmd_over_time: ``mean`` (official code) or ``sum`` (paper) over time steps.
         scheduled_sampling: True to train the prior on its own output at some time steps.
+        scheduled_sampling_update: how often the probability of such a step rises: ``batch``, or
+            ``epoch`` (official code).
         posterior_statistics: tdBN statistics used while z is sampled in training. ``prefix``: each
             prefix runs again with its own batch statistics, which also update the running ones
             (official code, O(T^2)). ``running``: one pass with carried state and unchanged running
@@ -42,6 +45,7 @@ class FSVAEOptions(ModelOptions):
     divergence: Literal["mmd", "kl"] = "mmd"
     mmd_over_time: Literal["mean", "sum"] = "mean"
     scheduled_sampling: bool = True
+    scheduled_sampling_update: Literal["batch", "epoch"] = "batch"
     posterior_statistics: Literal["prefix", "running"] = "prefix"
 
 
@@ -183,6 +187,18 @@ class FSVAE(SpikingVAE):
             with torch.no_grad():
                 latents = self._scheduled(latents, step, generator)
         return self.prior(delayed(latents)).to(latents.dtype)
+
+    def replacement_probability(self, step: Step) -> float:
+        """Return the probability that scheduled sampling replaces a time step of z.
+
+        It rises from 0.1 to 0.3 over the training, with each batch or each epoch.
+        """
+        first, last = SCHEDULED_PROBABILITY
+        progress, epochs = step.progress, self.protocol.epochs
+        if self.model_options.scheduled_sampling_update == "epoch":
+            # Rounded, since an epoch's first batch can come out just below a whole number.
+            progress = math.floor(round(progress * epochs, 6)) / epochs
+        return first + (last - first) * progress
 
     def losses(
         self, images: Tensor, step: Step, generator: torch.Generator | None = None

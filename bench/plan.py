@@ -90,9 +90,14 @@ class Cell:
         return min(size, self.resolved.train_images or size)
 
     @property
+    def protocol_name(self) -> str:
+        """Name of the protocol in the cell's rows."""
+        return self.protocol.name_for(self.model)
+
+    @property
     def title(self) -> str:
         """Name of the cell in progress reports and logs."""
-        return f"{self.model} {self.backend} {self.dataset} {self.protocol.name} seed {self.seed}"
+        return f"{self.model} {self.backend} {self.dataset} {self.protocol_name} seed {self.seed}"
 
     @property
     def folder(self) -> str:
@@ -132,6 +137,11 @@ class ExtractorCell(Cell):
     def resolved(self) -> Protocol:
         """The protocol as it holds for the models that use the extractor."""
         return self.protocol.resolve(self.user, self.dataset)
+
+    @property
+    def protocol_name(self) -> str:
+        """Name of the protocol, whichever models use the extractor."""
+        return self.protocol.name
 
     @cached_property
     def protocol_hash(self) -> str:

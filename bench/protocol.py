@@ -35,7 +35,9 @@ NoiseLevels = Annotated[
 # Suffixes of files that can be meant as protocols.
 OTHER_FORMATS = {".yaml", ".yml", ".json", ".ini", ".cfg"}
 # The fields that move no number of a cell.
-UNHASHED = frozenset({"name", "description", "seeds"})
+UNHASHED = frozenset({"name", "description", "seeds", "paper_models"})
+# What the name of a paper's protocol ends in for a model that the paper does not train by it.
+OTHER_MODEL = "+other_model"
 
 
 class _Frozen(BaseModel):
@@ -95,6 +97,7 @@ class Protocol(_Frozen):
 
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
+    paper_models: tuple[str, ...] = ()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)] = (0,)
 
     # images
@@ -119,6 +122,7 @@ class Protocol(_Frozen):
     latent_size: Positive
     epochs: Positive
     batch_size: Positive
+    drop_last: bool = False
     learning_rate: Annotated[float, Field(gt=0)]
     learning_rate_batch_size: Positive | None = None
     optimizer: Literal["adam", "adamw"] = "adamw"
@@ -133,6 +137,9 @@ class Protocol(_Frozen):
     evaluation_batch_size: Positive = 250
     generated_images: Positive = 5000
     official_test_batching: TestBatching | None = None
+    official_fid_split: Literal["test", "validation"] | None = None
+    official_fad_batch_size: Annotated[int, Field(ge=2)] = 128
+    official_inception_split_size: Positive = 256
     reference_split: Literal["test", "train"] = "test"
     latent_images: Positive = 5000
     noise_images: Positive = 1000
@@ -191,6 +198,16 @@ class Protocol(_Frozen):
         are left out, so that a field added later changes no hash where it has its default.
         """
         return self.hash_of(type(self).model_fields.keys() - UNHASHED)
+
+    def name_for(self, model: str) -> str:
+        """Return the name in the rows of a model, which tells if its paper does not train it so.
+
+        >>> esvae_paper = load_protocol("esvae_paper")
+        >>> esvae_paper.name_for("esvae"), esvae_paper.name_for("mine")
+        ('esvae_paper', 'esvae_paper+other_model')
+        """
+        published = not self.paper_models or model in self.paper_models
+        return self.name if published else f"{self.name}{OTHER_MODEL}"
 
     def hash_of(self, fields: Iterable[str]) -> str:
         """Return the SHA-256 of some fields, those at their default left out, as 64 hex digits."""

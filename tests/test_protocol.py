@@ -1,16 +1,23 @@
+import re
+from importlib.resources import files
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+import bench
+from bench.datasets.batches import batch_count
 from bench.errors import BenchError, UnknownNameError
 from bench.protocol import (
     Protocol,
     SurrogateWindow,
+    TestBatching,
     builtin_protocols,
     load_protocol,
     parse_settings,
 )
 
+DATASETS = ["mnist", "fashion_mnist", "cifar10", "celeba"]
 BUILT_IN = ["esvae_paper", "fsvae_paper", "quick", "smoke", "standard"]
 
 
@@ -54,7 +61,27 @@ def test_the_five_protocols_are_there_and_valid():
         (
             "fsvae",
             "celeba",
-            {"horizontal_flip": "train_and_test", "center_crop": 148, "image_size": 64},
+            {
+                "horizontal_flip": "train_and_test",
+                "center_crop": 148,
+                "image_size": 64,
+                "batch_size": 250,
+                "official_fid_split": "validation",
+                "official_inception_split_size": 256,
+            },
+        ),
+        *(
+            (
+                model,
+                dataset,
+                {
+                    "drop_last": False,
+                    "official_test_batching": TestBatching(size=250, drop_last=False),
+                    "official_fad_batch_size": 256,
+                },
+            )
+            for model in ("fsvae", "ann_vae")
+            for dataset in DATASETS
         ),
     ],
 )
@@ -78,6 +105,8 @@ def test_fsvae_paper_has_the_published_values(model, dataset, expected):
                 "image_size": 64,
                 "center_crop": 148,
                 "horizontal_flip": "train",
+                "official_fid_split": "validation",
+                "official_inception_split_size": 128,
             },
         ),
     ],
@@ -87,6 +116,7 @@ def test_esvae_paper_has_the_published_values(dataset, expected):
     resolved = protocol.resolve("esvae", dataset)
     assert {name: getattr(resolved, name) for name in expected} == expected
     assert (resolved.epochs, resolved.weight_decay) == (300, 1e-3)
+    assert resolved.official_fad_batch_size == 128
     assert protocol.seeds == (42,)
     assert resolved.epoch_selection == "best_per_metric"
 
@@ -99,12 +129,81 @@ def test_esvae_paper_gives_the_effective_learning_rates_of_the_official_code(dat
     assert resolved.effective_learning_rate == pytest.approx(rate, rel=1e-12)
 
 
-def test_official_test_batching_is_that_of_each_paper():
-    fsvae = load_protocol("fsvae_paper").official_test_batching
-    esvae = load_protocol("esvae_paper").official_test_batching
-    assert (fsvae.size, fsvae.drop_last) == (250, False)
-    assert (esvae.size, esvae.drop_last) == (512, True)
-    assert 10_000 // esvae.size * esvae.size == 9_728
+@pytest.mark.parametrize(
+    ("dataset", "training", "testing", "size"),
+    [
+        ("mnist", (60_000, 60_000), (10_000, 10_000), 512),
+        ("fashion_mnist", (60_000, 59_904), (10_000, 9_728), 512),
+        ("cifar10", (50_000, 49_920), (10_000, 9_728), 512),
+        ("celeba", (162_770, 162_770), (19_962, 19_962), 128),
+    ],
+)
+def test_esvae_paper_leaves_out_the_images_that_the_official_code_leaves_out(
+    dataset, training, testing, size
+):
+    """Both pairs are the split's images and those of an epoch."""
+    resolved = load_protocol("esvae_paper").resolve("esvae", dataset)
+    batching = resolved.official_test_batching
+    assert batching.size == resolved.evaluation_batch_size == size
+    assert _seen(training[0], resolved.batch_size, resolved.drop_last) == training[1]
+    assert _seen(testing[0], batching.size, batching.drop_last) == testing[1]
+
+
+def _seen(images, size, drop_last):
+    return min(images, batch_count(images, size, drop_last) * size)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("ann_vae", {"epochs": 150, "batch_size": 250, "weight_decay": 0.01}),
+        ("fsvae", {"epochs": 150, "batch_size": 250, "weight_decay": 1e-3}),
+    ],
+)
+def test_esvae_paper_trains_the_other_models_as_its_code_does(model, expected, dataset):
+    if model == "fsvae":
+        expected = expected | {"celeba": {"batch_size": 64}, "cifar10": {"epochs": 300}}.get(
+            dataset, {}
+        )
+    expected = expected | {"latent_size": 128, "drop_last": False}
+    resolved = load_protocol("esvae_paper").resolve(model, dataset)
+    assert {name: getattr(resolved, name) for name in expected} == expected
+    rate = 2.56e-4 if resolved.batch_size == 64 else 1e-3
+    assert resolved.effective_learning_rate == pytest.approx(rate, rel=1e-12)
+    twice = resolved.batch_size * (2 if model == "fsvae" else 1)
+    assert resolved.official_test_batching == TestBatching(size=twice, drop_last=False)
+    flipped = {"celeba": "train" if model == "fsvae" else "train_and_test"}
+    if model == "fsvae":
+        flipped["cifar10"] = "train"
+    assert resolved.horizontal_flip == flipped.get(dataset, "never")
+
+
+def test_a_model_that_its_paper_does_not_train_is_named_in_the_rows(tmp_path, tiny):
+    path = tmp_path / "paper.toml"
+    lines = [*tiny, "learning_rate=1e-3"]
+    path.write_text('paper_models = ["esvae"]\n' + "\n".join(lines))
+    rows = bench.run("ann_vae,esvae", backends="fused", protocol=path, out=tmp_path / "run")
+    names = rows.groupby("model")["protocol"].unique().map(list).to_dict()
+    assert names == {
+        "ann_vae": ["paper+other_model"],
+        "esvae": ["paper"],
+        "fad_autoencoder": ["paper"],
+    }
+
+
+@pytest.mark.parametrize("name", ["fsvae_paper", "esvae_paper"])
+def test_every_value_of_a_paper_s_protocol_has_the_line_that_it_comes_from(name):
+    """Behind the value, or in the comments before it."""
+    text = (files("bench.protocols") / f"{name}.toml").read_text(encoding="utf-8")
+    values = 0
+    for block in text.split("\n\n"):
+        for line in block.splitlines():
+            if re.match(r"(?!description|paper_models|seeds|models|datasets)\w+ = ", line):
+                before = "".join(re.findall(r"^#.*", block, re.MULTILINE))
+                assert re.search(r"(\.py|yaml|snn|ann):\d", line.partition("#")[2] + before), line
+                values += 1
+    assert values > 25
 
 
 def test_model_options_of_the_paper_protocols():
@@ -114,6 +213,7 @@ def test_model_options_of_the_paper_protocols():
         "divergence": "mmd",
         "mmd_over_time": "mean",
         "scheduled_sampling": True,
+        "scheduled_sampling_update": "epoch",
         "posterior_statistics": "prefix",
     }
     assert protocol.resolve("ann_vae", "mnist").options == {"kl_weight": "per_batch"}

@@ -90,7 +90,7 @@ def _print_plan(prepared: "PreparedRun", console: "Console") -> None:
     for heading in ("key", "model", "backend", "dataset", "protocol", "seed", "state"):
         table.add_column(heading, overflow="fold")
     for cell in cells:
-        names = (cell.key, cell.model, cell.backend, cell.dataset, cell.protocol.name)
+        names = (cell.key, cell.model, cell.backend, cell.dataset, cell.protocol_name)
         table.add_row(*names, str(cell.seed), _state(cell, prepared))
     console.print(table, markup=False)
 

@@ -15,28 +15,40 @@ def to_unit_range(images: Tensor) -> Tensor:
     return images.float() / 255 * 2 - 1
 
 
-def batch_count(images: int, batch_size: int) -> int:
-    """Return the number of batches, including an incomplete last one.
+def batch_count(images: int, batch_size: int, drop_last: bool = False) -> int:
+    """Return the number of batches.
 
-    >>> batch_count(5, 2)
-    3
+    Args:
+        images: number of images.
+        batch_size: number of images per batch.
+        drop_last: True to leave out an incomplete last batch.
+
+    >>> batch_count(5, 2), batch_count(5, 2, drop_last=True)
+    (3, 2)
     """
-    return -(-images // batch_size)
+    return images // batch_size if drop_last else -(-images // batch_size)
 
 
 def training_batches(
-    images: Tensor, batch_size: int, generator: torch.Generator, flip: bool
+    images: Tensor,
+    batch_size: int,
+    generator: torch.Generator,
+    *,
+    flip: bool,
+    drop_last: bool = False,
 ) -> Iterator[Tensor]:
-    """Yield each image once, in random order, as batches ``(B, C, H, W)`` in [-1, 1].
+    """Yield images in random order, each at most once, as batches ``(B, C, H, W)`` in [-1, 1].
 
     Args:
         images: uint8 images ``(N, C, H, W)``, on the device for the batches.
         batch_size: number of images B per batch; the last batch can be smaller.
         generator: generator on the CPU, which determines the order and the flips.
         flip: True to flip each image horizontally with probability 0.5.
+        drop_last: True to leave out an incomplete last batch.
     """
     order = torch.randperm(len(images), generator=generator).to(images.device)
-    for indices in order.split(batch_size):
+    count = batch_count(len(images), batch_size, drop_last)
+    for indices in order.split(batch_size)[:count]:
         batch = images[indices]
         yield to_unit_range(_flipped(batch, generator) if flip else batch)
 

@@ -70,10 +70,13 @@ class ImageData:
     Attributes:
         train: training images ``(N, C, image_size, image_size)`` and their labels.
         test: test images ``(M, C, image_size, image_size)`` and their labels.
+        validation: validation images ``(V, C, image_size, image_size)``; None if there are none, or
+            the protocol compares nothing with them.
     """
 
     train: Split
     test: Split
+    validation: Split | None = None
 
 
 class Dataset(ABC):
@@ -122,6 +125,8 @@ class Dataset(ABC):
     @abstractmethod
     def load(self, protocol: Protocol) -> ImageData:
         """Load both splits, with the subset, crop and image size that the protocol sets.
+
+        A dataset with a validation split loads it too if ``official_fid_split`` names it.
 
         Args:
             protocol: a protocol resolved for this dataset.

@@ -91,8 +91,11 @@ def load_images(dataset: Dataset, info: DatasetInfo, protocol: Protocol) -> Imag
         size = (info.channels, protocol.image_size, protocol.image_size)
         train = min(info.train_size, protocol.train_images or info.train_size)
         test = min(info.test_size, protocol.test_images or info.test_size)
+        validation = data.validation
         loaded = ImageData(
-            _loaded("train", data.train, (train, *size)), _loaded("test", data.test, (test, *size))
+            _loaded("train", data.train, (train, *size)),
+            _loaded("test", data.test, (test, *size)),
+            validation and _loaded("validation", validation, (len(validation), *size)),
         )
         _check_brightness(dataset, loaded.train, loaded.test)
         return loaded

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import PIL
 
-from bench.datasets.data_cache import Pair, cached
+from bench.datasets.data_cache import Arrays, cached
 from bench.datasets.dataset import DatasetInfo, ImageData, Split, Variant
 from bench.datasets.downloads import TorchvisionDataset
 from bench.datasets.preprocessing import (
@@ -217,8 +217,9 @@ class CIFAR10(TorchvisionDataset, InMemoryDataset):
 class CelebA(TorchvisionDataset):
     """CelebA: 162,770 + 19,962 RGB 178x218 photographs of celebrities' faces (aligned, cropped).
 
-    The validation images are not used. Images are decoded one by one; the preprocessed images are
-    cached in ``.bench-cache`` under the root if the root can be written.
+    The validation images are read only for a protocol whose ``official_fid_split`` names them.
+    Images are decoded one by one; the preprocessed images are cached in ``.bench-cache`` under the
+    root if the root can be written.
     """
 
     name = "celeba"
@@ -270,7 +271,7 @@ class CelebA(TorchvisionDataset):
 
     def info(self) -> DatasetInfo:
         """Describe the dataset; this reads every file."""
-        train, test = self._paths()
+        train, _, test = self._paths()
         return DatasetInfo(
             name=self.name,
             shape=(3, 218, 178),
@@ -283,22 +284,28 @@ class CelebA(TorchvisionDataset):
         )
 
     def load(self, protocol: Protocol) -> ImageData:
-        """Load both splits without labels: draw the protocol's subset, then crop and resize."""
-        train, test = self._paths()
+        """Load the splits without labels: draw the protocol's subset, then crop and resize.
 
-        def build() -> Pair:
-            drawn = draw(len(train), protocol.train_images), draw(len(test), protocol.test_images)
-            return (
-                prepare_files([train[i] for i in drawn[0]], "RGB", protocol),
-                prepare_files([test[i] for i in drawn[1]], "RGB", protocol),
-            )
+        All validation images are loaded, if any: a subset is drawn of the other splits only.
+        """
+        train, validation, test = self._paths()
+        paths = {
+            "train": [train[i] for i in draw(len(train), protocol.train_images)],
+            "test": [test[i] for i in draw(len(test), protocol.test_images)],
+        }
+        used = train + test
+        if protocol.official_fid_split == "validation" and validation:
+            paths["validation"] = validation
+            used = used + validation
 
-        cache = self._cache(self._fingerprint(train + test), protocol)
-        train_images, test_images = cached(cache, build)
-        return ImageData(Split(train_images, None), Split(test_images, None))
+        def build() -> Arrays:
+            return {name: prepare_files(of, "RGB", protocol) for name, of in paths.items()}
 
-    def _paths(self) -> tuple[list[Path], list[Path]]:
-        """Return the images of the train (0) and test (2) splits, in the partition list's order."""
+        arrays = cached(self._cache(self._fingerprint(used), protocol), paths, build)
+        return ImageData(**{name: Split(images, None) for name, images in arrays.items()})
+
+    def _paths(self) -> tuple[list[Path], list[Path], list[Path]]:
+        """Return the images of the splits 0 (train), 1 (validation) and 2 (test), as listed."""
         require_here(self)
         images: dict[str, list[Path]] = {"0": [], "1": [], "2": []}
         for line in self._partition_lines():
@@ -310,7 +317,7 @@ class CelebA(TorchvisionDataset):
             images[split].append(self.folder / "img_align_celeba" / name)
         if not images["0"] or not images["2"]:
             raise self.damaged(self.partition, "it lists no train (0) or no test (2) images")
-        return images["0"], images["2"]
+        return images["0"], images["1"], images["2"]
 
     def _partition_lines(self) -> list[str]:
         """Return the lines of the partition list with one space each, as in the official list.

@@ -201,13 +201,17 @@ class CellRun(ABC):
             protocol=cell.resolved,
             seed=cell.seed,
             device=self.device,
-            train_images=torch.from_numpy(data.train.images).to(self.device),
-            test_images=torch.from_numpy(data.test.images).to(self.device),
+            train_images=self._images(data.train),
+            test_images=self._images(data.test),
+            validation_images=self._images(data.validation) if data.validation else None,
             train_labels=_labels(data.train),
             test_labels=_labels(data.test),
             resources=self.context.resources,
             reporter=self.reporter,
         )
+
+    def _images(self, split: Split) -> Tensor:
+        return torch.from_numpy(split.images).to(self.device)
 
 
 def _labels(split: Split) -> Tensor | None:

@@ -70,7 +70,7 @@ class CellRows:
             "dataset_variant": _variant(cell),
             "dataset_fingerprint": info.fingerprint if info else None,
             "train_images": weights.train_images,
-            "protocol": cell.protocol.name,
+            "protocol": cell.protocol_name,
             "protocol_hash": cell.protocol_hash,
             "seed": cell.seed,
             "epoch": weights.epoch,

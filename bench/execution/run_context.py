@@ -93,4 +93,5 @@ def _preprocessing(protocol: Protocol) -> tuple[object, ...]:
         protocol.interpolation,
         protocol.train_images,
         protocol.test_images,
+        protocol.official_fid_split,
     )

@@ -27,10 +27,10 @@ class OfficialFAD(DistributionMetric):
     """FAD as the official code of FSVAE and ESVAE computes it, with statistics per batch.
 
     That code never puts the autoencoder in evaluation mode, so batch norm uses the statistics of
-    each batch. Generated images are encoded in batches of 128, in order, with a smaller last batch;
-    reference images in batches of 256, unless the published reference statistics are in use. Batch
-    norm removes a contrast or brightness that a whole batch shares, so this metric does not see it;
-    :class:`FAD` does.
+    each batch. Generated images are encoded in batches of ``official_fad_batch_size`` (in the
+    protocol), in order, with a smaller last batch; reference images in batches of 256, unless the
+    published reference statistics are in use. Batch norm removes a contrast or brightness that a
+    whole batch shares, so this metric does not see it; :class:`FAD` does.
     """
 
     name = "fad_official"

@@ -81,7 +81,7 @@ class FeaturePair:
     @property
     def reference_count(self) -> int:
         """Number of reference images."""
-        return len(self._extractors.context.reference_images)
+        return len(self._extractors.reference_images(self._name))
 
     @cached_property
     def reference(self) -> Tensor:

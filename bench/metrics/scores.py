@@ -13,7 +13,6 @@ from bench.store.schema import Headline
 # torch-fidelity's seed, which gives the same splits.
 SHUFFLE_SEED = 2020
 OFFICIAL_SPLITS = 10
-OFFICIAL_SPLIT_IMAGES = 256
 
 
 class InceptionScore(DistributionMetric):
@@ -52,9 +51,9 @@ class EfficientNetScore(InceptionScore):
 class OfficialInceptionScore(DistributionMetric):
     """Inception score as the official code of FSVAE and ESVAE computes it.
 
-    With torchvision's network, on the first ten complete splits of 256 images, in order; 1 to
-    1,000, higher is better. Not comparable with ``inception_score``, because the network, the
-    classes and the preprocessing differ.
+    With torchvision's network, on the first ten complete splits of
+    ``official_inception_split_size`` images, in order; 1 to 1,000, higher is better. Not comparable
+    with ``inception_score``, because the network, the classes and the preprocessing differ.
     """
 
     name = "inception_score_official"
@@ -64,12 +63,12 @@ class OfficialInceptionScore(DistributionMetric):
     selects_epochs = True
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
-        """Return the mean over the splits, each of 256 images."""
-        logits = _logits(pair)
-        splits = min(len(logits) // OFFICIAL_SPLIT_IMAGES, OFFICIAL_SPLITS)
+        """Return the mean over the complete splits."""
+        logits, size = _logits(pair), self.protocol.official_inception_split_size
+        splits = min(len(logits) // size, OFFICIAL_SPLITS)
         if not splits:
-            return f"{len(logits)} generated images: a split of the official code has 256"
-        n = splits * OFFICIAL_SPLIT_IMAGES
+            return f"{len(logits)} generated images: a split has {size}"
+        n = splits * size
         return mean_with_error(split_scores(logits[:n], splits), n)
 
 

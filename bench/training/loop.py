@@ -130,7 +130,7 @@ def warm_up(model: GenerativeModel, images: Tensor, protocol: Protocol) -> None:
     """
     model.train()
     batch = to_unit_range(images[: protocol.batch_size])
-    step = Step(0.0, batch_count(len(images), protocol.batch_size))
+    step = Step(0.0, batch_count(len(images), protocol.batch_size, protocol.drop_last))
     checked_losses(model, model.training_step(batch, step))
 
 
@@ -208,7 +208,8 @@ class _Training:
         self.peak: int | None = None
         self._model, self._images, self._protocol = model, images, protocol
         self._best, self._reporter, self._checkpoints = best, reporter, checkpoints
-        self._batches = batch_count(len(images), protocol.batch_size)
+        self._batches = batch_count(len(images), protocol.batch_size, protocol.drop_last)
+        self._seen = min(len(images), self._batches * protocol.batch_size)
         self._memory = PeakMemoryMeter(model.device)
         self._order = torch.Generator().manual_seed(seed)
         self._order_of_epoch = self._order.get_state()
@@ -274,7 +275,13 @@ class _Training:
     def _train(self, stop: StopRequest) -> None:
         protocol = self._protocol
         flip = protocol.horizontal_flip != "never"
-        batches = training_batches(self._images, protocol.batch_size, self._order, flip)
+        batches = training_batches(
+            self._images,
+            protocol.batch_size,
+            self._order,
+            flip=flip,
+            drop_last=protocol.drop_last,
+        )
         # Draw the batches before the checkpoint again: the random flips depend on their order.
         for _ in range(self._batch):
             next(batches)
@@ -326,13 +333,15 @@ class _Training:
             found = total if math.isfinite(loss) else loss
             where = f"batch {last}" if first == last else f"batches {first} to {last}"
             raise TrainingDivergedError(
-                f"the loss became {losses['loss']} in epoch {self.epoch + 1}, batch {i + 1}"
+                f"the loss became {found} in epoch {self.epoch + 1}, {where}"
             )
         epochs, batches = self._protocol.epochs, self._batches
         self._reporter.trained_batch(self.epoch, epochs, last - 1, batches, loss)
 
     def _stop_clock(self, since: float) -> None:
         """Add the seconds after ``since``, and update the peak memory."""
+        if self._losses.unread:
+            self._read_losses()
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)
         self._seconds += time.perf_counter() - since
@@ -340,8 +349,6 @@ class _Training:
         if peak is not None:
             self.peak = max(peak, self.peak or 0)
 
-        if self._losses.unread:
-            self._read_losses()
     def _save(self, checkpoints: Checkpoints) -> None:
         checkpoints.save(self.state_dict())
         _LOG.info("checkpoint at %s", self.place)

@@ -276,6 +276,19 @@ def test_scheduled_sampling_starts_at_step_5_with_a_rising_probability(
     assert frequencies[5:].mean().item() == pytest.approx(probability, abs=0.035)
 
 
+def test_scheduled_sampling_by_epoch_keeps_the_probability_of_the_epoch_s_first_batch(build):
+    """p = 0.1 + 0.2 e / epochs, e from 0, as in both official codes."""
+    epochs, batches = 7, 3
+    model = build("fsvae", SMALL, f"epochs={epochs}", fsvae("scheduled_sampling_update='epoch'"))
+    for epoch in range(epochs):
+        for batch in range(batches):
+            # The progress as the training loop computes it.
+            step = Step((epoch + batch / batches) / epochs, batches)
+            assert model.replacement_probability(step) == 0.1 + (0.3 - 0.1) * (epoch / epochs)
+    by_batch = build("fsvae", SMALL, f"epochs={epochs}")
+    assert by_batch.replacement_probability(Step(0.5, batches)) == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize(
     ("draw", "progress", "replaced"),
     [
@@ -431,13 +444,14 @@ def test_options_refuse(options):
         FSVAEOptions.model_validate(options)
 
 
-def test_options_default_to_the_official_code():
+def test_the_defaults_are_the_official_code_s_but_for_the_update_of_scheduled_sampling():
     defaults = FSVAEOptions().model_dump()
     assert defaults == {
         "k": 20,
         "divergence": "mmd",
         "mmd_over_time": "mean",
         "scheduled_sampling": True,
+        "scheduled_sampling_update": "batch",
         "posterior_statistics": "prefix",
     }
 

@@ -47,6 +47,18 @@ def test_celeba_is_cropped_resized_and_split(celeba, protocol):
         assert split.labels is None
 
 
+def test_celebas_validation_images_are_loaded_where_the_protocol_compares_with_them(
+    celeba, protocol
+):
+    asked = {"image_size": 64, "center_crop": 148}
+    assert celeba.load(protocol(**asked)).validation is None
+    for _ in range(2):  # decoded, then from the cache
+        data = celeba.load(protocol(official_fid_split="validation", **asked))
+        expected = [face(celeba, number) for number in (3, 12)]
+        np.testing.assert_array_equal(data.validation.images, expected)
+        np.testing.assert_array_equal(data.test.images, [face(celeba, number) for number in TEST])
+
+
 def test_celeba_with_the_official_partition_is_complete(celeba, monkeypatch):
     official = [
         ("id", hashlib.md5(celeba.partition.read_bytes()).hexdigest(), "list_eval_partition.txt")

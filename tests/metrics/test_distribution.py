@@ -330,6 +330,15 @@ def test_official_inception_score_takes_ten_splits_of_256_as_far_as_images_go():
     assert observed(OfficialInceptionScore, logits[:255]).status == "not_applicable"
 
 
+def test_the_protocol_sets_the_split_size_of_the_official_inception_score():
+    logits = normal(0, 1300, 5)
+    found = observed(OfficialInceptionScore, logits, official_inception_split_size=128)
+    assert found.n == 1280
+    assert found.value == pytest.approx(split_scores(logits[:1280], 10).mean(), rel=1e-12)
+    few = observed(OfficialInceptionScore, logits[:127], official_inception_split_size=128)
+    assert few.reason == "127 generated images: a split has 128"
+
+
 # Precision, recall, density, coverage
 
 

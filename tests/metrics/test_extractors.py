@@ -389,6 +389,30 @@ def test_both_clean_fids_agree_with_clean_fid(tmp_path, network_file):
     assert found.extractor == InceptionCleanFloat.description
 
 
+def test_the_official_fid_alone_compares_with_the_split_of_its_own(tmp_path, network_file):
+    images, test, validation = (pictures(seed, 8) for seed in range(3))
+    protocol = load_protocol("smoke", [*SETTINGS, "official_fid_split=validation"])
+    here = replace(
+        context(tmp_path / "here", test, inception=network_file),
+        protocol=protocol.resolve("m", "d"),
+        validation_images=validation,
+    )
+
+    def values(cell, *metrics):
+        found = scores(Extractors(cell), [to_unit_range(images)], *metrics)
+        return [observation.value for observation in found]
+
+    official, clean = values(here, OfficialFID, CleanFID)
+    with_validation = context(tmp_path / "validation", validation, inception=network_file)
+    with_test = context(tmp_path / "test", test, inception=network_file)
+    assert values(with_validation, OfficialFID) == [official]
+    assert values(with_test, CleanFID) == [clean]
+    # The dataset's fingerprint, under which features are cached, does not cover these images.
+    assert values(replace(here, validation_images=pictures(3, 8)), OfficialFID) != [official]
+    with pytest.raises(SkippedError, match="the dataset d has no validation split"):
+        Extractors(replace(here, validation_images=None)).reference("inception_clean_float")
+
+
 def test_an_image_s_features_do_not_depend_on_its_batch(tmp_path, network_file):
     images = to_unit_range(pictures(0, 3, channels=1, side=8))
     for extractor in (InceptionTorchFidelity, InceptionClean):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -356,12 +357,15 @@ def test_values_do_not_depend_on_how_images_arrive(tmp_path, metric):
     assert one.split == "generated"
 
 
-def test_official_fad_takes_batches_of_128_in_order(tmp_path):
+@pytest.mark.parametrize("size", [128, 37])
+def test_official_fad_takes_batches_of_the_protocol_s_size_in_order(size, tmp_path):
     context = digits(tmp_path)
+    protocol = context.protocol.model_copy(update={"official_fad_batch_size": size})
+    context = replace(context, protocol=protocol)
     images = to_unit_range(context.test_images)[:150]
     extractors = Extractors(context)
     extractor = extractors.get("official_autoencoder")
-    latents = torch.cat([extractor(batch).pool for batch in (images[:128], images[128:])])
+    latents = torch.cat([extractor(batch).pool for batch in images.split(size)])
     generated = moments(latents)
     test = to_unit_range(context.test_images)
     reference = moments(torch.cat([extractor(batch).pool for batch in test.split(256)]))

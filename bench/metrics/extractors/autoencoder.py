@@ -24,8 +24,9 @@ from bench.metrics.extractors.autoencoder_training import (
 )
 from bench.metrics.extractors.extractor import ExtractorContext, Features, TrainedExtractor
 from bench.protocol import Protocol
+from bench.store.trained_weights import TrainedWeights
+from bench.system.paths import Resources
 
-OFFICIAL_GENERATED_BATCH = 128
 OFFICIAL_REFERENCE_BATCH = 256
 
 
@@ -74,12 +75,12 @@ class Autoencoder(TrainedExtractor):
             return None
         return training_content(fingerprint, protocol, train_images, _latent_size(dataset))
 
-    def __init__(self, context: ExtractorContext) -> None:
     @classmethod
     def keep(cls, weights: TrainedWeights, resources: Resources) -> None:
         """Put the weights into the cache, unless it has an entry for them."""
         keep_trained(weights, resources.cache)
 
+    def __init__(self, context: ExtractorContext) -> None:
         """Load the weights of the reference or the published ones, or train.
 
         Raises:
@@ -133,7 +134,8 @@ class OfficialAutoencoder(Autoencoder):
 
     That code never puts the autoencoder in evaluation mode, so batch norm uses the statistics of
     each batch, and the latent of an image depends on the other images of its batch. Generated
-    images are encoded in batches of 128, reference images in batches of 256, in order.
+    images are encoded in batches of the protocol's ``official_fad_batch_size``, reference images in
+    batches of 256, in order.
 
     Attributes:
         statistics: published mean ``(D,)`` and covariance ``(D, D)`` of the latents of the whole
@@ -142,7 +144,6 @@ class OfficialAutoencoder(Autoencoder):
     """
 
     reference_batch = OFFICIAL_REFERENCE_BATCH
-    generated_batch = OFFICIAL_GENERATED_BATCH
 
     def __init__(self, context: ExtractorContext) -> None:
         """Load the weights of the reference, or the published weights and statistics, or train.
@@ -151,6 +152,7 @@ class OfficialAutoencoder(Autoencoder):
             SkippedError: the image size is neither 32x32 nor 64x64.
             BenchError: a file has the wrong checksum.
         """
+        self.generated_batch = context.protocol.official_fad_batch_size
         published = _published_weights(context)
         self.statistics = published_statistics(context) if published else None
         computed = f"reference in batches of {OFFICIAL_REFERENCE_BATCH}"

@@ -1,5 +1,6 @@
 """The contract of a feature extractor, and the extractors of one cell."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class ExtractorContext:
         device: device that the extractor runs on.
         train_images: training images, uint8 ``(N, C, H, W)``, preprocessed by the protocol.
         test_images: test images, uint8 ``(M, C, H, W)``, preprocessed by the protocol.
+        validation_images: validation images, uint8 ``(V, C, H, W)``, preprocessed by the protocol;
+            None if the dataset has none or no metric compares with them.
         resources: data root, weight files and cache folder.
         reporter: receives the progress.
     """
@@ -55,13 +58,20 @@ class ExtractorContext:
     device: torch.device
     train_images: Tensor
     test_images: Tensor
+    validation_images: Tensor | None = None
     resources: Resources
     reporter: WorkReporter
 
-    @property
-    def reference_images(self) -> Tensor:
-        """Images of the protocol's reference split, uint8 ``(N, C, H, W)``."""
-        return getattr(self, f"{self.protocol.reference_split}_images")
+    def images_of(self, split: str) -> Tensor:
+        """Return the images of a split, uint8 ``(N, C, H, W)``.
+
+        Raises:
+            SkippedError: the dataset has no such split.
+        """
+        images: Tensor | None = getattr(self, f"{split}_images")
+        if images is None:
+            raise SkippedError(f"the dataset {self.dataset} has no {split} split")
+        return images
 
 
 class Extractor(ABC):
@@ -73,6 +83,7 @@ class Extractor(ABC):
         weight_files: files with the weights; empty if the weights come in a package.
         reference_batch: number of reference images per batch; if the features depend on it, the
             description must say it.
+        reference_split: split of the reference images; None for the protocol's ``reference_split``.
         generated_batch: number of generated images per batch; None if the features do not depend on
             the batch.
     """
@@ -81,7 +92,8 @@ class Extractor(ABC):
     sha256: str
     weight_files: ClassVar[tuple[WeightFile, ...]] = ()
     reference_batch: ClassVar[int] = REFERENCE_BATCH
-    generated_batch: ClassVar[int | None] = None
+    reference_split: str | None = None
+    generated_batch: int | None = None
 
     @classmethod
     def unavailable(cls, resources: Resources) -> str | None:
@@ -170,6 +182,14 @@ class TrainedExtractor(Extractor):
         file = cls.reference_file(resources, content)
         return read_weights(file.path) if file else None
 
+    @classmethod
+    def keep(cls, weights: TrainedWeights, resources: Resources) -> None:
+        """Keep weights that were trained elsewhere where the extractor looks for its own.
+
+        Called with the weights of a run directory, which another machine can have begun. The
+        default keeps nothing.
+        """
+
     @abstractmethod
     def reconstruct(self, images: Tensor) -> Tensor:
         """Reconstruct images ``(N, C, H, W)`` in [-1, 1]; the result has the same shape."""
@@ -182,14 +202,6 @@ class Extractors:
         self.context = context
         self._loaded: dict[str, Extractor | SkippedError] = {}
         self._last: dict[str, tuple[Tensor, Features]] = {}
-    @classmethod
-    def keep(cls, weights: TrainedWeights, resources: Resources) -> None:
-        """Keep weights that were trained elsewhere where the extractor looks for its own.
-
-        Called with the weights of a run directory, which another machine can have begun. The
-        default keeps nothing.
-        """
-
 
     def get(self, name: str) -> Extractor:
         """Return the extractor registered under a name.
@@ -217,6 +229,10 @@ class Extractors:
             self._last[name] = last = (images, self.get(name)(images))
         return last[1]
 
+    def reference_images(self, name: str) -> Tensor:
+        """Return the named extractor's reference images, uint8 ``(N, C, H, W)``."""
+        return self.context.images_of(self._reference_split(name))
+
     def reference(self, name: str) -> Features:
         """Return the named extractor's features of all N reference images, in order.
 
@@ -224,25 +240,31 @@ class Extractors:
         disk, under a hash of everything that they depend on.
         """
         extractor, context = self.get(name), self.context
-        protocol = context.protocol
-        content: Mapping[str, object] = {
+        protocol, images = context.protocol, self.reference_images(name)
+        content: dict[str, object] = {
             "dataset_fingerprint": context.fingerprint,
-            "split": protocol.reference_split,
-            "images": len(context.reference_images),
+            "split": self._reference_split(name),
+            "images": len(images),
             "image_size": protocol.image_size,
             "center_crop": protocol.center_crop,
             "interpolation": protocol.interpolation,
             "extractor": extractor.description,
             "extractor_sha256": extractor.sha256,
         }
+        if images is context.validation_images:
+            # The fingerprint does not cover them.
+            content["images_sha256"] = hashlib.sha256(images.cpu().numpy().data).hexdigest()
         arrays = cached_features(
             context.resources.cache / "features", content, lambda: self._extract(name)
         )
         logits = torch.from_numpy(arrays["logits"]) if "logits" in arrays else None
         return Features(torch.from_numpy(arrays["pool"]), logits)
 
+    def _reference_split(self, name: str) -> str:
+        return self.get(name).reference_split or self.context.protocol.reference_split
+
     def _extract(self, name: str) -> Mapping[str, Tensor]:
-        extractor, images = self.get(name), self.context.reference_images
+        extractor, images = self.get(name), self.reference_images(name)
         pools, logits = [], []
         with torch.no_grad():
             for batch in evaluation_batches(images, extractor.reference_batch):

@@ -117,16 +117,8 @@ class InceptionTorchFidelity(_Inception):
         return pool, logits
 
 
-class InceptionCleanFloat(_Inception):
-    """The preprocessing of clean-fid for a generator's images: clean-fid's resize, not quantised.
-
-    The official code of FSVAE and ESVAE uses it.
-    """
-
-    description = f"{NETWORK}, not quantised, clean-fid bicubic resize to 299x299"
-
-    def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return self._run_resized(_clean_resized(pixels))
+class _Resized(_Inception):
+    """The network on images that were resized before."""
 
     def _run_resized(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on pixels ``(N, 3, 299, 299)`` in 0..255, without its own resize.
@@ -142,7 +134,29 @@ class InceptionCleanFloat(_Inception):
         return pool, logits
 
 
-class InceptionClean(InceptionCleanFloat):
+class InceptionCleanFloat(_Resized):
+    """The preprocessing of clean-fid for a generator's images: clean-fid's resize, not quantised.
+
+    The official code of FSVAE and ESVAE uses it. The reference images are the protocol's
+    ``official_fid_split``.
+    """
+
+    description = f"{NETWORK}, not quantised, clean-fid bicubic resize to 299x299"
+
+    def __init__(self, context: ExtractorContext) -> None:
+        """Load the network's weights.
+
+        Raises:
+            SkippedError: the weights are missing.
+        """
+        super().__init__(context)
+        self.reference_split = context.protocol.official_fid_split
+
+    def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        return self._run_resized(_clean_resized(pixels))
+
+
+class InceptionClean(_Resized):
     """The preprocessing of clean-fid for image files: 8 bits, then clean-fid's resize.
 
     Parmar et al. (arXiv:2104.11222).
