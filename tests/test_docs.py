@@ -71,7 +71,8 @@ def scripts(page):
 def script_parameters():
     for page in PAGES:
         for number, script in enumerate(scripts(page), 1):
-            long = "cluster run" in script or ROOT / "results" in page.parents
+            long = "cluster run" in script or "--protocol quick" in script
+            long = long or ROOT / "results" in page.parents
             marks = [pytest.mark.full] if long else []
             yield pytest.param(page, script, id=f"{page.relative_to(ROOT)}-{number}", marks=marks)
 

@@ -259,6 +259,7 @@ def test_runs_of_the_same_values_are_compared_whatever_their_names(bench_cli, ti
     assert set(pairs["state"]) == {"compared"}
 
 
+@pytest.mark.full
 def test_a_cell_gives_the_same_rows_whatever_came_before(tiny, tmp_path):
     selection = {"backends": "snntorch", "settings": [*tiny, "epoch_selection=best_test_loss"]}
     forth = bench.run(models=["fsvae", "esvae", "ann_vae"], out=tmp_path / "a", **selection)

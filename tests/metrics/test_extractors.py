@@ -307,6 +307,7 @@ def torch_fidelity_metrics(network_file):
     return metrics
 
 
+@pytest.mark.full
 def test_fid_kid_inception_score_precision_and_recall_agree_with_torch_fidelity(
     tmp_path, network_file, torch_fidelity_metrics
 ):
