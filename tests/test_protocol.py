@@ -1,3 +1,4 @@
+import json
 import re
 from importlib.resources import files
 
@@ -190,6 +191,18 @@ def test_a_model_that_its_paper_does_not_train_is_named_in_the_rows(tmp_path, ti
         "esvae": ["paper"],
         "fad_autoencoder": ["paper"],
     }
+
+
+@pytest.mark.parametrize(("drop_last", "images"), [("false", 64), ("true", 60)])
+def test_an_epoch_leaves_out_an_incomplete_last_batch_where_the_protocol_says_so(
+    drop_last, images, tiny, tmp_path
+):
+    settings = [*tiny, "batch_size=20", f"drop_last={drop_last}"]
+    bench.run("ann_vae", settings=settings, out=tmp_path / "run")
+    (path,) = tmp_path.glob("run/cells/ann_vae*/training.json")
+    (epoch,) = json.loads(path.read_text())["epochs"]
+    assert epoch["images"] == images
+    assert 0 < epoch["losses"]["reconstruction_loss"] < 4
 
 
 @pytest.mark.parametrize("name", ["fsvae_paper", "esvae_paper"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from bench.system.formatting import duration_seconds
 PART_BYTES = 8 * 2**20
 PARTS = "parts"
 PART_SUFFIX = ".part"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Checkpoints:
             state = _loaded(io.BytesIO(content))
             if state.keys() == {PARTS}:
                 if not all(map(self._folder.exists, state[PARTS])):
+                    _LOG.warning("the checkpoint lacks parts: training starts again")
                     return False
                 state = _loaded(io.BytesIO(b"".join(map(self._folder.read, state[PARTS]))))
             load(state)

@@ -9,23 +9,19 @@ from rows import reproducible
 import bench
 
 # FSVAE of the papers' size: weights, two moments of each and the best weights make 27 MB.
-FLAGS = ["run", "--models", "fsvae", "--backends", "fused", "--set", "latent_size=128",
-         "--set", "models.fsvae.k=20", "--set", "epoch_selection=best_test_loss"]  # fmt: skip
+OWN = ["--set", "latent_size=128", "--set", "models.fsvae.k=20",
+       "--set", "epoch_selection=best_test_loss"]  # fmt: skip
 LARGEST_FILE = 16 * 2**20
 
 
 @pytest.fixture
 def flags(tiny_flags):
-    own = {"latent_size=128", "models.fsvae.k=20"}
-    names = {setting.partition("=")[0] for setting in own}
-    pairs = zip(tiny_flags[::2], tiny_flags[1::2], strict=True)
-    kept = [part for pair in pairs if pair[1].partition("=")[0] not in names for part in pair]
-    return [*FLAGS, *kept]
+    return ["run", "--models", "fsvae", "--backends", "fused", *tiny_flags, *OWN]
 
 
 @pytest.fixture
 def interrupted(flags, tmp_path):
-    """A run directory whose training a time limit stopped."""
+    """A run directory whose training a signal stopped."""
     out = tmp_path / "here" / "run"
     long = ["--set", "epochs=8", "--checkpoint-every", "1epochs", "--out", out]
     with commands.started(*flags, *long) as process:
@@ -68,4 +64,5 @@ def test_a_training_without_all_parts_of_its_checkpoint_begins_anew(interrupted,
     assert f"(damaged and done again: {part.name})" in told
     (log,) = (path.read_text() for path in interrupted.glob("cells/fsvae*/cell.log"))
     assert "going on from epoch" not in log
+    assert "the checkpoint lacks parts: training starts again" in log
     assert set(rows["status"]) <= {"ok", "not_applicable", "skipped", "not_installed"}

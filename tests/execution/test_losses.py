@@ -45,7 +45,7 @@ def test_sums_do_not_depend_on_how_often_losses_are_read(values):
     assert on_gpu.sums() == on_cpu.sums() == {"loss": pytest.approx(7 * sum(values))}
 
 
-def test_rows_and_records_are_the_same(tiny, tmp_path, monkeypatch, request):
+def test_rows_and_records_are_the_same(tiny, tmp_path, request):
     def run(name):
         out = tmp_path / name
         settings = [*tiny, "epochs=2"]
