@@ -1,7 +1,7 @@
 """Every command, and every piece of code, of README and docs is run as it stands there.
 
-Datasets are drawn, protocols take seconds and metrics are few (``short.py``); else all is real.
-What is marked ``bash`` cannot be run here, and only its options are checked.
+Datasets are drawn, protocols take seconds, metrics and plots are few (``short.py``); else all is
+real. What is marked ``bash`` cannot be run here, and only its options are checked.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""``bench`` on drawn images, with small networks, short protocols, few metrics and two backends.
+"""``bench`` on drawn images: small networks, short protocols, few metrics, plots and backends.
 
 What imports this gets MNIST and Fashion-MNIST from the server that ``BENCH_TESTS_SERVER`` names, by
 ``resources.json`` there; the real ones are out of reach of a test.
@@ -16,6 +16,7 @@ from bench import protocol, registry
 from bench.cli import profile
 
 METRICS = ("reconstruction_loss", "fad", "firing_rate", "energy", "training_throughput")
+PLOTS = ("metric_by_model", "latent_noise", "samples")
 BACKENDS = ("fused", "reference")
 # The docs name batches of 250.
 SETTINGS = (
@@ -41,6 +42,7 @@ networks.convolution_channels = {32: [4, 4, 8, 8], 64: [4, 4, 8, 8, 8]}.__getite
 (repeats,) = (option for option in profile.command.params if option.name == "repeats")
 repeats.default = 1
 registry.metrics.names = lambda: list(METRICS)
+registry.plots.names = lambda: list(PLOTS)
 registry.backends.names = lambda: list(BACKENDS)
 with urlopen(f"{SERVER}resources.json") as listed:
     resources = json.load(listed)
