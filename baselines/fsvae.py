@@ -188,16 +188,20 @@ class FSVAE(SpikingVAE):
                 latents = self._scheduled(latents, step, generator)
         return self.prior(delayed(latents)).to(latents.dtype)
 
-    def replacement_probability(self, step: Step) -> float:
+    def replacement_probability(self, step: Step) -> float | Tensor:
         """Return the probability that scheduled sampling replaces a time step of z.
 
-        It rises from 0.1 to 0.3 over the training, with each batch or each epoch.
+        It rises from 0.1 to 0.3 over the training, with each batch or each epoch. It is a scalar on
+        the device if the progress is.
         """
         first, last = SCHEDULED_PROBABILITY
         progress, epochs = step.progress, self.protocol.epochs
         if self.model_options.scheduled_sampling_update == "epoch":
             # Rounded, since an epoch's first batch can come out just below a whole number.
-            progress = math.floor(round(progress * epochs, 6)) / epochs
+            if isinstance(progress, Tensor):
+                progress = (progress * epochs).round(decimals=6).floor() / epochs
+            else:
+                progress = math.floor(round(progress * epochs, 6)) / epochs
         return first + (last - first) * progress
 
     def losses(
@@ -255,24 +259,75 @@ class FSVAE(SpikingVAE):
     def _scheduled(self, latents: Tensor, step: Step, generator: torch.Generator | None) -> Tensor:
         """Return z with some steps replaced by the prior's mean output, thresholded at 1/2.
 
-        One draw per time step decides for the whole batch.
+        One draw per time step decides for the whole batch. Where the progress is on the host, the
+        host decides, and the prior computes only what is replaced. Where it is on the device, as in
+        a CUDA graph, the prior computes every step, and what is not replaced is left as it was.
         """
-        # Drawn on the CPU, since the host decides by them: it would wait for draws of a GPU.
-        device = "cpu" if generator is None else generator.device
+        on_device = isinstance(step.progress, Tensor)
+        # Drawn on the CPU if the host decides by them: it would wait for draws of a GPU.
+        device = generator.device if generator else latents.device if on_device else "cpu"
         draws = torch.rand(len(latents), generator=generator, device=device)
-        replaced = (draws < self.replacement_probability(step)).tolist()
+        replaced = draws < self.replacement_probability(step)
+        by_steps = self.model_options.posterior_statistics == "running"
         latents = latents.clone()
-        carries = self.model_options.posterior_statistics == "running"
-        begin = 0
-        with _running_statistics(self.prior) if carries else nullcontext():
-            for t in range(SCHEDULED_FROM_STEP, len(latents) - 1):
-                if replaced[t]:
-                    outputs = self.prior(delayed(latents[: t + 1])[begin:])
-                    latents[t] = _thresholded(outputs[-1].to(latents.dtype).mean(-1), generator)
-                    begin = t + 1 if carries else 0
+        with _running_statistics(self.prior) if by_steps else nullcontext():
+            if not on_device:
+                self._replace_some(latents, replaced.tolist(), by_steps, generator)
+            elif by_steps:
+                self._replace_by_steps(latents, replaced, generator)
+            else:
+                self._replace_by_prefixes(latents, replaced, generator)
         return latents
 
+    def _replace_some(
+        self,
+        latents: Tensor,
+        replaced: list[bool],
+        by_steps: bool,
+        generator: torch.Generator | None,
+    ) -> None:
+        """Replace the steps of z ``(T, N, C)`` for which ``replaced`` is True, in place.
 
-def _thresholded(mean: Tensor, generator: torch.Generator | None) -> Tensor:
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    return (mean + TIE_BREAKING_NOISE * noise > 0.5).to(mean.dtype)
+        Args:
+            latents: z, ``(T, N, C)``.
+            replaced: T decisions of the host.
+            by_steps: True if the prior's neurons carry their state from call to call.
+            generator: source of random draws.
+        """
+        begin = 0
+        for t in range(SCHEDULED_FROM_STEP, len(latents) - 1):
+            if replaced[t]:
+                outputs = self.prior(delayed(latents[: t + 1])[begin:])
+                latents[t] = _thresholded(outputs[-1], latents.dtype, generator)
+                begin = t + 1 if by_steps else 0
+
+    def _replace_by_prefixes(
+        self, latents: Tensor, replaced: Tensor, generator: torch.Generator | None
+    ) -> None:
+        """Do the same with decisions ``(T,)`` on the device; the prior runs on each prefix."""
+        for t in range(SCHEDULED_FROM_STEP, len(latents) - 1):
+            before = [buffer.clone() for buffer in self.prior.buffers()]
+            outputs = self.prior(delayed(latents[: t + 1]))
+            for buffer, old in zip(self.prior.buffers(), before, strict=True):
+                buffer.copy_(torch.where(replaced[t], buffer, old))
+            spikes = _thresholded(outputs[-1], latents.dtype, generator)
+            latents[t] = torch.where(replaced[t], spikes, latents[t])
+
+    def _replace_by_steps(
+        self, latents: Tensor, replaced: Tensor, generator: torch.Generator | None
+    ) -> None:
+        """Do the same with a prior whose neurons carry their state, one step at a time."""
+        previous = torch.zeros_like(latents[0])
+        for t in range(len(latents) - 1):
+            output = self.prior(previous[None])
+            if t >= SCHEDULED_FROM_STEP:
+                spikes = _thresholded(output[0], latents.dtype, generator)
+                latents[t] = torch.where(replaced[t], spikes, latents[t])
+            previous = latents[t]
+
+
+def _thresholded(outputs: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
+    """Return 1 where the mean of outputs ``(N, C, k)`` exceeds 1/2, else 0, ``(N, C)``."""
+    mean = outputs.to(dtype).mean(-1)
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=dtype)
+    return (mean + TIE_BREAKING_NOISE * noise > 0.5).to(dtype)

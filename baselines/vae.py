@@ -1,7 +1,7 @@
 """Base classes of the three VAEs: one optimiser, one loss, reconstruction through the latent."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ class VAE(GenerativeModel):
         {"sample", "sample_latents", "reconstruct", "encode", "decode", "test_loss"}
     )
     precisions = frozenset({"float32", "tf32", "bfloat16"})
+    capturable = True
 
     @classmethod
     def unsupported(cls, image_shape: ImageShape, protocol: Protocol) -> str | None:
@@ -62,7 +63,14 @@ class VAE(GenerativeModel):
             betas=self.protocol.betas,
             weight_decay=self.protocol.weight_decay,
             fused=True,
+            capturable=self.device.type == "cuda",
         )
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the optimiser, also where it was saved on another kind of device."""
+        super().load_training_state(state)
+        for group in self.optimizer.param_groups:
+            group["capturable"] = self.device.type == "cuda"
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         """Take one gradient step on a batch ``(N, C, H, W)``; return the losses before it."""

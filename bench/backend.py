@@ -268,7 +268,8 @@ class TimeDependentBatchNorm(nn.Module):
         )
         if self.training and repeats > 1:
             correction = (n - 1) / n * (n * repeats) / (n * repeats - 1)
-            self.running_var = kept + (self.running_var - kept) * correction
+            # In place and past autograd, which would take it for a change of an input.
+            self.running_var.data.copy_(kept + (self.running_var - kept) * correction)
         return output
 
 

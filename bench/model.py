@@ -31,11 +31,12 @@ class Step:
     """Position of a batch in the run.
 
     Attributes:
-        progress: share of the training that is done, in [0, 1].
+        progress: share of the training that is done, in [0, 1]. On CUDA a model that is
+            ``capturable`` gets a float64 scalar on its device, which changes from step to step.
         batches: number of batches in the loader that the batch comes from.
     """
 
-    progress: float
+    progress: float | Tensor
     batches: int
 
 
@@ -53,6 +54,9 @@ class GenerativeModel(nn.Module, ABC):
         precisions: values of the protocol's ``precision`` that the model supports; under any other
             its cells are skipped. The harness switches ``tf32`` on; ``bfloat16`` requires computing
             inside :meth:`autocast`.
+        capturable: True if PyTorch can capture ``training_step``, ``test_loss``, ``reconstruct``
+            and ``sample`` in CUDA graphs: they neither wait for the device nor copy from the host,
+            do the same at every call, and change nothing but tensors in place.
         Options: class of the model's own options, which are validated before anything runs.
     """
 
@@ -60,6 +64,7 @@ class GenerativeModel(nn.Module, ABC):
     capabilities: ClassVar[frozenset[Capability]]
     spiking: ClassVar[bool] = False
     precisions: ClassVar[frozenset[Precision]] = frozenset({"float32", "tf32"})
+    capturable: ClassVar[bool] = False
     Options: ClassVar[type[ModelOptions]] = ModelOptions
 
     def __init__(
@@ -191,6 +196,7 @@ _ATTRIBUTES = {
     "capabilities": some_of(get_args(Capability)),
     "spiking": FLAG,
     "precisions": some_of(get_args(Precision)),
+    "capturable": FLAG,
     "Options": Expected(
         "a subclass of ModelOptions",
         lambda value: isinstance(value, type) and issubclass(value, ModelOptions),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -11,13 +11,15 @@ from torch import Tensor
 from bench.datasets.batches import batch_count
 from bench.errors import NotInstalledError, SkippedError, one_line
 from bench.evaluation.context import CellContext
+from bench.evaluation.model_calls import ModelCalls
 from bench.evaluation.passes import Passes
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.metric import Batch, LatentBatch, Metric, ModelFacts, Need, Observation
 from bench.metrics.metric_contract import checked_observations
-from bench.model import GenerativeModel, Step
+from bench.model import GenerativeModel
 from bench.protocol import Protocol
+from bench.recording.layer_activity import NotRecorded
 from bench.recording.training_record import TrainingRecord
 from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_INSTALLED, SKIPPED, Status
 from bench.system.devices import tf32
@@ -65,6 +67,14 @@ class Evaluator:
         """The extractors of the cell, each loaded when it is first used."""
         return Extractors(self.context)
 
+    @cached_property
+    def _calls_by_model(self) -> dict[GenerativeModel, ModelCalls]:
+        return {}
+
+    def _calls(self, model: GenerativeModel) -> ModelCalls:
+        """Return the calls of a model, the same after each epoch: their graphs are kept."""
+        return self._calls_by_model.setdefault(model, ModelCalls(model))
+
     def evaluate(
         self,
         model: GenerativeModel,
@@ -99,7 +109,13 @@ class Evaluator:
         selections: Selections,
     ) -> ModelFacts:
         """Run the passes that the metrics need, and return the facts that remain to be shown."""
-        passes = Passes(model.eval(), self.context, self.extractors)
+        passes = Passes(
+            model.eval(),
+            self.context,
+            self.extractors,
+            self._calls(model),
+            recorded=runner.reads_activity(),
+        )
         with torch.no_grad():
             runner.show("reconstructions", passes.reconstructions)
             runner.show_generated(passes.generated)
@@ -134,11 +150,12 @@ class Evaluator:
         context, images = self.context, self.context.test_images
         seed_everything(context.seed)
         generator = torch.Generator(model.device).manual_seed(context.seed)
-        step = Step(1.0, batch_count(len(images), context.protocol.evaluation_batch_size))
+        batches = batch_count(len(images), context.protocol.evaluation_batch_size)
+        calls = self._calls(model)
         total = 0.0
         with torch.no_grad():
             for batch in Passes(model, context).test_batches():
-                returned = model.test_loss(batch, step, generator)
+                returned = calls.test_loss(batch, batches, generator)
                 loss = python_number(returned)
                 if loss is None:
                     raise TypeError(
@@ -172,6 +189,10 @@ class _MetricRunner:
     def needs(self, need: Need) -> bool:
         """Return True if the model can meet the need and a metric has it."""
         return not self._lacking[need] and any(_uses(metric, need) for metric in self._running())
+
+    def reads_activity(self) -> bool:
+        """Return True if a metric reads the activity of the model's layers."""
+        return any(map(_reads_activity, self._running()))
 
     def check_extractors(self, extractors: Extractors) -> None:
         """Skip the metrics whose extractors are unavailable."""
@@ -217,9 +238,10 @@ class _MetricRunner:
 
     def _show(self, need: Need, batch: Batch) -> None:
         self._check_finite(need, batch.images)
+        without_activity = replace(batch, activity=NotRecorded())
         for metric in self._users(need):
             with self._guarded(metric):
-                metric.update(batch)
+                metric.update(batch if _reads_activity(metric) else without_activity)
 
     def _check_finite(self, need: Need, values: Tensor) -> None:
         """Fail the metrics that need a pass if the model's output has a NaN."""
@@ -304,6 +326,10 @@ def _has_test_loss(model: GenerativeModel) -> bool:
     return "test_loss" in model.capabilities
 
 
+def _reads_activity(metric: Metric) -> bool:
+    return _uses(metric, "activity") or _uses(metric, "spikes")
+
+
 def _uses(metric: Metric, need: Need) -> bool:
     return need in metric.needs or need in metric.needs_any
 
@@ -322,6 +348,7 @@ def _lacking(model: GenerativeModel) -> _Lacking:
         "latents": None if "encode" in able else "it cannot encode",
         "partial_decodings": _no_partial_decodings(model),
         "selections": None,
+        "activity": None,
         "spikes": None if model.spiking_layers() else "it has no spiking layers",
     }
 

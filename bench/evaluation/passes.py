@@ -1,7 +1,8 @@
 """Passes of a trained model over images, each a stream of batches for the metrics."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from bench.datasets.batches import evaluation_batches
 from bench.datasets.preprocessing import draw
 from bench.evaluation.context import CellContext
+from bench.evaluation.model_calls import ModelCalls
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.metric import Batch, LatentBatch, SamplingTime
 from bench.metrics.noise import (
@@ -23,6 +25,7 @@ from bench.metrics.noise import (
     shuffle,
 )
 from bench.model import GenerativeModel
+from bench.recording.layer_activity import LayerActivity, NotRecorded
 from bench.recording.spikes import recording
 from bench.system.random_state import seed_everything
 
@@ -30,6 +33,9 @@ RANGE_TOLERANCE = 1e-3
 TIMED_BATCHES = 3
 NOISE_BATCH = 250
 NOISE_BATCH_PIXELS = NOISE_BATCH * 32 * 32
+
+
+_Calls = GenerativeModel | ModelCalls
 
 
 @dataclass(frozen=True)
@@ -44,19 +50,24 @@ class Passes:
         model: model in evaluation mode, on the device of the context's images.
         context: data and settings of the model's cell.
         extractors: source of the images' features; None if no metric needs them.
+        calls: calls of the model, whose graphs are kept from pass to pass; None to make new ones.
+        recorded: True to record the activity of the model's layers in the passes over
+            reconstructions and generated images, where each call then runs as it is.
     """
 
     model: GenerativeModel
     context: CellContext
     extractors: Extractors | None = None
+    calls: ModelCalls | None = None
+    recorded: bool = True
 
     def reconstructions(self) -> Iterator[Batch]:
         """Yield every test image once, with its reconstruction ``(N, C, H, W)``."""
         generator = self._seeded()
         total, done = len(self.context.test_images), 0
         for originals in self.test_batches():
-            with recording(self.model, len(originals)) as activity:
-                images = self.model.reconstruct(originals, generator)
+            with self._recording(len(originals)) as (calls, activity):
+                images = calls.reconstruct(originals, generator)
             check_images(images, originals.shape, "reconstruct")
             done += len(images)
             self.context.reporter.evaluated("reconstructing", done, total)
@@ -66,8 +77,8 @@ class Passes:
         """Yield the protocol's ``generated_images`` samples, ``(N, C, H, W)``."""
         generator = self._seeded()
         for n in self._sizes(self.context.protocol.generated_images, "sampling"):
-            with recording(self.model, n) as activity:
-                images = self.model.sample(n, generator)
+            with self._recording(n) as (calls, activity):
+                images = calls.sample(n, generator)
             check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
             yield Batch("generated", images, None, activity, extractors=self.extractors)
 
@@ -133,17 +144,40 @@ class Passes:
                 yield LatentBatch("prior", self._prior(n, generator), None)
 
     def sampling_time(self) -> SamplingTime:
-        """Time calls of ``sample``, after one call to warm up."""
+        """Time calls of ``sample``, after one call to warm up, or until a graph is captured."""
         generator = self._seeded()
         n = min(self.context.protocol.evaluation_batch_size, self.context.protocol.generated_images)
-        seconds = []
-        for _ in range(1 + TIMED_BATCHES):
-            started = time.perf_counter()
-            self.model.sample(n, generator)
-            if self.model.device.type == "cuda":
-                torch.cuda.synchronize(self.model.device)
-            seconds.append(time.perf_counter() - started)
-        return SamplingTime(n, tuple(seconds[1:]))
+        calls = self._model_calls
+        calls.sample(n, generator)
+        graph = calls.graph("sample", n)
+        while not graph.ready:
+            calls.sample(n, generator)
+        before = graph.replayed
+        seconds = [self._seconds(lambda: calls.sample(n, generator)) for _ in range(TIMED_BATCHES)]
+        return SamplingTime(n, tuple(seconds), graph.replayed - before, graph.eager)
+
+    @property
+    def _model_calls(self) -> ModelCalls:
+        return self.calls or ModelCalls(self.model)
+
+    def _seconds(self, call: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        call()
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+        return time.perf_counter() - started
+
+    @contextmanager
+    def _recording(self, n: int) -> Iterator[tuple[_Calls, Mapping[str, LayerActivity]]]:
+        """Yield what to call for n images, and the activity of layers that the call records.
+
+        Hooks run on the host, so what is recorded is not taken from a graph.
+        """
+        if not self.recorded:
+            yield self._model_calls, NotRecorded()
+            return
+        with recording(self.model, n) as activity:
+            yield self.model, activity
 
     def test_batches(self) -> Iterator[Tensor]:
         """Yield every test image once, ``(N, C, H, W)`` in [-1, 1], flipped by the protocol."""

@@ -24,7 +24,7 @@ from bench.metrics.unusable import UnusableMetric
 from bench.plan import Cell
 from bench.store.run_directory import CellFolder, Row
 from bench.store.schema import FAILED, SKIPPED, Status
-from bench.system.devices import describe_device, tf32
+from bench.system.devices import describe_device, fastest_convolutions, tf32
 from bench.system.files import remove_leftovers
 from bench.system.progress import WorkReporter
 from bench.system.threads import cpu_threads
@@ -134,7 +134,7 @@ class CellRun(ABC):
         _LOG.info("%s on %s", self.cell.title, describe_device(self.device))
         started = time.perf_counter()
         try:
-            with tf32(self.tf32), cpu_threads(self.cell.resolved.threads):
+            with tf32(self.tf32), fastest_convolutions(), cpu_threads(self.cell.resolved.threads):
                 rows = self._observe(missing, self._cell_context(load()))
         except OutputError:
             raise

@@ -154,6 +154,7 @@ class ActivationSparsity(Metric):
     unit = "1"
     higher_is_better = True
     tolerance = 0.05
+    needs = frozenset({"activity"})
     needs_any = frozenset({"reconstructions", "generated"})
 
     def __init__(self, protocol: Protocol) -> None:

@@ -76,6 +76,49 @@ class SamplingThroughput(Metric):
         yield Observation(images / median(seconds), n=images * len(seconds), split="generated")
 
 
+class TrainingGraphReplays(Metric):
+    """Share of the training steps that were replayed from a CUDA graph.
+
+    The first steps never are, nor is a smaller last batch. A model that is not captured trains at
+    the speed of the host.
+    """
+
+    name = "training_graph_replays"
+    unit = "1"
+    higher_is_better = None
+    tolerance = 0.3
+    reproducible = False
+
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
+        training = facts.training
+        yield _share("train", training.replayed, training.steps, training.eager)
+
+
+class SamplingGraphReplays(Metric):
+    """Share of the calls timed for the sampling throughput that were replayed from a CUDA graph."""
+
+    name = "sampling_graph_replays"
+    unit = "1"
+    higher_is_better = None
+    tolerance = 0.3
+    needs = frozenset({"sampling_time"})
+    reproducible = False
+
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
+        assert facts.sampling is not None
+        sampling = facts.sampling
+        yield _share("generated", sampling.replayed, len(sampling.seconds), sampling.eager)
+
+
+def _share(split: str, replayed: int, calls: int, eager: str | None) -> Observation:
+    if replayed:
+        return Observation(replayed / calls, split=split)
+    reason = eager or "no call came after those that are needed to capture a graph"
+    return Observation(None, split=split, status="not_applicable", reason=reason)
+
+
 class PeakMemory(Metric):
     """Peak memory during training, in bytes; lower is better.
 

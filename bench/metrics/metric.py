@@ -54,7 +54,8 @@ Need = Literal[
     "noisy_reconstructions",  # noise_images test images, under each noise and level
     "partial_decodings",  # images decoded from the first t = 1..T time steps
     "latents",  # latents of training images, of test images and of the prior
-    "spikes",  # activity of spiking layers, within the other passes
+    "activity",  # activity of layers, within the passes "reconstructions" and "generated"
+    "spikes",  # the same, for metrics that are not applicable without spiking layers
     "sampling_time",  # seconds of timed calls of sample
     "selections",  # values of metrics at the selected epochs
 ]
@@ -105,8 +106,9 @@ class Batch:
         split: ``test`` for reconstructions of test images, ``generated`` for samples.
         images: output images of the model, ``(N, C, H, W)`` in [-1, 1].
         originals: images that were reconstructed, ``(N, C, H, W)`` in [-1, 1]; None for samples.
-        activity: activity of the model's layers during the batch, by layer name; empty in the
-            passes ``noisy_reconstructions`` and ``partial_decodings``.
+        activity: activity of the model's layers during the batch, by layer name, if a metric needs
+            ``activity`` or ``spikes``; empty in the passes ``noisy_reconstructions`` and
+            ``partial_decodings``.
         noise_kind: kind of the noise that was added, in the pass ``noisy_reconstructions``.
         noise_level: level of the noise; None for a kind without levels.
         noise_free: reconstructions without the noise, ``(N, C, H, W)`` in [-1, 1].
@@ -167,10 +169,14 @@ class SamplingTime:
     Attributes:
         images: number of images per call.
         seconds: wall-clock seconds of each call.
+        replayed: number of these calls that were replayed from a CUDA graph.
+        eager: reason why none could be replayed; None if there is none.
     """
 
     images: int
     seconds: tuple[float, ...]
+    replayed: int = 0
+    eager: str | None = None
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class _Cost(Metric):
 
     higher_is_better = False
     tolerance = 0.05
+    needs = frozenset({"activity"})
     needs_any = frozenset({"reconstructions", "generated"})
     uncounted: ClassVar[str] = "no linear, convolution or transposed convolution layer runs"
 

@@ -14,13 +14,12 @@ from bench.errors import SkippedError, one_line
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.run_cell import summarise_status
 from bench.execution.run_context import DataCache
-from bench.model import Step
 from bench.plan import Cell, Plan
 from bench.profiling.profiler import ACTIVITIES, Measured, Profiler
 from bench.recording.layer_timing import Place
 from bench.store.run_directory import Row
 from bench.store.schema import FAILED, NOT_APPLICABLE, OK, SKIPPED, Status
-from bench.system.devices import NO_PEAK_MEMORY, describe_device, tf32
+from bench.system.devices import NO_PEAK_MEMORY, describe_device, fastest_convolutions, tf32
 from bench.system.progress import Reporter
 from bench.system.threads import cpu_threads
 
@@ -60,7 +59,8 @@ def profile_cells(
             "batch_size": cell.resolved.batch_size,
         }
         protocol = cell.resolved
-        with tf32(protocol.precision == "tf32"), cpu_threads(protocol.threads):
+        tensor_cores = tf32(protocol.precision == "tf32")
+        with tensor_cores, fastest_convolutions(), cpu_threads(protocol.threads):
             measured = [{**named, **row} for row in _cell_rows(cell, data, device, repeats)]
         outcome = summarise_status(pd.DataFrame(measured, columns=COLUMNS))
         work.ended(outcome, time.perf_counter() - started)
@@ -97,7 +97,7 @@ def _profiler(cell: Cell, data: DataCache, device: torch.device, repeats: int) -
     batch = to_unit_range(torch.from_numpy(images[draw(len(images), size)]).to(device))
     neuron_implementation(cell, device)  # Raises if the backend cannot run on the device.
     model = build_model(cell, tuple(batch.shape[1:]), device)
-    return Profiler(model, batch, Step(0.0, batch_count(len(images), size)), cell.seed, repeats)
+    return Profiler(model, batch, batch_count(len(images), size), cell.seed, repeats)
 
 
 def _measured_rows(activity: str, measured: Measured) -> Iterator[Row]:

@@ -8,12 +8,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from bench.evaluation.model_calls import ModelCalls
 from bench.evaluation.passes import check_images
 from bench.model import GenerativeModel, Step
 from bench.recording.layer_timing import Place, layer_seconds
 from bench.system.devices import PeakMemoryMeter
 from bench.system.random_state import seed_everything
 from bench.training.losses import checked_losses
+from bench.training.steps import TrainingSteps
 
 Activity = Literal["training", "reconstruction", "sampling"]
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
@@ -45,19 +47,22 @@ class Profiler:
     Attributes:
         model: model on the images' device; measuring the training changes its weights.
         images: batch ``(N, C, H, W)`` in [-1, 1]; a sampling call draws N images.
-        step: position in the training, passed to each training step.
+        batches: number of batches of an epoch, passed to each training step.
         seed: seed of all random draws.
         repeats: number of timed calls, at least 1.
     """
 
     model: GenerativeModel
     images: Tensor
-    step: Step
+    batches: int
     seed: int
     repeats: int
 
     def measure(self, activity: Activity) -> Measured:
         """Time calls of an activity, then instrumented calls for the times per layer.
+
+        On a GPU the timed calls come from a CUDA graph if the model can be captured; instrumented
+        calls never do.
 
         Raises:
             TypeError: if the model returns something other than losses or float32 images.
@@ -66,13 +71,13 @@ class Profiler:
         training = activity == "training"
         self.model.train(training)
         seed_everything(self.seed)
-        call = self._call(activity)
         with torch.set_grad_enabled(training):
             memory = PeakMemoryMeter(self.images.device)
-            self._warm_up(activity, call)
+            call = self._warmed_up(activity)
             seconds = tuple(self._timed(call) for _ in range(self.repeats))
             peak = memory.bytes()
-            layers = layer_seconds(self.model, call, self.repeats, self.images.device)
+            eager = self._eager(activity)
+            layers = layer_seconds(self.model, eager, self.repeats, self.images.device)
         return Measured(len(self.images), seconds, peak, layers)
 
     def lacks(self, activity: Activity) -> str | None:
@@ -82,22 +87,43 @@ class Profiler:
             return None
         return f"not for {type(self.model).__name__}: it cannot {needed}"
 
-    def _call(self, activity: Activity) -> Callable[[], object]:
-        model, images = self.model, self.images
-        generator = torch.Generator(images.device).manual_seed(self.seed)
-        if activity == "training":
-            return lambda: model.training_step(images, self.step)
-        if activity == "reconstruction":
-            return lambda: model.reconstruct(images, generator)
-        return lambda: model.sample(len(images), generator)
-
-    def _warm_up(self, activity: Activity, call: Callable[[], object]) -> None:
-        made = call()
-        if activity == "training":
-            checked_losses(self.model, made)
-        else:
-            check_images(made, self.images.shape, activity)
+    def _warmed_up(self, activity: Activity) -> Callable[[], object]:
+        """Return a call of the activity that is as fast as all that follow; check what it gives."""
+        steps, calls = TrainingSteps(self.model, self._n, self.batches), ModelCalls(self.model)
+        generator = self._generator()
+        match activity:
+            case "training":
+                checked_losses(self.model, steps.take(self.images, 0.0))
+                while not steps.ready:
+                    steps.take(self.images, 0.0)
+                self._synchronise()
+                return lambda: steps.take(self.images, 0.0)
+            case "reconstruction":
+                call, method = lambda: calls.reconstruct(self.images, generator), "reconstruct"
+            case "sampling":
+                call, method = lambda: calls.sample(self._n, generator), "sample"
+        check_images(call(), self.images.shape, activity)
+        while not calls.graph(method, self._n).ready:
+            call()
         self._synchronise()
+        return call
+
+    def _eager(self, activity: Activity) -> Callable[[], object]:
+        """Return a call of the activity that runs layer by layer."""
+        model, images, generator = self.model, self.images, self._generator()
+        calls: dict[Activity, Callable[[], object]] = {
+            "training": lambda: model.training_step(images, Step(0.0, self.batches)),
+            "reconstruction": lambda: model.reconstruct(images, generator),
+            "sampling": lambda: model.sample(self._n, generator),
+        }
+        return calls[activity]
+
+    @property
+    def _n(self) -> int:
+        return len(self.images)
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator(self.images.device).manual_seed(self.seed)
 
     def _timed(self, call: Callable[[], object]) -> float:
         started = time.perf_counter()

@@ -1,5 +1,6 @@
 """Activity of one layer of a model while it computed a batch of images."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -79,6 +80,29 @@ class LayerActivity:
     spikes: SpikeTrains | None = None
     spikes_by_image: Tensor | None = None
     operations: Operations | None = None
+
+
+class NotRecorded(Mapping[str, LayerActivity]):
+    """The activity of a batch for which none was recorded; reading it is an error."""
+
+    def __getitem__(self, name: str) -> LayerActivity:
+        """Raise LookupError."""
+        raise _not_recorded()
+
+    def __iter__(self) -> Iterator[str]:
+        """Raise LookupError."""
+        raise _not_recorded()
+
+    def __len__(self) -> int:
+        """Raise LookupError."""
+        raise _not_recorded()
+
+
+def _not_recorded() -> LookupError:
+    return LookupError(
+        "the activity of layers is recorded for metrics that need it only: list 'activity', or "
+        "'spikes' for spiking layers alone, in needs"
+    )
 
 
 def _padded_sum(a: Tensor, b: Tensor) -> Tensor:

@@ -27,8 +27,14 @@ class TrainingRecord:
         selected: number of the epoch, from 1, whose weights are kept under each label (see
             ``BestEpochs``).
         peak_memory: largest memory over all epochs, in bytes; None if it cannot be measured.
+        steps: number of training steps.
+        replayed: number of steps that were replayed from a CUDA graph.
+        eager: reason why no step could be replayed; None if there is none.
     """
 
     epochs: tuple[EpochRecord, ...]
     selected: dict[str, int]
     peak_memory: int | None
+    steps: int = 0
+    replayed: int = 0
+    eager: str | None = None

@@ -94,6 +94,20 @@ def tf32(allowed: bool) -> Iterator[None]:
         convolutions.allow_tf32, products.allow_tf32 = before
 
 
+@contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN try its algorithms on each new shape in the context, and keep the fastest.
+
+    Which one that is can differ from run to run, and with it the rounding.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def lacking_precision(precision: str, device: torch.device) -> str | None:
     """Return why a device cannot compute in a precision of protocols; None if it can."""
     cuda = device.type == "cuda"

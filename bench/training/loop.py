@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.datasets.batches import batch_count, to_unit_range, training_batches
-from bench.model import GenerativeModel, Step
+from bench.model import GenerativeModel
 from bench.protocol import Protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.system.devices import PeakMemoryMeter
@@ -26,6 +26,7 @@ from bench.system.random_state import (
 from bench.system.signals import Interrupted, StopRequest, postponed
 from bench.training.checkpoints import Checkpoints
 from bench.training.losses import RunningLosses, checked_losses
+from bench.training.steps import TrainingSteps
 
 LAST = "last"
 BEST_TEST_LOSS = "best_test_loss"
@@ -130,8 +131,9 @@ def warm_up(model: GenerativeModel, images: Tensor, protocol: Protocol) -> None:
     """
     model.train()
     batch = to_unit_range(images[: protocol.batch_size])
-    step = Step(0.0, batch_count(len(images), protocol.batch_size, protocol.drop_last))
-    checked_losses(model, model.training_step(batch, step))
+    batches = batch_count(len(images), protocol.batch_size, protocol.drop_last)
+    steps = TrainingSteps(model, len(batch), batches)
+    checked_losses(model, steps.take(batch, 0.0))
 
 
 def train(
@@ -180,7 +182,7 @@ def train(
         while training.epoch < protocol.epochs:
             training.run_epoch(stop)
     best.training_ended(protocol.epochs, model)
-    return TrainingRecord(tuple(training.epochs), dict(best.selected), training.peak)
+    return training.record()
 
 
 class _Training:
@@ -215,6 +217,8 @@ class _Training:
         self._order_of_epoch = self._order.get_state()
         self._batch, self._seconds = 0, 0.0
         self._losses = RunningLosses(model.device)
+        full = min(len(images), protocol.batch_size)
+        self._steps = TrainingSteps(model, full, self._batches)
 
     @property
     def place(self) -> str:
@@ -222,6 +226,17 @@ class _Training:
         return (
             f"epoch {self.epoch + 1} of {self._protocol.epochs}, "
             f"batch {self._batch} of {self._batches}"
+        )
+
+    def record(self) -> TrainingRecord:
+        """Return the record of the finished training."""
+        return TrainingRecord(
+            tuple(self.epochs),
+            dict(self._best.selected),
+            self.peak,
+            steps=self._steps.taken,
+            replayed=self._steps.replayed,
+            eager=self._steps.eager,
         )
 
     def run_epoch(self, stop: StopRequest) -> None:
@@ -252,6 +267,7 @@ class _Training:
             "sums": self._losses.sums(),
             "seconds": self._seconds,
             "peak": self.peak,
+            "steps": self._steps.state_dict(),
             "epochs": [asdict(record) for record in self.epochs],
             "model": self._model.state_dict(),
             "training": self._model.training_state(),
@@ -263,6 +279,7 @@ class _Training:
         """Restore the result of :meth:`state_dict`."""
         self.epoch, self._batch = state["epoch"], state["batch"]
         self._seconds, self.peak = state["seconds"], state["peak"]
+        self._steps.load_state_dict(state["steps"])
         self._losses.restart(state["sums"])
         self.epochs = [EpochRecord(**record) for record in state["epochs"]]
         self._order_of_epoch = state["order"]
@@ -314,8 +331,7 @@ class _Training:
     def _learn(self, batch: Tensor) -> None:
         i, batches, epochs = self._batch, self._batches, self._protocol.epochs
         progress = (self.epoch + i / batches) / epochs
-        step = Step(progress, batches)
-        losses = checked_losses(self._model, self._model.training_step(batch, step))
+        losses = checked_losses(self._model, self._steps.take(batch, progress))
         self._losses.add(losses, len(batch))
         self._batch += 1
         if self._losses.due:

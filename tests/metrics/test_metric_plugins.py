@@ -29,6 +29,11 @@ ACCEPTED = {
     "m_plain": ("", 1.5),
     "m_tensor": (OBSERVE.format("torch.tensor(2.5), n=torch.tensor(24), split='test'"), 2.5),
     "m_numpy": (OBSERVE.format("numpy.float32(0.5), n=numpy.int64(24), split='test'"), 0.5),
+    "m_reads": (
+        "    needs = frozenset({'reconstructions', 'activity'})\n"
+        "    def update(self, batch): self.images += len(batch.images) * (len(batch.activity) > 0)",
+        1.5,
+    ),
     "m_int": (OBSERVE.format("3, n=24, split='test', layer='a', time_step=numpy.int32(1)"), 3.0),
 }
 REFUSED = {
@@ -47,6 +52,10 @@ REFUSED = {
     "m_interval": (OBSERVE.format("1.0, ci_low=[0]"), "yielded ci_low = [0]; expected a number"),
     "m_bare": (YIELD.format("0.5"), "m_bare (M_bare) yielded 0.5; yield Observation(value, n="),
     "m_return": ("    def compute(self, facts): return 0.5", "returned 0.5; yield observations"),
+    "m_activity": (
+        "    def update(self, batch): self.images += len(batch.activity)",
+        "is recorded for metrics that need it only: list 'activity'",
+    ),
     "m_empty": ("    def compute(self, facts): return []", "yielded no observation"),
     "m_compute": (YIELD.format("1 / 0"), "ZeroDivisionError"),
     "m_update": ("    def update(self, batch): raise OSError('full')", "OSError: full"),
@@ -56,7 +65,7 @@ REFUSED = {
     "m_tolerance": ("    tolerance = '5 %'", "tolerance of M_tolerance is '5 %'; set it to a numb"),
     "m_direction": ("    higher_is_better = 'yes'", "is 'yes'; set it to True, False or None"),
     "m_version": ("    version = 2", "the attribute version of M_version is 2; set it to a string"),
-    "m_needs": ("    needs = {'images'}", "set it to a frozenset of some of features, generated"),
+    "m_needs": ("    needs = {'images'}", "set it to a frozenset of some of activity, features"),
     "m_need": ("    needs = 'spikes'", "the attribute needs of M_need is 'spikes'; set it to"),
     "m_extractors": ("    extractors = 'pixels'", "is 'pixels'; set it to a tuple of strings"),
     "m_unknown": ("    extractors = ('fid',)", "Unknown extractor 'fid'. "),

@@ -18,6 +18,7 @@ from bench.metrics.extractors.extractor import ExtractorContext
 from bench.metrics.extractors.feature_cache import alone, entry_folder
 from bench.protocol import Protocol
 from bench.store.trained_weights import DamagedWeightsError, TrainedWeights
+from bench.system.cuda_graphs import GraphedFunction
 from bench.system.files import atomic
 from bench.system.random_state import preserved_randomness
 
@@ -109,22 +110,51 @@ def fresh_network(context: ExtractorContext, latent_size: int) -> AutoencoderNet
     return network.to(context.device)
 
 
+class _Learner:
+    """An autoencoder and its optimiser; on a GPU a step of a full batch is a CUDA graph."""
+
+    def __init__(self, network: AutoencoderNetwork, batch_size: int) -> None:
+        on_gpu = next(network.parameters()).device.type == "cuda"
+        self.network, self._batch_size = network, batch_size
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=LEARNING_RATE, capturable=on_gpu
+        )
+        self._graph = GraphedFunction(
+            "a step of the autoencoder", self._step, network, capturable=True
+        )
+
+    def learn(self, batch: Tensor) -> None:
+        """Take a step on a batch ``(N, C, H, W)``."""
+        step = self._graph if len(batch) == self._batch_size else self._step
+        step(batch)
+
+    def _step(self, batch: Tensor) -> Tensor:
+        # An extractor can be loaded while gradients are disabled.
+        with torch.enable_grad():
+            loss = F.mse_loss(self.network(batch), batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+
 def _train(network: AutoencoderNetwork, context: ExtractorContext, checkpoint: Path) -> None:
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    batch_size = min(context.protocol.autoencoder_batch_size, len(context.train_images))
+    learner = _Learner(network, batch_size)
     order = torch.Generator().manual_seed(SEED)
     first = 0
     state = _read_checkpoint(checkpoint)
     if state is not None:
         network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
+        learner.optimizer.load_state_dict(state["optimizer"])
         order.set_state(state["order"])
         first = state["epochs"]
     network.train()
     for epoch in range(first, context.protocol.autoencoder_epochs):
-        _train_epoch(network, optimizer, order, context, epoch)
+        _train_epoch(learner, order, context, epoch)
         state = {
             "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizer": learner.optimizer.state_dict(),
             "order": order.get_state(),
             "epochs": epoch + 1,
         }
@@ -133,22 +163,13 @@ def _train(network: AutoencoderNetwork, context: ExtractorContext, checkpoint: P
 
 
 def _train_epoch(
-    network: AutoencoderNetwork,
-    optimizer: torch.optim.Optimizer,
-    order: torch.Generator,
-    context: ExtractorContext,
-    epoch: int,
+    learner: _Learner, order: torch.Generator, context: ExtractorContext, epoch: int
 ) -> None:
     protocol, images = context.protocol, context.train_images
     stage = f"training the autoencoder, epoch {epoch + 1}/{protocol.autoencoder_epochs}"
     done = 0
     for batch in training_batches(images, protocol.autoencoder_batch_size, order, flip=False):
-        # An extractor can be loaded while gradients are disabled.
-        with torch.enable_grad():
-            loss = F.mse_loss(network(batch), batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        learner.learn(batch)
         done += len(batch)
         context.reporter.evaluated(stage, done, len(images))
 

@@ -1,0 +1,80 @@
+"""The training steps of a model, from a CUDA graph where it can be captured."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.model import GenerativeModel, Step
+from bench.system.cuda_graphs import GraphedFunction
+
+
+class TrainingSteps:
+    """Calls ``training_step`` of a model.
+
+    Of a model that can be captured, all steps on a GPU get their progress on the GPU, so that they
+    do the same whether they are replayed or not.
+
+    Args:
+        model: model on its device.
+        batch_size: number of images of a full batch. The others run as they are.
+        batches: number of batches of an epoch.
+
+    Attributes:
+        taken: number of steps.
+    """
+
+    def __init__(self, model: GenerativeModel, batch_size: int, batches: int) -> None:
+        self.taken = 0
+        self._model, self._batch_size, self._batches = model, batch_size, batches
+        self._replayed_before = 0
+        self._full = GraphedFunction(
+            "training_step", self._step, model, capturable=model.capturable
+        )
+        self._progress: Tensor | None = None
+        if self.eager is None:
+            self._progress = torch.zeros((), dtype=torch.float64, device=model.device)
+
+    @property
+    def replayed(self) -> int:
+        """Number of steps that were replayed from a CUDA graph."""
+        return self._replayed_before + self._full.replayed
+
+    @property
+    def eager(self) -> str | None:
+        """Reason why no step can be replayed; None if there is none."""
+        return self._full.eager
+
+    @property
+    def ready(self) -> bool:
+        """True if the next step of a full batch is like all that follow."""
+        return self._full.ready
+
+    def take(self, images: Tensor, progress: float) -> Mapping[str, Any]:
+        """Train on a batch ``(N, C, H, W)``, and return what the model returns.
+
+        Args:
+            images: images in [-1, 1].
+            progress: share of the training that is done, in [0, 1].
+        """
+        self.taken += 1
+        if self._progress is None:
+            return self._model.training_step(images, Step(progress, self._batches))
+        self._progress.fill_(progress)
+        if len(images) != self._batch_size:
+            return self._step(images)
+        losses: Mapping[str, Any] = self._full(images)
+        return losses
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the counts, for a checkpoint."""
+        return {"taken": self.taken, "replayed": self.replayed}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Restore the result of :meth:`state_dict`."""
+        self.taken, self._replayed_before = state["taken"], state["replayed"]
+
+    def _step(self, images: Tensor) -> Mapping[str, Any]:
+        assert self._progress is not None
+        return self._model.training_step(images, Step(self._progress, self._batches))
