@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bench.backend import SpikingNeuron
 from bench.model import GenerativeModel
+from bench.recording.counting import counter, memory_order, nonzero, unordered
 from bench.recording.layer_activity import LayerActivity, NeuronCounts, SpikeTrains
 from bench.recording.synaptic_operations import SYNAPTIC_LAYERS, OperationCounter
 
@@ -135,18 +136,19 @@ def _count_spikes(output: Tensor, steps_before: int) -> tuple[SpikeTrains, Tenso
         The spikes summed over images, and the spikes per image, float64 ``(N,)``.
     """
     time_steps, images = output.shape[:2]
-    trains = output.reshape(time_steps, images, -1)
-    by_neuron = torch.zeros(trains.shape[2], dtype=torch.float64, device=output.device)
-    by_image = torch.zeros(images, dtype=torch.float64, device=output.device)
+    shaped = output if output.ndim > 2 else output[..., None]
+    axes = memory_order(shaped, 2)
+    trains = shaped.permute(axes)
+    by_place = counter(trains.shape[1:], time_steps, output.device)
     by_time_step = []
     for spikes in trains:
-        fired = (spikes != 0).float()
-        at_step = fired.sum(0).double()
-        by_neuron += at_step
-        by_image += fired.sum(1)
-        by_time_step.append(at_step.sum())
-    steps = torch.stack(by_time_step).cpu()
-    chances = torch.full_like(steps, images * trains.shape[2])
+        fired = nonzero(spikes)
+        by_time_step.append(torch.count_nonzero(fired))
+        by_place += fired
+    by_image = by_place.flatten(1).sum(1, dtype=torch.float64)
+    by_neuron = unordered(by_place.sum(0, dtype=torch.float64)[None, None], axes).flatten()
+    steps = torch.stack(by_time_step).double().cpu()
+    chances = torch.full_like(steps, output[0].numel())
     before = (steps_before, 0)
     neurons = {output.shape[2:]: NeuronCounts(by_neuron, time_steps * images)}
     counted = SpikeTrains(False, F.pad(steps, before), F.pad(chances, before), neurons)

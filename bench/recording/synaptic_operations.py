@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.recording.counting import counter, is_binary, memory_order, nonzero
+
 SYNAPTIC_LAYERS = (
     nn.Linear,
     nn.Conv1d,
@@ -100,8 +102,11 @@ class OperationCounter:
         counted.by_image &= by_image
         counted.dense += leading.numel() * connections.dense
         rows = self.images if by_image else leading.numel()
-        uses, accumulates = _uses(inputs.reshape(-1, rows, shape.numel()))
-        effective = uses.double() @ connections.effective
+        axes = memory_order(inputs, len(leading))
+        uses, accumulates = _uses(inputs.permute(axes).reshape(-1, rows, shape.numel()))
+        trailing = [axis - len(leading) for axis in axes[len(leading) :]]
+        fans = connections.effective.view(shape).permute(trailing).flatten()
+        effective = uses.double() @ fans
         if not by_image:
             effective = (effective.sum() / self.images).expand(self.images)
         if accumulates:
@@ -209,11 +214,18 @@ def _uses(inputs: Tensor) -> tuple[Tensor, bool]:
         The number of non-zero elements ``(N, F)``, and True if all elements are in {-1, 0, 1}.
 
     >>> _uses(torch.tensor([[[1.0, 0.0]], [[1.0, -1.0]]]))
-    (tensor([[2., 1.]]), True)
+    (tensor([[2, 1]], dtype=torch.uint8), True)
     """
-    uses = torch.zeros(inputs.shape[1:], device=inputs.device)
+    uses = counter(inputs.shape[1:], len(inputs), inputs.device)
     accumulates = True
     for rows in inputs:
-        uses += rows != 0
-        accumulates = accumulates and torch.equal(rows.sign(), rows)
+        uses += nonzero(rows)
+        accumulates = accumulates and _is_ternary(rows)
     return uses, accumulates
+
+
+def _is_ternary(values: Tensor) -> bool:
+    """Return True if all elements of ``(...)`` are in {-1, 0, 1}."""
+    if values.dtype == torch.uint8:
+        return is_binary(values)
+    return torch.equal(values.sign(), values)

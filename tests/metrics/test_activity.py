@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,33 @@ def test_what_layers_put_out_is_counted():
     assert not trains.membrane
     assert trains.by_time_step.tolist() == [1, 2]
     assert activity["sign"].spikes_by_image.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(2, 5))))
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.int64])
+@pytest.mark.parametrize("time_steps", [3, 300])
+def test_spikes_count_in_any_layout_and_type(time_steps, dtype, axes):
+    trains = (torch.rand(time_steps, 2, 3, 4, 5) < 0.3).to(dtype)
+    laid_out = trains.permute(0, 1, *axes).contiguous()
+    laid_out = laid_out.permute(*torch.tensor((0, 1, *axes)).argsort().tolist())
+    assert torch.equal(laid_out, trains)
+    model = Layers(["spikes"], spikes=nn.Identity())
+    with recording(model, 2) as activity:
+        model.layers["spikes"](laid_out)
+    found, expected = activity["spikes"], trains.numpy().astype(np.int64)
+    assert found.nonzero == expected.sum()
+    assert found.spikes_by_image.tolist() == expected.sum((0, 2, 3, 4)).tolist()
+    assert found.spikes.by_time_step.tolist() == expected.sum((1, 2, 3, 4)).tolist()
+    (neurons,) = found.spikes.neurons.values()
+    assert neurons.spikes.tolist() == expected.sum((0, 1)).flatten().tolist()
+
+
+def test_whatever_is_not_zero_is_a_spike():
+    model = Layers(["spikes"], spikes=nn.Identity())
+    with recording(model, 2) as activity:
+        for value in (torch.tensor(255, dtype=torch.uint8), torch.tensor(-0.5)):
+            model.layers["spikes"](torch.stack([value, 0 * value])[None].expand(300, 2))
+    assert activity["spikes"].spikes_by_image.tolist() == [600, 0]
 
 
 def test_neurons_have_a_membrane():

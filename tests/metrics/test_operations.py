@@ -203,6 +203,21 @@ def test_an_operation_accumulates_where_all_inputs_are_spikes_of_either_sign(inp
     assert (found.macs.item(), found.acs.item()) == expected
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+@pytest.mark.parametrize("highest", [1, 2])
+def test_operations_depend_on_neither_layout_nor_type(dtype, highest):
+    layer = nn.Conv2d(3, 2, 3, padding=1)
+    inputs = torch.randint(highest + 1, (300 * 2, 3, 4, 5))
+    counter = OperationCounter(layer, 2)
+    laid_out = inputs.to(dtype).to(memory_format=torch.channels_last)
+    counter.count(laid_out, torch.Size([600, 2, 4, 5]))
+    found, expected = counter.operations, counted(layer, inputs.float(), 2)
+    assert torch.equal(found.acs, expected.acs)
+    assert torch.equal(found.macs, expected.macs)
+    used, unused = (found.acs, found.macs) if highest == 1 else (found.macs, found.acs)
+    assert used.min() > 0 == unused.max()
+
+
 def test_inputs_that_are_not_the_images_are_shared_out_among_them():
     found = counted(nn.Linear(2, 3), torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]), 2)
     assert not found.by_image
