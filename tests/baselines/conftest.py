@@ -4,8 +4,7 @@ import naive
 import pytest
 import torch
 
-from bench.protocol import load_protocol
-from bench.registry import backends, models
+from bench.registry import backends
 
 BACKENDS = ("reference", "snntorch", "spikingjelly", "fused")
 
@@ -45,68 +44,6 @@ def all_backends():
     return {name: backends.load(name)() for name in BACKENDS}
 
 
-@pytest.fixture
-def double_precision():
-    """Everything in float64: rounding then cannot turn a spike into none."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
-@pytest.fixture(scope="session")
-def resolve():
-    def resolve(model, *settings):
-        return load_protocol("smoke", settings).resolve(model, "digits")
-
-    return resolve
-
-
-@pytest.fixture(scope="session")
-def build(resolve):
-    """Builds a model by its name with equally seeded weights."""
-
-    def build(name, image_shape, *settings, backend="reference", seed=0):
-        model_class = models.load(name)
-        spiking = backends.load(backend)() if model_class.spiking else None
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return model_class(image_shape, resolve(name, *settings), spiking)
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def perturb():
-    """Moves batch norm away from its initial values, to where spiking layers fire."""
-
-    def perturb(model, seed=1):
-        generator = torch.Generator().manual_seed(seed)
-
-        def uniform(like, low, high):
-            return low + (high - low) * torch.rand(like.shape, generator=generator)
-
-        for module in model.modules():
-            if hasattr(module, "running_mean"):
-                with torch.no_grad():
-                    module.weight.copy_(uniform(module.weight, 0.7, 2.0))
-                    module.bias.copy_(uniform(module.bias, -0.1, 0.2))
-                module.running_mean.copy_(uniform(module.running_mean, -0.15, 0.15))
-                module.running_var.copy_(uniform(module.running_var, 0.05, 0.2))
-        return model
-
-    return perturb
-
-
-@pytest.fixture(scope="session")
-def random_images():
-    def random_images(n, image_shape, seed=2):
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand((n, *image_shape), generator=generator) * 2 - 1
-
-    return random_images
-
-
 @pytest.fixture(scope="session")
 def naive_neuron():
     """The naive neuron of a protocol, its window written out as the papers give it."""
@@ -134,14 +71,6 @@ def naive_twin(naive_neuron):
         return twin[name](model.state_dict(), model.training, *constants, **options)
 
     return naive_twin
-
-
-@pytest.fixture(scope="session")
-def seeded():
-    def seeded(seed=11):
-        return torch.Generator().manual_seed(seed)
-
-    return seeded
 
 
 @pytest.fixture(scope="session")
