@@ -102,7 +102,7 @@ def run(request: RunRequest) -> pd.DataFrame:
 
 @takes(ProfileRequest)
 def profile(request: ProfileRequest) -> pd.DataFrame:
-    """Measure how fast models train, reconstruct and sample, as ``bench profile`` does.
+    """Measure how fast models train, reconstruct, sample and are scored, as ``bench profile`` does.
 
     Args:
         request: given as keyword arguments, which are the fields of

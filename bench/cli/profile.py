@@ -38,8 +38,8 @@ FORMATS = ("table", "csv", "md", "json")
 def command(file_format: str, **fields: Any) -> int:
     """Time models: images per second, time per layer, memory.
 
-    Training, reconstruction and sampling of one batch are timed separately. Models are built from
-    the protocol's first seed, and nothing is saved.
+    Training, reconstruction, sampling and scoring of one batch are timed separately. Models are
+    built from the protocol's first seed, and nothing is saved.
 
     Exit codes: 0 nothing failed, 1 a model failed, 2 a mistake in the command.
     """

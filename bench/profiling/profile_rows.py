@@ -109,6 +109,8 @@ def _measured_rows(activity: str, measured: Measured) -> Iterator[Row]:
         yield _missing(activity, PEAK_MEMORY, NOT_APPLICABLE, NO_PEAK_MEMORY)
     else:
         yield _row(activity, WHOLE, PEAK_MEMORY, measured.peak_memory)
+    if not measured.layers:
+        return
     calls = [{WHOLE: sum(call.values()), **call} for call in measured.layers]
     # The times of a single call add up; the fastest call is the least disturbed one.
     fastest = min(calls, key=itemgetter(WHOLE))

@@ -1,7 +1,7 @@
-"""Measurement of a model's speed and memory in training, reconstruction and sampling."""
+"""Measurement of a model's speed and memory: training, reconstruction, sampling and scoring."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,15 +10,23 @@ from torch import Tensor
 
 from bench.evaluation.model_calls import ModelCalls
 from bench.evaluation.passes import check_images
-from bench.model import GenerativeModel, Step
+from bench.metrics.extractors.autoencoder_network import CHANNELS, AutoencoderNetwork
+from bench.model import Capability, GenerativeModel, Step
 from bench.recording.layer_timing import Place, layer_seconds
 from bench.system.devices import PeakMemoryMeter
 from bench.system.random_state import seed_everything
 from bench.training.losses import checked_losses
 from bench.training.steps import TrainingSteps
 
-Activity = Literal["training", "reconstruction", "sampling"]
+Activity = Literal["training", "reconstruction", "sampling", "scoring"]
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
+FEATURES = 64
+_NEEDED: Mapping[Activity, tuple[Capability, ...]] = {
+    "training": (),
+    "reconstruction": ("reconstruct",),
+    "sampling": ("sample",),
+    "scoring": ("sample", "reconstruct", "test_loss"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Measured:
         peak_memory: largest memory during the warm-up and timed calls, in bytes; None if it
             cannot be measured.
         layers: seconds by place of each instrumented call; instrumented calls are slower than
-            timed ones, and there are as many.
+            timed ones, and there are as many. None for scoring.
     """
 
     images: int
@@ -76,47 +84,68 @@ class Profiler:
             call = self._warmed_up(activity)
             seconds = tuple(self._timed(call) for _ in range(self.repeats))
             peak = memory.bytes()
-            eager = self._eager(activity)
-            layers = layer_seconds(self.model, eager, self.repeats, self.images.device)
+            layers: tuple[dict[Place, float], ...] = ()
+            if activity != "scoring":
+                eager = self._eager(activity)
+                layers = layer_seconds(self.model, eager, self.repeats, self.images.device)
         return Measured(len(self.images), seconds, peak, layers)
 
     def lacks(self, activity: Activity) -> str | None:
         """Return the reason why the model cannot do an activity; None if it can."""
-        needed = {"training": None, "reconstruction": "reconstruct", "sampling": "sample"}[activity]
-        if needed is None or needed in self.model.capabilities:
-            return None
-        return f"not for {type(self.model).__name__}: it cannot {needed}"
+        lacking = [name for name in _NEEDED[activity] if name not in self.model.capabilities]
+        if lacking:
+            return f"not for {type(self.model).__name__}: it lacks {lacking[0]}"
+        return None
 
     def _warmed_up(self, activity: Activity) -> Callable[[], object]:
         """Return a call of the activity that is as fast as all that follow; check what it gives."""
-        steps, calls = TrainingSteps(self.model, self._n, self.batches), ModelCalls(self.model)
-        generator = self._generator()
-        match activity:
-            case "training":
-                checked_losses(self.model, steps.take(self.images, 0.0))
-                while not steps.ready:
-                    steps.take(self.images, 0.0)
-                self._synchronise()
-                return lambda: steps.take(self.images, 0.0)
-            case "reconstruction":
-                call, method = lambda: calls.reconstruct(self.images, generator), "reconstruct"
-            case "sampling":
-                call, method = lambda: calls.sample(self._n, generator), "sample"
-        check_images(call(), self.images.shape, activity)
-        while not calls.graph(method, self._n).ready:
+        made, call, ready = self._graphed(activity)
+        if activity == "training":
+            checked_losses(self.model, made)
+        else:
+            check_images(made, self.images.shape, _NEEDED[activity][0])
+        while not ready():
             call()
         self._synchronise()
         return call
 
+    def _graphed(
+        self, activity: Activity
+    ) -> tuple[object, Callable[[], object], Callable[[], bool]]:
+        """Return the result of a first call, the call, and whether the next one is as fast as any.
+
+        On a GPU the calls come from a CUDA graph once it is captured.
+        """
+        model, images, n, generator = self.model, self.images, self._n, self._generator()
+        steps, calls = TrainingSteps(model, n, self.batches), ModelCalls(model)
+        features = _features(images)
+
+        def score() -> Tensor:
+            calls.test_loss(images, self.batches, generator)
+            calls.reconstruct(images, generator)
+            samples = calls.sample(n, generator)
+            features(samples)
+            return samples
+
+        by_activity: dict[Activity, Callable[[], object]] = {
+            "training": lambda: steps.take(images, 0.0),
+            "reconstruction": lambda: calls.reconstruct(images, generator),
+            "sampling": lambda: calls.sample(n, generator),
+            "scoring": score,
+        }
+        call = by_activity[activity]
+        made = call()
+        graphs = [calls.graph(method, n) for method in _NEEDED[activity]]
+        return made, call, lambda: steps.ready if not graphs else all(g.ready for g in graphs)
+
     def _eager(self, activity: Activity) -> Callable[[], object]:
         """Return a call of the activity that runs layer by layer."""
         model, images, generator = self.model, self.images, self._generator()
-        calls: dict[Activity, Callable[[], object]] = {
-            "training": lambda: model.training_step(images, Step(0.0, self.batches)),
-            "reconstruction": lambda: model.reconstruct(images, generator),
-            "sampling": lambda: model.sample(self._n, generator),
-        }
-        return calls[activity]
+        if activity == "training":
+            return lambda: model.training_step(images, Step(0.0, self.batches))
+        if activity == "reconstruction":
+            return lambda: model.reconstruct(images, generator)
+        return lambda: model.sample(self._n, generator)
 
     @property
     def _n(self) -> int:
@@ -134,3 +163,11 @@ class Profiler:
     def _synchronise(self) -> None:
         if self.images.device.type == "cuda":
             torch.cuda.synchronize(self.images.device)
+
+
+def _features(images: Tensor) -> Callable[[Tensor], object]:
+    """Return FAD's features of images ``(N, C, H, W)``, untrained: as fast as trained ones."""
+    if images.shape[-1] not in CHANNELS:
+        return lambda samples: None
+    network = AutoencoderNetwork(images.shape[1], images.shape[-1], FEATURES)
+    return network.to(images.device).eval().encode

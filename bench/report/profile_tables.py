@@ -13,7 +13,12 @@ from rich.text import Text
 from bench.store.schema import CELL, ELSEWHERE, OK, status_word
 from bench.system.formatting import escape_markdown, number, pipe_table
 
-SHORT = {"training": "train", "reconstruction": "recon.", "sampling": "sample"}
+SHORT = {
+    "training": "train",
+    "reconstruction": "recon.",
+    "sampling": "sample",
+    "scoring": "score",
+}
 NAMES = {*CELL, "activity", "layer"}
 WHOLE_CALL = "whole call"
 MIB = 2**20

@@ -4,7 +4,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.metrics.cost import SamplingThroughput, TrainingThroughput
+from bench.metrics.cost import (
+    SamplingGraphReplays,
+    SamplingThroughput,
+    TrainingGraphReplays,
+    TrainingThroughput,
+)
 from bench.metrics.metric import Batch, ModelFacts, SamplingTime
 from bench.metrics.reconstruction import OfficialReconstructionLoss, ReconstructionLoss
 from bench.protocol import load_protocol
@@ -65,6 +70,32 @@ def test_throughput_is_images_over_the_median_of_seconds():
     assert (found.value, found.n) == (5.0, 300)
     (found,) = SamplingThroughput(load_protocol("smoke")).compute(facts)
     assert (found.value, found.n) == (15.0, 90)
+
+
+@pytest.mark.parametrize(
+    ("replayed", "eager", "value", "reason"),
+    [
+        (75, None, 0.75, None),
+        (0, "it counts in steps", None, "it counts in steps"),
+        (0, None, None, "no call came after those that are needed to capture a graph"),
+    ],
+)
+def test_graph_replays_are_a_share_of_the_calls_or_tell_why_there_are_none(
+    replayed, eager, value, reason
+):
+    training = TrainingRecord((), {}, None, steps=100, replayed=replayed, eager=eager)
+    sampling = SamplingTime(30, (1.0,) * 100, replayed, eager)
+    for metric in (TrainingGraphReplays, SamplingGraphReplays):
+        (found,) = metric(load_protocol("smoke")).compute(ModelFacts(0, 0, training, sampling))
+        assert (found.value, found.reason) == (value, reason)
+
+
+def test_a_run_on_a_cpu_replays_nothing(model_rows):
+    names = ["training_graph_replays", "sampling_graph_replays"]
+    rows = model_rows[model_rows["metric"].isin(names)]
+    assert len(rows) == 2 * model_rows["cell_key"].nunique()
+    assert set(rows["status"]) == {"not_applicable"}
+    assert set(rows["reason"]) == {"a CPU has no CUDA graphs"}
 
 
 def test_parameter_count_and_footprint_of_a_run_match_the_weights(tiny_run, model_rows):

@@ -28,7 +28,7 @@ class Whole(GenerativeModel):
     """Two training steps a batch, by layers that work in place."""
 
     version = "1"
-    capabilities = frozenset({"sample", "reconstruct"})
+    capabilities = frozenset({"sample", "reconstruct", "test_loss"})
 
     def __init__(self, image_shape, protocol, backend):
         super().__init__(image_shape, protocol, backend)
@@ -46,6 +46,9 @@ class Whole(GenerativeModel):
 
     def reconstruct(self, images, generator):
         return self.squash(self.body(images))
+
+    def test_loss(self, images, step, generator):
+        return (self.reconstruct(images, generator) - images).square().mean()
 
     def sample(self, n, generator):
         return self.reconstruct(torch.randn((n, *self.image_shape), generator=generator), generator)
@@ -128,7 +131,7 @@ def test_every_model_on_every_backend_has_every_number(built_in):
     whole = built_in[built_in["layer"] == ""]
     for _, found in whole.groupby(CELLS):
         numbers = set(zip(found["activity"], found["quantity"], strict=True))
-        assert len(numbers) == len(found) == 9
+        assert len(numbers) == len(found) == 11
     assert (built_in["status"] == "ok").all()
     assert (built_in["value"] >= 0).all()
     assert (whole["value"] > 0).all()
@@ -188,17 +191,21 @@ def test_what_a_model_cannot_do_has_a_reason_and_no_number(profiled):
     assert set(sampling["quantity"]) == {"images_per_second", "peak_memory"}
     assert sampling["value"].isna().all()
     assert set(sampling["status"]) == {"not_applicable"}
-    assert set(sampling["reason"]) == {"not for Encoder: it cannot sample"}
+    assert set(sampling["reason"]) == {"not for Encoder: it lacks sample"}
 
 
 @pytest.mark.parametrize(
     ("model", "activities", "reason"),
     [
-        ("raising", {"sampling"}, "RuntimeError: no samples today"),
-        ("miserly", {"sampling"}, "ValueError: sampling gave images of shape (3, 1, 32, 32)"),
+        ("raising", {"sampling", "scoring"}, "RuntimeError: no samples today"),
+        (
+            "miserly",
+            {"sampling", "scoring"},
+            "ValueError: sample gave images of shape (3, 1, 32, 3",
+        ),
         (
             "unbuildable",
-            {"training", "reconstruction", "sampling"},
+            {"training", "reconstruction", "sampling", "scoring"},
             "ValueError: cannot be built",
         ),
     ],
@@ -218,7 +225,7 @@ def test_a_model_that_cannot_be_built_here_is_skipped_with_its_reason(profiled):
     skipped = rows[rows["model"] == "unsupported"]
     assert set(skipped["status"]) == {"skipped"}
     assert set(skipped["reason"]) == {"needs a neuron that this backend cannot build"}
-    assert set(skipped["activity"]) == {"training", "reconstruction", "sampling"}
+    assert set(skipped["activity"]) == {"training", "reconstruction", "sampling", "scoring"}
     assert (rows[rows["model"] == "whole"]["status"] == "ok").all()
 
 
@@ -242,7 +249,7 @@ def test_the_tables_fit_80_columns_and_tell_reasons(own, bench_cli, monkeypatch)
     assert re.search(r"raising +torch +digits +sample +failed \(2\)", out)
     assert re.search(r"unbuildable +torch +digits +all +failed \(3\)", out)
     assert re.search(r"colour +torch +digits +all +skipped \(4\)", out)
-    reasons = ["not for Encoder: it cannot sample", "RuntimeError: no samples today"]
+    reasons = ["not for Encoder: it lacks sample", "RuntimeError: no samples today"]
     reasons += ["ValueError: cannot be built", "colour images only"]
     assert [f"({i}) {reason}" for i, reason in enumerate(reasons, 1)] == [
         line for line in out.splitlines() if line.startswith("(")
