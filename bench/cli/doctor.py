@@ -94,14 +94,15 @@ def _versions() -> Iterator[tuple[str, str]]:
 def _devices() -> Iterator[tuple[str, str]]:
     import torch
 
+    from bench.system.devices import why_no_gpu
     from bench.system.environment import environment
 
     yield "cpu", str(environment()["processor"])
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         yield f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    if not torch.cuda.is_available():
-        yield "cuda", "PyTorch finds no GPU."
+    if reason := why_no_gpu():
+        yield "cuda", f"no GPU. {reason}."
 
 
 def _processes() -> Iterator[tuple[str, str]]:

@@ -36,11 +36,20 @@ def resolve_device(name: str) -> torch.device:
     if device is None or device.type not in {"cpu", "cuda"}:
         raise BenchError(f"Unknown device {name!r}: expected auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BenchError(
-            f"Device {name!r} is not available: PyTorch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices. Use --device auto or cpu."
-        )
+        found = why_no_gpu() or f"PyTorch sees {torch.cuda.device_count()} CUDA devices"
+        raise BenchError(f"Device {name!r} is not available: {found}. Use --device auto or cpu.")
     return device
+
+
+def why_no_gpu() -> str | None:
+    """Return why PyTorch finds no GPU, such as a driver that is too old; None if it finds one."""
+    if torch.cuda.is_available():
+        return None
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return f"PyTorch {torch.__version__} says: {' '.join(str(error).split()).rstrip('.')}"
+    return f"PyTorch {torch.__version__} sees no CUDA device"
 
 
 def resolve_devices(name: str) -> list[torch.device]:

@@ -50,7 +50,7 @@ def fails(bench_cli, tmp_path):
         (["--set", "models.fsave.k=1"], "Unknown model 'fsave'"),
         (["--set", "image_size=48"], "built for 32x32 and 64x64"),
         (["--device", "gpu"], "Unknown device 'gpu'"),
-        (["--device", "cuda:99"], "'cuda:99' is not available"),
+        (["--device", "cuda:99"], "'cuda:99' is not available: PyTorch"),
         (["--data-root", "nowhere"], "does not exist"),
         (["--weights", "inception"], "expected NAME=PATH"),
         (["--weights", "inception=nowhere"], "the file does not exist"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from bench.metrics.extractors.autoencoder_published import PUBLISHED
 from bench.metrics.extractors.inception import INCEPTION
@@ -163,3 +164,19 @@ def test_nothing_is_downloaded_and_nothing_slow_is_imported(tmp_path):
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize(
+    "words", ["Found no NVIDIA driver on your system.", "The driver is too old\n(found 11000)."]
+)
+def test_why_there_is_no_gpu_is_told_in_pytorchs_words(words, bench_cli, monkeypatch):
+    def init():
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    told = " ".join(words.split()).rstrip(".")
+    assert f"no GPU. PyTorch {torch.__version__} says: {told}." in bench_cli("doctor")[1]
+    code, _, err = bench_cli("run", "--device", "cuda", "--dry-run")
+    assert code == 2
+    assert f"says: {told}. Use --device auto or cpu." in " ".join(err.split())
