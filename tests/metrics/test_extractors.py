@@ -391,7 +391,7 @@ def test_both_clean_fids_agree_with_clean_fid(tmp_path, network_file):
 
 
 def test_the_official_fid_alone_compares_with_the_split_of_its_own(tmp_path, network_file):
-    images, test, validation = (pictures(seed, 8) for seed in range(3))
+    images, test, validation = (pictures(seed, 4) for seed in range(3))
     protocol = load_protocol("smoke", [*SETTINGS, "official_fid_split=validation"])
     here = replace(
         context(tmp_path / "here", test, inception=network_file),
@@ -409,7 +409,7 @@ def test_the_official_fid_alone_compares_with_the_split_of_its_own(tmp_path, net
     assert values(with_validation, OfficialFID) == [official]
     assert values(with_test, CleanFID) == [clean]
     # The dataset's fingerprint, under which features are cached, does not cover these images.
-    assert values(replace(here, validation_images=pictures(3, 8)), OfficialFID) != [official]
+    assert values(replace(here, validation_images=pictures(3, 4)), OfficialFID) != [official]
     with pytest.raises(SkippedError, match="the dataset d has no validation split"):
         Extractors(replace(here, validation_images=None)).reference("inception_clean_float")
 

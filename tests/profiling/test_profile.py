@@ -117,7 +117,7 @@ def profiled(own):
 @pytest.fixture(scope="module")
 def built_in():
     """The profile of every built-in model on every backend."""
-    return bench.profile(batch_size=4, repeats=2, settings=["time_steps=2"])
+    return bench.profile(batch_size=4, repeats=1, settings=["time_steps=2"])
 
 
 def layers(rows):
