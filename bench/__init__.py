@@ -1,14 +1,15 @@
 """A benchmark of spiking generative models under one set of rules.
 
-``bench.run`` trains and evaluates models on datasets, ``bench.load_results`` reads the results of
-a run, ``bench.across_seeds`` averages them over seeds, and ``bench.profile`` measures speed.
+``bench.run`` trains and evaluates models on datasets, ``bench.score`` scores images that exist,
+``bench.load_results`` reads the results of a run, ``bench.across_seeds`` averages them over seeds,
+and ``bench.profile`` measures speed.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.api import profile, run
+    from bench.api import profile, run, score
     from bench.errors import BenchError
     from bench.model import GenerativeModel
     from bench.protocol import Protocol, load_protocol
@@ -24,6 +25,7 @@ __all__ = [
     "load_results",
     "profile",
     "run",
+    "score",
 ]
 
 _HOMES = {
@@ -35,6 +37,7 @@ _HOMES = {
     "load_results": "bench.store.run_directory",
     "profile": "bench.api",
     "run": "bench.api",
+    "score": "bench.api",
 }
 
 

@@ -1,4 +1,4 @@
-"""The public functions ``run`` and ``profile``, and their two steps: prepare, execute."""
+"""The public functions ``run``, ``score`` and ``profile``: a request is prepared, then executed."""
 
 import inspect
 import uuid
@@ -18,11 +18,13 @@ from bench.execution.extractor_cell import keep_trained_weights, trained_extract
 from bench.execution.processes import default_jobs, run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
 from bench.execution.run_context import RunContext
+from bench.execution.sample_files import check_target, write_samples
+from bench.execution.sampling import trained_cell
 from bench.execution.serial import run_serially
 from bench.metrics.unusable import load_metric
-from bench.plan import Plan, make_plan
+from bench.plan import Plan, make_images_plan, make_plan
 from bench.profiling.profile_rows import profile_cells
-from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest
+from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest, ScoreRequest
 from bench.store.declarations import METRICS, record
 from bench.store.run_directory import RunDirectory
 from bench.store.schema import EXTRACTOR, FAILED, MODEL
@@ -100,6 +102,58 @@ def run(request: RunRequest) -> pd.DataFrame:
     return execute(prepare(request), request.reporter)
 
 
+@takes(ScoreRequest)
+def score(request: ScoreRequest) -> pd.DataFrame:
+    """Score images that exist, as ``bench score`` does.
+
+    Args:
+        request: given as keyword arguments, which are the fields of
+            :class:`bench.request.ScoreRequest`; the first four can be given by position.
+
+    Returns:
+        Rows of the images, one observation each, with the columns of ``results.parquet``; of the
+        backend ``external``.
+
+    Raises:
+        BenchError: if the request contains a mistake; nothing is written then.
+        OutputError: if the run directory cannot be written.
+    """
+    return execute(prepare_score(request), request.reporter)
+
+
+def sample(
+    run: str | Path,
+    *,
+    model: str,
+    n: int,
+    out: str | Path,
+    backend: str | None = None,
+    dataset: str | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Write samples of a trained model to a file or folder, as ``bench sample`` does.
+
+    Args:
+        run: the run directory.
+        model: name of the model.
+        n: number of images, at least 1.
+        out: path that does not exist yet: ``.npz``, ``.npy``, ``.safetensors``, or a folder.
+        backend: its backend; None if the run has one.
+        dataset: its dataset; None if the run has one.
+        seed: its seed; None if the run has one.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises:
+        BenchError: if there is no such model, or the path cannot be used.
+    """
+    _check_count("Number of images", n)
+    check_target(Path(out))
+    wanted = {"model": model, "backend": backend, "dataset": dataset, "seed": seed}
+    cell = trained_cell(Path(run), wanted)
+    write_samples(cell.samples(n, resolve_device(device)), Path(out))
+
+
 @takes(ProfileRequest)
 def profile(request: ProfileRequest) -> pd.DataFrame:
     """Measure how fast models train, reconstruct, sample and are scored, as ``bench profile`` does.
@@ -137,6 +191,22 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
     Raises:
         BenchError: if the request contains a mistake.
     """
+    return _prepared(request, lambda: make_plan(request, request.seeds, download))
+
+
+def prepare_score(request: ScoreRequest) -> PreparedRun:
+    """Check a request to score images, before anything is written.
+
+    Args:
+        request: request to check.
+
+    Raises:
+        BenchError: if the request contains a mistake.
+    """
+    return _prepared(request.base, lambda: make_images_plan(request))
+
+
+def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRun:
     protocol = request.full_protocol
     cluster = _cluster(request)
     if cluster is None:
@@ -149,7 +219,7 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
         DEFAULT_OUT / safe_name(protocol.name) if request.out is None else Path(request.out)
     )
     metrics = {name: load_metric(name) for name in registry.metrics.names()}
-    plan = make_plan(request, request.seeds, download)
+    plan = plan_cells()
     context = RunContext(
         directory=directory,
         metrics={MODEL: metrics, EXTRACTOR: EXTRACTOR_METRICS},
@@ -202,7 +272,7 @@ def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataF
 def _asked(request: RunRequest, plan: Plan) -> dict[str, Any]:
     """Return the request as ``run.json`` records it."""
     return {
-        "models": list(request.model_names),
+        "models": list(request.model_names) or sorted({cell.model for cell in plan.cells}),
         "backends": list(request.backend_names),
         "datasets": list(request.dataset_names),
         "protocol": request.full_protocol.name,

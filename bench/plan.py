@@ -5,7 +5,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from bench import registry
 from bench.datasets import dataset_contract
 from bench.datasets.dataset import Dataset, DatasetInfo
+from bench.datasets.given_images import GivenImages, given_images
 from bench.datasets.resolve import dataset_name, is_path, open_dataset
 from bench.errors import BenchError, DatasetWarning, DataUnavailableError, UnknownNameError
 from bench.protocol import Protocol, describe
-from bench.request import ALL, Request
-from bench.store.schema import EXTRACTOR, MODEL, NO_BACKEND, Kind
+from bench.request import ALL, Request, ScoreRequest
+from bench.store.schema import EXTERNAL, EXTRACTOR, MODEL, NO_BACKEND, Kind
 from bench.system.paths import safe_name
 
 if TYPE_CHECKING:
@@ -155,6 +156,29 @@ class ExtractorCell(Cell):
 
 
 @dataclass(frozen=True)
+class ImagesCell(Cell):
+    """The cell of images that exist: it is scored, and nothing is trained.
+
+    Attributes:
+        generated: generated images.
+        reconstructions: reconstructions of all test images, in their order; None if there are none.
+    """
+
+    generated: GivenImages = field(kw_only=True)
+    reconstructions: GivenImages | None = field(kw_only=True, default=None)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The values that the key is a hash of."""
+        given = self.reconstructions
+        return {
+            **super().content,
+            "generated": self.generated.sha256,
+            "reconstructions": None if given is None else given.sha256,
+        }
+
+
+@dataclass(frozen=True)
 class Plan:
     """The cells of a request, in the order in which they run, and their datasets by name."""
 
@@ -239,6 +263,73 @@ def make_plan(request: Request, seeds: Iterable[int] | None = None, download: bo
     if all(cell.skipped for cell in cells) and ALL not in request.dataset_names and not waits:
         raise BenchError(f"Nothing can run: {cells[0].title}: {cells[0].skipped}")
     return Plan(cells, {each.name: each.dataset for each in datasets if each.dataset})
+
+
+def make_images_plan(request: ScoreRequest) -> Plan:
+    """Return the plan of one cell, which scores images that exist.
+
+    Args:
+        request: images, dataset and protocol.
+
+    Raises:
+        BenchError: the request contains a mistake, the dataset is unavailable, or the images do not
+            fit it.
+    """
+    generated = given_images(request.images, request.range_of_images)
+    reconstructions = None
+    if request.reconstructions is not None:
+        reconstructions = given_images(request.reconstructions, request.range_of_images)
+    base = request.base
+    _check_protocol_names(base)
+    (dataset,) = _chosen_datasets(base, download=True)
+    assert dataset.info is not None
+    name, protocol = request.checked_name, base.full_protocol
+    if protocol.resolve(name, dataset.name).generated_images != len(generated):
+        protocol = protocol.customised({"generated_images": len(generated)})
+    cell = ImagesCell(
+        model=name,
+        model_version=generated.sha256[:16],
+        backend=EXTERNAL,
+        dataset=dataset.name,
+        info=dataset.info,
+        protocol=protocol,
+        seed=_chosen_seeds(protocol, [request.seed])[0],
+        generated=generated,
+        reconstructions=reconstructions,
+    )
+    _check_images(cell)
+    return Plan((cell,), {dataset.name: dataset.dataset} if dataset.dataset else {})
+
+
+def _check_images(cell: ImagesCell) -> None:
+    """Check that images fit the dataset as the protocol prepares it.
+
+    Raises:
+        BenchError: if size, channels or the number of reconstructions are others.
+    """
+    assert cell.info is not None
+    size, channels = cell.resolved.image_size, cell.info.channels
+    for given in filter(None, (cell.generated, cell.reconstructions)):
+        if given.pixels.shape[1:] != (channels, size, size):
+            found, height, width = given.pixels.shape[1:]
+            raise BenchError(
+                f"{given.source} holds images of {found} channels, {width}x{height}: "
+                f"{cell.dataset} is scored with {channels}, {size}x{size} (image_size in the "
+                "protocol)."
+            )
+    if cell.reconstructions is None:
+        return
+    expected = min(cell.info.test_size, cell.resolved.test_images or cell.info.test_size)
+    if len(cell.reconstructions) != expected:
+        raise BenchError(
+            f"{cell.reconstructions.source} holds {len(cell.reconstructions)} reconstructions: "
+            f"{cell.dataset} has {expected} test images under this protocol, in their order."
+        )
+    if cell.resolved.horizontal_flip == "train_and_test":
+        raise BenchError(
+            f"protocol {cell.resolved.name!r} flips test images at random, so reconstructions of "
+            "them cannot be scored: use --set horizontal_flip=train, or none."
+        )
 
 
 def _chosen_models(request: Request) -> Iterator[_ChosenModel]:

@@ -1,11 +1,12 @@
-"""Requests: the arguments of ``bench.run`` and ``bench.profile``, and of their commands."""
+"""Requests: the arguments of ``bench.run``, ``score`` and ``profile``, and of their commands."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.protocol import Protocol, load_protocol, parse_settings
@@ -83,19 +84,7 @@ class Request:
         Raises:
             BenchError: if these are not two finite numbers, the lower one first.
         """
-        if self.image_range is None:
-            return None
-        given = self.image_range
-        try:
-            low, high = map(float, given.split(",") if isinstance(given, str) else given)
-        except (TypeError, ValueError):
-            low = high = math.nan
-        if not (low < high and math.isfinite(high - low)):
-            raise BenchError(
-                f"Range {given!r}: expected two numbers LOW,HIGH, the lower one first, for example "
-                "0,1."
-            )
-        return low, high
+        return value_range(self.image_range)
 
     @cached_property
     def data_folder(self) -> Path:
@@ -155,6 +144,118 @@ class ProfileRequest(Request):
 
     batch_size: int | None = None
     repeats: int = 5
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """A request to score images that exist.
+
+    Attributes:
+        images: generated images: an array or tensor ``(N, H, W)``, ``(N, H, W, C)`` or
+            ``(N, C, H, W)``, or the path of a folder of image files or of a ``.npz``, ``.npy`` or
+            ``.safetensors`` file.
+        dataset: dataset that they are compared with, as in :class:`Request`.
+        name: name in the column ``model``; None for the name of the file or folder.
+        protocol: built-in name, path of a TOML file, or a protocol.
+        settings: values of the protocol to change, each as ``"key=value"``.
+        reconstructions: reconstructions of all test images, in their order, given as ``images`` is;
+            None if there are none.
+        image_range: lowest and highest possible value of the images, as a pair or ``"LOW,HIGH"``;
+            None for integers in 0..255.
+        seed: seed of the random draws of metrics.
+        out: run directory, whose content is kept; None for ``runs/PROTOCOL``.
+        data_root: folder where datasets are looked for and downloaded to.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        weights: files of network weights that metrics need, each as ``"NAME=PATH"``.
+        reference: reference whose trained extractors are used; None to train them.
+        reporter: receiver of the progress; None to report none.
+    """
+
+    images: Any
+    dataset: str = "digits"
+    name: str | None = None
+    protocol: str | Path | Protocol = "smoke"
+    _: KW_ONLY
+    settings: Iterable[str] = ()
+    reconstructions: Any = None
+    image_range: str | tuple[float, float] | None = None
+    seed: int = 0
+    out: str | Path | None = None
+    data_root: str | Path | None = None
+    device: str = "auto"
+    weights: Iterable[str] = ()
+    reference: str | Path | None = None
+    reporter: "Reporter | None" = None
+
+    @cached_property
+    def base(self) -> RunRequest:
+        """The request without its images: what it has in common with a run."""
+        return RunRequest(
+            models=(),
+            datasets=[self.dataset],
+            backends=(),
+            protocol=self.protocol,
+            settings=self.settings,
+            data_root=self.data_root,
+            device=self.device,
+            seeds=[self.seed],
+            out=self.out,
+            weights=self.weights,
+            reference=self.reference,
+            reporter=self.reporter,
+        )
+
+    @property
+    def range_of_images(self) -> tuple[float, float] | None:
+        """Lowest and highest possible value of the images.
+
+        Raises:
+            BenchError: if these are not two finite numbers, the lower one first.
+        """
+        return value_range(self.image_range)
+
+    @property
+    def checked_name(self) -> str:
+        """Name in the column ``model``.
+
+        Raises:
+            BenchError: there is none, or it has other characters than letters, digits, ``_.+-``.
+        """
+        is_path = isinstance(self.images, str | Path)
+        name = self.name or (Path(self.images).expanduser().resolve().stem if is_path else None)
+        if name is None:
+            raise BenchError("Images in memory need a name: score(images, name=...).")
+        if not re.fullmatch(r"[\w.+-]+", name):
+            raise BenchError(
+                f"Name {name!r}: expected letters, digits, '_', '.', '+' or '-'; give it with "
+                "--name (in Python name=...)."
+            )
+        return name
+
+
+def value_range(given: str | tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return a range of values as two numbers; None for none.
+
+    Args:
+        given: a pair, or ``"LOW,HIGH"``.
+
+    Raises:
+        BenchError: if these are not two finite numbers, the lower one first.
+
+    >>> value_range("0,1")
+    (0.0, 1.0)
+    """
+    if given is None:
+        return None
+    try:
+        low, high = map(float, given.split(",") if isinstance(given, str) else given)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (low < high and math.isfinite(high - low)):
+        raise BenchError(
+            f"Range {given!r}: expected two numbers LOW,HIGH, the lower one first, for example 0,1."
+        )
+    return low, high
 
 
 def _split(names: Names) -> tuple[str, ...]:

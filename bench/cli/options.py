@@ -69,6 +69,25 @@ where = click.option(
     "layer. Words can have * and ?. Can be repeated: rows must then meet every condition.",
     shell_complete=completion.conditions,
 )
+out = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Run directory, whose content is kept.  [default: runs/PROTOCOL]",
+    shell_complete=completion.run_directories,
+)
+weights = click.option(
+    "--weights",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="File of weights that a metric needs, e.g. --weights inception=FILE. Can be repeated.",
+)
+reference = click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="Reference whose trained extractors are used instead of training them, so that FAD is "
+    "comparable with it.",
+    shell_complete=completion.run_directories,
+)
 
 
 _RUN = (
@@ -79,27 +98,11 @@ _RUN = (
     settings,
     image_range,
     click.option("--seeds", help="Comma-separated whole numbers.  [default: the protocol's seeds]"),
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        help="Run directory, whose content is kept.  [default: runs/PROTOCOL]",
-        shell_complete=completion.run_directories,
-    ),
+    out,
     data_root,
     device,
-    click.option(
-        "--weights",
-        multiple=True,
-        metavar="NAME=PATH",
-        help="File of weights that a metric needs, e.g. --weights inception=FILE. Can be repeated.",
-    ),
-    click.option(
-        "--reference",
-        type=click.Path(path_type=Path),
-        help="Reference whose trained extractors are used instead of training them, so that FAD is "
-        "comparable with it.",
-        shell_complete=completion.run_directories,
-    ),
+    weights,
+    reference,
     click.option(
         "--checkpoint-every",
         default="10min",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from bench.datasets.batches import batch_count
 from bench.errors import NotInstalledError, SkippedError, one_line
 from bench.evaluation.context import CellContext
+from bench.evaluation.given_outputs import NO_MODEL, GivenOutputs
 from bench.evaluation.model_calls import ModelCalls
 from bench.evaluation.passes import Passes
 from bench.metrics.extractors.extractor import Extractors
@@ -336,6 +338,8 @@ def _uses(metric: Metric, need: Need) -> bool:
 
 def _lacking(model: GenerativeModel) -> _Lacking:
     """Return, for each need, why the model cannot meet it; None if it can."""
+    if isinstance(model, GivenOutputs):
+        return _lacking_outputs(model)
     able = model.capabilities
     no_samples = None if "sample" in able else "it cannot sample"
     no_reconstructions = None if "reconstruct" in able else "it cannot reconstruct"
@@ -348,9 +352,18 @@ def _lacking(model: GenerativeModel) -> _Lacking:
         "latents": None if "encode" in able else "it cannot encode",
         "partial_decodings": _no_partial_decodings(model),
         "selections": None,
+        "parameters": None,
+        "training": None,
         "activity": None,
         "spikes": None if model.spiking_layers() else "it has no spiking layers",
     }
+
+
+def _lacking_outputs(given: GivenOutputs) -> _Lacking:
+    """Return the same for outputs that were given."""
+    able: dict[Need, str | None] = {"generated": None, "features": None}
+    able["reconstructions"] = None if given.reconstructs else "no reconstructions were given"
+    return {need: able.get(need, NO_MODEL) for need in get_args(Need)}
 
 
 def _unmet_need(metric: Metric, model: GenerativeModel, lacking: _Lacking) -> str | None:
@@ -359,7 +372,9 @@ def _unmet_need(metric: Metric, model: GenerativeModel, lacking: _Lacking) -> st
     choice = [lacking[need] for need in sorted(metric.needs_any)]
     if choice and all(choice):
         reasons.append(" and ".join(reason for reason in choice if reason))
-    return f"not for {type(model).__name__}: {reasons[0]}" if reasons else None
+    if not reasons or isinstance(model, GivenOutputs):
+        return reasons[0] if reasons else None
+    return f"not for {type(model).__name__}: {reasons[0]}"
 
 
 def _no_partial_decodings(model: GenerativeModel) -> str | None:

@@ -61,6 +61,7 @@ class ModelCalls:
                 name,
                 lambda *given: function(*given, own),
                 self._model,
+                device=self._model.device,
                 capturable=self._model.capturable,
                 generator=own,
             )

@@ -69,6 +69,7 @@ class Passes:
             with self._recording(len(originals)) as (calls, activity):
                 images = calls.reconstruct(originals, generator)
             check_images(images, originals.shape, "reconstruct")
+            images = _in_plain_layout(images)
             done += len(images)
             self.context.reporter.evaluated("reconstructing", done, total)
             yield Batch("test", images, originals, activity, extractors=self.extractors)
@@ -80,6 +81,7 @@ class Passes:
             with self._recording(n) as (calls, activity):
                 images = calls.sample(n, generator)
             check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
+            images = _in_plain_layout(images)
             yield Batch("generated", images, None, activity, extractors=self.extractors)
 
     def noisy_reconstructions(self) -> Iterator[Batch]:
@@ -322,6 +324,15 @@ def check_images(images: object, shape: tuple[int, ...], method: str) -> None:
     lowest, highest = images.min().item(), images.max().item()
     if lowest < -1 - RANGE_TOLERANCE or highest > 1 + RANGE_TOLERANCE:
         raise ValueError(f"{method} gave values in {lowest:g}..{highest:g}, expected [-1, 1]")
+
+
+def _in_plain_layout(images: Tensor) -> Tensor:
+    """Return images ``(N, C, H, W)`` in the same layout for every model.
+
+    An extractor's convolutions round by the layout of their input, which differs between backends,
+    and the same images should have the same scores.
+    """
+    return images.clone(memory_format=torch.contiguous_format)
 
 
 def _drawn(images: Tensor, labels: Tensor | None, limit: int) -> tuple[Tensor, Tensor | None]:

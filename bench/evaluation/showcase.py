@@ -50,8 +50,7 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     seed_everything(context.seed)
     generator = torch.Generator(model.device).manual_seed(context.seed)
     test = context.test_images
-    spread = torch.linspace(0, len(test) - 1, min(GRID_IMAGES, len(test))).long()
-    inputs = to_unit_range(test[spread.to(test.device)])
+    inputs = to_unit_range(test[spread(len(test)).to(test.device)])
     images, spikes = {"inputs": inputs}, {}
     if "reconstruct" in model.capabilities:
         images["reconstructions"] = model.reconstruct(inputs, generator)
@@ -67,6 +66,15 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     if model.spiking and "sample_latents" in model.capabilities:
         spikes["prior"] = model.sample_latents(GRID_IMAGES, generator).bool()
     return Showcase(images, spikes)
+
+
+def spread(n: int) -> Tensor:
+    """Return the indices ``(M,)`` of at most ``GRID_IMAGES`` of n images, evenly spread.
+
+    >>> spread(3).tolist()
+    [0, 1, 2]
+    """
+    return torch.linspace(0, n - 1, min(GRID_IMAGES, n)).long()
 
 
 def save_showcase(outputs: Showcase, folder: SummedFolder) -> None:

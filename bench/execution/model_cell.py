@@ -18,8 +18,9 @@ from bench.execution.cell import CellRun
 from bench.execution.cell_rows import ScoredWeights
 from bench.metrics.metric import Metric
 from bench.model import GenerativeModel
+from bench.protocol import Protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
-from bench.store.run_directory import Row
+from bench.store.run_directory import CellFolder, Row
 from bench.store.schema import CELL_FILE, TRAINING_FILE, weights_file
 from bench.system.devices import describe_device
 from bench.system.environment import environment
@@ -91,7 +92,7 @@ class ModelRun(CellRun):
         self, metrics: Iterable[type[Metric]], training: TrainingRecord
     ) -> dict[str, list[type[Metric]]]:
         """Group metrics by the label of the weights that they are computed with."""
-        general = BEST_TEST_LOSS if self.cell.resolved.epoch_selection == BEST_TEST_LOSS else LAST
+        general = evaluated_label(self.cell.resolved)
         groups: dict[str, list[type[Metric]]] = {}
         for metric in metrics:
             label = metric.name if metric.name in training.selected else general
@@ -148,14 +149,32 @@ class ModelRun(CellRun):
         return TrainingRecord(epochs=epochs, **content)
 
     def _with_weights(self, model: GenerativeModel, label: str) -> GenerativeModel:
-        file = io.BytesIO(self.folder.read(weights_file(label)))
-        weights = torch.load(file, map_location=self.device, weights_only=True)
-        model.load_state_dict(weights)
-        return model.eval()
+        return with_weights(model, self.folder, label)
 
     def _write_json(self, name: str, content: Any) -> None:
         with self.folder.write(name) as file:
             file.write(json.dumps(content, indent=2).encode())
+
+
+def evaluated_label(protocol: Protocol) -> str:
+    """Return the label of the weights that most metrics are computed with."""
+    return BEST_TEST_LOSS if protocol.epoch_selection == BEST_TEST_LOSS else LAST
+
+
+def with_weights(model: GenerativeModel, folder: CellFolder, label: str) -> GenerativeModel:
+    """Load the weights that a cell kept under a label, and return the model for evaluation.
+
+    Args:
+        model: model of the cell.
+        folder: folder of the cell.
+        label: label of the weights, see ``BestEpochs``.
+
+    Raises:
+        DamagedFileError: if the weights were changed after they were written.
+    """
+    file = io.BytesIO(folder.read(weights_file(label)))
+    model.load_state_dict(torch.load(file, map_location=model.device, weights_only=True))
+    return model.eval()
 
 
 def _selection(label: str) -> str:

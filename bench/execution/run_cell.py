@@ -9,17 +9,22 @@ import torch
 from bench.datasets.dataset import ImageData
 from bench.execution.cell import CellRun
 from bench.execution.extractor_cell import ExtractorRun
+from bench.execution.images_cell import ImagesRun
 from bench.execution.model_cell import ModelRun
 from bench.execution.run_context import RunContext
-from bench.plan import Cell
-from bench.store.schema import EXTRACTOR, FAILED, MODEL, OK, SKIPPED, Kind
+from bench.plan import Cell, ExtractorCell, ImagesCell
+from bench.store.schema import FAILED, OK, SKIPPED
 from bench.system.checksums import DamagedFileError
 from bench.system.devices import free_memory
 from bench.system.progress import WorkReporter
 
 Load = Callable[[Cell], ImageData]
 ALREADY_DONE = "already done"
-_RUNS: dict[Kind, type[CellRun]] = {MODEL: ModelRun, EXTRACTOR: ExtractorRun}
+_RUNS: dict[type[Cell], type[CellRun]] = {
+    Cell: ModelRun,
+    ExtractorCell: ExtractorRun,
+    ImagesCell: ImagesRun,
+}
 
 
 def run_cell(
@@ -115,7 +120,7 @@ def summarise_status(rows: pd.DataFrame) -> str:
 def _cell_run(
     cell: Cell, context: RunContext, device: torch.device, reporter: WorkReporter
 ) -> CellRun:
-    return _RUNS[cell.kind](cell, context, device, reporter)
+    return _RUNS[type(cell)](cell, context, device, reporter)
 
 
 def _run(run: CellRun, load: Load) -> None:

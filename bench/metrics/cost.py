@@ -16,6 +16,7 @@ class ParameterCount(Metric):
     unit = "parameters"
     higher_is_better = False
     tolerance = 0.0
+    needs = frozenset({"parameters"})
 
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Yield one observation."""
@@ -29,6 +30,7 @@ class Footprint(Metric):
     unit = "bytes"
     higher_is_better = False
     tolerance = 0.0
+    needs = frozenset({"parameters"})
 
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Yield one observation."""
@@ -47,6 +49,7 @@ class TrainingThroughput(Metric):
     higher_is_better = True
     tolerance = 0.3
     reproducible = False
+    needs = frozenset({"training"})
 
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Yield one observation."""
@@ -88,6 +91,7 @@ class TrainingGraphReplays(Metric):
     higher_is_better = None
     tolerance = 0.3
     reproducible = False
+    needs = frozenset({"training"})
 
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Yield one observation."""
@@ -131,6 +135,7 @@ class PeakMemory(Metric):
     higher_is_better = False
     tolerance = 0.3
     reproducible = False
+    needs = frozenset({"training"})
 
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Yield one observation."""

@@ -56,6 +56,8 @@ Need = Literal[
     "latents",  # latents of training images, of test images and of the prior
     "activity",  # activity of layers, within the passes "reconstructions" and "generated"
     "spikes",  # the same, for metrics that are not applicable without spiking layers
+    "parameters",  # the model's number of parameters and their size
+    "training",  # the record of the training
     "sampling_time",  # seconds of timed calls of sample
     "selections",  # values of metrics at the selected epochs
 ]

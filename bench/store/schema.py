@@ -181,6 +181,9 @@ OLD_EXTRACTOR = "fad_autoencoder"
 
 NO_BACKEND = "torch"
 """The ``backend`` of a cell without spiking neurons."""
+EXTERNAL = "external"
+"""Backend of images that were given, without a model."""
+
 
 ELSEWHERE = "elsewhere"
 """The ``layer`` of a profile's row about the time that is spent outside of every layer."""

@@ -33,7 +33,8 @@ class GraphedFunction:
     Args:
         name: name of the function, for the log.
         function: takes tensors, and returns a tensor or tensors by name.
-        module: module that the function belongs to, on its device.
+        module: module that the function belongs to.
+        device: its device.
         capturable: True if the module says that the function can be captured.
         generator: generator on that device that the function draws from, besides the default one.
 
@@ -48,13 +49,14 @@ class GraphedFunction:
         function: Callable[..., Outputs],
         module: nn.Module,
         *,
+        device: torch.device,
         capturable: bool,
         generator: torch.Generator | None = None,
     ) -> None:
         self.replayed = 0
         self._name, self._function, self._module = name, function, module
         self._generator = generator
-        self._device = next(module.parameters()).device
+        self._device = device
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
@@ -122,7 +124,7 @@ class GraphedFunction:
         if self._generator is not None:
             graph.register_generator_state(self._generator)
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.device(self._device), torch.cuda.graph(graph):
                 self._outputs = self._function(*self._inputs)
         except RuntimeError as error:
             self._outputs = None

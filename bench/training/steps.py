@@ -30,7 +30,7 @@ class TrainingSteps:
         self._model, self._batch_size, self._batches = model, batch_size, batches
         self._replayed_before = 0
         self._full = GraphedFunction(
-            "training_step", self._step, model, capturable=model.capturable
+            "training_step", self._step, model, device=model.device, capturable=model.capturable
         )
         self._progress: Tensor | None = None
         if self.eager is None:

@@ -114,13 +114,13 @@ class _Learner:
     """An autoencoder and its optimiser; on a GPU a step of a full batch is a CUDA graph."""
 
     def __init__(self, network: AutoencoderNetwork, batch_size: int) -> None:
-        on_gpu = next(network.parameters()).device.type == "cuda"
+        device = next(network.parameters()).device
         self.network, self._batch_size = network, batch_size
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=LEARNING_RATE, capturable=on_gpu
+            network.parameters(), lr=LEARNING_RATE, capturable=device.type == "cuda"
         )
         self._graph = GraphedFunction(
-            "a step of the autoencoder", self._step, network, capturable=True
+            "a step of the autoencoder", self._step, network, device=device, capturable=True
         )
 
     def learn(self, batch: Tensor) -> None:

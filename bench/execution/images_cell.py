@@ -1,0 +1,83 @@
+"""The run of a cell of images that exist: evaluate, nothing else."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.datasets.batches import to_unit_range
+from bench.datasets.given_images import GivenImages
+from bench.evaluation.context import CellContext
+from bench.evaluation.evaluator import Evaluator
+from bench.evaluation.given_outputs import GivenOutputs, in_unit_range
+from bench.evaluation.showcase import GRID_IMAGES, Showcase, save_showcase, spread
+from bench.execution.cell import CellRun
+from bench.execution.cell_rows import ScoredWeights
+from bench.metrics.metric import Metric
+from bench.plan import ImagesCell
+from bench.recording.training_record import TrainingRecord
+from bench.store.run_directory import Row
+from bench.store.schema import CELL_FILE
+from bench.system.devices import describe_device
+from bench.system.environment import environment
+
+UNTRAINED = TrainingRecord((), {}, None)
+
+
+@dataclass(frozen=True)
+class ImagesRun(CellRun):
+    """Evaluates generated images, and reconstructions if there are any."""
+
+    cell: ImagesCell
+
+    def _observe(self, missing: list[type[Metric]], context: CellContext) -> list[Row]:
+        self._write_facts()
+        generated = self._tensor(self.cell.generated)
+        given = self.cell.reconstructions
+        reconstructions = None if given is None else self._tensor(given)
+        outputs = GivenOutputs(context.protocol, generated, reconstructions)
+        observed = Evaluator(context).evaluate(outputs, missing, UNTRAINED)
+        save_showcase(_showcase(generated, reconstructions, context), self.folder)
+        return [
+            self.rows.row(metric, observation, ScoredWeights())
+            for metric in missing
+            for observation in observed[metric.name]
+        ]
+
+    def _tensor(self, images: GivenImages) -> Tensor:
+        return torch.from_numpy(images.pixels).to(self.device)
+
+    def _write_facts(self) -> None:
+        """Write what the cell is to ``cell.json``."""
+        cell, given = self.cell, {"generated": self.cell.generated}
+        if cell.reconstructions is not None:
+            given["reconstructions"] = cell.reconstructions
+        facts = {
+            "key": cell.key,
+            "model": cell.model,
+            "model_version": cell.model_version,
+            "backend": cell.backend,
+            "dataset": dataclasses.asdict(cell.info) if cell.info else None,
+            "images": {
+                name: {"source": images.source, "count": len(images), "sha256": images.sha256}
+                for name, images in given.items()
+            },
+            "seed": cell.seed,
+            "device": describe_device(self.device),
+            "protocol": cell.protocol.model_dump(mode="json"),
+            "resolved_protocol": cell.resolved.model_dump(mode="json"),
+            "environment": environment(),
+        }
+        with self.folder.write(CELL_FILE) as file:
+            file.write(json.dumps(facts, indent=2).encode())
+
+
+def _showcase(generated: Tensor, reconstructions: Tensor | None, context: CellContext) -> Showcase:
+    images = {"samples": in_unit_range(generated[:GRID_IMAGES])}
+    if reconstructions is not None:
+        shown = spread(len(context.test_images)).to(generated.device)
+        images["inputs"] = to_unit_range(context.test_images[shown])
+        images["reconstructions"] = in_unit_range(reconstructions[shown])
+    return Showcase(images, {})
