@@ -2,7 +2,6 @@ import os
 import sys
 from pathlib import Path
 
-import joblib
 import pytest
 import torch
 from file_server import serving_files
@@ -17,11 +16,6 @@ from bench.protocol import load_protocol
 # How long an example takes depends on what else the machine does.
 settings.register_profile("any_machine", deadline=None)
 settings.load_profile("any_machine")
-
-
-def pytest_xdist_auto_num_workers():
-    """One more process than CPUs: some tests wait for a signal, a lock or a time limit."""
-    return min(joblib.cpu_count() + 1, 4)
 
 
 @pytest.fixture(autouse=True, scope="session")
