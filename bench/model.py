@@ -4,7 +4,7 @@ Models see of the harness only this module, ``bench.backend`` and ``bench.protoc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -93,20 +93,18 @@ class GenerativeModel(nn.Module, ABC):
         """Return what training changes besides parameters and buffers, for a checkpoint.
 
         The default is the ``state_dict`` of each attribute that has one and is no module, such as
-        an optimiser or a scheduler. A model that keeps more (a counter, a list of optimisers)
-        extends it together with :meth:`load_training_state`. Values are tensors, numbers, strings,
-        lists, tuples and dicts.
+        an optimiser or a scheduler, also in lists, tuples and dicts of them. A model that keeps
+        more, such as a counter, extends it together with :meth:`load_training_state`. Values are
+        tensors, numbers, strings, lists, tuples and dicts.
         """
-        return {
-            name: value.state_dict()
-            for name, value in vars(self).items()
-            if hasattr(value, "load_state_dict") and not isinstance(value, type)
-        }
+        own = vars(self).keys() - _OF_EVERY_MODULE
+        states = {name: _state(vars(self)[name]) for name in sorted(own)}
+        return {name: state for name, state in states.items() if state is not None}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Restore the result of :meth:`training_state` in a model that was built equally."""
         for name, content in state.items():
-            getattr(self, name).load_state_dict(content)
+            _load_state(getattr(self, name), content)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Return ``n`` generated images ``(n, C, H, W)`` (capability ``sample``)."""
@@ -189,6 +187,34 @@ class GenerativeModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.parameters()).device
+
+
+_OF_EVERY_MODULE = vars(nn.Module()).keys()
+
+
+def _state(value: object) -> dict[Any, Any] | None:
+    """Return the state of an object, or of the objects in a container by their place; else None."""
+    if hasattr(value, "load_state_dict") and hasattr(value, "state_dict"):
+        return None if isinstance(value, type) else value.state_dict()
+    states = {place: _state(part) for place, part in _parts(value)}
+    return {place: state for place, state in states.items() if state is not None} or None
+
+
+def _load_state(value: Any, state: Mapping[Any, Any]) -> None:
+    """Restore the result of :func:`_state`."""
+    if hasattr(value, "load_state_dict"):
+        value.load_state_dict(state)
+        return
+    parts = dict(_parts(value))
+    for place, content in state.items():
+        _load_state(parts[place], content)
+
+
+def _parts(value: object) -> Iterable[tuple[Any, object]]:
+    """Return the parts of a container with their places; nothing of another object."""
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list | tuple) else ()
 
 
 _ATTRIBUTES = {

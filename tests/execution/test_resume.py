@@ -1,3 +1,4 @@
+import io
 import os
 import random
 import re
@@ -6,10 +7,14 @@ import time
 
 import commands
 import pytest
+import torch
 from rows import reproducible
+from tiny import TINY
 
 import bench
 from bench import BenchError
+from bench.model import Step
+from bench.protocol import load_protocol
 
 SCHEDULED = '''
 import torch
@@ -44,6 +49,29 @@ class Scheduled(Steady):
         return {"loss": loss.item()}
 
 
+class Stages(Steady):
+    """Two optimisers in a list, and their schedules in a dictionary of tuples."""
+
+    def __init__(self, image_shape, protocol, backend):
+        super().__init__(image_shape, protocol, backend)
+        self.optimizers = [
+            torch.optim.SGD([self.image], lr=0.5, momentum=0.9),
+            torch.optim.Adam([self.image], lr=0.1),
+        ]
+        self.schedules = {
+            "all": tuple(torch.optim.lr_scheduler.StepLR(o, 2) for o in self.optimizers)
+        }
+
+    def training_step(self, images, step):
+        for optimizer, schedule in zip(self.optimizers, self.schedules["all"]):
+            loss = (torch.tanh(self.image) - images.mean(0)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        return {"loss": loss.item()}
+
+
 class Unwritable(Scheduled):
     """Its training state is no data."""
 
@@ -54,7 +82,9 @@ class Unwritable(Scheduled):
 
 @pytest.fixture
 def scheduled(plugins, tmp_path):
-    models = {"scheduled": "plugin_resume:Scheduled", "unwritable": "plugin_resume:Unwritable"}
+    models = {
+        name.lower(): f"plugin_resume:{name}" for name in ("Scheduled", "Stages", "Unwritable")
+    }
     plugins("plugin_resume", SCHEDULED, models=models)
     return tmp_path / "site"
 
@@ -72,7 +102,7 @@ def flags_for(model, backend, tiny_flags, *settings):
     ("model", "backend", "settings"),
     [
         ("esvae", "fused", ["epochs=10", "epoch_selection=best_test_loss"]),
-        ("scheduled", "reference", ["epochs=1200"]),
+        pytest.param("scheduled", "reference", ["epochs=1200"], marks=pytest.mark.full),
         pytest.param(
             "ann_vae", "reference", ["epochs=20", "horizontal_flip=train"], marks=pytest.mark.full
         ),
@@ -103,6 +133,34 @@ def test_a_killed_training_goes_on_to_the_same_rows(
     assert re.search(r"going on from epoch \d+ of \d+, batch \d of 4", log.read_text())
     assert not list(out.glob("cells/*/checkpoint.pt"))
     assert rows_of(out).equals(rows_of(tmp_path / "whole"))
+
+
+def test_optimisers_in_containers_go_on_where_they_were(scheduled):
+    model_class = bench.registry.models.load("stages")
+    protocol = load_protocol("smoke", TINY).resolve("stages", "digits")
+    draws = torch.Generator().manual_seed(0)
+    batches = torch.rand((6, 4, 1, 32, 32), generator=draws) * 2 - 1
+
+    def built():
+        torch.manual_seed(1)
+        return model_class((1, 32, 32), protocol, None)
+
+    straight = built()
+    for batch in batches:
+        straight.training_step(batch, Step(0.5, 6))
+    first, resumed = built(), built()
+    for batch in batches[:3]:
+        first.training_step(batch, Step(0.5, 6))
+    file = io.BytesIO()
+    torch.save({"model": first.state_dict(), "training": first.training_state()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    assert set(state["training"]) == {"optimizers", "schedules"}
+    resumed.load_state_dict(state["model"])
+    resumed.load_training_state(state["training"])
+    for batch in batches[3:]:
+        resumed.training_step(batch, Step(0.5, 6))
+    assert torch.equal(resumed.image, straight.image)
 
 
 @pytest.mark.full
