@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.datasets
+import torch
 from PIL import Image
 from rich.console import Console
 from rows import OBSERVATION_COLUMNS, reproducible
+from safetensors.torch import load_file
 from sklearn.svm import SVC
 
 import bench
@@ -23,6 +25,7 @@ from bench.comparison.compare import compare
 from bench.protocol import load_protocol
 from bench.report.run_summary import print_summary
 from bench.store.schema import COLUMNS
+from bench.system.checksums import SummedFolder
 from bench.system.formatting import compact
 
 AUTOENCODER = "fad_autoencoder"
@@ -108,7 +111,7 @@ def test_every_cell_keeps_its_settings_history_weights_and_images(tiny_run):
         history = json.loads((folder / "training.json").read_text())
         assert len(history["epochs"]) == 1
         assert history["epochs"][0]["losses"]["loss"] > 0
-        assert (folder / "weights-last.pt").exists()
+        assert (folder / "weights-last.safetensors").exists()
         for name in ("inputs", "reconstructions", "samples"):
             with Image.open(folder / "images" / f"{name}.png") as image:
                 assert image.size[0] == 8 * 34 + 2
@@ -175,11 +178,11 @@ def test_a_missing_metric_is_computed_without_training_again(tiny, tmp_path):
     out = tmp_path / "run"
     first = bench.run(models="esvae", backends="reference", settings=tiny, out=out)
     (folder,) = model_folders(out)
-    trained = (folder / "weights-last.pt").stat().st_mtime_ns
+    trained = (folder / "weights-last.safetensors").stat().st_mtime_ns
     kept = of_models(first[first["metric"] != "firing_rate"])
     kept.to_parquet(folder / "rows.parquet")
     second = bench.run(models="esvae", backends="reference", settings=tiny, out=out)
-    assert (folder / "weights-last.pt").stat().st_mtime_ns == trained
+    assert (folder / "weights-last.safetensors").stat().st_mtime_ns == trained
     pd.testing.assert_frame_equal(reproducible(first), reproducible(second))
 
 
@@ -266,6 +269,22 @@ def test_a_cell_gives_the_same_rows_whatever_came_before(tiny, tmp_path):
     np.random.rand(3)
     back = bench.run(models=["ann_vae", "esvae", "fsvae"], out=tmp_path / "b", **selection)
     pd.testing.assert_frame_equal(reproducible(forth), reproducible(back), check_exact=True)
+
+
+def test_weights_that_an_earlier_version_wrote_are_read(tiny, tmp_path):
+    out = tmp_path / "run"
+    before = bench.run("ann_vae", settings=tiny, out=out)
+    (cell,) = out.glob("cells/ann_vae*")
+    folder = SummedFolder(cell)
+    weights = load_file(cell / "weights-last.safetensors")
+    for name in ("weights-last.safetensors", "rows.parquet"):
+        folder.remove(name)
+    with folder.write("weights-last.pt") as file:
+        torch.save(weights, file)
+    record = (cell / "training.json").stat().st_mtime_ns
+    after = bench.run("ann_vae", settings=tiny, out=out)
+    assert (cell / "training.json").stat().st_mtime_ns == record
+    pd.testing.assert_frame_equal(reproducible(after), reproducible(before), check_exact=True)
 
 
 def test_how_an_epoch_is_selected_does_not_change_the_training(tiny, tmp_path):

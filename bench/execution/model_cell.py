@@ -1,14 +1,11 @@
 """The run of a model's cell: build, train, evaluate."""
 
 import dataclasses
-import io
 import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from bench.evaluation.context import CellContext
 from bench.evaluation.evaluator import Evaluator, Selections, metric_scores, selection_scores
@@ -21,11 +18,12 @@ from bench.model import GenerativeModel
 from bench.protocol import Protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.store.run_directory import CellFolder, Row
-from bench.store.schema import CELL_FILE, TRAINING_FILE, weights_file
+from bench.store.schema import CELL_FILE, TRAINING_FILE
 from bench.system.devices import describe_device
 from bench.system.environment import environment
 from bench.training.checkpoints import Checkpoints
 from bench.training.loop import BEST_TEST_LOSS, LAST, BestEpochs, train, warm_up
+from bench.training.model_weights import has_weights, read_weights, write_weights
 
 _LOG = logging.getLogger(__name__)
 
@@ -131,8 +129,7 @@ class ModelRun(CellRun):
             checkpoints=checkpoints,
         )
         for label, weights in best.weights.items():
-            with self.folder.write(weights_file(label)) as file:
-                torch.save(dict(weights), file)
+            write_weights(self.folder, label, weights)
         # Written last: if this file exists, training is complete.
         self._write_json(TRAINING_FILE, dataclasses.asdict(record))
         checkpoints.remove()
@@ -140,7 +137,7 @@ class ModelRun(CellRun):
     def _trained(self) -> bool:
         """Return True if the record of the training and all weights that it lists exist."""
         return self.folder.exists(TRAINING_FILE) and all(
-            self.folder.exists(weights_file(label)) for label in self._training().selected
+            has_weights(self.folder, label) for label in self._training().selected
         )
 
     def _training(self) -> TrainingRecord:
@@ -172,8 +169,7 @@ def with_weights(model: GenerativeModel, folder: CellFolder, label: str) -> Gene
     Raises:
         DamagedFileError: if the weights were changed after they were written.
     """
-    file = io.BytesIO(folder.read(weights_file(label)))
-    model.load_state_dict(torch.load(file, map_location=model.device, weights_only=True))
+    model.load_state_dict(read_weights(folder, label))
     return model.eval()
 
 

@@ -17,10 +17,11 @@ from bench.execution.model_cell import evaluated_label, with_weights
 from bench.plan import Cell
 from bench.protocol import Protocol
 from bench.store.run_directory import CellFolder, RunDirectory, load_results
-from bench.store.schema import CELL_FILE, weights_file
+from bench.store.schema import CELL_FILE
 from bench.system.devices import tf32
 from bench.system.random_state import seed_everything
 from bench.system.threads import cpu_threads
+from bench.training.model_weights import has_weights
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def trained_cell(run: Path, wanted: Mapping[str, object]) -> TrainedCell:
         protocol=Protocol.model_validate(facts["protocol"]),
         seed=facts["seed"],
     )
-    if not folder.exists(weights_file(evaluated_label(cell.resolved))):
+    if not has_weights(folder, evaluated_label(cell.resolved)):
         raise BenchError(f"{_title(facts)} in {run} has no weights: it was not trained to its end.")
     return TrainedCell(cell, folder)
 

@@ -254,6 +254,15 @@ def weights_file(selection: str) -> str:
     """Return the name of the file with the weights of a selected epoch.
 
     >>> weights_file("last")
+    'weights-last.safetensors'
+    """
+    return f"weights-{selection}.safetensors"
+
+
+def old_weights_file(selection: str) -> str:
+    """Return the name that this file had in earlier versions, in PyTorch's format.
+
+    >>> old_weights_file("last")
     'weights-last.pt'
     """
     return f"weights-{selection}.pt"

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from bench.metrics.cost import (
     SamplingGraphReplays,
@@ -101,8 +102,8 @@ def test_a_run_on_a_cpu_replays_nothing(model_rows):
 def test_parameter_count_and_footprint_of_a_run_match_the_weights(tiny_run, model_rows):
     out, _ = tiny_run
     for (key, model), cell in model_rows.groupby(["cell_key", "model"]):
-        (path,) = (out / "cells").glob(f"*{key}/weights-last.pt")
-        weights = torch.load(path, weights_only=True)
+        (path,) = (out / "cells").glob(f"*{key}/weights-last.safetensors")
+        weights = load_file(path)
         values = cell.set_index("metric")["value"]
         sizes = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
         assert values["footprint"] == sizes

@@ -85,7 +85,7 @@ def test_damaged_rows_are_found_told_and_done_again(harm, copy, finished, bench_
     assert "was damaged and has been computed again" in out
 
 
-@pytest.mark.parametrize("name", ["weights-last.pt", "training.json"])
+@pytest.mark.parametrize("name", ["weights-last.safetensors", "training.json"])
 def test_damaged_weights_are_trained_again(name, copy, finished):
     (cell,) = copy.glob("cells/esvae*")
     (cell / "rows.parquet").unlink()
