@@ -178,7 +178,8 @@ def profile(request: ProfileRequest) -> pd.DataFrame:
     plan = make_plan(request, request.full_protocol.seeds[:1])
     device = resolve_device(request.device)
     keep_freed_memory()
-    return profile_cells(plan, device, request.repeats, request.reporter or Reporter())
+    with existing_objects_spared():
+        return profile_cells(plan, device, request.repeats, request.reporter or Reporter())
 
 
 def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
