@@ -36,11 +36,8 @@ def run(tmp_path, tiny):
     return run
 
 
-@pytest.mark.parametrize(
-    "backend",
-    ["fused", *(pytest.param(name, marks=pytest.mark.full) for name in
-                ("reference", "snntorch", "spikingjelly"))],
-)  # fmt: skip
+@pytest.mark.full
+@pytest.mark.parametrize("backend", ["fused", "reference"])
 def test_bfloat16_runs_whole_and_is_another_protocol(run, backend):
     asked = {"models": ["esvae", "fsvae"], "backends": [backend]}
     rows = run("precision=bfloat16", **asked)

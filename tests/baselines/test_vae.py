@@ -186,6 +186,8 @@ def test_bfloat16_losses_and_gradients_are_near_those_of_float32(
     build, perturb, random_images, seeded, backend_name, name, training
 ):
     """Autocast rounds synapses; images, losses, gradients and weights stay in float32."""
+    if backend_name in {"snntorch", "spikingjelly"}:
+        pytest.skip("their synapses are those of reference")
     found = {}
     for precision in ("float32", "bfloat16"):
         settings = [*SETTINGS, f"precision={precision}"]

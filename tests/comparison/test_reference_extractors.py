@@ -225,6 +225,7 @@ def test_features_of_stored_weights_are_those_just_trained(reference, tiny, tmp_
     assert reproducible(trained).equals(reproducible(rows[0]))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("how", [["run", "--jobs", "2"], ["cluster", "run"]])
 def test_workers_and_nodes_load_them_too(reference, tiny_flags, tmp_path, how):
     if how[0] == "cluster":

@@ -60,6 +60,7 @@ def test_workers_do_not_take_a_folder_for_the_suite(tiny_flags, tmp_path, monkey
     assert code == 0, err
 
 
+@pytest.mark.full
 def test_a_killed_worker_fails_its_cell_alone_and_it_can_be_retried(
     site, bench_cli, tiny_flags, tmp_path, monkeypatch
 ):
@@ -149,6 +150,7 @@ def test_a_number_of_jobs_that_makes_no_sense_is_refused(jobs, tmp_path):
         bench.run("ann_vae", out=tmp_path / "run", jobs=jobs)
 
 
+@pytest.mark.full
 def test_by_default_as_many_cells_run_at_a_time_as_there_are_cpus(
     tiny_flags, tmp_path, monkeypatch
 ):

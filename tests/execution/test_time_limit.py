@@ -47,6 +47,7 @@ def one_metric(monkeypatch):
     monkeypatch.setattr(registry.metrics, "names", lambda: ["reconstruction_loss"])
 
 
+@pytest.mark.full
 def test_a_limit_shorter_than_an_epoch_goes_on_to_the_rows_of_one_run(
     slow, one_metric, bench_cli, tiny_flags, tmp_path
 ):

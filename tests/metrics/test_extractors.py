@@ -369,6 +369,7 @@ def clean_features(folder, images, network):
     )
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 def test_both_clean_fids_agree_with_clean_fid(tmp_path, network_file):
     reference = pictures(1, 8)
