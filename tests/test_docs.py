@@ -47,6 +47,8 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 SERVED = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/", f"{REPOSITORY}/raw/main/")
 # Installing is what CI does before it comes here.
 PREPARED = "pip() { test $1 = install; }\n"
+# A cluster, many cells, every model on images of one's own, and every model's profile.
+LONG = ("cluster run", "--protocol quick", "npz:scans", "bench profile --format")
 RAY_ADDRESSES = ("auto", "10.0.0.1:6379")
 
 
@@ -71,7 +73,7 @@ def scripts(page):
 def script_parameters():
     for page in PAGES:
         for number, script in enumerate(scripts(page), 1):
-            long = "cluster run" in script or "--protocol quick" in script
+            long = any(words in script for words in LONG)
             long = long or ROOT / "results" in page.parents
             marks = [pytest.mark.full] if long else []
             yield pytest.param(page, script, id=f"{page.relative_to(ROOT)}-{number}", marks=marks)
@@ -99,7 +101,8 @@ def finished(tmp_path_factory):
     """A run with every metric."""
     out = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("networks", "ann_vae"):  # as in short.py
+        # As in short.py. The module that imports the function by its name comes first.
+        for module in ("ann_vae", "networks"):
             narrow = {32: [4, 4, 8, 8]}.__getitem__
             patch.setattr(f"baselines.{module}.convolution_channels", narrow)
         bench.run("ann_vae,esvae", backends="fused", settings=TINY, out=out)

@@ -34,8 +34,8 @@ def on_device(progress, device="cpu"):
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
-    """Networks of a few channels."""
-    for module in ("networks", "ann_vae"):
+    """Networks of a few channels; first in the module that imports the function by its name."""
+    for module in ("ann_vae", "networks"):
         monkeypatch.setattr(
             f"baselines.{module}.convolution_channels", {32: [4, 4, 8, 8]}.__getitem__
         )

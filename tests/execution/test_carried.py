@@ -39,6 +39,7 @@ def finish(flags, out):
     return told, reproducible(bench.load_results(out))
 
 
+@pytest.mark.full
 def test_it_goes_on_from_files_that_are_small_enough_to_be_carried(
     interrupted, flags, tmp_path, monkeypatch
 ):

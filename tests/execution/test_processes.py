@@ -51,6 +51,7 @@ def test_worker_processes_give_the_rows_of_a_serial_run(bench_cli, tiny_flags, t
     ]  # fmt: skip
 
 
+@pytest.mark.full
 def test_workers_do_not_take_a_folder_for_the_suite(tiny_flags, tmp_path, monkeypatch):
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "__init__.py").write_text("raise SystemExit('not the suite')")
@@ -117,6 +118,7 @@ def worked_on(out):
     return [found for found in inspect(out) if "is in use" in found.what]
 
 
+@pytest.mark.full
 def test_two_commands_share_the_cells(bench_cli, tiny_flags, tmp_path):
     out = tmp_path / "run"
     flags = ["run", "--models", "ann_vae", "--seeds", "0,1,2,3", *tiny_flags, "--out", out]

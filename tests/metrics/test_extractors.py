@@ -391,6 +391,7 @@ def test_both_clean_fids_agree_with_clean_fid(tmp_path, network_file):
     assert found.extractor == InceptionCleanFloat.description
 
 
+@pytest.mark.full
 def test_the_official_fid_alone_compares_with_the_split_of_its_own(tmp_path, network_file):
     images, test, validation = (pictures(seed, 4) for seed in range(3))
     protocol = load_protocol("smoke", [*SETTINGS, "official_fid_split=validation"])
