@@ -309,8 +309,8 @@ def _check_images(cell: ImagesCell) -> None:
     """
     assert cell.info is not None
     size, channels = cell.resolved.image_size, cell.info.channels
-    for given in filter(None, (cell.generated, cell.reconstructions)):
-        if given.pixels.shape[1:] != (channels, size, size):
+    for given in (cell.generated, cell.reconstructions):
+        if given is not None and given.pixels.shape[1:] != (channels, size, size):
             found, height, width = given.pixels.shape[1:]
             raise BenchError(
                 f"{given.source} holds images of {found} channels, {width}x{height}: "

@@ -1,6 +1,8 @@
 """Scores of images that exist, and samples that are written for others."""
 
+import json
 import re
+import shutil
 import time
 
 import numpy as np
@@ -13,6 +15,7 @@ from tiny import TINY
 
 import bench
 from bench.errors import BenchError
+from bench.system.checksums import SummedFolder
 
 COUNT = 10
 # What is measured of images alone.
@@ -236,6 +239,7 @@ BAD = {
     "floats": (saved(drawn() / 255), r"say --range 0,1 \(in Python image_range=\(0, 1\)\)"),
     "nan": (saved(np.full((2, 32, 32), np.nan)), "non-finite values"),
     "nearly black": (saved(drawn() // 200), "nearly black in 0..255"),
+    "nearly black files": (pictures(Image.fromarray(drawn(1)[0] // 200)), "nearly black in 0..255"),
     "size": (saved(drawn()[:, :28, :28]), r"1 channels, 28x28: digits is scored with 1, 32x32"),
     "colour": (saved(drawn(channels=(3,))), "holds images of 3 channels"),
     "mixed sizes": (pictures(grey(), grey(30)), "1.png is 30x30, and .*0.png is 32x32"),
@@ -281,6 +285,11 @@ def test_a_mistake_in_the_request_is_told(options, expected, scored, tmp_path):
     assert not (tmp_path / "scored").exists()
 
 
+def test_no_images_are_refused_with_a_range_too(scored):
+    with pytest.raises(BenchError, match=r"holds shape \(0, 32, 32\)"):
+        scored(np.zeros((0, 32, 32)), name="mine", image_range=(0, 1))
+
+
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, bench_cli):
     file = saved(drawn())(tmp_path)
     load = np.load
@@ -311,6 +320,29 @@ def test_a_mistake_in_sampling_is_told(arguments, expected, trained, bench_cli, 
     code, _, err = bench_cli("sample", trained[0], *given)
     assert code == 2
     assert expected in " ".join(err.split())
+    assert not (tmp_path / "gen.npz").exists()
+
+
+@pytest.mark.parametrize("change", ["code", "file"])
+def test_a_model_of_another_version_is_not_sampled(
+    change, trained, bench_cli, tmp_path, monkeypatch
+):
+    """Its samples would not be the run's."""
+    out = tmp_path / "run"
+    shutil.copytree(trained[0], out)
+    if change == "code":
+        monkeypatch.setattr(bench.registry.models.load("esvae"), "version", "2")
+    else:
+        (cell,) = out.glob("cells/esvae*")
+        facts = json.loads((cell / "cell.json").read_text())
+        facts["seed"] = 5
+        with SummedFolder(cell).write("cell.json") as file:
+            file.write(json.dumps(facts).encode())
+    code, _, err = bench_cli(
+        "sample", out, "--model", "esvae", "--n", "3", "--out", tmp_path / "gen.npz"
+    )
+    assert code == 2
+    assert "was made by another version of the suite or of the model" in err
     assert not (tmp_path / "gen.npz").exists()
 
 

@@ -15,6 +15,15 @@ def to_unit_range(images: Tensor) -> Tensor:
     return images.float() / 255 * 2 - 1
 
 
+def to_pixels(images: Tensor) -> Tensor:
+    """Round images ``(...)`` in [-1, 1] to uint8, of the same shape; values outside are clipped.
+
+    >>> to_pixels(torch.tensor([-1.0, 1.5]))
+    tensor([  0, 255], dtype=torch.uint8)
+    """
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
 def batch_count(images: int, batch_size: int, drop_last: bool = False) -> int:
     """Return the number of batches.
 

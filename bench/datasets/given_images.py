@@ -4,7 +4,7 @@ import hashlib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from bench.datasets.image_files import (
     require_known_range,
 )
 from bench.datasets.image_listing import LeftOut, list_images
-from bench.datasets.value_range import ValueRange, describe_values, nearly_black
+from bench.datasets.value_range import ValueRange, nearly_black, require_in_range
 from bench.errors import BenchError
 
 # The layout of ADM's samples, and what others write.
@@ -33,7 +33,6 @@ SUFFIXES = (".npz", ".npy", ".safetensors")
 CHANNELS = (1, 3)
 MODEL_RANGE: ValueRange = (-1, 1)
 _COLOUR = {"RGB", "RGBA", "P", "PA"}
-_CHANGED = "changed while it was read"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class GivenImages:
         sha256: hash of shape, type and values, in hex.
     """
 
-    pixels: np.ndarray
+    pixels: np.ndarray = field(compare=False, repr=False)
     source: str
     sha256: str
 
@@ -77,7 +76,9 @@ def given_images(source: Any, value_range: ValueRange | None = None) -> GivenIma
         raise BenchError(f"{path} does not exist: expected a folder of images or a file.")
     with _unchanged([path]):
         if path.is_dir():
-            return _images(_folder(path, value_range), str(path), None, dark=True)
+            # Files are mapped from their range one by one.
+            dark = value_range is not None
+            return _images(_folder(path, value_range), str(path), None, dark=dark)
         return _images(_file(path), str(path), value_range)
 
 
@@ -102,10 +103,10 @@ def _channels_last(array: np.ndarray) -> np.ndarray:
         ValueError: it is another layout, or could be two of them.
     """
     expected = "expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels"
+    if array.ndim not in (3, 4) or not array.size:
+        raise ValueError(f"holds shape {array.shape}; {expected}")
     if array.ndim == 3:
         return array[..., None]
-    if array.ndim != 4 or not array.size:
-        raise ValueError(f"holds shape {array.shape}; {expected}")
     last, first = array.shape[3] in CHANNELS, array.shape[1] in CHANNELS
     if last == first:
         raise ValueError(f"holds shape {array.shape}; {expected}, and only one of them")
@@ -120,13 +121,10 @@ def _model_range(images: np.ndarray, value_range: ValueRange | None) -> np.ndarr
     """
     if images.dtype.kind != "f" or value_range is None:
         return as_images(images, value_range).reshape(images.shape)
-    low, high = value_range
-    if not (images.min() >= low and images.max() <= high):
-        raise ValueError(
-            f"holds {describe_values(images)}; expected values in the given range {low:g}..{high:g}"
-        )
+    require_in_range(images, value_range)
     if value_range == MODEL_RANGE:
         return images.astype(np.float32)
+    low, high = value_range
     return ((images.astype(np.float64) - low) / (high - low) * 2 - 1).astype(np.float32)
 
 
@@ -256,7 +254,7 @@ def _unchanged(paths: Iterable[Path]) -> Iterator[None]:
     yield
     for path, state in before.items():
         if _state(path) != state:
-            raise BenchError(f"{path} {_CHANGED}.")
+            raise BenchError(f"{path} changed while it was read.")
 
 
 def _state(path: Path) -> tuple[int, int] | None:

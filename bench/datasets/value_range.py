@@ -27,16 +27,30 @@ def to_bytes(images: np.ndarray, value_range: ValueRange) -> np.ndarray:
     >>> to_bytes(np.array([0, 8, 16]), (0, 16))
     array([  0, 128, 255], dtype=uint8)
     """
+    require_in_range(images, value_range)
     low, high = value_range
-    if not (images.min() >= low and images.max() <= high):
-        raise ValueError(
-            f"holds {describe_values(images)}; expected values in the given range {low:g}..{high:g}"
-        )
     mapped = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)
         mapped[part] = np.rint((images[part].astype(np.float64) - low) * (255 / (high - low)))
     return mapped
+
+
+def require_in_range(images: np.ndarray, value_range: ValueRange) -> None:
+    """Check that the values of images ``(N, ...)`` lie in a range.
+
+    Args:
+        images: numbers or booleans.
+        value_range: lowest and highest possible value.
+
+    Raises:
+        ValueError: one lies outside the range, or is NaN.
+    """
+    low, high = value_range
+    if not (images.min() >= low and images.max() <= high):
+        raise ValueError(
+            f"holds {describe_values(images)}; expected values in the given range {low:g}..{high:g}"
+        )
 
 
 def describe_values(images: np.ndarray) -> str:

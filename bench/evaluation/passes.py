@@ -234,18 +234,18 @@ class Passes:
     def _decoded(self, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
         images = self.model.decode(latents)
         check_images(images, shape, "decode")
-        return images
+        return _in_plain_layout(images)
 
     def _prefixes(self, latents: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[int, Tensor]]:
         for t, images in enumerate(self.model.decode_prefixes(latents), start=1):
             check_images(images, shape, "decode_prefixes")
-            yield t, images
+            yield t, _in_plain_layout(images)
 
     def _under_input_noise(self, originals: Tensor, first: int) -> Iterator[Batch]:
         def reconstructed(images: Tensor) -> Tensor:
             output = self.model.reconstruct(images, self._seeded("under noise", first))
             check_images(output, originals.shape, "reconstruct")
-            return output
+            return _in_plain_layout(output)
 
         clean = reconstructed(originals)
         yield self._noisy(clean, originals, clean, NO_NOISE, 0.0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench import registry
 from bench.datasets.dataset import DatasetInfo
 from bench.errors import BenchError
 from bench.evaluation.passes import check_images
@@ -17,7 +18,7 @@ from bench.execution.model_cell import evaluated_label, with_weights
 from bench.plan import Cell
 from bench.protocol import Protocol
 from bench.store.run_directory import CellFolder, RunDirectory, load_results
-from bench.store.schema import CELL_FILE
+from bench.store.schema import CELL_FILE, EXTERNAL
 from bench.system.devices import tf32
 from bench.system.random_state import seed_everything
 from bench.system.threads import cpu_threads
@@ -92,6 +93,12 @@ def trained_cell(run: Path, wanted: Mapping[str, object]) -> TrainedCell:
         protocol=Protocol.model_validate(facts["protocol"]),
         seed=facts["seed"],
     )
+    known_version = registry.models.load(cell.model).version
+    if cell.key != facts["key"] or cell.model_version != known_version:
+        raise BenchError(
+            f"{_title(facts)} in {run} was made by another version of the suite or of the model: "
+            "its samples would differ from the run's."
+        )
     if not has_weights(folder, evaluated_label(cell.resolved)):
         raise BenchError(f"{_title(facts)} in {run} has no weights: it was not trained to its end.")
     return TrainedCell(cell, folder)
@@ -102,7 +109,7 @@ def _cells(run: Path) -> Iterator[tuple[dict[str, Any], CellFolder]]:
     for folder in RunDirectory(run).cells():
         if folder.exists(CELL_FILE):
             facts = json.loads(folder.read(CELL_FILE))
-            if "neuron_implementation" in facts:
+            if facts["backend"] != EXTERNAL:
                 yield facts, folder
 
 

@@ -91,6 +91,7 @@ def test_graph_replays_are_a_share_of_the_calls_or_tell_why_there_are_none(
         assert (found.value, found.reason) == (value, reason)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the tiny run is on the GPU")
 def test_a_run_on_a_cpu_replays_nothing(model_rows):
     names = ["training_graph_replays", "sampling_graph_replays"]
     rows = model_rows[model_rows["metric"].isin(names)]
