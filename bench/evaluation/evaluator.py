@@ -372,9 +372,10 @@ def _unmet_need(metric: Metric, model: GenerativeModel, lacking: _Lacking) -> st
     choice = [lacking[need] for need in sorted(metric.needs_any)]
     if choice and all(choice):
         reasons.append(" and ".join(reason for reason in choice if reason))
-    if not reasons or isinstance(model, GivenOutputs):
-        return reasons[0] if reasons else None
-    return f"not for {type(model).__name__}: {reasons[0]}"
+    if not reasons:
+        return None
+    given = isinstance(model, GivenOutputs)
+    return reasons[0] if given else f"not for {type(model).__name__}: {reasons[0]}"
 
 
 def _no_partial_decodings(model: GenerativeModel) -> str | None:

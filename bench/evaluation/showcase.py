@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
-from bench.datasets.batches import to_unit_range
+from bench.datasets.batches import to_pixels, to_unit_range
 from bench.evaluation.context import CellContext
 from bench.evaluation.passes import check_images
 from bench.metrics.noise import LATENT_SHUFFLE, NoiseStream, flip, shuffle
@@ -82,7 +82,7 @@ def save_showcase(outputs: Showcase, folder: SummedFolder) -> None:
     for name in GRIDS:
         if name in outputs.images:
             _save_grid(outputs.images[name], folder, f"{IMAGES_FOLDER}/{name}.png")
-    arrays = {name: _pixels(images) for name, images in outputs.images.items()}
+    arrays = {name: to_pixels(images).cpu().numpy() for name, images in outputs.images.items()}
     if "latent_flip" in arrays:
         arrays["latent_flip_levels"] = np.array(FLIP_LEVELS)
     _save_arrays(arrays, folder, IMAGES_FILE)
@@ -99,10 +99,6 @@ def _under_latent_noise(model: GenerativeModel, latents: Tensor, seed: int) -> d
         shuffled = shuffle(latents, NoiseStream(seed, LATENT_SHUFFLE, 0))
         images[LATENT_SHUFFLE] = model.decode(shuffled)
     return images
-
-
-def _pixels(images: Tensor) -> np.ndarray:
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
 
 
 def _save_grid(images: Tensor, folder: SummedFolder, name: str) -> None:

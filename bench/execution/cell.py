@@ -1,11 +1,13 @@
 """The run of one cell: what is missing, what comes of it, and what went wrong."""
 
+import json
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 import torch
@@ -23,8 +25,9 @@ from bench.metrics.metric import Metric
 from bench.metrics.unusable import UnusableMetric
 from bench.plan import Cell
 from bench.store.run_directory import CellFolder, Row
-from bench.store.schema import FAILED, SKIPPED, Status
+from bench.store.schema import CELL_FILE, FAILED, SKIPPED, Status
 from bench.system.devices import describe_device, fastest_convolutions, tf32
+from bench.system.environment import environment
 from bench.system.files import remove_leftovers
 from bench.system.progress import WorkReporter
 from bench.system.threads import cpu_threads
@@ -156,6 +159,32 @@ class CellRun(ABC):
         Raises:
             SkippedError: if the cell cannot run here.
         """
+
+    def _write_facts(self, **own: Any) -> None:
+        """Write what the cell is to ``cell.json``.
+
+        Args:
+            own: facts that other kinds of cells do not have, by name.
+        """
+        cell = self.cell
+        facts = {
+            "key": cell.key,
+            "model": cell.model,
+            "model_version": cell.model_version,
+            "backend": cell.backend,
+            **own,
+            "dataset": asdict(cell.info) if cell.info else None,
+            "seed": cell.seed,
+            "device": describe_device(self.device),
+            "protocol": cell.protocol.model_dump(mode="json"),
+            "resolved_protocol": cell.resolved.model_dump(mode="json"),
+            "environment": environment(),
+        }
+        self._write_json(CELL_FILE, facts)
+
+    def _write_json(self, name: str, content: Any) -> None:
+        with self.folder.write(name) as file:
+            file.write(json.dumps(content, indent=2).encode())
 
     def _without_value(self, metrics: list[type[Metric]], status: Status, reason: str) -> list[Row]:
         return [self.rows.without_value(metric, status, reason) for metric in metrics]

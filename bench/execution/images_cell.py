@@ -1,8 +1,7 @@
 """The run of a cell of images that exist: evaluate, nothing else."""
 
-import dataclasses
-import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +18,6 @@ from bench.metrics.metric import Metric
 from bench.plan import ImagesCell
 from bench.recording.training_record import TrainingRecord
 from bench.store.run_directory import Row
-from bench.store.schema import CELL_FILE
-from bench.system.devices import describe_device
-from bench.system.environment import environment
 
 UNTRAINED = TrainingRecord((), {}, None)
 
@@ -33,7 +29,7 @@ class ImagesRun(CellRun):
     cell: ImagesCell
 
     def _observe(self, missing: list[type[Metric]], context: CellContext) -> list[Row]:
-        self._write_facts()
+        self._write_facts(images=self._facts_of_images())
         generated = self._tensor(self.cell.generated)
         given = self.cell.reconstructions
         reconstructions = None if given is None else self._tensor(given)
@@ -49,29 +45,13 @@ class ImagesRun(CellRun):
     def _tensor(self, images: GivenImages) -> Tensor:
         return torch.from_numpy(images.pixels).to(self.device)
 
-    def _write_facts(self) -> None:
-        """Write what the cell is to ``cell.json``."""
-        cell, given = self.cell, {"generated": self.cell.generated}
-        if cell.reconstructions is not None:
-            given["reconstructions"] = cell.reconstructions
-        facts = {
-            "key": cell.key,
-            "model": cell.model,
-            "model_version": cell.model_version,
-            "backend": cell.backend,
-            "dataset": dataclasses.asdict(cell.info) if cell.info else None,
-            "images": {
-                name: {"source": images.source, "count": len(images), "sha256": images.sha256}
-                for name, images in given.items()
-            },
-            "seed": cell.seed,
-            "device": describe_device(self.device),
-            "protocol": cell.protocol.model_dump(mode="json"),
-            "resolved_protocol": cell.resolved.model_dump(mode="json"),
-            "environment": environment(),
+    def _facts_of_images(self) -> dict[str, Any]:
+        given = {"generated": self.cell.generated, "reconstructions": self.cell.reconstructions}
+        return {
+            name: {"source": images.source, "count": len(images), "sha256": images.sha256}
+            for name, images in given.items()
+            if images is not None
         }
-        with self.folder.write(CELL_FILE) as file:
-            file.write(json.dumps(facts, indent=2).encode())
 
 
 def _showcase(generated: Tensor, reconstructions: Tensor | None, context: CellContext) -> Showcase:

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from bench.evaluation.context import CellContext
 from bench.evaluation.evaluator import Evaluator, Selections, metric_scores, selection_scores
@@ -18,9 +17,7 @@ from bench.model import GenerativeModel
 from bench.protocol import Protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.store.run_directory import CellFolder, Row
-from bench.store.schema import CELL_FILE, TRAINING_FILE
-from bench.system.devices import describe_device
-from bench.system.environment import environment
+from bench.store.schema import TRAINING_FILE
 from bench.training.checkpoints import Checkpoints
 from bench.training.loop import BEST_TEST_LOSS, LAST, BestEpochs, train, warm_up
 from bench.training.model_weights import has_weights, read_weights, write_weights
@@ -49,7 +46,7 @@ class ModelRun(CellRun):
     def _observe(self, missing: list[type[Metric]], context: CellContext) -> list[Row]:
         evaluator = Evaluator(context)
         image_shape = tuple(context.train_images.shape[1:])
-        self._write_json(CELL_FILE, self._facts())
+        self._write_facts(neuron_implementation=neuron_implementation(self.cell, self.device))
         model = build_model(self.cell, image_shape, self.device)
         if not self._trained():
             self._train(model, evaluator)
@@ -97,23 +94,6 @@ class ModelRun(CellRun):
             groups.setdefault(label, []).append(metric)
         return groups
 
-    def _facts(self) -> dict[str, Any]:
-        """Return what the cell is, for ``cell.json``."""
-        cell = self.cell
-        return {
-            "key": cell.key,
-            "model": cell.model,
-            "model_version": cell.model_version,
-            "backend": cell.backend,
-            "neuron_implementation": neuron_implementation(cell, self.device),
-            "dataset": dataclasses.asdict(cell.info) if cell.info else None,
-            "seed": cell.seed,
-            "device": describe_device(self.device),
-            "protocol": cell.protocol.model_dump(mode="json"),
-            "resolved_protocol": cell.resolved.model_dump(mode="json"),
-            "environment": environment(),
-        }
-
     def _train(self, model: GenerativeModel, evaluator: Evaluator) -> None:
         cell, images = self.cell, evaluator.context.train_images
         best = BestEpochs(selection_scores(evaluator, self.metrics))
@@ -147,10 +127,6 @@ class ModelRun(CellRun):
 
     def _with_weights(self, model: GenerativeModel, label: str) -> GenerativeModel:
         return with_weights(model, self.folder, label)
-
-    def _write_json(self, name: str, content: Any) -> None:
-        with self.folder.write(name) as file:
-            file.write(json.dumps(content, indent=2).encode())
 
 
 def evaluated_label(protocol: Protocol) -> str:

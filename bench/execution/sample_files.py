@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.numpy import save
 from torch import Tensor
 
+from bench.datasets.batches import to_pixels
 from bench.datasets.given_images import SUFFIXES
 from bench.errors import BenchError
 from bench.system.files import atomic
@@ -42,23 +43,23 @@ def write_samples(batches: Iterable[Tensor], out: Path) -> None:
         batches: images ``(B, C, H, W)``, float32 in [-1, 1].
         out: path of the file or folder.
     """
-    images = np.concatenate([batch.cpu().numpy() for batch in batches])
+    in_bytes = out.suffix in {"", ".npz"}
+    images = np.concatenate([_pixels(b) if in_bytes else b.cpu().numpy() for b in batches])
     if not out.suffix:
-        _write_folder(_pixels(images), out)
+        _write_folder(images, out)
         return
     with atomic(out) as file:
         if out.suffix == ".npz":
-            np.savez(file, arr_0=_pixels(images))
+            np.savez(file, arr_0=images)
         elif out.suffix == ".npy":
             np.save(file, images)
         else:
             file.write(save({KEY: images}))
 
 
-def _pixels(images: np.ndarray) -> np.ndarray:
+def _pixels(images: Tensor) -> np.ndarray:
     """Return uint8 images ``(N, H, W, C)`` of float images ``(N, C, H, W)`` in [-1, 1]."""
-    rounded = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return np.ascontiguousarray(rounded.transpose(0, 2, 3, 1))
+    return to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _write_folder(pixels: np.ndarray, out: Path) -> None:

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ from bench.errors import one_line
 WARM_UP_CALLS = 3
 _WAITS = "called a synchronizing CUDA operation"
 _LOG = logging.getLogger(__name__)
-
-Outputs = TypeVar("Outputs", bound=Tensor | Mapping[str, Any])
 
 
 class GraphedFunction:
@@ -46,7 +44,7 @@ class GraphedFunction:
     def __init__(
         self,
         name: str,
-        function: Callable[..., Outputs],
+        function: Callable[..., Tensor | Mapping[str, Any]],
         module: nn.Module,
         *,
         device: torch.device,
