@@ -1,10 +1,11 @@
-"""Triton kernels for LIF neurons with gradients on CUDA.
+"""Triton kernels for tdBN and LIF neurons with gradients on CUDA.
 
 A program computes a block of neurons over all time steps. Neurons are one axis, in the memory order
 of a step's currents, so channels-last currents are read in place and give channels-last spikes.
 Nothing here waits for the device.
 """
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -14,6 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from baselines.fused.cpu.lazy_tensors import WeightedSteps
+from baselines.fused.cpu.lif import CHANNEL_AXIS, Normalisation
 from baselines.fused.cpu.lif_constants import LIFConstants
 
 # Neurons per program: 16 bytes of float32 for each of its threads, the widest load.
@@ -23,59 +26,134 @@ BLOCK = tl.constexpr(512)
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
+def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance per channel, each ``(C,)``, of ``(T, N, C, ...)``."""
+    steps = _with_dense_steps(currents.detach(), axes := _axes_by_memory(currents))
+    means, squares = (_empty(currents.shape[1:], _without_time(axes), steps) for _ in range(2))
+    arrays = steps, steps.stride(0), means, squares
+    _launch(_moments, currents.shape, arrays)
+    others = [axis for axis in range(means.dim()) if axis != CHANNEL_AXIS - 1]
+    variance_of_means, mean = torch.var_mean(means, others, correction=0)
+    return mean, variance_of_means.add(squares.mean(others), alpha=1 / len(currents))
+
+
 def lif_forward(
-    currents: Tensor, membrane: Tensor | None, constants: LIFConstants
+    currents: Tensor,
+    membrane: Tensor | None,
+    constants: LIFConstants,
+    *,
+    time_steps: int | None = None,
+    norm: Normalisation | None = None,
+    synapse_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return spikes ``(T, N, ...)`` and the potentials ``(N, ...)`` after the last reset.
+    """Normalise currents and run the neurons through all time steps, with gradients.
 
     Args:
-        currents: currents ``(T, N, ...)``, float32 or float64, T at least 1. Copied only if the
-            neurons of a step are not dense in memory; any stride between steps is accepted, also 0.
-        membrane: initial potentials ``(N, ...)``, in the dtype of the currents; None to start at
+        currents: currents ``(T, N, C, ...)``, float32 or float64, T at least 1, or ``(1, N, C,
+            ...)`` if they are the same at every step. Copied only if the neurons of a step are not
+            dense in memory; any stride between steps is accepted, also 0.
+        membrane: initial potentials ``(N, C, ...)``, in the dtype of the currents; None to start at
             rest.
         constants: constants of the neurons.
+        time_steps: number of time steps T; None for that of the currents.
+        norm: normalisation of the currents; None to leave them unchanged.
+        synapse_bias: bias ``(C,)`` that the currents lack and the mean of the norm lacks too. It
+            changes nothing but gets its gradient, which is 0 if the norm has the mean of the
+            currents themselves.
+
+    Returns:
+        Spikes ``(T, N, C, ...)``, and the potentials ``(N, C, ...)`` after the last reset.
     """
-    return _LIF.apply(currents, membrane, constants)
+    parameters: tuple[Tensor | None, ...] = (None,) * 4
+    if norm is not None:
+        parameters = norm.weight, norm.bias, norm.mean, norm.inverse_deviation
+    from_batch = norm is not None and norm.from_batch
+    call = constants, time_steps or len(currents), from_batch
+    return _LIF.apply(currents, membrane, *parameters, synapse_bias, call)
+
+
+def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
+    """Return ``sum_t w_t * s_t``, ``(N, ...)``.
+
+    Args:
+        spikes: spikes ``(T, N, ...)`` in the dtype of the weights.
+        weights: weights ``(T,)``.
+    """
+    steps = _with_dense_steps(spikes, axes := _axes_by_memory(spikes))
+    total = _empty(spikes.shape[1:], _without_time(axes), like=weights)
+    _launch(_weighted_sum, spikes.shape, (steps, steps.stride(0), weights, total))
+    return total
 
 
 class _LIF(torch.autograd.Function):
+    """Neurons with gradients; the tensors of the norm are separate arguments."""
+
     @staticmethod
     def forward(
-        ctx: Any, currents: Tensor, membrane: Tensor | None, constants: LIFConstants
+        ctx: Any,
+        currents: Tensor,
+        membrane: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor | None,
+        inverse_deviation: Tensor | None,
+        synapse_bias: Tensor | None,
+        call: tuple[LIFConstants, int, bool],
     ) -> tuple[Tensor, Tensor]:
+        constants, time_steps, _ = call
         axes = _axes_by_memory(currents)
         steps = _with_dense_steps(currents, axes)
         initial = None if membrane is None else _with_dense_steps(membrane[None], axes)
-        ctx.save_for_backward(steps, initial)
+        scale = None if weight is None else weight * inverse_deviation
+        ctx.save_for_backward(steps, initial, scale, bias, mean, inverse_deviation)
         ctx.set_materialize_grads(False)
-        ctx.constants, ctx.axes, ctx.shape = constants, axes, currents.shape
-        spikes = _empty(currents.shape, axes, like=currents)
-        final = _empty((1, *currents.shape[1:]), axes, like=currents)
-        arrays = steps, steps.stride(0), initial, spikes, final
+        ctx.call, ctx.axes, ctx.shape = call, axes, (time_steps, *currents.shape[1:])
+        ctx.repeated = len(currents) < time_steps
+        spikes = _empty(ctx.shape, axes, like=currents)
+        final = _empty(ctx.shape[1:], _without_time(axes), like=currents)
+        norm = mean, scale, bias, *_channels(steps, axes, scale)
+        arrays = steps, _stride(steps), *norm, initial, spikes, final
         _launch(_lif_forward, ctx.shape, arrays, constants.decay, constants.threshold)
-        return spikes, final[0]
+        return spikes, final
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_spikes: Tensor | None, grad_final: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        steps, initial = ctx.saved_tensors
-        grad_currents = _empty(ctx.shape, ctx.axes, like=steps)
-        if grad_spikes is None:
-            grad_spikes = torch.zeros_like(grad_currents)
-        grad_steps = _with_dense_steps(grad_spikes, ctx.axes)
-        grad_membrane = _empty((1, *ctx.shape[1:]), ctx.axes, like=steps)
+        steps, initial, scale, bias, mean, inverse_deviation = ctx.saved_tensors
+        constants, time_steps, from_batch = ctx.call
+        weights, grad_steps, grad_stride = _grad_products(grad_spikes, ctx.shape, ctx.axes, steps)
+        places = _without_time(ctx.axes)
+        grad_membrane, sums, products = (_empty(ctx.shape[1:], places, steps) for _ in range(3))
         if grad_final is None:
             grad_membrane.zero_()
         else:
-            grad_membrane.copy_(grad_final[None])
-        constants = ctx.constants
-        arrays = steps, steps.stride(0), initial, grad_currents
-        _launch(_recompute, ctx.shape, arrays, constants.decay, constants.threshold)
-        arrays = grad_steps, grad_steps.stride(0), grad_currents, grad_membrane
-        _launch(_lif_backward, ctx.shape, arrays, *constants)
-        return grad_currents, grad_membrane[0] if ctx.needs_input_grad[1] else None, None
+            grad_membrane.copy_(grad_final)
+        potentials = _empty(ctx.shape, ctx.axes, like=steps)
+        channels = _channels(steps, ctx.axes, scale)
+        norm = mean, scale, bias, *channels
+        arrays = steps, _stride(steps), *norm, initial, weights, grad_steps, grad_stride
+        outputs = potentials, grad_membrane, sums, products
+        _launch(_lif_backward, ctx.shape, (*arrays, *outputs), *constants, ctx.repeated)
+        grad_currents = sums[None] if ctx.repeated else potentials
+        grad_initial = grad_membrane if ctx.needs_input_grad[1] else None
+        if scale is None:
+            return grad_currents, grad_initial, *(None,) * 6
+        others = [axis for axis in range(sums.dim()) if axis != CHANNEL_AXIS - 1]
+        grad_bias, grad_product = sums.sum(others), products.sum(others)
+        slope, offset = torch.zeros_like(scale), torch.zeros_like(scale)
+        if from_batch:
+            elements = steps.numel() // len(scale)
+            offset = scale * grad_bias / -elements
+            slope = scale * inverse_deviation.square() * grad_product / -elements
+        arrays = grad_currents, steps, _stride(steps), mean, scale, slope, offset, *channels
+        _launch(_through_norm, (len(steps), *ctx.shape[1:]), arrays)
+        grad_synapse = None
+        if ctx.needs_input_grad[6]:
+            grad_synapse = torch.zeros_like(scale) if from_batch else scale * grad_bias
+        grad_weight = grad_product * inverse_deviation
+        return grad_currents, grad_initial, grad_weight, grad_bias, None, None, grad_synapse, None
 
 
 @triton.jit
@@ -99,9 +177,59 @@ def _initial(
 
 
 @triton.jit
+def _of_channel(
+    values: tl.tensor,
+    place: tl.tensor,
+    exists: tl.tensor,
+    channels: tl.tensor,
+    channel_stride: tl.tensor,
+) -> tl.tensor:
+    """Return the value of each neuron's channel ``(BLOCK,)``, from values ``(C,)``."""
+    return tl.load(values + place // channel_stride % channels, exists)
+
+
+@triton.jit
+def _moments(
+    currents: tl.tensor,
+    current_stride: tl.tensor,
+    means: tl.tensor,
+    squares: tl.tensor,
+    neurons: tl.tensor,
+    time_steps: tl.tensor,
+) -> None:
+    """Compute mean and sum of squared deviations over time, by Welford's recurrence.
+
+    Args:
+        currents: currents x ``(T, L)``.
+        current_stride: distance between steps in ``currents``.
+        means: means ``(L,)``, written.
+        squares: sums of the squared deviations from them ``(L,)``, written.
+        neurons: number of neurons L.
+        time_steps: number of time steps T.
+    """
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    exists = place < neurons
+    mean = tl.zeros((BLOCK,), currents.dtype.element_ty)
+    square = tl.zeros((BLOCK,), currents.dtype.element_ty)
+    for step in range(time_steps):
+        current = tl.load(currents + place, exists)
+        deviation = current - mean
+        mean += deviation / (step + 1)
+        square += deviation * (current - mean)
+        currents += current_stride
+    tl.store(means + place, mean, exists)
+    tl.store(squares + place, square, exists)
+
+
+@triton.jit
 def _lif_forward(
     currents: tl.tensor,
     current_stride: tl.tensor,
+    mean: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    channels: tl.tensor,
+    channel_stride: tl.tensor,
     membrane: tl.tensor,
     spikes: tl.tensor,
     final: tl.tensor,
@@ -110,11 +238,17 @@ def _lif_forward(
     decay: tl.constexpr,
     threshold: tl.constexpr,
 ) -> None:
-    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + x_t`` for a block of neurons.
+    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + y_t`` for a block of neurons.
 
     Args:
         currents: currents x ``(T, L)``.
         current_stride: distance between steps in ``currents``; other arrays are contiguous.
+        mean: mean per channel ``(C,)``, of which ``y = (x - mean) * scale + shift``; None for
+            ``y = x``.
+        scale: factor per channel ``(C,)``.
+        shift: summand per channel ``(C,)``.
+        channels: number of channels C.
+        channel_stride: distance between the channels of a step.
         membrane: initial potentials ``(L,)``; None to start at rest.
         spikes: spikes ``(T, L)``, written.
         final: potentials after the last reset ``(L,)``, written.
@@ -126,8 +260,15 @@ def _lif_forward(
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     exists = place < neurons
     state = _initial(membrane, place, exists, currents.dtype.element_ty)
+    if mean is not None:
+        centre = _of_channel(mean, place, exists, channels, channel_stride)
+        factor = _of_channel(scale, place, exists, channels, channel_stride)
+        summand = _of_channel(shift, place, exists, channels, channel_stride)
     for _ in range(time_steps):
-        potential = decay * state + tl.load(currents + place, exists)
+        current = tl.load(currents + place, exists)
+        if mean is not None:
+            current = (current - centre) * factor + summand
+        potential = decay * state + current
         fires = potential - threshold > 0
         tl.store(spikes + place, fires.to(state.dtype), exists)
         state = tl.where(fires, 0.0, potential)
@@ -137,103 +278,238 @@ def _lif_forward(
 
 
 @triton.jit
-def _recompute(
+def _lif_backward(
     currents: tl.tensor,
     current_stride: tl.tensor,
+    mean: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    channels: tl.tensor,
+    channel_stride: tl.tensor,
     membrane: tl.tensor,
+    weights: tl.tensor,
+    grad_spikes: tl.tensor,
+    grad_spike_stride: tl.tensor,
     potentials: tl.tensor,
+    grad_membrane: tl.tensor,
+    sums: tl.tensor,
+    products: tl.tensor,
     neurons: tl.tensor,
     time_steps: tl.tensor,
     decay: tl.constexpr,
     threshold: tl.constexpr,
+    window_centre: tl.constexpr,
+    width: tl.constexpr,
+    repeated: tl.constexpr,
 ) -> None:
-    """Compute the potentials before each reset for a block of neurons.
+    """Compute the gradients of :func:`_lif_forward` for a block of neurons.
+
+    The potentials before each reset are computed again first.
 
     Args:
         currents: currents x ``(T, L)``.
         current_stride: distance between steps in ``currents``.
+        mean: mean per channel ``(C,)``, of which ``y = (x - mean) * scale + shift``; None for
+            ``y = x``.
+        scale: factor per channel ``(C,)``.
+        shift: summand per channel ``(C,)``.
+        channels: number of channels C.
+        channel_stride: distance between the channels of a step.
         membrane: initial potentials ``(L,)``; None to start at rest.
-        potentials: potentials ``(T, L)``, written.
+        weights: factors ``(T,)`` of ``grad_spikes``; None for 1.
+        grad_spikes: gradients of the spikes ``(T, L)``.
+        grad_spike_stride: distance between steps in ``grad_spikes``.
+        potentials: written: the gradients of y ``(T, L)``; of no use if ``repeated``.
+        grad_membrane: gradients of the final potentials ``(L,)``, replaced by the gradients of the
+            initial ones.
+        sums: sums over time of the gradients of y ``(L,)``, written if there is a mean or they are
+            ``repeated``.
+        products: sums over time of the gradients of y times ``x - mean`` ``(L,)``, written if there
+            is a mean.
         neurons: number of neurons L.
         time_steps: number of time steps T.
         decay: factor of the potential per time step.
         threshold: potential above which a neuron fires.
+        window_centre: centre of the surrogate gradient's window, relative to the threshold.
+        width: width of the window; its height is ``1 / width``.
+        repeated: True if the currents are the same at every step.
     """
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     exists = place < neurons
     state = _initial(membrane, place, exists, currents.dtype.element_ty)
+    if mean is not None:
+        centre = _of_channel(mean, place, exists, channels, channel_stride)
+        factor = _of_channel(scale, place, exists, channels, channel_stride)
+        summand = _of_channel(shift, place, exists, channels, channel_stride)
+    # Step by step: a product of two of these could exceed 32 bits.
     for _ in range(time_steps):
-        potential = decay * state + tl.load(currents + place, exists)
+        current = tl.load(currents + place, exists)
+        if mean is not None:
+            current = (current - centre) * factor + summand
+        potential = decay * state + current
         tl.store(potentials + place, potential, exists)
         state = tl.where(potential - threshold > 0, 0.0, potential)
         currents += current_stride
-        potentials += neurons
-
-
-@triton.jit
-def _lif_backward(
-    grad_spikes: tl.tensor,
-    grad_spike_stride: tl.tensor,
-    grad_currents: tl.tensor,
-    grad_membrane: tl.tensor,
-    neurons: tl.tensor,
-    time_steps: tl.tensor,
-    decay: tl.constexpr,
-    threshold: tl.constexpr,
-    centre: tl.constexpr,
-    width: tl.constexpr,
-) -> None:
-    """Compute the gradients of :func:`_lif_forward` for a block of neurons.
-
-    Args:
-        grad_spikes: gradients of the spikes ``(T, L)``.
-        grad_spike_stride: distance between steps in ``grad_spikes``.
-        grad_currents: potentials before each reset ``(T, L)``, replaced by the gradients of the
-            currents.
-        grad_membrane: gradients of the final potentials ``(L,)``, replaced by the gradients of the
-            initial ones.
-        neurons: number of neurons L.
-        time_steps: number of time steps T.
-        decay: factor of the potential per time step.
-        threshold: potential above which a neuron fires.
-        centre: centre of the surrogate gradient's window, relative to the threshold.
-        width: width of the window; its height is ``1 / width``.
-    """
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    exists = place < neurons
-    # Step by step: a product of two of these could exceed 32 bits.
-    for _ in range(1, time_steps):
         grad_spikes += grad_spike_stride
-        grad_currents += neurons
+        potentials += neurons
+    # What a thread of the program wrote, another may read.
+    tl.debug_barrier()
     grad_state = tl.load(grad_membrane + place, exists)
-    for _ in range(time_steps):
-        potential = tl.load(grad_currents + place, exists)
-        excess = potential - threshold
-        grad_fire = (tl.load(grad_spikes + place, exists) - grad_state * potential) / width
-        gradient = tl.where(tl.abs(excess - centre) < width / 2, grad_fire, 0.0)
-        gradient += tl.where(excess > 0, 0.0, grad_state)
-        tl.store(grad_currents + place, gradient, exists)
-        grad_state = decay * gradient
+    total = tl.zeros((BLOCK,), grad_state.dtype)
+    product = tl.zeros((BLOCK,), grad_state.dtype)
+    for step in range(time_steps):
+        currents -= current_stride
         grad_spikes -= grad_spike_stride
-        grad_currents -= neurons
+        potentials -= neurons
+        potential = tl.load(potentials + place, exists)
+        grad_spike = tl.load(grad_spikes + place, exists)
+        if weights is not None:
+            grad_spike *= tl.load(weights + (time_steps - 1 - step))
+        excess = potential - threshold
+        grad_fire = (grad_spike - grad_state * potential) / width
+        gradient = tl.where(tl.abs(excess - window_centre) < width / 2, grad_fire, 0.0)
+        gradient += tl.where(excess > 0, 0.0, grad_state)
+        if not repeated:
+            tl.store(potentials + place, gradient, exists)
+        if mean is not None:
+            product += gradient * (tl.load(currents + place, exists) - centre)
+        total += gradient
+        grad_state = decay * gradient
+    if mean is not None:
+        tl.store(products + place, product, exists)
+    if mean is not None or repeated:
+        tl.store(sums + place, total, exists)
     tl.store(grad_membrane + place, grad_state, exists)
 
 
+@triton.jit
+def _through_norm(
+    gradients: tl.tensor,
+    currents: tl.tensor,
+    current_stride: tl.tensor,
+    mean: tl.tensor,
+    scale: tl.tensor,
+    slope: tl.tensor,
+    offset: tl.tensor,
+    channels: tl.tensor,
+    channel_stride: tl.tensor,
+    neurons: tl.tensor,
+    time_steps: tl.tensor,
+) -> None:
+    """Replace gradients g of normalised currents by ``g * scale + (x - mean) * slope + offset``.
+
+    Args:
+        gradients: gradients g ``(T, L)``, replaced.
+        currents: currents x ``(T, L)``.
+        current_stride: distance between steps in ``currents``.
+        mean: mean per channel ``(C,)``.
+        scale: factor of the gradients per channel ``(C,)``.
+        slope: factor of the currents' deviations per channel ``(C,)``.
+        offset: summand per channel ``(C,)``.
+        channels: number of channels C.
+        channel_stride: distance between the channels of a step.
+        neurons: number of neurons L.
+        time_steps: number of time steps T.
+    """
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    exists = place < neurons
+    centre = _of_channel(mean, place, exists, channels, channel_stride)
+    factor = _of_channel(scale, place, exists, channels, channel_stride)
+    inclination = _of_channel(slope, place, exists, channels, channel_stride)
+    summand = _of_channel(offset, place, exists, channels, channel_stride)
+    for _ in range(time_steps):
+        gradient = tl.load(gradients + place, exists) * factor
+        gradient += (tl.load(currents + place, exists) - centre) * inclination + summand
+        tl.store(gradients + place, gradient, exists)
+        currents += current_stride
+        gradients += neurons
+
+
+@triton.jit
+def _weighted_sum(
+    spikes: tl.tensor,
+    spike_stride: tl.tensor,
+    weights: tl.tensor,
+    total: tl.tensor,
+    neurons: tl.tensor,
+    time_steps: tl.tensor,
+) -> None:
+    """Compute ``sum_t w_t * s_t`` for a block of neurons.
+
+    Args:
+        spikes: spikes s ``(T, L)``.
+        spike_stride: distance between steps in ``spikes``.
+        weights: weights w ``(T,)``.
+        total: the sum ``(L,)``, written.
+        neurons: number of neurons L.
+        time_steps: number of time steps T.
+    """
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    exists = place < neurons
+    added = tl.zeros((BLOCK,), total.dtype.element_ty)
+    for step in range(time_steps):
+        added += tl.load(weights + step) * tl.load(spikes + place, exists)
+        spikes += spike_stride
+    tl.store(total + place, added, exists)
+
+
 def _launch(
-    kernel: Any, shape: tuple[int, ...], arrays: tuple[Any, ...], *constants: float
+    kernel: Any, shape: Sequence[int], arrays: tuple[Any, ...], *constants: float | bool
 ) -> None:
     """Run a kernel on the device of its first array.
 
     Args:
         kernel: kernel whose arguments are the arrays, L, T and the constants.
         shape: shape ``(T, N, ...)`` of the currents.
-        arrays: arrays and strides.
+        arrays: arrays, strides and sizes.
         *constants: constants of the neurons.
     """
     neurons = prod(shape[1:])
     grid = (triton.cdiv(neurons, BLOCK.value),)
     with torch.cuda.device_of(arrays[0]):
         kernel[grid](*arrays, neurons, shape[0], *constants, **OPTIONS)
+
+
+def _grad_products(
+    grad_spikes: Tensor | None, shape: tuple[int, ...], axes: list[int], like: Tensor
+) -> tuple[Tensor | None, Tensor, int]:
+    """Return the gradient of the spikes as factors per step, steps, and their distance.
+
+    Args:
+        grad_spikes: gradient ``(T, N, ...)``; None if there is none.
+        shape: its shape.
+        axes: order of the neurons' axes in memory.
+        like: tensor ``(...)`` of its dtype and device.
+    """
+    if grad_spikes is None:
+        return None, _empty((1, *shape[1:]), axes, like).zero_(), 0
+    if isinstance(grad_spikes, WeightedSteps):
+        return grad_spikes.weights, _with_dense_steps(grad_spikes.step[None], axes), 0
+    steps = _with_dense_steps(grad_spikes, axes)
+    return None, steps, steps.stride(0)
+
+
+def _stride(steps: Tensor) -> int:
+    """Return the distance between the time steps of ``(T, ...)``; 0 if there is only one."""
+    return steps.stride(0) if len(steps) > 1 else 0
+
+
+def _channels(steps: Tensor, axes: list[int], scale: Tensor | None) -> tuple[int, int]:
+    """Return the number of channels and their distance in a step; ones without a scale.
+
+    Args:
+        steps: currents, their axes in the order ``axes``, dense from the second one on.
+        axes: order of the axes of ``(T, N, C, ...)`` in memory.
+        scale: factor per channel ``(C,)``.
+    """
+    if scale is None:
+        return 1, 1
+    return len(scale), prod(steps.shape[axes.index(CHANNEL_AXIS) + 1 :])
+
+
+def _without_time(axes: list[int]) -> list[int]:
+    """Return the order of the axes of a single step, from that of ``(T, N, ...)``."""
+    return [axis - 1 for axis in axes[1:]]
 
 
 def _axes_by_memory(tensor: Tensor) -> list[int]:
@@ -247,11 +523,11 @@ def _with_dense_steps(tensor: Tensor, axes: list[int]) -> Tensor:
     return ordered if ordered[0].is_contiguous() else ordered.contiguous()
 
 
-def _empty(shape: tuple[int, ...], axes: list[int], like: Tensor) -> Tensor:
+def _empty(shape: Sequence[int], axes: list[int], like: Tensor) -> Tensor:
     """Return an uninitialised dense tensor.
 
     Args:
-        shape: its shape ``(T, N, ...)``.
+        shape: its shape ``(...)``.
         axes: order of its axes in memory.
         like: tensor ``(...)`` of its dtype and device.
     """

@@ -54,12 +54,12 @@ class FusedBackend(SpikingBackend):
 
     def downsampling(self, inputs: int, outputs: int, spec: NeuronSpec) -> SpikingLayer:
         """Return a convolution; see the base class."""
-        synapse = _channels_last(Downsampling(inputs, outputs, spiking_input=True))
+        synapse = _channels_last(Downsampling(inputs, outputs, spiking_input=True, normalised=True))
         return self.layer(synapse, outputs, spec)
 
     def upsampling(self, inputs: int, outputs: int, spec: NeuronSpec) -> SpikingLayer:
         """Return a transposed convolution; see the base class."""
-        synapse = _channels_last(Upsampling(inputs, outputs, spiking_input=True))
+        synapse = _channels_last(Upsampling(inputs, outputs, spiking_input=True, normalised=True))
         return self.layer(synapse, outputs, spec)
 
     def direct_coding(
@@ -68,7 +68,7 @@ class FusedBackend(SpikingBackend):
         """Return the first layer; see the base class."""
         norm = TimeDependentBatchNorm(outputs, spec.threshold)
         neuron = FusedNeuron(spec, in_bytes=True)
-        synapse = _channels_last(Downsampling(inputs, outputs))
+        synapse = _channels_last(Downsampling(inputs, outputs, normalised=True))
         return FusedDirectCodingLayer(synapse, norm, neuron, time_steps)
 
     def readout(self, inputs: int, channels: int) -> MembraneReadout:

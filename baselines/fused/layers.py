@@ -8,6 +8,7 @@ from torch import Tensor
 
 from baselines.fused.cpu import lif
 from baselines.fused.cpu.lazy_tensors import ByteSpikes, WeightedSteps, bytes_of
+from baselines.fused.synapses import bias_left_out
 from bench.backend import DirectCodingLayer, MembraneReadout, SpikingLayer
 
 
@@ -17,7 +18,7 @@ class FusedLayer(SpikingLayer):
     def forward(self, spikes: Tensor) -> Tensor:
         """Return the layer's spikes ``(T, N, ...)`` for input spikes ``(T, N, ...)``."""
         currents = self.synapse(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
-        return self.neuron(currents, self.norm)
+        return self.neuron(currents, self.norm, bias=bias_left_out(self.synapse))
 
 
 class FusedDirectCodingLayer(DirectCodingLayer):
@@ -25,7 +26,9 @@ class FusedDirectCodingLayer(DirectCodingLayer):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return spikes ``(T, N, C', H', W')`` for images ``(N, C, H, W)``."""
-        return self.neuron(self.synapse(images)[None], self.norm, self.time_steps)
+        currents = self.synapse(images)[None]
+        bias = bias_left_out(self.synapse)
+        return self.neuron(currents, self.norm, self.time_steps, bias)
 
 
 class FusedReadout(MembraneReadout):
@@ -42,9 +45,15 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: list[float], spikes: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.weights, ctx.dtype = weights, spikes.dtype
-        ctx.in_bytes = isinstance(spikes, ByteSpikes) or spikes.dtype == torch.uint8
-        if ctx.in_bytes:
+        in_bytes = isinstance(spikes, ByteSpikes) or spikes.dtype == torch.uint8
+        ctx.lazy = in_bytes or spikes.is_cuda
+        if in_bytes:
             return lif.weighted_sum(bytes_of(spikes), _constant(tuple(weights), dtype))
+        if spikes.is_cuda:
+            from baselines.fused import cuda
+
+            factors = _constant(tuple(weights), dtype, spikes.device)
+            return cuda.weighted_sum(spikes, factors)
         total = torch.zeros_like(spikes[0], dtype=dtype)
         for weight, spike in zip(weights, spikes, strict=True):
             total.add_(spike, alpha=weight)
@@ -54,7 +63,7 @@ class _WeightedSum(torch.autograd.Function):
     def backward(ctx: Any, grad_total: Tensor) -> tuple[None, Tensor, None]:
         weights = _constant(tuple(ctx.weights), ctx.dtype, grad_total.device)
         grad_spikes = WeightedSteps(weights, grad_total.to(ctx.dtype))
-        return None, grad_spikes if ctx.in_bytes else grad_spikes.materialise(), None
+        return None, grad_spikes if ctx.lazy else grad_spikes.materialise(), None
 
 
 @cache

@@ -20,11 +20,15 @@ from bench.backend import (
 )
 
 
+# Axes of the currents of linear layers, (T, N, C).
+SMALL_AXES = 3
+
+
 class FusedNeuron(SpikingNeuron):
     """LIF neurons in one kernel over all time steps, forward and backward.
 
-    The backward pass recomputes the potentials instead of storing them. On a CPU the kernel
-    includes tdBN; on CUDA, PyTorch computes tdBN first.
+    The backward pass recomputes the potentials instead of storing them. The kernel includes tdBN;
+    on CUDA, PyTorch computes that of linear layers first, which are small.
 
     Args:
         spec: the neuron to compute.
@@ -51,7 +55,11 @@ class FusedNeuron(SpikingNeuron):
         self._known: tuple[NeuronState, lif.Normalisation] | None = None
 
     def forward(
-        self, currents: Tensor, norm: TimeDependentBatchNorm | None = None, repeats: int = 1
+        self,
+        currents: Tensor,
+        norm: TimeDependentBatchNorm | None = None,
+        repeats: int = 1,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """Return spikes ``(repeats * T, N, ...)``.
 
@@ -59,6 +67,7 @@ class FusedNeuron(SpikingNeuron):
             currents: input currents ``(T, N, ...)``.
             norm: tdBN to apply to the currents first.
             repeats: number of equal time steps that each of the T stands for; T is 1 if above 1.
+            bias: summand per channel ``(C,)`` that the currents lack; only with a norm, on CUDA.
         """
         membrane = None if self.state is None else self.state.membrane_for(currents.shape[1:])
         device = currents.device.type
@@ -67,7 +76,7 @@ class FusedNeuron(SpikingNeuron):
             if norm is None:
                 spikes, membrane = self.integrate(at_least_float32(currents), membrane)
             else:
-                spikes, membrane = self._normalised(currents, norm, repeats, membrane)
+                spikes, membrane = self._normalised(currents, norm, repeats, membrane, bias)
         if self.state is not None:
             self.state.membrane = membrane
         return spikes
@@ -90,11 +99,22 @@ class FusedNeuron(SpikingNeuron):
         return self._known[1]
 
     def _normalised(
-        self, currents: Tensor, norm: TimeDependentBatchNorm, repeats: int, membrane: Tensor | None
+        self,
+        currents: Tensor,
+        norm: TimeDependentBatchNorm,
+        repeats: int,
+        membrane: Tensor | None,
+        bias: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Normalise and integrate; on a CPU in one kernel, which also evaluates lazy currents."""
+        """Normalise and integrate; in one kernel, which on a CPU also evaluates lazy currents."""
         values = repeats * currents.numel() // currents.shape[2]
-        if currents.device.type != "cpu" or (norm.training and values == 1):
+        one = norm.training and values == 1
+        # Of small currents, more kernels would start than PyTorch starts.
+        if currents.device.type == "cuda" and currents.dim() > SMALL_AXES and not one:
+            return self._on_cuda(at_least_float32(currents), norm, repeats, membrane, bias)
+        if currents.device.type != "cpu" or one:
+            if bias is not None:
+                currents = currents + bias.view(-1, *[1] * (currents.dim() - 3))
             normed = norm(currents.flatten(0, 1), repeats).unflatten(0, currents.shape[:2])
             normed = normed.expand(repeats, *normed.shape[1:]) if repeats > 1 else normed
             return self.integrate(normed, membrane)
@@ -107,6 +127,34 @@ class FusedNeuron(SpikingNeuron):
             if isinstance(currents, lookup.LazyCurrents):
                 return currents.lif_forward(membrane, *applied.affine, self._constants)
         return self._lif(currents, membrane, repeats * len(currents), applied)
+
+    def _on_cuda(
+        self,
+        currents: Tensor,
+        norm: TimeDependentBatchNorm,
+        repeats: int,
+        membrane: Tensor | None,
+        bias: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Normalise and integrate in kernels of Triton; see :meth:`forward`."""
+        from baselines.fused import cuda
+
+        # The mean is that of the currents without the bias: what is subtracted need not be added.
+        added = 0 if bias is None else bias.detach()
+        if norm.training:
+            mean, variance = cuda.moments(currents)
+            values = repeats * currents.numel() // currents.shape[2]
+            track(norm, mean + added, variance, values)
+        else:
+            mean, variance = norm.running_mean - added, norm.running_var
+        return cuda.lif_forward(
+            currents,
+            membrane,
+            self._constants,
+            time_steps=repeats * len(currents),
+            norm=normalisation(norm, mean, variance),
+            synapse_bias=bias,
+        )
 
     def _lif(
         self,

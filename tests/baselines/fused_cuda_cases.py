@@ -11,8 +11,10 @@ import torch
 
 from baselines.backends.reference import ReferenceNeuron
 from baselines.fused import cuda as fused_cuda
+from baselines.fused.cpu.lazy_tensors import WeightedSteps
 from baselines.fused.cpu.lif_constants import LIFConstants
-from bench.backend import NeuronSpec, Rectangle
+from baselines.fused.neuron import normalisation
+from bench.backend import NeuronSpec, Rectangle, TimeDependentBatchNorm
 
 DECAY, THRESHOLD = 0.25, 0.2
 WINDOWS = {
@@ -110,6 +112,109 @@ def _results(case, device, integrate, chunks):
     return torch.cat(spikes).detach(), membrane.detach(), *gradients
 
 
+@dataclass(frozen=True)
+class NormCase:
+    shape: tuple[int, ...]
+    training: bool = True
+    repeats: int = 1
+    layout: str = "channels last"
+    at_rest: bool = True
+    loss: str = "of both"
+
+
+NORM_CASES = [
+    *(
+        NormCase(shape, training, repeats)
+        for shape, repeats in [((4, 3, 4, 4, 6), 1), ((1, 3, 8, 5, 5), 7), ((16, 2, 3, 1, 600), 1)]
+        for training in (True, False)
+    ),
+    *(NormCase((5, 2, 6, 8, 4), layout=layout) for layout in LAYOUTS if layout != "equal steps"),
+    *(NormCase((3, 2, 5, 4, 4), at_rest=False, loss=loss) for loss in LOSSES),
+    NormCase((1, 2, 5, 4, 4), repeats=4, at_rest=False),
+]
+
+
+def check_norm(case, device):
+    """tdBN with its neurons, and all gradients, are those of the reference in float64."""
+    window = WINDOWS["official_code"]
+    reference = ReferenceNeuron(NeuronSpec(DECAY, THRESHOLD, window))
+    constants = LIFConstants(DECAY, THRESHOLD, window.centre - THRESHOLD, window.width)
+    generator = torch.Generator().manual_seed(7)
+
+    def draw(*shape):
+        values = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return values.to(device)
+
+    inputs = draw(*case.shape).mul_(2).add_(3)
+    laid_out = LAYOUTS[case.layout](inputs)
+    parameters = [draw(laid_out.shape[2]) for _ in range(3)]
+    first = None if case.at_rest else draw(*laid_out.shape[1:])
+    factors = draw(case.repeats * len(laid_out) + 1, *laid_out.shape[1:])
+    found = []
+    for fused in (False, True):
+        norm = TimeDependentBatchNorm(laid_out.shape[2], THRESHOLD).to(device, torch.float64)
+        norm.train(case.training)
+        values, weight, shift, bias = (
+            each.clone().requires_grad_() for each in (inputs, *parameters)
+        )
+        norm.weight, norm.bias = torch.nn.Parameter(weight), torch.nn.Parameter(shift)
+        norm.running_mean.fill_(2.5)
+        norm.running_var.fill_(3.0)
+        initial = None if first is None else first.clone().requires_grad_()
+        currents = LAYOUTS[case.layout](values)
+        run = _fused_norm if fused else _reference_norm
+        spikes, membrane = run(currents, norm, bias, initial, case.repeats, reference, constants)
+        LOSSES[case.loss](spikes, membrane, factors).backward()
+        asked = [values, norm.weight, norm.bias, bias, *([] if initial is None else [initial])]
+        found.append([spikes.detach(), membrane.detach(), *(each.grad for each in asked)])
+    assert 0.02 < found[0][0].mean() < 0.98
+    # Without the norm's statistics, a bias before it has no gradient: the reference's is rounding.
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-9)
+
+
+def _reference_norm(currents, norm, bias, membrane, repeats, reference, constants):
+    added = currents + bias.view(-1, *[1] * (currents.dim() - 3))
+    normed = norm(added.flatten(0, 1), repeats).unflatten(0, currents.shape[:2])
+    normed = normed.expand(repeats, *normed.shape[1:]) if repeats > 1 else normed
+    return reference.integrate(normed, membrane)
+
+
+def _fused_norm(currents, norm, bias, membrane, repeats, reference, constants):
+    added = bias.detach()
+    if norm.training:
+        mean, variance = fused_cuda.moments(currents)
+        flat = (currents.detach() + added.view(-1, 1, 1)).transpose(0, 2).flatten(1)
+        torch.testing.assert_close(mean + added, flat.mean(1))
+        torch.testing.assert_close(variance, flat.var(1, correction=0))
+    else:
+        mean, variance = norm.running_mean - added, norm.running_var
+    return fused_cuda.lif_forward(
+        currents,
+        membrane,
+        constants,
+        time_steps=repeats * len(currents),
+        norm=normalisation(norm, mean, variance),
+        synapse_bias=bias,
+    )
+
+
+def check_weighted_sum(device):
+    """The weighted sum of spikes lies as they do, and its gradient is read without a copy."""
+    weights = torch.tensor([0.5, 2.0, 0.25], device=device)
+    spikes = (torch.rand((3, 2, 4, 4, 5), device=device) > 0.5).float().movedim(-1, 2)
+    found = fused_cuda.weighted_sum(spikes, weights)
+    torch.testing.assert_close(found, torch.einsum("t,tnchw->nchw", weights, spikes))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    currents = torch.randn((3, 2, 5, 4, 4), device=device).requires_grad_()
+    constants = LIFConstants(DECAY, THRESHOLD, -THRESHOLD, 1.0)
+    step = torch.randn((2, 5, 4, 4), device=device)
+    gradients = []
+    for lazy in (WeightedSteps(weights, step), weights.view(-1, 1, 1, 1, 1) * step):
+        fired, _ = fused_cuda.lif_forward(currents, None, constants)
+        gradients.append(torch.autograd.grad(fired, currents, lazy)[0])
+    torch.testing.assert_close(*gradients)
+
+
 def check_layout(device):
     """Channels-last currents are read where they lie, and all that comes back lies alike."""
     constants = LIFConstants(DECAY, THRESHOLD, -THRESHOLD, 1.0)
@@ -141,6 +246,9 @@ if __name__ == "__main__":
     for each in CASES:
         print(each, flush=True)
         check(each, "cpu")
-    for other in (check_layout, check_threshold):
+    for each in NORM_CASES:
+        print(each, flush=True)
+        check_norm(each, "cpu")
+    for other in (check_weighted_sum, check_layout, check_threshold):
         print(other, flush=True)
         other("cpu")

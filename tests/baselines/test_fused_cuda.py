@@ -26,19 +26,32 @@ from baselines.fused import cuda as fused_cuda  # noqa: E402
 SCRIPT = Path(fused_cuda_cases.__file__)
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 FORWARD = {"decay": 0.25, "threshold": 0.2}
+BACKWARD = {**FORWARD, "window_centre": -0.2, "width": 1.0}
 CONSTANTS = {
+    "_moments": {},
     "_lif_forward": FORWARD,
-    "_recompute": FORWARD,
-    "_lif_backward": {**FORWARD, "centre": -0.2, "width": 1.0},
+    "_lif_backward": {**BACKWARD, "repeated": False},
+    "_through_norm": {},
+    "_weighted_sum": {},
 }
-# A kernel, and the array that it gets as None.
+NORM = ("mean", "scale", "shift")
+# A kernel, and the arrays that it gets as None, or constants of its own.
 KERNELS = [
-    ("_lif_forward", None),
-    ("_lif_forward", "membrane"),
-    ("_recompute", None),
-    ("_recompute", "membrane"),
-    ("_lif_backward", None),
+    ("_moments", ()),
+    *(("_lif_forward", none) for none in [(), ("membrane",), NORM, ("membrane", *NORM)]),
+    *(("_lif_backward", none) for none in [(), ("weights",), ("membrane", "weights", *NORM)]),
+    ("_through_norm", ()),
+    ("_weighted_sum", ()),
 ]
+INTEGERS = {
+    "current_stride",
+    "grad_spike_stride",
+    "spike_stride",
+    "channels",
+    "channel_stride",
+    "neurons",
+    "time_steps",
+}
 
 
 @pytest.mark.skipif(
@@ -59,12 +72,12 @@ def test_interpreted_kernels_give_the_reference_spikes_and_gradients():
 def test_compiled_kernels_round_every_operation(
     name, missing, number, threshold, capability, tmp_path, monkeypatch
 ):
-    """With and without an initial membrane."""
+    """With and without an initial membrane, tdBN, and weights of the spikes' gradients."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     assembly = compiled_for_gpu(name, missing, number, capability)
     assert "fma." not in assembly
     assert f"mul.rn.{number[0]}{number[2:]}" in assembly
-    assert threshold in assembly
+    assert threshold in assembly or "threshold" not in CONSTANTS[name]
 
 
 def compiled_for_gpu(name, missing, number, capability):
@@ -72,13 +85,12 @@ def compiled_for_gpu(name, missing, number, capability):
     from triton.compiler import ASTSource
 
     kernel = getattr(fused_cuda, name)
-    constants = {**CONSTANTS[name], **({missing: None} if missing else {})}
-    integers = {"current_stride", "grad_spike_stride", "neurons", "time_steps"}
+    constants = {**CONSTANTS[name], **dict.fromkeys(missing)}
     signature = {
         argument: "constexpr"
         if argument in constants
         else "i32"
-        if argument in integers
+        if argument in INTEGERS
         else f"*{number}"
         for argument in kernel.arg_names
     }
@@ -102,6 +114,24 @@ def test_implementation_names_triton_and_its_version():
 @pytest.mark.parametrize("case", fused_cuda_cases.CASES, ids=str)
 def test_spikes_and_gradients_on_a_gpu_are_the_reference_ones(case):
     fused_cuda_cases.check(case, "cuda")
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_the_gradient_of_repeated_currents_is_compiled_apart(repeated, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setitem(CONSTANTS["_lif_backward"], "repeated", repeated)
+    assert compiled_for_gpu("_lif_backward", (), "fp32", 90)
+
+
+@on_gpu
+@pytest.mark.parametrize("case", fused_cuda_cases.NORM_CASES, ids=str)
+def test_normalised_neurons_on_a_gpu_are_the_reference_ones(case):
+    fused_cuda_cases.check_norm(case, "cuda")
+
+
+@on_gpu
+def test_weighted_sums_on_a_gpu_are_right():
+    fused_cuda_cases.check_weighted_sum("cuda")
 
 
 @on_gpu
