@@ -104,7 +104,9 @@ class _LIF(torch.autograd.Function):
         axes = _axes_by_memory(currents)
         steps = _with_dense_steps(currents, axes)
         initial = None if membrane is None else _with_dense_steps(membrane[None], axes)
-        scale = None if weight is None else weight * inverse_deviation
+        scale = None
+        if weight is not None and inverse_deviation is not None:
+            scale = weight * inverse_deviation
         ctx.save_for_backward(steps, initial, scale, bias, mean, inverse_deviation)
         ctx.set_materialize_grads(False)
         ctx.call, ctx.axes, ctx.shape = call, axes, (time_steps, *currents.shape[1:])
@@ -133,20 +135,21 @@ class _LIF(torch.autograd.Function):
         potentials = _empty(ctx.shape, ctx.axes, like=steps)
         channels = _channels(steps, ctx.axes, scale)
         norm = mean, scale, bias, *channels
-        arrays = steps, _stride(steps), *norm, initial, weights, grad_steps, grad_stride
+        inputs = steps, _stride(steps), *norm, initial, weights, grad_steps, grad_stride
         outputs = potentials, grad_membrane, sums, products
-        _launch(_lif_backward, ctx.shape, (*arrays, *outputs), *constants, ctx.repeated)
+        _launch(_lif_backward, ctx.shape, (*inputs, *outputs), *constants, ctx.repeated)
         grad_currents = sums[None] if ctx.repeated else potentials
         grad_initial = grad_membrane if ctx.needs_input_grad[1] else None
         if scale is None:
             return grad_currents, grad_initial, *(None,) * 6
         others = [axis for axis in range(sums.dim()) if axis != CHANNEL_AXIS - 1]
         grad_bias, grad_product = sums.sum(others), products.sum(others)
-        slope, offset = torch.zeros_like(scale), torch.zeros_like(scale)
         if from_batch:
-            elements = steps.numel() // len(scale)
-            offset = scale * grad_bias / -elements
-            slope = scale * inverse_deviation.square() * grad_product / -elements
+            per_element = scale / -(steps.numel() // len(scale))
+            offset = per_element * grad_bias
+            slope = per_element * inverse_deviation.square() * grad_product
+        else:
+            slope = offset = torch.zeros_like(scale)
         arrays = grad_currents, steps, _stride(steps), mean, scale, slope, offset, *channels
         _launch(_through_norm, (len(steps), *ctx.shape[1:]), arrays)
         grad_synapse = None

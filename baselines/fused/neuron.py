@@ -19,7 +19,6 @@ from bench.backend import (
     at_least_float32,
 )
 
-
 # Axes of the currents of linear layers, (T, N, C).
 SMALL_AXES = 3
 

@@ -4,7 +4,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
@@ -78,11 +78,13 @@ class BestEpochs:
             True if the model has any scores.
         """
         scores = self.score(model)
-        for label, score in scores.items():
-            best = self._best.get(label)
-            if best is None or _better(score, best):
-                self._keep(label, epoch, model)
-                self._best[label] = score
+        better = {
+            label: score
+            for label, score in scores.items()
+            if label not in self._best or _better(score, self._best[label])
+        }
+        self._best |= better
+        self._keep(better, epoch, model)
         return bool(scores)
 
     def training_ended(self, epoch: int, model: GenerativeModel) -> None:
@@ -92,7 +94,7 @@ class BestEpochs:
             epoch: number of the last epoch, from 1.
             model: model after that epoch.
         """
-        self._keep(LAST, epoch, model)
+        self._keep([LAST], epoch, model)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epochs, scores and weights, for a checkpoint."""
@@ -107,11 +109,13 @@ class BestEpochs:
         self.selected, self.weights = state["selected"], state["weights"]
         self._best = {label: Score(**score) for label, score in state["best"].items()}
 
-    def _keep(self, label: str, epoch: int, model: GenerativeModel) -> None:
-        self.selected[label] = epoch
-        self.weights[label] = {
-            name: value.detach().cpu().clone() for name, value in model.state_dict().items()
-        }
+    def _keep(self, labels: Iterable[str], epoch: int, model: GenerativeModel) -> None:
+        """Keep the weights under each label; one copy for all, as nothing changes it."""
+        if labels := list(labels):
+            state = model.state_dict()
+            weights = {name: value.to("cpu", copy=True) for name, value in state.items()}
+            self.selected |= dict.fromkeys(labels, epoch)
+            self.weights |= dict.fromkeys(labels, weights)
 
 
 def _better(score: Score, best: Score) -> bool:
