@@ -93,18 +93,13 @@ class _Lines(WorkReporter):
     def __init__(self, console: Console, cell: str) -> None:
         self._console = console
         self._cell = cell
-        self._started = time.monotonic()
-        self._batches = 0
+        self._first: tuple[float, int] | None = None
         self._last_line = 0.0
 
     def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
-        done, total = epoch * batches + batch + 1, epochs * batches
-        self._batches += 1
-        elapsed = time.monotonic() - self._started
-        left = _clock(elapsed / self._batches * (total - done))
+        left = self._time_left(epoch * batches + batch + 1, epochs * batches)
         self._print(
-            f"epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches} loss {loss:.4f} "
-            f"{left} of training left",
+            f"epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches} loss {loss:.4f}{left}",
             at_once=batch + 1 == batches,
         )
 
@@ -113,6 +108,19 @@ class _Lines(WorkReporter):
 
     def ended(self, outcome: str, seconds: float) -> None:
         self._print(f"{outcome} in {_clock(seconds)}", at_once=True)
+
+    def _time_left(self, done: int, total: int) -> str:
+        """Return the time that the rest of the batches takes, from the second report on.
+
+        Before the first report, things are done that are done once.
+        """
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, done
+            return ""
+        since, before = self._first
+        seconds = (now - since) / (done - before) * (total - done)
+        return f" {_clock(seconds)} of training left"
 
     def _print(self, text: str, at_once: bool) -> None:
         if at_once or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:

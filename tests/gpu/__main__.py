@@ -43,7 +43,9 @@ LATENTS = {"esvae": "latent_size=32"}
 def tests(limit):
     """Run the tests that need a GPU; gives pytest's last line."""
     where = [TESTS / "gpu", TESTS / "baselines" / "test_fused_cuda.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", *map(str, where)]
+    # Most of their time is the host's.
+    processes = ["--numprocesses", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", *processes, *map(str, where)]
     how = {"capture_output": True, "text": True, "cwd": TESTS.parent}
     try:
         done = subprocess.run(command, timeout=limit, **how)
