@@ -55,7 +55,7 @@ def lif_forward(
         membrane: initial potentials ``(N, C, ...)``, in the dtype of the currents; None to start at
             rest.
         constants: constants of the neurons.
-        time_steps: number of time steps T; None for that of the currents.
+        time_steps: number of time steps T; None if the currents have T.
         norm: normalisation of the currents; None to leave them unchanged.
         synapse_bias: bias ``(C,)`` that the currents lack and the mean of the norm lacks too. It
             changes nothing but gets its gradient, which is 0 if the norm has the mean of the
@@ -124,7 +124,7 @@ class _LIF(torch.autograd.Function):
         ctx: Any, grad_spikes: Tensor | None, grad_final: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         steps, initial, scale, bias, mean, inverse_deviation = ctx.saved_tensors
-        constants, time_steps, from_batch = ctx.call
+        constants, _, from_batch = ctx.call
         weights, grad_steps, grad_stride = _grad_products(grad_spikes, ctx.shape, ctx.axes, steps)
         places = _without_time(ctx.axes)
         grad_membrane, sums, products = (_empty(ctx.shape[1:], places, steps) for _ in range(3))
@@ -511,7 +511,7 @@ def _channels(steps: Tensor, axes: list[int], scale: Tensor | None) -> tuple[int
 
 
 def _without_time(axes: list[int]) -> list[int]:
-    """Return the order of the axes of a single step, from that of ``(T, N, ...)``."""
+    """Return the order of the axes of a single step, from the order in ``(T, N, ...)``."""
     return [axis - 1 for axis in axes[1:]]
 
 

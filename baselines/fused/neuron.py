@@ -27,7 +27,7 @@ class FusedNeuron(SpikingNeuron):
     """LIF neurons in one kernel over all time steps, forward and backward.
 
     The backward pass recomputes the potentials instead of storing them. The kernel includes tdBN;
-    on CUDA, PyTorch computes that of linear layers first, which are small.
+    on CUDA, PyTorch computes the tdBN of linear layers, which are small.
 
     Args:
         spec: the neuron to compute.
@@ -138,7 +138,7 @@ class FusedNeuron(SpikingNeuron):
         """Normalise and integrate in kernels of Triton; see :meth:`forward`."""
         from baselines.fused import cuda
 
-        # The mean is that of the currents without the bias: what is subtracted need not be added.
+        # The mean of the currents without the bias: what is subtracted need not be added.
         added = 0 if bias is None else bias.detach()
         if norm.training:
             mean, variance = cuda.moments(currents)
