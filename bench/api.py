@@ -2,7 +2,7 @@
 
 import inspect
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import wraps
@@ -21,6 +21,7 @@ from bench.execution.run_context import RunContext
 from bench.execution.sample_files import check_target, write_samples
 from bench.execution.sampling import trained_cell
 from bench.execution.serial import run_serially
+from bench.metrics.metric import Metric
 from bench.metrics.unusable import load_metric
 from bench.plan import Plan, make_images_plan, make_plan
 from bench.profiling.profile_rows import profile_cells
@@ -220,16 +221,18 @@ def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRu
         DEFAULT_OUT / safe_name(protocol.name) if request.out is None else Path(request.out)
     )
     metrics = {name: load_metric(name) for name in registry.metrics.names()}
+    chosen = request.chosen_metrics(list(metrics))
     plan = plan_cells()
     context = RunContext(
         directory=directory,
         metrics={MODEL: metrics, EXTRACTOR: EXTRACTOR_METRICS},
+        asked=chosen | EXTRACTOR_METRICS.keys(),
         run_id=uuid.uuid4().hex,
         resources=_resources(request),
         interval=interval,
     )
-    asked = _asked(request, plan)
-    plan = plan.with_extractors(trained_extractors(metrics.values()))
+    asked = _asked(request, plan, chosen)
+    plan = plan.with_extractors(trained_extractors(_computed(plan, metrics, chosen)))
     if request.retry is not None:
         plan = _failed(plan, directory, request.retry)
     return PreparedRun(request, plan, context, cluster, asked=asked, seconds=seconds)
@@ -270,7 +273,21 @@ def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataF
     )
 
 
-def _asked(request: RunRequest, plan: Plan) -> dict[str, Any]:
+def _computed(
+    plan: Plan, metrics: Mapping[str, type[Metric]], chosen: frozenset[str]
+) -> list[type[Metric]]:
+    """Return the metrics that cells of the plan compute: chosen ones, and to select epochs."""
+    selected = any("selections" in metrics[name].needs for name in chosen) or any(
+        cell.resolved.epoch_selection == "best_per_metric" for cell in plan.cells
+    )
+    return [
+        metric
+        for name, metric in metrics.items()
+        if name in chosen or (selected and metric.selects_epochs)
+    ]
+
+
+def _asked(request: RunRequest, plan: Plan, chosen: frozenset[str]) -> dict[str, Any]:
     """Return the request as ``run.json`` records it."""
     return {
         "models": list(request.model_names) or sorted({cell.model for cell in plan.cells}),
@@ -280,6 +297,7 @@ def _asked(request: RunRequest, plan: Plan) -> dict[str, Any]:
         "seeds": sorted({cell.seed for cell in plan.cells}),
         "device": request.device,
         **({"range": list(request.value_range)} if request.value_range else {}),
+        **({"metrics": sorted(chosen)} if len(chosen) < len(registry.metrics.names()) else {}),
     }
 
 

@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.metrics.choice import chosen_metrics
 from bench.protocol import Protocol, load_protocol, parse_settings
 from bench.system.paths import data_root
 
@@ -102,6 +103,10 @@ class RunRequest(Request):
         weights: files of network weights that metrics need, each as ``"NAME=PATH"``.
         reference: reference, or another run directory, whose trained extractors are used instead
             of training them; None to train them.
+        metrics: metrics to compute, as a list or separated by commas: names, patterns with ``*``
+            and ``?``, or the presets ``"all"``, ``"fast"`` and ``"paper"``. Metrics that select
+            epochs are computed after each epoch all the same.
+        skip: metrics to leave out, given as ``metrics`` is.
         checkpoint_every: interval between two checkpoints of a training: ``"30s"``, ``"10min"``,
             ``"1h"``, ``"2epochs"`` or ``"never"``. An interruption saves a checkpoint as well.
         time_limit: time after which the run stops as by an interruption: ``"30s"``, ``"50min"`` or
@@ -123,6 +128,8 @@ class RunRequest(Request):
     out: str | Path | None = None
     weights: Iterable[str] = ()
     reference: str | Path | None = None
+    metrics: Names = ALL
+    skip: Names = ()
     checkpoint_every: str = "10min"
     time_limit: str | None = None
     retry: str | None = None
@@ -131,6 +138,14 @@ class RunRequest(Request):
     address: str | None = None
     cpus_per_cell: int | None = None
     gpus_per_cell: float | None = None
+
+    def chosen_metrics(self, known: Sequence[str]) -> frozenset[str]:
+        """Return the names of the metrics to compute, of all that are known.
+
+        Raises:
+            BenchError: a name or pattern fits no metric, or no metric is left.
+        """
+        return chosen_metrics(_split(self.metrics), _split(self.skip), known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +183,8 @@ class ScoreRequest:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         weights: files of network weights that metrics need, each as ``"NAME=PATH"``.
         reference: reference whose trained extractors are used; None to train them.
+        metrics: metrics to compute, as in :class:`RunRequest`.
+        skip: metrics to leave out.
         reporter: receiver of the progress; None to report none.
     """
 
@@ -185,6 +202,8 @@ class ScoreRequest:
     device: str = "auto"
     weights: Iterable[str] = ()
     reference: str | Path | None = None
+    metrics: Names = ALL
+    skip: Names = ()
     reporter: "Reporter | None" = None
 
     @cached_property
@@ -202,6 +221,8 @@ class ScoreRequest:
             out=self.out,
             weights=self.weights,
             reference=self.reference,
+            metrics=self.metrics,
+            skip=self.skip,
             reporter=self.reporter,
         )
 

@@ -90,6 +90,22 @@ reference = click.option(
 )
 
 
+metrics = click.option(
+    "--metrics",
+    default="all",
+    show_default=True,
+    help="Metrics to compute: comma-separated names, patterns such as 'fid*', or the presets all, "
+    "fast and paper.",
+    shell_complete=completion.names("metrics", "all", "fast", "paper"),
+)
+skip = click.option(
+    "--skip",
+    default="",
+    help="Metrics to leave out, given as --metrics is.",
+    shell_complete=completion.names("metrics"),
+)
+
+
 _RUN = (
     models,
     datasets,
@@ -103,6 +119,8 @@ _RUN = (
     device,
     weights,
     reference,
+    metrics,
+    skip,
     click.option(
         "--checkpoint-every",
         default="10min",

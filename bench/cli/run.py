@@ -110,9 +110,10 @@ def _state(cell: "Cell", prepared: "PreparedRun") -> str:
         return "its rows are damaged: to do again"
     if folder.exists(CHECKPOINT_FILE):
         return "interrupted: resumes from its checkpoint"
-    missing = [metric.name for metric in folder.missing(metrics.values())]
+    asked = [metric for name, metric in metrics.items() if name in prepared.context.asked]
+    missing = [metric.name for metric in folder.missing(asked)]
     left = [name for name in missing if name not in skipped]
-    if len(missing) == len(metrics):
+    if len(missing) == len(asked):
         return "to do"
     if left:
         return f"missing {', '.join(left)}"

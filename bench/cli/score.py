@@ -36,6 +36,8 @@ from bench.cli import EXIT_FAILED, options
 @options.device
 @options.weights
 @options.reference
+@options.metrics
+@options.skip
 def command(**fields: Any) -> int:
     """Score IMAGES that exist: generated images, and reconstructions if there are any.
 

@@ -25,13 +25,14 @@ from bench.metrics.metric import Metric
 from bench.metrics.unusable import UnusableMetric
 from bench.plan import Cell
 from bench.store.run_directory import CellFolder, Row
-from bench.store.schema import CELL_FILE, FAILED, SKIPPED, Status
+from bench.store.schema import CELL_FILE, FAILED, NOT_ASKED, SKIPPED, Status
 from bench.system.devices import describe_device, fastest_convolutions, tf32
 from bench.system.environment import environment
 from bench.system.files import remove_leftovers
 from bench.system.progress import WorkReporter
 from bench.system.threads import cpu_threads
 
+NOT_ASKED_REASON = "the same command with this metric among --metrics computes it"
 _LOG = logging.getLogger(__name__)
 
 
@@ -61,6 +62,11 @@ class CellRun(ABC):
         """The metrics of this kind of cell, in the order of the rows."""
         return list(self.context.metrics[self.cell.kind].values())
 
+    @cached_property
+    def asked(self) -> list[type[Metric]]:
+        """The metrics that were asked for."""
+        return [metric for metric in self.metrics if metric.name in self.context.asked]
+
     @property
     def tf32(self) -> bool:
         """True if the model of the cell computes in TF32."""
@@ -85,14 +91,12 @@ class CellRun(ABC):
         if not missing:
             return self.folder.rows()
         if self.cell.skipped:
-            return self.rows.write(
-                missing, self._without_value(missing, SKIPPED, self.cell.skipped)
-            )
+            return self._write(missing, self._without_value(missing, SKIPPED, self.cell.skipped))
         with cell_log(self.folder.path):
             return self._run(missing, load)
 
     def missing(self) -> list[type[Metric]]:
-        """Return the metrics to compute: not those skipped before that are still unavailable.
+        """Return the metrics to compute: asked for, and not skipped before and still unavailable.
 
         Metrics computed with other weights than the reference carries are computed again.
 
@@ -102,7 +106,7 @@ class CellRun(ABC):
         skipped, undone = self.folder.skipped(), set(self.folder.missing(self.metrics))
         return [
             metric
-            for metric in self.metrics
+            for metric in self.asked
             if (metric not in undone and self._outdated(metric))
             or (metric in undone and (metric.name not in skipped or not self._unavailable(metric)))
         ]
@@ -131,7 +135,7 @@ class CellRun(ABC):
         missing = self.missing()
         with cell_log(self.folder.path):
             _LOG.error("%s", reason)
-        self.rows.write(missing, self._without_value(missing, FAILED, reason))
+        self._write(missing, self._without_value(missing, FAILED, reason))
 
     def _run(self, missing: list[type[Metric]], load: Callable[[], ImageData]) -> pd.DataFrame:
         _LOG.info("%s on %s", self.cell.title, describe_device(self.device))
@@ -148,7 +152,7 @@ class CellRun(ABC):
             _LOG.exception("failed")
             rows = self._without_value(missing, FAILED, one_line(error))
         duration = time.perf_counter() - started
-        written = self.rows.write(missing, [{**row, "duration_s": duration} for row in rows])
+        written = self._write(missing, [{**row, "duration_s": duration} for row in rows])
         _LOG.info("done in %.1f s", duration)
         return written
 
@@ -159,6 +163,14 @@ class CellRun(ABC):
         Raises:
             SkippedError: if the cell cannot run here.
         """
+
+    def _write(self, replaced: list[type[Metric]], rows: list[Row]) -> pd.DataFrame:
+        """Replace rows; metrics without any get a row that says that they were not asked for."""
+        known = set(self.folder.rows()["metric"])
+        left_out = [m for m in self.metrics if m not in self.asked and m.name not in known]
+        left_out = [metric for metric in left_out if metric not in replaced]
+        unasked = self._without_value(left_out, NOT_ASKED, NOT_ASKED_REASON)
+        return self.rows.write([*replaced, *left_out], [*rows, *unasked])
 
     def _write_facts(self, **own: Any) -> None:
         """Write what the cell is to ``cell.json``.

@@ -35,13 +35,16 @@ class ModelRun(CellRun):
         return self.cell.resolved.precision == "tf32"
 
     def missing(self) -> list[type[Metric]]:
-        """Return the metrics to compute: all of them if the trained weights are lost.
+        """Return the metrics to compute; if the trained weights are lost, all with values as well.
 
         Raises:
             DamagedFileError: if the rows are damaged.
         """
         missing = super().missing()
-        return missing if not missing or self._trained() else self.metrics
+        if not missing or self._trained():
+            return missing
+        undone = self.folder.missing(self.metrics)
+        return [m for m in self.metrics if m in self.asked or m not in undone]
 
     def _observe(self, missing: list[type[Metric]], context: CellContext) -> list[Row]:
         evaluator = Evaluator(context)

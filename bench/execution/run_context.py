@@ -24,6 +24,7 @@ class RunContext:
     Attributes:
         directory: the run directory.
         metrics: metric classes by kind of cell and by name, in the order of the rows.
+        asked: names of the metrics that were asked for; the others are not computed.
         run_id: identifier of the command, for the rows.
         resources: data root, weight files and cache folder.
         interval: interval between two checkpoints of a training.
@@ -31,6 +32,7 @@ class RunContext:
 
     directory: RunDirectory
     metrics: Mapping[Kind, Mapping[str, type[Metric]]]
+    asked: frozenset[str]
     run_id: str
     resources: Resources
     interval: Interval

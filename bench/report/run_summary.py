@@ -19,6 +19,7 @@ from bench.store.schema import (
     IMAGES_FOLDER,
     INCOMPLETE,
     NOT_APPLICABLE,
+    NOT_ASKED,
     NOT_INSTALLED,
     OK,
     SKIPPED,
@@ -54,6 +55,10 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     for status in (NOT_INSTALLED, SKIPPED, FAILED):
         for line in _reasons(rows[rows["status"] == status]):
             console.print(f"{_word(status)}: {line}", markup=False, highlight=False, soft_wrap=True)
+    left_out = rows.loc[rows["status"] == NOT_ASKED, "metric"].nunique()
+    if left_out:
+        total = rows["metric"].nunique()
+        console.print(f"not asked: {left_out} of {total} metrics", highlight=False)
     console.print(
         f"Rows: {out / CSV_FILE} and {TABLE_FILE}. Images: {out / CELLS}/*/{IMAGES_FOLDER}/*.png",
         markup=False,

@@ -162,12 +162,16 @@ VOLATILE = ("run_id", "duration_s", "version", "git_commit", "created_at")
 
 # Words
 
-Status = Literal["ok", "failed", "skipped", "not_installed", "not_applicable"]
+Status = Literal["ok", "failed", "skipped", "not_installed", "not_asked", "not_applicable"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-OK, FAILED, SKIPPED, NOT_INSTALLED, NOT_APPLICABLE = STATUSES
+OK, FAILED, SKIPPED, NOT_INSTALLED, NOT_ASKED, NOT_APPLICABLE = STATUSES
 NO_VALUE = STATUSES[1:]
 """Statuses of rows without a value, the gravest first."""
-STATUS_WORDS: dict[str, str] = {NOT_INSTALLED: "not installed", NOT_APPLICABLE: "n/a"}
+STATUS_WORDS: dict[str, str] = {
+    NOT_INSTALLED: "not installed",
+    NOT_ASKED: "not asked",
+    NOT_APPLICABLE: "n/a",
+}
 """Statuses that tables abbreviate."""
 
 SPLITS = ("train", "test", "generated")

@@ -17,7 +17,7 @@ from bench.report.page.paper_tables import paper_tables
 from bench.report.page.provenance import Provenance, provenance
 from bench.report.page.sortable_table import SortableTable
 from bench.report.run_reader import Run
-from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_INSTALLED, OK, SKIPPED
+from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_ASKED, NOT_INSTALLED, OK, SKIPPED
 from bench.system.files import atomic
 from bench.system.formatting import escape_markdown, pipe_table
 
@@ -84,7 +84,9 @@ def build(path: Path) -> Report:
         plots=list(figures.drawn(run)),
         grids=figures.grids(run),
         provenance=origin,
-        missing=outcomes.missing_numbers(rows, (FAILED, SKIPPED, NOT_INSTALLED), "missing"),
+        missing=outcomes.missing_numbers(
+            rows, (FAILED, SKIPPED, NOT_INSTALLED, NOT_ASKED), "missing"
+        ),
         not_applicable=outcomes.missing_numbers(rows, (NOT_APPLICABLE,), "not_applicable"),
     )
 

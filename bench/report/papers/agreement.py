@@ -9,7 +9,16 @@ import pandas as pd
 
 from bench.protocol import Protocol, load_protocol
 from bench.report.papers.published import MetricMapping
-from bench.store.schema import COMPLETE, FAILED, INCOMPLETE, NO_BACKEND, NOT_INSTALLED, OK, SKIPPED
+from bench.store.schema import (
+    COMPLETE,
+    FAILED,
+    INCOMPLETE,
+    NO_BACKEND,
+    NOT_ASKED,
+    NOT_INSTALLED,
+    OK,
+    SKIPPED,
+)
 from bench.system.formatting import short_hash
 
 Published = Mapping[Hashable, Any]
@@ -46,7 +55,7 @@ def worth_running(published: Published, ours: Ours, rows: pd.DataFrame) -> bool:
         return False
     wanted = _hash(published)
     if ours["protocol_hash"] == wanted:
-        return ours["status"] in {FAILED, SKIPPED, NOT_INSTALLED, "missing"}
+        return ours["status"] in {FAILED, SKIPPED, NOT_INSTALLED, NOT_ASKED, "missing"}
     return ours["backend"] not in set(rows.loc[rows["protocol_hash"] == wanted, "backend"])
 
 
