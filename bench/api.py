@@ -21,6 +21,7 @@ from bench.execution.run_context import RunContext
 from bench.execution.sample_files import check_target, write_samples
 from bench.execution.sampling import trained_cell
 from bench.execution.serial import run_serially
+from bench.metrics.choice import chosen_metrics
 from bench.metrics.metric import Metric
 from bench.metrics.unusable import load_metric
 from bench.plan import Plan, make_images_plan, make_plan
@@ -221,7 +222,7 @@ def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRu
         DEFAULT_OUT / safe_name(protocol.name) if request.out is None else Path(request.out)
     )
     metrics = {name: load_metric(name) for name in registry.metrics.names()}
-    chosen = request.chosen_metrics(list(metrics))
+    chosen = chosen_metrics(request.metric_names, request.skipped_names, list(metrics))
     plan = plan_cells()
     context = RunContext(
         directory=directory,

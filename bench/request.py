@@ -2,14 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.metrics.choice import chosen_metrics
 from bench.protocol import Protocol, load_protocol, parse_settings
 from bench.system.paths import data_root
 
@@ -139,13 +138,15 @@ class RunRequest(Request):
     cpus_per_cell: int | None = None
     gpus_per_cell: float | None = None
 
-    def chosen_metrics(self, known: Sequence[str]) -> frozenset[str]:
-        """Return the names of the metrics to compute, of all that are known.
+    @cached_property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names, patterns and presets of the metrics to compute, as requested."""
+        return _split(self.metrics)
 
-        Raises:
-            BenchError: a name or pattern fits no metric, or no metric is left.
-        """
-        return chosen_metrics(_split(self.metrics), _split(self.skip), known)
+    @cached_property
+    def skipped_names(self) -> tuple[str, ...]:
+        """Names, patterns and presets of the metrics to leave out, as requested."""
+        return _split(self.skip)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ VERBS = {
     "profile": "Time models: images per second, time per layer, memory.",
     "ls": "List the installed models, backends, datasets, metrics and so on.",
     "data": "Show or download datasets.",
+    "weights": "Show or download the networks that metrics need.",
     "doctor": "Show what works on this machine, or check a run directory for damage.",
 }
 EXIT_FAILED = 1

@@ -4,18 +4,12 @@ import os
 import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli import EXIT_FAILED, completion, options
+from bench.cli.weights import INDENT, entries
 from bench.errors import BenchError, SkippedError, one_line
-
-if TYPE_CHECKING:
-    from bench.metrics.extractors.weights import WeightFile
-    from bench.system.paths import Resources
-
-INDENT = "\n    "
 
 
 @click.command("doctor")
@@ -65,7 +59,7 @@ def _check_machine(data_root: Path | None) -> int:
     _print("Processes", _columns(_processes()))
     _print("Backends", _backends())
     _print(f"Datasets: looked for under {resources.data_root}", _datasets(resources.data_root))
-    _print("Weights: files of networks that metrics need", _weights(resources))
+    _print("Weights: files of networks that metrics need", entries(resources))
     _print("Plug-ins of other packages", _plugins())
     return 0
 
@@ -166,57 +160,3 @@ def _plugins() -> Iterator[str]:
     for known, entry in external:
         error = known.error(entry.name)
         yield f"{known.kind} {entry.name} ({entry.package}): {error or 'can be used.'}"
-
-
-def _weights(resources: "Resources") -> Iterator[str]:
-    """Yield the state of the weights that each metric needs, without a download."""
-    from bench.metrics.extractors.extractor import why_unavailable
-    from bench.registry import extractors
-
-    metrics, errors = _metrics_by_extractor()
-    files: dict[WeightFile, set[str]] = {}
-    for name in sorted({*extractors.names(), *metrics}):
-        try:
-            extractor = extractors.load(name)
-        except BenchError as error:
-            errors.append(str(error))
-            continue
-        users = metrics.get(name, set())
-        for file in extractor.weight_files:
-            files.setdefault(file, set()).update(users)
-        if users and not extractor.weight_files:
-            reason = why_unavailable(extractor, resources)
-            state = f"cannot be used: {reason}." if reason else "here, in a package."
-            yield _entry(name, state, users)
-    for file, users in files.items():
-        if users:
-            yield _entry(file.name, _state(file, resources), users)
-    yield from errors
-
-
-def _metrics_by_extractor() -> tuple[dict[str, set[str]], list[str]]:
-    """Return the metrics that need each extractor, and why some metrics cannot say so."""
-    from bench.registry import metrics
-
-    needed: dict[str, set[str]] = {}
-    errors = []
-    for name in metrics.names():
-        try:
-            for extractor in metrics.attribute(name, "extractors"):
-                needed.setdefault(extractor, set()).add(name)
-        except (BenchError, AttributeError, TypeError) as error:
-            errors.append(f"The metric {name!r} does not say which weights it needs: {error}")
-    return needed, errors
-
-
-def _state(file: "WeightFile", resources: "Resources") -> str:
-    problem = file.problem(resources)
-    path = file.path(resources)
-    if problem is None:
-        return f"here, {path}."
-    state = "cannot be used" if path.exists() else "not here"
-    return f"{state}: {problem}.{INDENT}{file.advice}"
-
-
-def _entry(name: str, state: str, metrics: Iterable[str]) -> str:
-    return f"{name}: {state}{INDENT}Needed by: {', '.join(sorted(metrics))}"

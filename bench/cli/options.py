@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import click
 
 from bench.cli import completion
+from bench.system.network import OFFLINE_VARIABLE
 from bench.system.paths import VARIABLE
 
 models = click.option(
@@ -106,6 +108,22 @@ skip = click.option(
 )
 
 
+def _forbid_downloads(ctx: click.Context, param: click.Parameter, given: bool) -> None:
+    """Set the variable for this process and those that it starts."""
+    if given:
+        os.environ[OFFLINE_VARIABLE] = "1"
+
+
+offline = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_forbid_downloads,
+    help=f"Download nothing, as with the environment variable {OFFLINE_VARIABLE}=1. What is not "
+    "here is skipped.",
+)
+
+
 _RUN = (
     models,
     datasets,
@@ -121,6 +139,7 @@ _RUN = (
     reference,
     metrics,
     skip,
+    offline,
     click.option(
         "--checkpoint-every",
         default="10min",

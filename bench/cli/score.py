@@ -38,6 +38,7 @@ from bench.cli import EXIT_FAILED, options
 @options.reference
 @options.metrics
 @options.skip
+@options.offline
 def command(**fields: Any) -> int:
     """Score IMAGES that exist: generated images, and reconstructions if there are any.
 

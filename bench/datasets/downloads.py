@@ -11,7 +11,12 @@ from typing import Any
 
 from bench.datasets.dataset import Dataset
 from bench.errors import DataUnavailableError
-from bench.system.network import NETWORK_TIMEOUT_SECONDS, network_timeout
+from bench.system.network import (
+    NETWORK_TIMEOUT_SECONDS,
+    OFFLINE_REASON,
+    network_timeout,
+    offline,
+)
 
 
 class TorchvisionDataset(Dataset):
@@ -46,12 +51,14 @@ class TorchvisionDataset(Dataset):
         """Download the dataset if it is missing, else verify it; never replace a corrupt file.
 
         Raises:
-            DataUnavailableError: if an existing file is corrupt, the download fails, or the root
-                cannot be written.
+            DataUnavailableError: if an existing file is corrupt, downloads are forbidden, the
+                download fails, or the root cannot be written.
         """
         if self.missing() is None:
             self.info()
             return
+        if offline():
+            raise self._unavailable(OFFLINE_REASON)
         try:
             with _staging_folder(self.root) as staging:
                 self._copy_verified(staging)
@@ -63,10 +70,7 @@ class TorchvisionDataset(Dataset):
             raise
         except Exception as error:  # urllib, tarfile, zipfile and gdown raise different types
             why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise DataUnavailableError(
-                f"The dataset {self.name!r} cannot be downloaded: {why}. Try again, or place "
-                f"{self.by_hand} under {self.root} yourself."
-            ) from error
+            raise self._unavailable(why) from error
 
     def verify(self, path: Path, md5: str) -> None:
         """Check the MD5 of a file.
@@ -88,6 +92,12 @@ class TorchvisionDataset(Dataset):
         """
         return DataUnavailableError(
             f"{path} is corrupt or truncated ({why}): delete it and fetch {self.name!r} again."
+        )
+
+    def _unavailable(self, why: str) -> DataUnavailableError:
+        return DataUnavailableError(
+            f"The dataset {self.name!r} cannot be downloaded: {why}. Try again, or place "
+            f"{self.by_hand} under {self.root} yourself."
         )
 
     def _copy_verified(self, folder: Path) -> None:

@@ -1,11 +1,22 @@
-"""Time limits for network access, and the check that a URL is safe to download from."""
+"""Network access: whether it is allowed, its time limits, and which URLs are safe."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 NETWORK_TIMEOUT_SECONDS = 20.0
+OFFLINE_VARIABLE = "BENCH_OFFLINE"
+OFFLINE_REASON = f"--offline or {OFFLINE_VARIABLE} forbids downloads"
+
+
+def offline() -> bool:
+    """Return True if the environment variable ``BENCH_OFFLINE`` forbids downloads.
+
+    It does with any value but an empty one and 0.
+    """
+    return os.environ.get(OFFLINE_VARIABLE, "") not in {"", "0"}
 
 
 @contextmanager

@@ -10,7 +10,12 @@ import torch
 
 from bench.errors import SkippedError, one_line
 from bench.system.files import file_sha256
-from bench.system.network import NETWORK_TIMEOUT_SECONDS, network_timeout
+from bench.system.network import (
+    NETWORK_TIMEOUT_SECONDS,
+    OFFLINE_REASON,
+    network_timeout,
+    offline,
+)
 from bench.system.paths import Resources
 
 # Downloads that failed. Many cells ask for the same file, and each would wait for the timeout.
@@ -85,9 +90,9 @@ class DownloadedWeights(WeightFile):
     def advice(self) -> str:
         """Sentences that say how to get the file with and without a network."""
         return (
-            f"A run that needs it downloads it from {self.url} (SHA-256 {self.sha256}...). Without "
-            f"a network, give the file with --weights {self.name}=FILE or in the environment "
-            f"variable {self.variable}."
+            f"A run that needs it, or `bench weights fetch {self.name}`, downloads it from "
+            f"{self.url} (SHA-256 {self.sha256}...). Without a network, give the file with "
+            f"--weights {self.name}=FILE or in the environment variable {self.variable}."
         )
 
     def default_path(self, resources: Resources) -> Path:
@@ -100,8 +105,8 @@ class DownloadedWeights(WeightFile):
         A download that failed is not tried again in the same process.
 
         Raises:
-            SkippedError: the file named by the variable does not exist, the download failed, or its
-                checksum is wrong.
+            SkippedError: the file named by the variable does not exist, downloads are forbidden,
+                the download failed, or its checksum is wrong.
         """
         given = self.given_path(resources)
         if given is not None:
@@ -112,14 +117,22 @@ class DownloadedWeights(WeightFile):
             return given
         target = self.default_path(resources)
         if self.problem(resources):
-            reason = _failures.get((self.url, target)) or self._download(target)
+            reason = OFFLINE_REASON if offline() else self._downloaded(target)
             if reason:
-                _failures[self.url, target] = reason
                 raise SkippedError(
                     f"the weights {self.name!r} are missing, and {reason}: give the file with "
                     f"--weights {self.name}=PATH or in the environment variable {self.variable}"
                 )
         return target
+
+    def _downloaded(self, target: Path) -> str | None:
+        """Download the file unless that failed before; return the reason if it fails, else None."""
+        if (self.url, target) not in _failures:
+            reason = self._download(target)
+            if reason is None:
+                return None
+            _failures[self.url, target] = reason
+        return _failures[self.url, target]
 
     def _download(self, target: Path) -> str | None:
         """Download the file atomically; return the reason if that failed, else None."""
