@@ -1,4 +1,4 @@
-"""Which metrics are computed: names, patterns and presets."""
+"""Choice of the metrics that are computed: names, patterns and presets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches

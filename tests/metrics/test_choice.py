@@ -1,4 +1,4 @@
-"""Which metrics a run computes, and what it says of the others."""
+"""Choice of the metrics that a run computes, and what it says of the others."""
 
 import pandas as pd
 import pytest
