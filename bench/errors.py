@@ -1,7 +1,9 @@
 """Errors with one-line messages for users, and the error of parts that cannot run here."""
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class BenchError(Exception):
@@ -58,9 +60,17 @@ class NotInstalledError(SkippedError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return the type and message of an exception in one line.
+    """Return the type and message of an exception in one line; without one, where it was raised.
 
     >>> one_line(ValueError("too\\nlong"))
     'ValueError: too long'
+    >>> one_line(ValueError())
+    'ValueError without a message'
     """
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    if text:
+        return f"{kind}: {text}"
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__)[-1:]:
+        place = f", raised in {Path(frame.filename).name}, line {frame.lineno}"
+    return f"{kind} without a message{place}"

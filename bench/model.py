@@ -3,6 +3,7 @@
 Models see of the harness only this module, ``bench.backend`` and ``bench.protocol``.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -185,8 +186,17 @@ class GenerativeModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device of the parameters."""
-        return next(self.parameters()).device
+        """Device of the parameters and buffers.
+
+        Raises:
+            TypeError: there are none.
+        """
+        for tensor in itertools.chain(self.parameters(), self.buffers()):
+            return tensor.device
+        raise TypeError(
+            f"{type(self).__name__} has neither parameters nor buffers, which tell its device: "
+            "register one, for example with self.register_buffer('at', torch.zeros(()))"
+        )
 
 
 _OF_EVERY_MODULE = vars(nn.Module()).keys()

@@ -11,15 +11,22 @@ import pytest
 import torch
 import torch_fidelity
 from contexts import cell_context
-from sklearn.datasets import load_sample_image
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
+from sklearn.mixture import GaussianMixture
+from tiny import TINY
 from torch_fidelity.feature_extractor_inceptionv3 import (
     URL_INCEPTION_V3,
     FeatureExtractorInceptionV3,
 )
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchvision.models import EfficientNet_B0_Weights, Inception_V3_Weights, inception_v3
+from torchvision.transforms.functional import pil_to_tensor
 
+import bench
 from bench.datasets.batches import to_unit_range
+from bench.datasets.dataset_contract import describe, load_images
+from bench.datasets.resolve import open_dataset
 from bench.errors import SkippedError
 from bench.metrics.distances import FID, KID, CleanFID, OfficialFID
 from bench.metrics.extractors import inception
@@ -339,6 +346,60 @@ def test_fid_kid_inception_score_precision_and_recall_agree_with_torch_fidelity(
     )
     features = [network(images)[0].numpy() for images in (generated, grey)]
     assert next(found).value == pytest.approx(torch_fidelity_fid(*features), rel=1e-6)
+
+
+@pytest.mark.full
+def test_a_folder_from_another_sampler_is_scored_as_torch_fidelity_scores_it(
+    tmp_path, network_file
+):
+    """Digits drawn by scikit-learn's Gaussian mixture, as the command line scores them."""
+    drawn, _ = GaussianMixture(10, covariance_type="diag", random_state=0).fit(
+        load_digits().data
+    ).sample(24)  # fmt: skip
+    (tmp_path / "mixture").mkdir()
+    for number, pixels in enumerate(drawn.reshape(-1, 8, 8)):
+        image = Image.fromarray((pixels * 16).clip(0, 255).astype(np.uint8))
+        image.resize((32, 32), Image.Resampling.BILINEAR).save(tmp_path / f"mixture/{number}.png")
+    rows = bench.score(
+        tmp_path / "mixture",
+        settings=[*TINY, *SETTINGS, "inception_minimum_images=2"],
+        metrics="fid,kid,inception_score,precision,recall",
+        weights=[f"inception={network_file}"],
+        out=tmp_path / "run",
+    )
+    assert set(rows["model"]) == {"mixture"}
+    found = rows[rows["status"] == "ok"].set_index("metric")["value"]
+
+    dataset = open_dataset("digits", tmp_path)
+    protocol = load_protocol("smoke", TINY).resolve("mixture", "digits")
+    (tmp_path / "digits").mkdir()
+    for number, pixels in enumerate(load_images(dataset, describe(dataset), protocol).test.images):
+        Image.fromarray(pixels[0]).save(tmp_path / f"digits/{number:02}.png")
+    folders = [str(tmp_path / name) for name in ("mixture", "digits")]
+    expected = torch_fidelity.calculate_metrics(
+        input1=folders[0], input2=folders[1], kid=True, isc=True, prc=True,
+        kid_subset_size=8, kid_subsets=7, isc_splits=3, prc_neighborhood=3,
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(network_file), cuda=False, save_cpu_ram=True,
+        verbose=False,
+    )  # fmt: skip
+    for ours, theirs in {
+        "kid": "kernel_inception_distance_mean",
+        "inception_score": "inception_score_mean",
+        "precision": "precision",
+        "recall": "recall",
+    }.items():
+        # KID is a small difference of mean kernels of about 1.
+        assert found[ours] == pytest.approx(expected[theirs], rel=1e-6, abs=1e-6), ours
+    network = FeatureExtractorInceptionV3(
+        "compared", ["2048"], feature_extractor_weights_path=network_file
+    )
+    features = []
+    for folder in folders:
+        files = sorted(Path(folder).iterdir())
+        images = torch.stack([pil_to_tensor(Image.open(file).convert("RGB")) for file in files])
+        features.append(network(images)[0].numpy())
+    assert found["fid"] == pytest.approx(torch_fidelity_fid(*features), rel=1e-6)
 
 
 @pytest.mark.full
