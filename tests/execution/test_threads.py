@@ -35,12 +35,10 @@ def serial(run_apart):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_rows_are_equal_for_any_number_of_jobs_and_of_threads_of_the_environment(
-    jobs, run_apart, serial
-):
+def test_rows_are_equal_for_any_number_of_jobs_and_of_threads_of_the_environment(run_apart, serial):
+    """Both change at once: neither moves a row."""
     assert set(serial["backend"]) == {"torch", "fused", "reference", "snntorch", "spikingjelly"}
-    assert run_apart("other", *FLAGS, "--jobs", jobs, threads=4).equals(serial)
+    assert run_apart("other", *FLAGS, "--jobs", "2", threads=4).equals(serial)
 
 
 @pytest.mark.full
