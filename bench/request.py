@@ -128,7 +128,7 @@ class RunRequest(Request):
     weights: Iterable[str] = ()
     reference: str | Path | None = None
     metrics: Names = ALL
-    skip: Names = ()
+    skip: Names = ""
     checkpoint_every: str = "10min"
     time_limit: str | None = None
     retry: str | None = None
@@ -204,7 +204,7 @@ class ScoreRequest:
     weights: Iterable[str] = ()
     reference: str | Path | None = None
     metrics: Names = ALL
-    skip: Names = ()
+    skip: Names = ""
     reporter: "Reporter | None" = None
 
     @cached_property
