@@ -1,8 +1,7 @@
-"""Triton kernels for tdBN and LIF neurons with gradients on CUDA.
+"""Normalised LIF neurons on CUDA, with gradients.
 
-A program computes a block of neurons over all time steps. Neurons are one axis, in the memory order
-of a step's currents, so channels-last currents are read in place and give channels-last spikes.
-Nothing here waits for the device.
+Takes tensors ``(T, N, C, ...)`` and calls the kernels in :mod:`cuda_kernels`. Channels-last
+currents are read in place and give channels-last spikes. Nothing here waits for the device.
 """
 
 from collections.abc import Sequence
@@ -11,19 +10,13 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from baselines.fused import cuda_kernels
 from baselines.fused.cpu.lazy_tensors import WeightedSteps
 from baselines.fused.cpu.lif import CHANNEL_AXIS, Normalisation
 from baselines.fused.cpu.lif_constants import LIFConstants
-
-# Neurons per program: 16 bytes of float32 for each of its threads, the widest load.
-BLOCK = tl.constexpr(512)
-# Without fused multiply-add, potentials are rounded as on the other backends. With it, neurons
-# close to the threshold could spike on this backend only.
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,7 +24,7 @@ def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
     steps = _with_dense_steps(currents.detach(), axes := _axes_by_memory(currents))
     means, squares = (_empty(currents.shape[1:], _without_time(axes), steps) for _ in range(2))
     arrays = steps, steps.stride(0), means, squares
-    _launch(_moments, currents.shape, arrays)
+    _launch(cuda_kernels.moments, currents.shape, arrays)
     others = [axis for axis in range(means.dim()) if axis != CHANNEL_AXIS - 1]
     variance_of_means, mean = torch.var_mean(means, others, correction=0)
     return mean, variance_of_means.add(squares.mean(others), alpha=1 / len(currents))
@@ -81,7 +74,7 @@ def weighted_sum(spikes: Tensor, weights: Tensor) -> Tensor:
     """
     steps = _with_dense_steps(spikes, axes := _axes_by_memory(spikes))
     total = _empty(spikes.shape[1:], _without_time(axes), like=weights)
-    _launch(_weighted_sum, spikes.shape, (steps, steps.stride(0), weights, total))
+    _launch(cuda_kernels.weighted_sum, spikes.shape, (steps, steps.stride(0), weights, total))
     return total
 
 
@@ -115,7 +108,7 @@ class _LIF(torch.autograd.Function):
         final = _empty(ctx.shape[1:], _without_time(axes), like=currents)
         norm = mean, scale, bias, *_channels(steps, axes, scale)
         arrays = steps, _stride(steps), *norm, initial, spikes, final
-        _launch(_lif_forward, ctx.shape, arrays, constants.decay, constants.threshold)
+        _launch(cuda_kernels.lif_forward, ctx.shape, arrays, constants.decay, constants.threshold)
         return spikes, final
 
     @staticmethod
@@ -137,7 +130,7 @@ class _LIF(torch.autograd.Function):
         norm = mean, scale, bias, *channels
         inputs = steps, _stride(steps), *norm, initial, weights, grad_steps, grad_stride
         outputs = potentials, grad_membrane, sums, products
-        _launch(_lif_backward, ctx.shape, (*inputs, *outputs), *constants, ctx.repeated)
+        _launch(cuda_kernels.lif_backward, ctx.shape, (*inputs, *outputs), *constants, ctx.repeated)
         grad_currents = sums[None] if ctx.repeated else potentials
         grad_initial = grad_membrane if ctx.needs_input_grad[1] else None
         if scale is None:
@@ -151,309 +144,12 @@ class _LIF(torch.autograd.Function):
         else:
             slope = offset = torch.zeros_like(scale)
         arrays = grad_currents, steps, _stride(steps), mean, scale, slope, offset, *channels
-        _launch(_through_norm, (len(steps), *ctx.shape[1:]), arrays)
+        _launch(cuda_kernels.through_norm, (len(steps), *ctx.shape[1:]), arrays)
         grad_synapse = None
         if ctx.needs_input_grad[6]:
             grad_synapse = torch.zeros_like(scale) if from_batch else scale * grad_bias
         grad_weight = grad_product * inverse_deviation
         return grad_currents, grad_initial, grad_weight, grad_bias, None, None, grad_synapse, None
-
-
-@triton.jit
-def _initial(
-    membrane: tl.tensor, place: tl.tensor, exists: tl.tensor, number: tl.constexpr
-) -> tl.tensor:
-    """Return the potentials that a block of neurons starts from; 0 without a membrane.
-
-    Args:
-        membrane: initial potentials ``(L,)``; None to start at rest.
-        place: indices of the neurons ``(BLOCK,)``.
-        exists: True for the neurons below L ``(BLOCK,)``.
-        number: dtype of the potentials.
-    """
-    # Triton also compiles the code after an early return, where the membrane is None.
-    if membrane is None:
-        potential = tl.zeros((BLOCK,), number)
-    else:
-        potential = tl.load(membrane + place, exists)
-    return potential
-
-
-@triton.jit
-def _of_channel(
-    values: tl.tensor,
-    place: tl.tensor,
-    exists: tl.tensor,
-    channels: tl.tensor,
-    channel_stride: tl.tensor,
-) -> tl.tensor:
-    """Return the value of each neuron's channel ``(BLOCK,)``, from values ``(C,)``."""
-    return tl.load(values + place // channel_stride % channels, exists)
-
-
-@triton.jit
-def _moments(
-    currents: tl.tensor,
-    current_stride: tl.tensor,
-    means: tl.tensor,
-    squares: tl.tensor,
-    neurons: tl.tensor,
-    time_steps: tl.tensor,
-) -> None:
-    """Compute mean and sum of squared deviations over time, by Welford's recurrence.
-
-    Args:
-        currents: currents x ``(T, L)``.
-        current_stride: distance between steps in ``currents``.
-        means: means ``(L,)``, written.
-        squares: sums of the squared deviations from them ``(L,)``, written.
-        neurons: number of neurons L.
-        time_steps: number of time steps T.
-    """
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    exists = place < neurons
-    mean = tl.zeros((BLOCK,), currents.dtype.element_ty)
-    square = tl.zeros((BLOCK,), currents.dtype.element_ty)
-    for step in range(time_steps):
-        current = tl.load(currents + place, exists)
-        deviation = current - mean
-        mean += deviation / (step + 1)
-        square += deviation * (current - mean)
-        currents += current_stride
-    tl.store(means + place, mean, exists)
-    tl.store(squares + place, square, exists)
-
-
-@triton.jit
-def _lif_forward(
-    currents: tl.tensor,
-    current_stride: tl.tensor,
-    mean: tl.tensor,
-    scale: tl.tensor,
-    shift: tl.tensor,
-    channels: tl.tensor,
-    channel_stride: tl.tensor,
-    membrane: tl.tensor,
-    spikes: tl.tensor,
-    final: tl.tensor,
-    neurons: tl.tensor,
-    time_steps: tl.tensor,
-    decay: tl.constexpr,
-    threshold: tl.constexpr,
-) -> None:
-    """Compute the spikes of ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + y_t`` for a block of neurons.
-
-    Args:
-        currents: currents x ``(T, L)``.
-        current_stride: distance between steps in ``currents``; other arrays are contiguous.
-        mean: mean per channel ``(C,)``, of which ``y = (x - mean) * scale + shift``; None for
-            ``y = x``.
-        scale: factor per channel ``(C,)``.
-        shift: summand per channel ``(C,)``.
-        channels: number of channels C.
-        channel_stride: distance between the channels of a step.
-        membrane: initial potentials ``(L,)``; None to start at rest.
-        spikes: spikes ``(T, L)``, written.
-        final: potentials after the last reset ``(L,)``, written.
-        neurons: number of neurons L.
-        time_steps: number of time steps T.
-        decay: factor of the potential per time step.
-        threshold: potential above which a neuron fires.
-    """
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    exists = place < neurons
-    state = _initial(membrane, place, exists, currents.dtype.element_ty)
-    if mean is not None:
-        centre = _of_channel(mean, place, exists, channels, channel_stride)
-        factor = _of_channel(scale, place, exists, channels, channel_stride)
-        summand = _of_channel(shift, place, exists, channels, channel_stride)
-    for _ in range(time_steps):
-        current = tl.load(currents + place, exists)
-        if mean is not None:
-            current = (current - centre) * factor + summand
-        potential = decay * state + current
-        fires = potential - threshold > 0
-        tl.store(spikes + place, fires.to(state.dtype), exists)
-        state = tl.where(fires, 0.0, potential)
-        currents += current_stride
-        spikes += neurons
-    tl.store(final + place, state, exists)
-
-
-@triton.jit
-def _lif_backward(
-    currents: tl.tensor,
-    current_stride: tl.tensor,
-    mean: tl.tensor,
-    scale: tl.tensor,
-    shift: tl.tensor,
-    channels: tl.tensor,
-    channel_stride: tl.tensor,
-    membrane: tl.tensor,
-    weights: tl.tensor,
-    grad_spikes: tl.tensor,
-    grad_spike_stride: tl.tensor,
-    potentials: tl.tensor,
-    grad_membrane: tl.tensor,
-    sums: tl.tensor,
-    products: tl.tensor,
-    neurons: tl.tensor,
-    time_steps: tl.tensor,
-    decay: tl.constexpr,
-    threshold: tl.constexpr,
-    window_centre: tl.constexpr,
-    width: tl.constexpr,
-    repeated: tl.constexpr,
-) -> None:
-    """Compute the gradients of :func:`_lif_forward` for a block of neurons.
-
-    The potentials before each reset are computed again first.
-
-    Args:
-        currents: currents x ``(T, L)``.
-        current_stride: distance between steps in ``currents``.
-        mean: mean per channel ``(C,)``, of which ``y = (x - mean) * scale + shift``; None for
-            ``y = x``.
-        scale: factor per channel ``(C,)``.
-        shift: summand per channel ``(C,)``.
-        channels: number of channels C.
-        channel_stride: distance between the channels of a step.
-        membrane: initial potentials ``(L,)``; None to start at rest.
-        weights: factors ``(T,)`` of ``grad_spikes``; None for 1.
-        grad_spikes: gradients of the spikes ``(T, L)``.
-        grad_spike_stride: distance between steps in ``grad_spikes``.
-        potentials: written: the gradients of y ``(T, L)``; of no use if ``repeated``.
-        grad_membrane: gradients of the final potentials ``(L,)``, replaced by the gradients of the
-            initial ones.
-        sums: sums over time of the gradients of y ``(L,)``, written if there is a mean or they are
-            ``repeated``.
-        products: sums over time of the gradients of y times ``x - mean`` ``(L,)``, written if there
-            is a mean.
-        neurons: number of neurons L.
-        time_steps: number of time steps T.
-        decay: factor of the potential per time step.
-        threshold: potential above which a neuron fires.
-        window_centre: centre of the surrogate gradient's window, relative to the threshold.
-        width: width of the window; its height is ``1 / width``.
-        repeated: True if the currents are the same at every step.
-    """
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    exists = place < neurons
-    state = _initial(membrane, place, exists, currents.dtype.element_ty)
-    if mean is not None:
-        centre = _of_channel(mean, place, exists, channels, channel_stride)
-        factor = _of_channel(scale, place, exists, channels, channel_stride)
-        summand = _of_channel(shift, place, exists, channels, channel_stride)
-    # Step by step: a product of two of these could exceed 32 bits.
-    for _ in range(time_steps):
-        current = tl.load(currents + place, exists)
-        if mean is not None:
-            current = (current - centre) * factor + summand
-        potential = decay * state + current
-        tl.store(potentials + place, potential, exists)
-        state = tl.where(potential - threshold > 0, 0.0, potential)
-        currents += current_stride
-        grad_spikes += grad_spike_stride
-        potentials += neurons
-    # What a thread of the program wrote, another may read.
-    tl.debug_barrier()
-    grad_state = tl.load(grad_membrane + place, exists)
-    total = tl.zeros((BLOCK,), grad_state.dtype)
-    product = tl.zeros((BLOCK,), grad_state.dtype)
-    for step in range(time_steps):
-        currents -= current_stride
-        grad_spikes -= grad_spike_stride
-        potentials -= neurons
-        potential = tl.load(potentials + place, exists)
-        grad_spike = tl.load(grad_spikes + place, exists)
-        if weights is not None:
-            grad_spike *= tl.load(weights + (time_steps - 1 - step))
-        excess = potential - threshold
-        grad_fire = (grad_spike - grad_state * potential) / width
-        gradient = tl.where(tl.abs(excess - window_centre) < width / 2, grad_fire, 0.0)
-        gradient += tl.where(excess > 0, 0.0, grad_state)
-        if not repeated:
-            tl.store(potentials + place, gradient, exists)
-        if mean is not None:
-            product += gradient * (tl.load(currents + place, exists) - centre)
-        total += gradient
-        grad_state = decay * gradient
-    if mean is not None:
-        tl.store(products + place, product, exists)
-    if mean is not None or repeated:
-        tl.store(sums + place, total, exists)
-    tl.store(grad_membrane + place, grad_state, exists)
-
-
-@triton.jit
-def _through_norm(
-    gradients: tl.tensor,
-    currents: tl.tensor,
-    current_stride: tl.tensor,
-    mean: tl.tensor,
-    scale: tl.tensor,
-    slope: tl.tensor,
-    offset: tl.tensor,
-    channels: tl.tensor,
-    channel_stride: tl.tensor,
-    neurons: tl.tensor,
-    time_steps: tl.tensor,
-) -> None:
-    """Replace gradients g of normalised currents by ``g * scale + (x - mean) * slope + offset``.
-
-    Args:
-        gradients: gradients g ``(T, L)``, replaced.
-        currents: currents x ``(T, L)``.
-        current_stride: distance between steps in ``currents``.
-        mean: mean per channel ``(C,)``.
-        scale: factor of the gradients per channel ``(C,)``.
-        slope: factor of the currents' deviations per channel ``(C,)``.
-        offset: summand per channel ``(C,)``.
-        channels: number of channels C.
-        channel_stride: distance between the channels of a step.
-        neurons: number of neurons L.
-        time_steps: number of time steps T.
-    """
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    exists = place < neurons
-    centre = _of_channel(mean, place, exists, channels, channel_stride)
-    factor = _of_channel(scale, place, exists, channels, channel_stride)
-    inclination = _of_channel(slope, place, exists, channels, channel_stride)
-    summand = _of_channel(offset, place, exists, channels, channel_stride)
-    for _ in range(time_steps):
-        gradient = tl.load(gradients + place, exists) * factor
-        gradient += (tl.load(currents + place, exists) - centre) * inclination + summand
-        tl.store(gradients + place, gradient, exists)
-        currents += current_stride
-        gradients += neurons
-
-
-@triton.jit
-def _weighted_sum(
-    spikes: tl.tensor,
-    spike_stride: tl.tensor,
-    weights: tl.tensor,
-    total: tl.tensor,
-    neurons: tl.tensor,
-    time_steps: tl.tensor,
-) -> None:
-    """Compute ``sum_t w_t * s_t`` for a block of neurons.
-
-    Args:
-        spikes: spikes s ``(T, L)``.
-        spike_stride: distance between steps in ``spikes``.
-        weights: weights w ``(T,)``.
-        total: the sum ``(L,)``, written.
-        neurons: number of neurons L.
-        time_steps: number of time steps T.
-    """
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    exists = place < neurons
-    added = tl.zeros((BLOCK,), total.dtype.element_ty)
-    for step in range(time_steps):
-        added += tl.load(weights + step) * tl.load(spikes + place, exists)
-        spikes += spike_stride
-    tl.store(total + place, added, exists)
 
 
 def _launch(
@@ -468,9 +164,9 @@ def _launch(
         *constants: constants of the neurons.
     """
     neurons = prod(shape[1:])
-    grid = (triton.cdiv(neurons, BLOCK.value),)
+    grid = (triton.cdiv(neurons, cuda_kernels.BLOCK.value),)
     with torch.cuda.device_of(arrays[0]):
-        kernel[grid](*arrays, neurons, shape[0], *constants, **OPTIONS)
+        kernel[grid](*arrays, neurons, shape[0], *constants, **cuda_kernels.OPTIONS)
 
 
 def _grad_products(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bench.cli import completion
+from bench.metrics.choice import PRESETS
 from bench.system.network import OFFLINE_VARIABLE
 from bench.system.paths import VARIABLE
 
@@ -98,13 +99,13 @@ metrics = click.option(
     show_default=True,
     help="Metrics to compute: comma-separated names, patterns such as 'fid*', or the presets all, "
     "fast and paper.",
-    shell_complete=completion.names("metrics", "all", "fast", "paper"),
+    shell_complete=completion.names("metrics", *PRESETS),
 )
 skip = click.option(
     "--skip",
     default="",
     help="Metrics to leave out, given as --metrics is.",
-    shell_complete=completion.names("metrics"),
+    shell_complete=completion.names("metrics", *PRESETS),
 )
 
 

@@ -21,27 +21,27 @@ triton = pytest.importorskip("triton", reason="PyTorch comes without Triton here
 
 import fused_cuda_cases  # noqa: E402
 
-from baselines.fused import cuda as fused_cuda  # noqa: E402
+from baselines.fused import cuda_kernels  # noqa: E402
 
 SCRIPT = Path(fused_cuda_cases.__file__)
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 FORWARD = {"decay": 0.25, "threshold": 0.2}
 BACKWARD = {**FORWARD, "window_centre": -0.2, "width": 1.0}
 CONSTANTS = {
-    "_moments": {},
-    "_lif_forward": FORWARD,
-    "_lif_backward": {**BACKWARD, "repeated": False},
-    "_through_norm": {},
-    "_weighted_sum": {},
+    "moments": {},
+    "lif_forward": FORWARD,
+    "lif_backward": {**BACKWARD, "repeated": False},
+    "through_norm": {},
+    "weighted_sum": {},
 }
 NORM = ("mean", "scale", "shift")
 # A kernel, and the arrays that it gets as None, or constants of its own.
 KERNELS = [
-    ("_moments", ()),
-    *(("_lif_forward", none) for none in [(), ("membrane",), NORM, ("membrane", *NORM)]),
-    *(("_lif_backward", none) for none in [(), ("weights",), ("membrane", "weights", *NORM)]),
-    ("_through_norm", ()),
-    ("_weighted_sum", ()),
+    ("moments", ()),
+    *(("lif_forward", none) for none in [(), ("membrane",), NORM, ("membrane", *NORM)]),
+    *(("lif_backward", none) for none in [(), ("weights",), ("membrane", "weights", *NORM)]),
+    ("through_norm", ()),
+    ("weighted_sum", ()),
 ]
 INTEGERS = {
     "current_stride",
@@ -84,7 +84,7 @@ def compiled_for_gpu(name, missing, number, capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel = getattr(fused_cuda, name)
+    kernel = getattr(cuda_kernels, name)
     constants = {**CONSTANTS[name], **dict.fromkeys(missing)}
     signature = {
         argument: "constexpr"
@@ -95,7 +95,7 @@ def compiled_for_gpu(name, missing, number, capability):
         for argument in kernel.arg_names
     }
     source = ASTSource(kernel, signature, constants)
-    options = fused_cuda.OPTIONS
+    options = cuda_kernels.OPTIONS
     return triton.compile(source, GPUTarget("cuda", capability, 32), options).asm["ptx"]
 
 
@@ -119,8 +119,8 @@ def test_spikes_and_gradients_on_a_gpu_are_the_reference_ones(case):
 @pytest.mark.parametrize("repeated", [True, False])
 def test_the_gradient_of_repeated_currents_is_compiled_apart(repeated, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setitem(CONSTANTS["_lif_backward"], "repeated", repeated)
-    assert compiled_for_gpu("_lif_backward", (), "fp32", 90)
+    monkeypatch.setitem(CONSTANTS["lif_backward"], "repeated", repeated)
+    assert compiled_for_gpu("lif_backward", (), "fp32", 90)
 
 
 @on_gpu
