@@ -18,6 +18,7 @@ from bench.store.schema import (
     FAILED,
     IMAGES_FOLDER,
     INCOMPLETE,
+    MODEL,
     NOT_APPLICABLE,
     NOT_ASKED,
     NOT_INSTALLED,
@@ -55,9 +56,10 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     for status in (NOT_INSTALLED, SKIPPED, FAILED):
         for line in _reasons(rows[rows["status"] == status]):
             console.print(f"{_word(status)}: {line}", markup=False, highlight=False, soft_wrap=True)
-    left_out = rows.loc[rows["status"] == NOT_ASKED, "metric"].nunique()
+    models = rows[rows["kind"] == MODEL]
+    left_out = models.loc[models["status"] == NOT_ASKED, "metric"].nunique()
     if left_out:
-        total = rows["metric"].nunique()
+        total = models["metric"].nunique()
         console.print(f"not asked: {left_out} of {total} metrics", highlight=False)
     console.print(
         f"Rows: {out / CSV_FILE} and {TABLE_FILE}. Images: {out / CELLS}/*/{IMAGES_FOLDER}/*.png",

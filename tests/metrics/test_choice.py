@@ -112,6 +112,8 @@ def test_the_command_line_takes_them_and_reports_tell(bench_cli, tiny_flags, tmp
     code, told, err = bench_cli("run", *flags, "--metrics", "psnr", "--skip", "fid*")
     assert (code, err) == (0, "")
     assert f"not asked: {len(metrics.names()) - 1} of {len(metrics.names())} metrics" in told
+    _, told, _ = bench_cli("run", *flags, "--metrics", "psnr,fad")
+    assert f"not asked: {len(metrics.names()) - 2} of {len(metrics.names())} metrics" in told
     code, told, _ = bench_cli("run", *flags, "--dry-run", "--metrics", "psnr")
     assert "done" in told
     code, _, err = bench_cli("report", out, "--format", "md", "--out", tmp_path / "report.md")
