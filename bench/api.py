@@ -24,7 +24,8 @@ from bench.execution.serial import run_serially
 from bench.metrics.choice import chosen_metrics
 from bench.metrics.metric import Metric
 from bench.metrics.unusable import load_metric
-from bench.plan import Plan, make_images_plan, make_plan
+from bench.plan.run_plan import Plan, make_plan
+from bench.plan.score_plan import make_images_plan
 from bench.profiling.profile_rows import profile_cells
 from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest, ScoreRequest
 from bench.store.declarations import METRICS, record

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from bench.errors import BenchError
-from bench.plan import make_plan
+from bench.plan.run_plan import make_plan
 from bench.protocol import Override, load_protocol
 from bench.registry import models
 from bench.request import Request

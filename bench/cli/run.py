@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.api import PreparedRun
-    from bench.plan import Cell
+    from bench.plan.cells import Cell
 
 
 @click.command("run")

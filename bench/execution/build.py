@@ -6,7 +6,7 @@ from bench import registry
 from bench.backend import SpikingBackend
 from bench.errors import SkippedError
 from bench.model import GenerativeModel
-from bench.plan import Cell
+from bench.plan.cells import Cell
 from bench.store.schema import NO_BACKEND
 from bench.system.devices import lacking_precision
 from bench.system.random_state import seed_everything

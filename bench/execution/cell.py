@@ -23,7 +23,7 @@ from bench.execution.run_context import RunContext
 from bench.metrics.extractors.extractor import TrainedExtractor, why_unavailable
 from bench.metrics.metric import Metric
 from bench.metrics.unusable import UnusableMetric
-from bench.plan import Cell
+from bench.plan.cells import Cell
 from bench.store.run_directory import CellFolder, Row
 from bench.store.schema import CELL_FILE, FAILED, NOT_ASKED, SKIPPED, Status
 from bench.system.devices import describe_device, fastest_convolutions, tf32

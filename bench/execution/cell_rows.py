@@ -11,7 +11,7 @@ import torch
 
 from bench.execution.run_context import RunContext
 from bench.metrics.metric import Metric, Observation
-from bench.plan import Cell
+from bench.plan.cells import Cell
 from bench.store.run_directory import Row, frame
 from bench.store.schema import COMPLETE, SCHEMA_VERSION, Status
 from bench.system.devices import describe_device

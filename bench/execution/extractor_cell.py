@@ -13,7 +13,8 @@ from bench.execution.run_context import RunContext
 from bench.metrics.extractors.extractor import TrainedExtractor
 from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import AutoencoderReconstructionLoss
-from bench.plan import ExtractorCell, Plan
+from bench.plan.cells import ExtractorCell
+from bench.plan.run_plan import Plan
 from bench.recording.training_record import TrainingRecord
 from bench.store.run_directory import Row
 from bench.store.schema import EXTRACTOR_FILE

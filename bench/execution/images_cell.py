@@ -15,7 +15,7 @@ from bench.evaluation.showcase import GRID_IMAGES, Showcase, save_showcase, spre
 from bench.execution.cell import CellRun
 from bench.execution.cell_rows import ScoredWeights
 from bench.metrics.metric import Metric
-from bench.plan import ImagesCell
+from bench.plan.cells import ImagesCell
 from bench.recording.training_record import TrainingRecord
 from bench.store.run_directory import Row
 

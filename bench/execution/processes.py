@@ -21,7 +21,8 @@ from bench.execution.remote_progress import MessageReporter
 from bench.execution.run_cell import fail, is_done, run_cell
 from bench.execution.run_context import DataCache, GrowingTable, RunContext
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
-from bench.plan import Cell, Plan
+from bench.plan.cells import Cell
+from bench.plan.run_plan import Plan
 from bench.system.memory import existing_objects_spared, keep_freed_memory
 from bench.system.progress import Reporter, WorkReporter
 from bench.system.signals import Interrupted, postponed, terminable

@@ -22,7 +22,8 @@ from bench.execution.ray_worker import Files, RemoteCell, put, run_remotely
 from bench.execution.run_cell import ALREADY_DONE, fail, settle
 from bench.execution.run_context import GrowingTable, RunContext
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
-from bench.plan import Cell, Plan
+from bench.plan.cells import Cell
+from bench.plan.run_plan import Plan
 from bench.system.checksums import writing
 from bench.system.devices import resolve_device
 from bench.system.paths import CACHE_VARIABLE, cache_folder

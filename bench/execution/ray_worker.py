@@ -14,7 +14,7 @@ from bench.errors import DataUnavailableError
 from bench.execution.remote_progress import MessageReporter
 from bench.execution.run_cell import run_cell
 from bench.execution.run_context import DataCache, RunContext
-from bench.plan import Cell
+from bench.plan.cells import Cell
 from bench.store.run_directory import CellFolder, RunDirectory
 from bench.store.schema import LOG_FILE
 from bench.system.devices import resolve_device

@@ -12,7 +12,7 @@ from bench.execution.extractor_cell import ExtractorRun
 from bench.execution.images_cell import ImagesRun
 from bench.execution.model_cell import ModelRun
 from bench.execution.run_context import RunContext
-from bench.plan import Cell, ExtractorCell, ImagesCell
+from bench.plan.cells import Cell, ExtractorCell, ImagesCell
 from bench.store.schema import FAILED, OK, SKIPPED
 from bench.system.checksums import DamagedFileError
 from bench.system.devices import free_memory

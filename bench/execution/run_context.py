@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.datasets.dataset import Dataset, ImageData
 from bench.datasets.dataset_contract import load_images
 from bench.metrics.metric import Metric
-from bench.plan import Cell
+from bench.plan.cells import Cell
 from bench.protocol import Protocol
 from bench.store.run_directory import RunDirectory
 from bench.store.schema import Kind

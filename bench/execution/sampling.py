@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.evaluation.passes import check_images
 from bench.execution.build import build_model
 from bench.execution.model_cell import evaluated_label, with_weights
-from bench.plan import Cell
+from bench.plan.cells import Cell
 from bench.protocol import Protocol
 from bench.store.run_directory import CellFolder, RunDirectory, load_results
 from bench.store.schema import CELL_FILE, EXTERNAL

@@ -8,7 +8,8 @@ import torch
 
 from bench.execution.run_cell import run_cell
 from bench.execution.run_context import DataCache, GrowingTable, RunContext
-from bench.plan import Cell, Plan
+from bench.plan.cells import Cell
+from bench.plan.run_plan import Plan
 from bench.system.progress import Reporter
 
 SECONDS_BETWEEN_TRIES = 0.5

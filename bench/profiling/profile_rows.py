@@ -14,7 +14,8 @@ from bench.errors import SkippedError, one_line
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.run_cell import summarise_status
 from bench.execution.run_context import DataCache
-from bench.plan import Cell, Plan
+from bench.plan.cells import Cell
+from bench.plan.run_plan import Plan
 from bench.profiling.profiler import ACTIVITIES, Measured, Profiler
 from bench.recording.layer_timing import Place
 from bench.store.run_directory import Row

@@ -45,7 +45,7 @@ from bench.system.files import lock, remove_leftovers
 
 if TYPE_CHECKING:
     from bench.metrics.metric import Metric
-    from bench.plan import Cell
+    from bench.plan.cells import Cell
 
 # Cells whose tables are copied together: small tables cost far more memory than their rows.
 BLOCK = 100

@@ -1,0 +1,1 @@
+"""The plan of a run: the cells that a request stands for."""

@@ -1,0 +1,162 @@
+"""Cells: the units of work of a run, each known by what moves its numbers."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+from bench.datasets.dataset import DatasetInfo
+from bench.datasets.given_images import GivenImages
+from bench.protocol import Protocol
+from bench.store.schema import EXTRACTOR, MODEL, Kind
+from bench.system.paths import safe_name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (model, backend, dataset, protocol, seed): the unit of work, caching and failure.
+
+    Attributes:
+        model: registered name.
+        model_version: version of the model's code.
+        backend: registered name, or ``torch`` for a model without spiking neurons.
+        dataset: name of the dataset.
+        info: facts about the dataset; None if it is unavailable.
+        protocol: the protocol as requested, with its overrides.
+        seed: seed of every random draw.
+        skipped: why the cell cannot run; None if it can.
+        kind: the thing that the cell trains: a model, or an extractor that metrics use.
+    """
+
+    model: str
+    model_version: str
+    backend: str
+    dataset: str
+    info: DatasetInfo | None
+    protocol: Protocol
+    seed: int
+    skipped: str | None = None
+    kind: ClassVar[Kind] = MODEL
+
+    @property
+    def is_prerequisite(self) -> bool:
+        """True if other cells of the dataset can only be evaluated after this one."""
+        return self.kind == EXTRACTOR
+
+    @cached_property
+    def key(self) -> str:
+        """Content key, 16 hex digits: anything that moves a number changes it."""
+        canonical = json.dumps(self.content, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The values that the key is a hash of."""
+        return {
+            "model": self.model,
+            "model_version": self.model_version,
+            "backend": self.backend,
+            "dataset": self.dataset,
+            "fingerprint": self.info.fingerprint if self.info else None,
+            "protocol": self.protocol_hash,
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def protocol_hash(self) -> str:
+        """SHA-256 of the values of the protocol that hold for this cell, as 64 hex digits."""
+        return self.resolved.hash
+
+    @property
+    def train_size(self) -> int:
+        """Number of images that the cell trains on; 0 if the dataset is unavailable."""
+        size = self.info.train_size if self.info else 0
+        return min(size, self.resolved.train_images or size)
+
+    @property
+    def protocol_name(self) -> str:
+        """Name of the protocol in the cell's rows."""
+        return self.protocol.name_for(self.model)
+
+    @property
+    def title(self) -> str:
+        """Name of the cell in progress reports and logs."""
+        return f"{self.model} {self.backend} {self.dataset} {self.protocol_name} seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the cell's folder: readable, unique by its key, safe on any file system.
+
+        It does not hold the name of the protocol: two protocols of the same values share the cell.
+        """
+        name = "-".join((self.model, self.backend, self.dataset, f"s{self.seed}"))
+        return f"{safe_name(name)}-{self.key}"
+
+    @cached_property
+    def resolved(self) -> Protocol:
+        """The protocol as it holds for the cell's model and dataset."""
+        return self.protocol.resolve(self.model, self.dataset)
+
+    def without_data(self) -> "Cell":
+        """Return the cell that stands in for this one while its dataset is unavailable."""
+        return replace(self, info=None, skipped=None)
+
+
+@dataclass(frozen=True)
+class ExtractorCell(Cell):
+    """The cell that trains an extractor once, for all cells of a dataset that use it.
+
+    Attributes:
+        extractor: registered name.
+        fields: names of the protocol's fields that move its numbers.
+        user: one of the models that use the extractor; the protocol holds as for that model.
+    """
+
+    extractor: str = ""
+    fields: tuple[str, ...] = ()
+    user: str = ""
+    kind: ClassVar[Kind] = EXTRACTOR
+
+    @cached_property
+    def resolved(self) -> Protocol:
+        """The protocol as it holds for the models that use the extractor."""
+        return self.protocol.resolve(self.user, self.dataset)
+
+    @property
+    def protocol_name(self) -> str:
+        """Name of the protocol, whichever models use the extractor."""
+        return self.protocol.name
+
+    @cached_property
+    def protocol_hash(self) -> str:
+        """SHA-256 of the values of the protocol that move the extractor's numbers."""
+        return self.resolved.hash_of(self.fields)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The values that the key is a hash of."""
+        return {**super().content, "extractor": self.extractor}
+
+
+@dataclass(frozen=True)
+class ImagesCell(Cell):
+    """The cell of images that exist: it is scored, and nothing is trained.
+
+    Attributes:
+        generated: generated images.
+        reconstructions: reconstructions of all test images, in their order; None if there are none.
+    """
+
+    generated: GivenImages = field(kw_only=True)
+    reconstructions: GivenImages | None = field(kw_only=True, default=None)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The values that the key is a hash of."""
+        given = self.reconstructions
+        return {
+            **super().content,
+            "generated": self.generated.sha256,
+            "reconstructions": None if given is None else given.sha256,
+        }

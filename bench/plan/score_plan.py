@@ -1,0 +1,76 @@
+"""The plan of a request to score: one cell, which trains nothing."""
+
+from bench.datasets.given_images import given_images
+from bench.errors import BenchError
+from bench.plan.cells import ImagesCell
+from bench.plan.requested_datasets import requested_datasets
+from bench.plan.run_plan import Plan, check_protocol_names, checked_seeds
+from bench.request import ScoreRequest
+from bench.store.schema import EXTERNAL
+
+
+def make_images_plan(request: ScoreRequest) -> Plan:
+    """Return the plan of one cell, which scores images that exist.
+
+    Args:
+        request: images, dataset and protocol.
+
+    Raises:
+        BenchError: the request contains a mistake, the dataset is unavailable, or the images do not
+            fit it.
+    """
+    generated = given_images(request.images, request.range_of_images)
+    reconstructions = None
+    if request.reconstructions is not None:
+        reconstructions = given_images(request.reconstructions, request.range_of_images)
+    base = request.base
+    check_protocol_names(base)
+    (dataset,) = requested_datasets(base, download=True)
+    assert dataset.info is not None
+    name, protocol = request.checked_name, base.full_protocol
+    if protocol.resolve(name, dataset.name).generated_images != len(generated):
+        protocol = protocol.customised({"generated_images": len(generated)})
+    cell = ImagesCell(
+        model=name,
+        model_version=generated.sha256[:16],
+        backend=EXTERNAL,
+        dataset=dataset.name,
+        info=dataset.info,
+        protocol=protocol,
+        seed=checked_seeds(protocol, [request.seed])[0],
+        generated=generated,
+        reconstructions=reconstructions,
+    )
+    _check_images(cell)
+    return Plan((cell,), {dataset.name: dataset.dataset} if dataset.dataset else {})
+
+
+def _check_images(cell: ImagesCell) -> None:
+    """Check that images fit the dataset as the protocol prepares it.
+
+    Raises:
+        BenchError: if size, channels or the number of reconstructions are others.
+    """
+    assert cell.info is not None
+    size, channels = cell.resolved.image_size, cell.info.channels
+    for given in (cell.generated, cell.reconstructions):
+        if given is not None and given.pixels.shape[1:] != (channels, size, size):
+            found, height, width = given.pixels.shape[1:]
+            raise BenchError(
+                f"{given.source} holds images of {found} channels, {width}x{height}: "
+                f"{cell.dataset} is scored with {channels}, {size}x{size} (image_size in the "
+                "protocol)."
+            )
+    if cell.reconstructions is None:
+        return
+    expected = min(cell.info.test_size, cell.resolved.test_images or cell.info.test_size)
+    if len(cell.reconstructions) != expected:
+        raise BenchError(
+            f"{cell.reconstructions.source} holds {len(cell.reconstructions)} reconstructions: "
+            f"{cell.dataset} has {expected} test images under this protocol, in their order."
+        )
+    if cell.resolved.horizontal_flip == "train_and_test":
+        raise BenchError(
+            f"protocol {cell.resolved.name!r} flips test images at random, so reconstructions of "
+            "them cannot be scored: use --set horizontal_flip=train, or none."
+        )
