@@ -21,11 +21,12 @@ from bench.execution.run_context import RunContext
 from bench.execution.sample_files import check_target, write_samples
 from bench.execution.sampling import trained_cell
 from bench.execution.serial import run_serially
+from bench.execution.weights_cell import check_weights
 from bench.metrics.choice import chosen_metrics
 from bench.metrics.metric import Metric
 from bench.metrics.unusable import load_metric
 from bench.plan.run_plan import Plan, make_plan
-from bench.plan.score_plan import make_images_plan
+from bench.plan.score_plan import make_images_plan, make_weights_plan
 from bench.profiling.profile_rows import profile_cells
 from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest, ScoreRequest
 from bench.store.declarations import METRICS, record
@@ -107,15 +108,15 @@ def run(request: RunRequest) -> pd.DataFrame:
 
 @takes(ScoreRequest)
 def score(request: ScoreRequest) -> pd.DataFrame:
-    """Score images that exist, as ``bench score`` does.
+    """Score images that exist, or a model whose weights exist, as ``bench score`` does.
 
     Args:
         request: given as keyword arguments, which are the fields of
             :class:`bench.request.ScoreRequest`; the first four can be given by position.
 
     Returns:
-        Rows of the images, one observation each, with the columns of ``results.parquet``; of the
-        backend ``external``.
+        Rows of what is scored, one observation each, with the columns of ``results.parquet``;
+        images have the backend ``external``.
 
     Raises:
         BenchError: if the request contains a mistake; nothing is written then.
@@ -199,7 +200,7 @@ def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
 
 
 def prepare_score(request: ScoreRequest) -> PreparedRun:
-    """Check a request to score images, before anything is written.
+    """Check a request to score, before anything is written.
 
     Args:
         request: request to check.
@@ -207,7 +208,11 @@ def prepare_score(request: ScoreRequest) -> PreparedRun:
     Raises:
         BenchError: if the request contains a mistake.
     """
-    return _prepared(request.base, lambda: make_images_plan(request))
+    if request.model is None:
+        return _prepared(request.base, lambda: make_images_plan(request))
+    prepared = _prepared(request.base, lambda: make_weights_plan(request))
+    check_weights(prepared.plan)
+    return prepared
 
 
 def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRun:

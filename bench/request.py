@@ -164,12 +164,12 @@ class ProfileRequest(Request):
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """A request to score images that exist.
+    """A request to score images that exist, or a model whose weights exist.
 
     Attributes:
         images: generated images: an array or tensor ``(N, H, W)``, ``(N, H, W, C)`` or
             ``(N, C, H, W)``, or the path of a folder of image files or of a ``.npz``, ``.npy`` or
-            ``.safetensors`` file.
+            ``.safetensors`` file; None for a model.
         dataset: dataset that they are compared with, as in :class:`Request`.
         name: name in the column ``model``; None for the name of the file or folder.
         protocol: built-in name, path of a TOML file, or a protocol.
@@ -182,14 +182,17 @@ class ScoreRequest:
         out: run directory, whose content is kept; None for ``runs/PROTOCOL``.
         data_root: folder where datasets are looked for and downloaded to.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        weights: files of network weights that metrics need, each as ``"NAME=PATH"``.
+        weights: path of the model's weights (safetensors); files of network weights that metrics
+            need, each as ``"NAME=PATH"``.
+        model: registered name of the model that has the weights; None for images.
+        backend: its spiking backend; None for a model without spiking neurons.
         reference: reference whose trained extractors are used; None to train them.
         metrics: metrics to compute, as in :class:`RunRequest`.
         skip: metrics to leave out.
         reporter: receiver of the progress; None to report none.
     """
 
-    images: Any
+    images: Any = None
     dataset: str = "digits"
     name: str | None = None
     protocol: str | Path | Protocol = "smoke"
@@ -201,7 +204,9 @@ class ScoreRequest:
     out: str | Path | None = None
     data_root: str | Path | None = None
     device: str = "auto"
-    weights: Iterable[str] = ()
+    weights: str | Path | Iterable[str | Path] = ()
+    model: str | None = None
+    backend: str | None = None
     reference: str | Path | None = None
     metrics: Names = ALL
     skip: Names = ""
@@ -209,18 +214,18 @@ class ScoreRequest:
 
     @cached_property
     def base(self) -> RunRequest:
-        """The request without its images: what it has in common with a run."""
+        """The request without what is scored: what it has in common with a run."""
         return RunRequest(
-            models=(),
+            models=() if self.model is None else [self.model],
             datasets=[self.dataset],
-            backends=(),
+            backends=ALL if self.backend is None else [self.backend],
             protocol=self.protocol,
             settings=self.settings,
             data_root=self.data_root,
             device=self.device,
             seeds=[self.seed],
             out=self.out,
-            weights=self.weights,
+            weights=[str(item) for item in self._weights if item not in self._model_weights],
             reference=self.reference,
             metrics=self.metrics,
             skip=self.skip,
@@ -237,14 +242,45 @@ class ScoreRequest:
         return value_range(self.image_range)
 
     @property
+    def _weights(self) -> tuple[str | Path, ...]:
+        given = self.weights
+        return (given,) if isinstance(given, str | Path) else tuple(given)
+
+    @property
+    def _model_weights(self) -> list[str | Path]:
+        """The items of ``weights`` that are not ``"NAME=PATH"``, if there is a model."""
+        if self.model is None:
+            return []
+        return [item for item in self._weights if "=" not in str(item) or Path(item).is_file()]
+
+    @property
+    def weights_path(self) -> Path:
+        """Path of the model's weights.
+
+        Raises:
+            BenchError: there is none, or more than one; or images are given as well.
+        """
+        if self.images is not None or self.reconstructions is not None:
+            raise BenchError("Give either images or a model with its weights, not both.")
+        if self.image_range is not None:
+            raise BenchError("A range is for images, and a model with its weights is given.")
+        if len(self._model_weights) != 1:
+            raise BenchError(
+                f"The model {self.model} needs one file of weights: --weights FILE, in the format "
+                f"safetensors; got {len(self._model_weights)}."
+            )
+        return Path(self._model_weights[0]).expanduser()
+
+    @property
     def checked_name(self) -> str:
         """Name in the column ``model``.
 
         Raises:
             BenchError: there is none, or it has other characters than letters, digits, ``_.+-``.
         """
-        is_path = isinstance(self.images, str | Path)
-        name = self.name or (Path(self.images).expanduser().resolve().stem if is_path else None)
+        scored = self.images if self.model is None else self.weights_path
+        is_path = isinstance(scored, str | Path)
+        name = self.name or (Path(scored).expanduser().resolve().stem if is_path else None)
         if name is None:
             raise BenchError("Images in memory need a name: score(images, name=...).")
         if not re.fullmatch(r"[\w.+-]+", name):

@@ -158,6 +158,8 @@ def folder_of(finished, tmp_path_factory):
         draw_images(here)
         for copy in ("runs/smoke", "DIR"):
             shutil.copytree(finished, here / copy)
+        (weights,) = (here / "DIR").glob("cells/esvae-*/weights-last.safetensors")
+        shutil.copy(weights, here / "official.safetensors")
         update_reference(here / "runs/smoke", here / "results/reference/smoke")
         for protocol in (code for code in blocks(page, "toml") if "time_steps" in code):
             (here / "mine.toml").write_text(protocol)

@@ -1,15 +1,15 @@
-"""``bench score``: score images that exist."""
+"""``bench score``: score images that exist, or a model whose weights exist."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench.cli import EXIT_FAILED, options
+from bench.cli import EXIT_FAILED, completion, options
 
 
 @click.command("score")
-@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--dataset",
     default="digits",
@@ -34,17 +34,34 @@ from bench.cli import EXIT_FAILED, options
 @options.out
 @options.data_root
 @options.device
-@options.weights
+@click.option(
+    "--model",
+    help="Score this registered model with the weights of --weights FILE, instead of IMAGES.",
+    shell_complete=completion.names("models"),
+)
+@click.option(
+    "--backend",
+    help="Spiking backend of the model.",
+    shell_complete=completion.names("backends"),
+)
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="FILE | NAME=PATH",
+    help="FILE (safetensors): weights of the --model. NAME=PATH: weights that a metric needs. Can "
+    "be repeated.",
+)
 @options.reference
 @options.metrics
 @options.skip
 @options.offline
 def command(**fields: Any) -> int:
-    """Score IMAGES that exist: generated images, and reconstructions if there are any.
+    """Score IMAGES that exist, or a model whose weights exist.
 
     IMAGES is a folder, or a .npz, .npy or .safetensors file with the array arr_0, images or
     samples. The run directory gets one more cell, with the backend external, which is compared with
-    trained models in tables and plots.
+    trained models in tables and plots. With --model and --weights FILE, a registered model that
+    was trained elsewhere is scored without training.
 
     Exit codes: 0 nothing failed, 1 a metric failed, 2 a mistake in the command.
     """

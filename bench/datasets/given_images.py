@@ -2,8 +2,7 @@
 
 import hashlib
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from bench.datasets.image_files import (
 from bench.datasets.image_listing import LeftOut, list_images
 from bench.datasets.value_range import ValueRange, nearly_black, require_in_range
 from bench.errors import BenchError
+from bench.system.files import unchanged
 
 # The layout of ADM's samples, and what others write.
 KEYS = ("arr_0", "images", "samples")
@@ -74,7 +74,7 @@ def given_images(source: Any, value_range: ValueRange | None = None) -> GivenIma
     path = Path(source).expanduser()
     if not path.exists():
         raise BenchError(f"{path} does not exist: expected a folder of images or a file.")
-    with _unchanged([path]):
+    with unchanged([path]):
         if path.is_dir():
             # Files are mapped from their range one by one.
             dark = value_range is not None
@@ -195,7 +195,7 @@ def _folder(root: Path, value_range: ValueRange | None) -> np.ndarray:
             f"{root} holds no images: expected PNG, JPEG or another format of PIL{found}."
         )
     paths = [root / name for name in names]
-    with _unchanged(paths):
+    with unchanged(paths):
         modes = {_still(path, value_range) for path in paths}
         mode = "L" if modes <= GREY_MODES | DEEP_GREY_MODES else "RGB"
         images = [_decoded(path, mode, value_range) for path in paths]
@@ -241,25 +241,3 @@ def _decoded(path: Path, mode: str, value_range: ValueRange | None) -> np.ndarra
     if value_range is None:
         return np.asarray(decode(path, mode))
     return np.asarray(decode_range(path, mode, value_range))
-
-
-@contextmanager
-def _unchanged(paths: Iterable[Path]) -> Iterator[None]:
-    """Check that files are the same at the end of the context.
-
-    Raises:
-        BenchError: one was written to, or is gone.
-    """
-    before = {path: _state(path) for path in paths}
-    yield
-    for path, state in before.items():
-        if _state(path) != state:
-            raise BenchError(f"{path} changed while it was read.")
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_size, facts.st_mtime_ns

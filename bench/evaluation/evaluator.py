@@ -30,6 +30,8 @@ from bench.system.random_state import seed_everything
 from bench.training.loop import BEST_TEST_LOSS, Score
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
+UNTRAINED = TrainingRecord((), {}, None)
+NO_TRAINING = "its weights were given, without a training"
 _Lacking = Mapping[Need, str | None]
 _METHODS: Mapping[Need, str] = {
     "reconstructions": "reconstruct",
@@ -81,7 +83,7 @@ class Evaluator:
         self,
         model: GenerativeModel,
         metrics: Sequence[type[Metric]],
-        training: TrainingRecord,
+        training: TrainingRecord | None,
         selections: Selections | None = None,
     ) -> dict[str, list[Observation]]:
         """Compute metrics of a model.
@@ -89,17 +91,18 @@ class Evaluator:
         Args:
             model: trained model on the context's device.
             metrics: classes of the metrics.
-            training: losses, images and seconds of each epoch.
+            training: losses, images and seconds of each epoch; None if nothing was trained here.
             selections: values of the metrics that select epochs; None if no metric needs them.
 
         Returns:
             Observations by metric name. A metric that fails or is not applicable has one
             observation with the reason; the others are computed all the same.
         """
-        runner = _MetricRunner(model, GeneratedFeatures(self.extractors))
+        trained = training is not None
+        runner = _MetricRunner(model, GeneratedFeatures(self.extractors), trained)
         runner.build(metrics, self.context.protocol)
         runner.check_extractors(self.extractors)
-        facts = self._facts(model, runner, training, selections or Selections())
+        facts = self._facts(model, runner, training or UNTRAINED, selections or Selections())
         with torch.no_grad():
             return {metric.name: runner.compute(metric.name, facts) for metric in metrics}
 
@@ -171,10 +174,10 @@ class Evaluator:
 class _MetricRunner:
     """Shows the batches of passes to metrics; a metric that fails does not affect the others."""
 
-    def __init__(self, model: GenerativeModel, features: GeneratedFeatures) -> None:
+    def __init__(self, model: GenerativeModel, features: GeneratedFeatures, trained: bool) -> None:
         self.model = model
         self.features = features
-        self._lacking = _lacking(model)
+        self._lacking = _lacking(model, trained)
         self._metrics: dict[str, Metric] = {}
         self._ended: dict[str, Observation] = {}
 
@@ -311,7 +314,7 @@ def metric_scores(
         model: model to score.
     """
     metrics = list(metric_classes)
-    observations = evaluator.evaluate(model, metrics, TrainingRecord((), {}, None))
+    observations = evaluator.evaluate(model, metrics, UNTRAINED)
     scores = {}
     for metric in metrics:
         value = observations[metric.name][0].value
@@ -336,7 +339,7 @@ def _uses(metric: Metric, need: Need) -> bool:
     return need in metric.needs or need in metric.needs_any
 
 
-def _lacking(model: GenerativeModel) -> _Lacking:
+def _lacking(model: GenerativeModel, trained: bool) -> _Lacking:
     """Return, for each need, why the model cannot meet it; None if it can."""
     if isinstance(model, GivenOutputs):
         return _lacking_outputs(model)
@@ -351,9 +354,9 @@ def _lacking(model: GenerativeModel) -> _Lacking:
         "sampling_time": no_samples,
         "latents": None if "encode" in able else "it cannot encode",
         "partial_decodings": _no_partial_decodings(model),
-        "selections": None,
+        "selections": None if trained else NO_TRAINING,
         "parameters": None,
-        "training": None,
+        "training": None if trained else NO_TRAINING,
         "activity": None,
         "spikes": None if model.spiking_layers() else "it has no spiking layers",
     }

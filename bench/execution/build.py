@@ -38,7 +38,7 @@ def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) 
     if lacking:
         raise SkippedError(lacking)
     seed_everything(cell.seed)
-    model_class = registry.models.load(cell.model)
+    model_class = registry.models.load(cell.registered_model)
     model: GenerativeModel = model_class(image_shape, cell.resolved, _backend(cell))
     return model.to(device)
 

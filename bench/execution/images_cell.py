@@ -16,10 +16,7 @@ from bench.execution.cell import CellRun
 from bench.execution.cell_rows import ScoredWeights
 from bench.metrics.metric import Metric
 from bench.plan.cells import ImagesCell
-from bench.recording.training_record import TrainingRecord
 from bench.store.run_directory import Row
-
-UNTRAINED = TrainingRecord((), {}, None)
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class ImagesRun(CellRun):
         given = self.cell.reconstructions
         reconstructions = None if given is None else self._tensor(given)
         outputs = GivenOutputs(context.protocol, generated, reconstructions)
-        observed = Evaluator(context).evaluate(outputs, missing, UNTRAINED)
+        observed = Evaluator(context).evaluate(outputs, missing, training=None)
         save_showcase(_showcase(generated, reconstructions, context), self.folder)
         return [
             self.rows.row(metric, observation, ScoredWeights())

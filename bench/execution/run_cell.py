@@ -12,7 +12,8 @@ from bench.execution.extractor_cell import ExtractorRun
 from bench.execution.images_cell import ImagesRun
 from bench.execution.model_cell import ModelRun
 from bench.execution.run_context import RunContext
-from bench.plan.cells import Cell, ExtractorCell, ImagesCell
+from bench.execution.weights_cell import WeightsRun
+from bench.plan.cells import Cell, ExtractorCell, ImagesCell, WeightsCell
 from bench.store.schema import FAILED, OK, SKIPPED
 from bench.system.checksums import DamagedFileError
 from bench.system.devices import free_memory
@@ -24,6 +25,7 @@ _RUNS: dict[type[Cell], type[CellRun]] = {
     Cell: ModelRun,
     ExtractorCell: ExtractorRun,
     ImagesCell: ImagesRun,
+    WeightsCell: WeightsRun,
 }
 
 

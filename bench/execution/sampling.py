@@ -15,13 +15,15 @@ from bench.errors import BenchError
 from bench.evaluation.passes import check_images
 from bench.execution.build import build_model
 from bench.execution.model_cell import evaluated_label, with_weights
-from bench.plan.cells import Cell
+from bench.plan.cells import Cell, WeightsCell
 from bench.protocol import Protocol
 from bench.store.run_directory import CellFolder, RunDirectory, load_results
 from bench.store.schema import CELL_FILE, EXTERNAL
 from bench.system.devices import tf32
 from bench.system.random_state import seed_everything
 from bench.system.threads import cpu_threads
+from bench.training.given_weights import GivenWeights
+from bench.training.loop import LAST
 from bench.training.model_weights import has_weights
 
 
@@ -37,6 +39,12 @@ class TrainedCell:
     cell: Cell
     folder: CellFolder
 
+    @property
+    def label(self) -> str:
+        """Label of the weights that most metrics were computed with."""
+        given = isinstance(self.cell, WeightsCell)
+        return LAST if given else evaluated_label(self.cell.resolved)
+
     def samples(self, n: int, device: torch.device) -> Iterator[Tensor]:
         """Yield n images in batches ``(B, C, H, W)``, float32 in [-1, 1].
 
@@ -51,7 +59,7 @@ class TrainedCell:
         assert info is not None
         shape = (info.channels, protocol.image_size, protocol.image_size)
         model = build_model(self.cell, shape, device)
-        model = with_weights(model, self.folder, evaluated_label(protocol))
+        model = with_weights(model, self.folder, self.label)
         size = protocol.evaluation_batch_size
         seed_everything(seed)
         generator = torch.Generator(device).manual_seed(seed)
@@ -84,24 +92,34 @@ def trained_cell(run: Path, wanted: Mapping[str, object]) -> TrainedCell:
         titles = "; ".join(sorted(_title(facts) for facts, _ in cells))
         raise BenchError(f"{run} has several models with {asked}: say which one: {titles}.")
     facts, folder = cells[0]
-    cell = Cell(
-        model=facts["model"],
-        model_version=facts["model_version"],
-        backend=facts["backend"],
-        dataset=facts["dataset"]["name"],
-        info=DatasetInfo(**facts["dataset"]),
-        protocol=Protocol.model_validate(facts["protocol"]),
-        seed=facts["seed"],
-    )
-    known_version = registry.models.load(cell.model).version
-    if cell.key != facts["key"] or cell.model_version != known_version:
+    trained = TrainedCell(_cell(facts), folder)
+    cell = trained.cell
+    known_version = registry.models.load(cell.registered_model).version
+    if cell.key != facts["key"] or cell.model_version.partition("+")[0] != known_version:
         raise BenchError(
             f"{_title(facts)} in {run} was made by another version of the suite or of the model: "
             "its samples would differ from the run's."
         )
-    if not has_weights(folder, evaluated_label(cell.resolved)):
+    if not has_weights(folder, trained.label):
         raise BenchError(f"{_title(facts)} in {run} has no weights: it was not trained to its end.")
-    return TrainedCell(cell, folder)
+    return trained
+
+
+def _cell(facts: Mapping[str, Any]) -> Cell:
+    """Return the cell that has these facts."""
+    values = {
+        "model": facts["model"],
+        "model_version": facts["model_version"],
+        "backend": facts["backend"],
+        "dataset": facts["dataset"]["name"],
+        "info": DatasetInfo(**facts["dataset"]),
+        "protocol": Protocol.model_validate(facts["protocol"]),
+        "seed": facts["seed"],
+    }
+    if "weights" not in facts:
+        return Cell(**values)
+    given = GivenWeights({}, facts["weights"]["source"], facts["weights"]["sha256"])
+    return WeightsCell(**values, registered=facts["registered_model"], weights=given)
 
 
 def _cells(run: Path) -> Iterator[tuple[dict[str, Any], CellFolder]]:

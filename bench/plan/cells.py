@@ -11,6 +11,7 @@ from bench.datasets.given_images import GivenImages
 from bench.protocol import Protocol
 from bench.store.schema import EXTRACTOR, MODEL, Kind
 from bench.system.paths import safe_name
+from bench.training.given_weights import GivenWeights
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Cell:
     """One (model, backend, dataset, protocol, seed): the unit of work, caching and failure.
 
     Attributes:
-        model: registered name.
+        model: registered name, or the name that was given to what is scored.
         model_version: version of the model's code.
         backend: registered name, or ``torch`` for a model without spiking neurons.
         dataset: name of the dataset.
@@ -38,6 +39,11 @@ class Cell:
     seed: int
     skipped: str | None = None
     kind: ClassVar[Kind] = MODEL
+
+    @property
+    def registered_model(self) -> str:
+        """Registered name of the model, by which the protocol's settings hold."""
+        return self.model
 
     @property
     def is_prerequisite(self) -> bool:
@@ -77,7 +83,7 @@ class Cell:
     @property
     def protocol_name(self) -> str:
         """Name of the protocol in the cell's rows."""
-        return self.protocol.name_for(self.model)
+        return self.protocol.name_for(self.registered_model)
 
     @property
     def title(self) -> str:
@@ -96,7 +102,7 @@ class Cell:
     @cached_property
     def resolved(self) -> Protocol:
         """The protocol as it holds for the cell's model and dataset."""
-        return self.protocol.resolve(self.model, self.dataset)
+        return self.protocol.resolve(self.registered_model, self.dataset)
 
     def without_data(self) -> "Cell":
         """Return the cell that stands in for this one while its dataset is unavailable."""
@@ -160,3 +166,26 @@ class ImagesCell(Cell):
             "generated": self.generated.sha256,
             "reconstructions": None if given is None else given.sha256,
         }
+
+
+@dataclass(frozen=True)
+class WeightsCell(Cell):
+    """The cell of a model whose weights exist: it is scored, and nothing is trained.
+
+    Attributes:
+        registered: registered name of the model.
+        weights: its weights.
+    """
+
+    registered: str = field(kw_only=True)
+    weights: GivenWeights = field(kw_only=True)
+
+    @property
+    def registered_model(self) -> str:
+        """Registered name of the model, by which the protocol's settings hold."""
+        return self.registered
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The values that the key is a hash of."""
+        return {**super().content, "registered": self.registered, "weights": self.weights.sha256}

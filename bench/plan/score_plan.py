@@ -1,12 +1,15 @@
 """The plan of a request to score: one cell, which trains nothing."""
 
+from dataclasses import fields
+
 from bench.datasets.given_images import given_images
 from bench.errors import BenchError
-from bench.plan.cells import ImagesCell
+from bench.plan.cells import ImagesCell, WeightsCell
 from bench.plan.requested_datasets import requested_datasets
-from bench.plan.run_plan import Plan, check_protocol_names, checked_seeds
+from bench.plan.run_plan import Plan, check_protocol_names, checked_seeds, make_plan
 from bench.request import ScoreRequest
 from bench.store.schema import EXTERNAL
+from bench.training.given_weights import given_weights
 
 
 def make_images_plan(request: ScoreRequest) -> Plan:
@@ -19,6 +22,8 @@ def make_images_plan(request: ScoreRequest) -> Plan:
         BenchError: the request contains a mistake, the dataset is unavailable, or the images do not
             fit it.
     """
+    if request.images is None:
+        raise BenchError("Nothing to score: give images, or a model and its weights.")
     generated = given_images(request.images, request.range_of_images)
     reconstructions = None
     if request.reconstructions is not None:
@@ -43,6 +48,31 @@ def make_images_plan(request: ScoreRequest) -> Plan:
     )
     _check_images(cell)
     return Plan((cell,), {dataset.name: dataset.dataset} if dataset.dataset else {})
+
+
+def make_weights_plan(request: ScoreRequest) -> Plan:
+    """Return the plan of one cell, which scores a model whose weights exist.
+
+    Args:
+        request: model, weights, dataset and protocol.
+
+    Raises:
+        BenchError: the request contains a mistake, the dataset is unavailable, or the weights
+            cannot be read.
+    """
+    weights, name = given_weights(request.weights_path), request.checked_name
+    plan = make_plan(request.base, [request.seed])
+    if len(plan.cells) > 1:
+        backends = ", ".join(cell.backend for cell in plan.cells)
+        raise BenchError(
+            f"The model {request.model} needs a spiking backend: --backend with one of {backends}."
+        )
+    (cell,) = plan.cells
+    values = {each.name: getattr(cell, each.name) for each in fields(cell)}
+    values["model"] = name
+    values["model_version"] = f"{cell.model_version}+{weights.sha256[:16]}"
+    scored = WeightsCell(**values, registered=cell.model, weights=weights)
+    return Plan((scored,), plan.datasets)
 
 
 def _check_images(cell: ImagesCell) -> None:

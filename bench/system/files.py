@@ -5,12 +5,14 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock
+
+from bench.errors import BenchError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
@@ -84,3 +86,25 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def unchanged(paths: Iterable[Path]) -> Iterator[None]:
+    """Check that files are the same at the end of the context.
+
+    Raises:
+        BenchError: one was written to, or is gone.
+    """
+    before = {path: _state(path) for path in paths}
+    yield
+    for path, state in before.items():
+        if _state(path) != state:
+            raise BenchError(f"{path} changed while it was read.")
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
