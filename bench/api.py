@@ -17,6 +17,7 @@ from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import keep_trained_weights, trained_extractors
 from bench.execution.processes import default_jobs, run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
+from bench.execution.references import references
 from bench.execution.run_context import RunContext
 from bench.execution.sample_files import check_target, write_samples
 from bench.execution.sampling import trained_cell
@@ -32,7 +33,6 @@ from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest, ScoreReq
 from bench.store.declarations import METRICS, record
 from bench.store.run_directory import RunDirectory
 from bench.store.schema import EXTRACTOR, FAILED, MODEL
-from bench.store.trained_weights import reference_weights
 from bench.system.devices import resolve_device, resolve_devices
 from bench.system.environment import environment
 from bench.system.formatting import duration_seconds
@@ -322,12 +322,13 @@ def _run_cells(prepared: PreparedRun, reporter: Reporter) -> None:
 
 
 def _resources(request: RunRequest) -> Resources:
-    reference = request.reference
+    trained, statistics = references(request.references)
     return Resources(
         data_root=request.data_folder,
         weights=_weights(request.weights),
         cache=cache_folder(),
-        trained={} if reference is None else reference_weights(Path(reference)),
+        trained=trained,
+        statistics=statistics,
     )
 
 

@@ -101,7 +101,9 @@ class RunRequest(Request):
         out: run directory, whose content is kept; None for ``runs/PROTOCOL``.
         weights: files of network weights that metrics need, each as ``"NAME=PATH"``.
         reference: reference, or another run directory, whose trained extractors are used instead
-            of training them; None to train them.
+            of training them; a ``.npz`` file of reference statistics, as ``"PATH"`` or
+            ``"EXTRACTOR=PATH"``, which Fréchet distances are taken to instead of to the reference
+            images; or several of these.
         metrics: metrics to compute, as a list or separated by commas: names, patterns with ``*``
             and ``?``, or the presets ``"all"``, ``"fast"`` and ``"paper"``. Metrics that select
             epochs are computed after each epoch all the same.
@@ -126,7 +128,7 @@ class RunRequest(Request):
     seeds: Iterable[int] | None = None
     out: str | Path | None = None
     weights: Iterable[str] = ()
-    reference: str | Path | None = None
+    reference: str | Path | Iterable[str | Path] = ()
     metrics: Names = ALL
     skip: Names = ""
     checkpoint_every: str = "10min"
@@ -137,6 +139,12 @@ class RunRequest(Request):
     address: str | None = None
     cpus_per_cell: int | None = None
     gpus_per_cell: float | None = None
+
+    @cached_property
+    def references(self) -> tuple[str, ...]:
+        """References, run directories and files of reference statistics, as requested."""
+        given = self.reference
+        return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
 
     @cached_property
     def metric_names(self) -> tuple[str, ...]:
@@ -186,7 +194,7 @@ class ScoreRequest:
             need, each as ``"NAME=PATH"``.
         model: registered name of the model that has the weights; None for images.
         backend: its spiking backend; None for a model without spiking neurons.
-        reference: reference whose trained extractors are used; None to train them.
+        reference: trained extractors and reference statistics, as in :class:`RunRequest`.
         metrics: metrics to compute, as in :class:`RunRequest`.
         skip: metrics to leave out.
         reporter: receiver of the progress; None to report none.
@@ -207,7 +215,7 @@ class ScoreRequest:
     weights: str | Path | Iterable[str | Path] = ()
     model: str | None = None
     backend: str | None = None
-    reference: str | Path | None = None
+    reference: str | Path | Iterable[str | Path] = ()
     metrics: Names = ALL
     skip: Names = ""
     reporter: "Reporter | None" = None

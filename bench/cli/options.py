@@ -86,9 +86,11 @@ weights = click.option(
 )
 reference = click.option(
     "--reference",
-    type=click.Path(path_type=Path),
-    help="Reference whose trained extractors are used instead of training them, so that FAD is "
-    "comparable with it.",
+    multiple=True,
+    metavar="DIR | [EXTRACTOR=]FILE",
+    help="DIR: reference whose trained extractors are used instead of training them, so that FAD "
+    "is comparable with it. FILE: reference statistics (.npz with mu and sigma), which Fréchet "
+    "distances are taken to. Can be repeated.",
     shell_complete=completion.run_directories,
 )
 

@@ -20,7 +20,9 @@ from bench.evaluation.context import CellContext
 from bench.execution.cell_log import cell_log
 from bench.execution.cell_rows import CellRows
 from bench.execution.run_context import RunContext
+from bench.metrics.distribution import DistributionMetric
 from bench.metrics.extractors.extractor import TrainedExtractor, why_unavailable
+from bench.metrics.extractors.reference_statistics import shown_sha256
 from bench.metrics.metric import Metric
 from bench.metrics.unusable import UnusableMetric
 from bench.plan.cells import Cell
@@ -202,7 +204,20 @@ class CellRun(ABC):
         return [self.rows.without_value(metric, status, reason) for metric in metrics]
 
     def _outdated(self, metric: type[Metric]) -> bool:
-        """Return True if rows were computed with other weights than the reference carries."""
+        """Return True if rows were computed with another reference than the one that is given."""
+        return self._other_weights(metric) or self._other_statistics(metric)
+
+    def _other_statistics(self, metric: type[Metric]) -> bool:
+        if not (issubclass(metric, DistributionMetric) and metric.of_moments):
+            return False
+        file = self.context.resources.statistics.get(metric.extractors[0])
+        if file is None:
+            return False
+        rows = self.folder.rows()
+        used = rows.loc[rows["metric"] == metric.name, "extractor"].dropna()
+        return not used.str.contains(shown_sha256(file), regex=False).all()
+
+    def _other_weights(self, metric: type[Metric]) -> bool:
         carried = {self._reference_sha256(name) for name in self.extractors(metric)} - {None}
         if not carried:
             return False

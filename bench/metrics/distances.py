@@ -38,15 +38,16 @@ class FID(DistributionMetric):
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
     selects_epochs = True
+    of_moments = True
     first_images: ClassVar[int | None] = None
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """Return the distance, which needs at least two images in each set."""
         first = self.first_images
         n = len(pair.generated.pool[:first])
-        if min(n, pair.reference_count) < 2:
+        if pair.smaller_count < 2:
             return counts(pair) + "the distance needs 2 of each"
-        generated, reference = pair.once(_generated_moments, first), pair.once(_reference_moments)
+        generated, reference = pair.once(_generated_moments, first), pair.reference_gaussian
         value = frechet_distance(
             generated.mean, generated.covariance, reference.mean, reference.covariance
         )
@@ -102,12 +103,13 @@ class InfiniteFID(DistributionMetric):
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
     version = "2"
+    of_moments = True
     smallest_part: ClassVar[int] = 2
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """Return the line's value, or why there are too few images to fit a line."""
         n, features = pair.generated.pool.shape
-        if n // self.smallest_part <= features or pair.reference_count < 2:
+        if n // self.smallest_part <= features or pair.smaller_count < 2:
             least = self.smallest_part * (features + 1)
             return counts(pair) + (
                 f"the extrapolation needs {least} generated images for {features} features, and 2 "
@@ -213,17 +215,13 @@ def _generated_moments(pair: FeaturePair, first: int | None) -> Moments:
     return moments(pair.generated.pool[:first])
 
 
-def _reference_moments(pair: FeaturePair) -> Moments:
-    return moments(pair.reference)
-
-
 def _distance_error(pair: FeaturePair, first: int | None) -> float | None:
     """Return the jackknife's standard error of the distance; None for fewer images than groups."""
     generated, moments_of_all = pair.generated.pool[:first], pair.once(_generated_moments, first)
     if len(generated) < GROUPS:
         return None
     left_out = (moments_of_all.without(moments(generated[i::GROUPS])) for i in range(GROUPS))
-    return jackknife_error(near_distances(left_out, pair.once(_reference_moments)))
+    return jackknife_error(near_distances(left_out, pair.reference_gaussian))
 
 
 def _distance_line(pair: FeaturePair, smallest_part: int) -> LineFit:
@@ -234,5 +232,5 @@ def _distance_line(pair: FeaturePair, smallest_part: int) -> LineFit:
         moments(generated[torch.randperm(len(generated), generator=generator)[:size]])
         for size in sizes
     )
-    distances = near_distances(drawn, pair.once(_reference_moments))
+    distances = near_distances(drawn, pair.reference_gaussian)
     return fit_line([1 / size for size in sizes], distances)

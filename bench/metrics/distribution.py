@@ -4,6 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,9 +33,14 @@ class DistributionMetric(Metric):
 
     Subclasses write :meth:`estimate`. The 95 % confidence interval is the value ± 1.96 standard
     errors.
+
+    Attributes:
+        of_moments: True if only mean and covariance of the reference are compared, so that given
+            reference statistics replace the reference images.
     """
 
     unit = "1"
+    of_moments: ClassVar[bool] = False
     needs = frozenset({"features"})
 
     def inapplicable(self) -> str | None:
@@ -60,7 +66,7 @@ class DistributionMetric(Metric):
             None,
             n=len(pair.generated.pool),
             split="generated",
-            extractor=pair.extractor.description,
+            extractor=pair.reference_description if self.of_moments else pair.extractor.description,
             extractor_sha256=pair.extractor.sha256,
         )
         if isinstance(estimate, str):

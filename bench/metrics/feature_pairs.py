@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.errors import BenchError
 from bench.metrics.extractors.extractor import Extractor, Extractors, Features
+from bench.metrics.frechet import Gaussian, moments
 
 R = TypeVar("R")
 
@@ -94,6 +96,41 @@ class FeaturePair:
         if not torch.isfinite(pool).all():
             raise ValueError("the features of the reference contain values that are not finite")
         return pool
+
+    @cached_property
+    def reference_gaussian(self) -> Gaussian:
+        """Mean and covariance of the reference: of given statistics, or else of the images.
+
+        Raises:
+            BenchError: the statistics were made with other weights, or have another dimension.
+            ValueError: a value is not finite.
+        """
+        statistics = self._extractors.statistics(self._name)
+        if statistics is None:
+            return moments(self.reference)
+        found, expected = len(statistics.mean), self.generated.pool.shape[1]
+        if found != expected:
+            file = self._extractors.context.resources.statistics[self._name]
+            raise BenchError(
+                f"{file.path} holds statistics of {found} features, and {self._name} computes "
+                f"{expected}."
+            )
+        return statistics
+
+    @property
+    def smaller_count(self) -> int:
+        """Number of images in the smaller set; given statistics count as enough images."""
+        n = len(self.generated.pool)
+        given = self._extractors.statistics(self._name)
+        return n if given else min(n, self.reference_count)
+
+    @property
+    def reference_description(self) -> str:
+        """Description of the extractor and of what the moments of its features are compared with.
+
+        See :meth:`bench.metrics.extractors.extractor.Extractors.reference_description`.
+        """
+        return self._extractors.reference_description(self._name)
 
     def once(self, function: Callable[..., R], *arguments: Hashable) -> R:
         """Return ``function(self, *arguments)``, computed once for all metrics that ask for it.

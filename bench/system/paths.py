@@ -50,6 +50,19 @@ class TrainedFile:
 
 
 @dataclass(frozen=True)
+class StatisticsFile:
+    """A file with reference statistics, see ``bench.metrics.extractors.reference_statistics``.
+
+    Attributes:
+        path: path of the file.
+        sha256: SHA-256 of the file in hex.
+    """
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Resources:
     """Folders and files that metrics need in addition to images.
 
@@ -59,12 +72,15 @@ class Resources:
         cache: folder for files that are downloaded or computed once; it need not exist yet.
         trained: weights of trained extractors to use instead of training, by the name that
             :func:`bench.store.trained_weights.weights_name` gives them.
+        statistics: reference statistics to compare with instead of the reference images, by the
+            registered name of the extractor that made them.
     """
 
     data_root: Path
     weights: Mapping[str, Path]
     cache: Path
     trained: Mapping[str, TrainedFile] = field(default_factory=dict)
+    statistics: Mapping[str, StatisticsFile] = field(default_factory=dict)
 
 
 def cache_folder() -> Path:

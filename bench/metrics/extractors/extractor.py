@@ -13,10 +13,16 @@ from bench import registry
 from bench.datasets.batches import evaluation_batches
 from bench.errors import BenchError, ContractError, SkippedError, one_line
 from bench.metrics.extractors.feature_cache import cached_features
+from bench.metrics.extractors.reference_statistics import (
+    ReferenceStatistics,
+    described,
+    read_statistics,
+)
 from bench.metrics.extractors.weights import WeightFile
 from bench.protocol import Protocol
 from bench.store.trained_weights import TrainedWeights, read_weights, weights_name
-from bench.system.paths import Resources, TrainedFile
+from bench.system.files import file_sha256
+from bench.system.paths import Resources, StatisticsFile, TrainedFile
 from bench.system.progress import WorkReporter
 
 REFERENCE_BATCH = 250
@@ -202,6 +208,7 @@ class Extractors:
         self.context = context
         self._loaded: dict[str, Extractor | SkippedError] = {}
         self._last: dict[str, tuple[Tensor, Features]] = {}
+        self._statistics: dict[str, ReferenceStatistics] = {}
 
     def get(self, name: str) -> Extractor:
         """Return the extractor registered under a name.
@@ -259,6 +266,40 @@ class Extractors:
         )
         logits = torch.from_numpy(arrays["logits"]) if "logits" in arrays else None
         return Features(torch.from_numpy(arrays["pool"]), logits)
+
+    def statistics(self, name: str) -> ReferenceStatistics | None:
+        """Return the statistics to compare the named extractor's features with; None for images'.
+
+        Raises:
+            BenchError: the file changed since the run began, or the extractor has other weights.
+        """
+        file = self.context.resources.statistics.get(name)
+        if file is not None and name not in self._statistics:
+            self._statistics[name] = self._read_statistics(name, file)
+        return self._statistics.get(name)
+
+    def reference_description(self, name: str) -> str:
+        """Return the named extractor's description, with what its features are compared with.
+
+        That are reference statistics if there are any, and else the reference images.
+        """
+        description, statistics = self.get(name).description, self.statistics(name)
+        if statistics is None:
+            return description
+        file = self.context.resources.statistics[name]
+        return f"{description}; {described(file, statistics)}"
+
+    def _read_statistics(self, name: str, file: StatisticsFile) -> ReferenceStatistics:
+        statistics = read_statistics(file.path)
+        if file_sha256(file.path) != file.sha256:
+            raise BenchError(f"{file.path} changed since the run began.")
+        made, used = statistics.provenance, self.get(name).sha256
+        if made and made.extractor_sha256 != used:
+            raise BenchError(
+                f"{file.path} was made with other weights of {name} (SHA-256 "
+                f"{made.extractor_sha256}) than are in use ({used})."
+            )
+        return statistics
 
     def _reference_split(self, name: str) -> str:
         return self.get(name).reference_split or self.context.protocol.reference_split
