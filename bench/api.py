@@ -17,6 +17,7 @@ from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import keep_trained_weights, trained_extractors
 from bench.execution.processes import default_jobs, run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
+from bench.execution.reference_statistics import check_file, reference_statistics
 from bench.execution.references import references
 from bench.execution.run_context import RunContext
 from bench.execution.sample_files import check_target, write_samples
@@ -24,12 +25,20 @@ from bench.execution.sampling import trained_cell
 from bench.execution.serial import run_serially
 from bench.execution.weights_cell import check_weights
 from bench.metrics.choice import chosen_metrics
+from bench.metrics.extractors.reference_statistics import Provenance, write_statistics
 from bench.metrics.metric import Metric
 from bench.metrics.unusable import load_metric
 from bench.plan.run_plan import Plan, make_plan
 from bench.plan.score_plan import make_images_plan, make_weights_plan
 from bench.profiling.profile_rows import profile_cells
-from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest, ScoreRequest
+from bench.request import (
+    EXECUTORS,
+    LOCAL,
+    ProfileRequest,
+    RunRequest,
+    ScoreRequest,
+    StatisticsRequest,
+)
 from bench.store.declarations import METRICS, record
 from bench.store.run_directory import RunDirectory
 from bench.store.schema import EXTRACTOR, FAILED, MODEL
@@ -156,6 +165,24 @@ def sample(
     wanted = {"model": model, "backend": backend, "dataset": dataset, "seed": seed}
     cell = trained_cell(Path(run), wanted)
     write_samples(cell.samples(n, resolve_device(device)), Path(out))
+
+
+def statistics(request: StatisticsRequest) -> Provenance:
+    """Write reference statistics to a file, as ``bench stats`` does, and return their origin.
+
+    Args:
+        request: images, extractor and file.
+
+    Raises:
+        BenchError: if the request contains a mistake, or images or extractor are unavailable;
+            nothing is written then.
+    """
+    check_file(Path(request.out))
+    device, resources = resolve_device(request.device), _resources(request.base)
+    found = reference_statistics(request, resources, device)
+    assert found.provenance is not None
+    write_statistics(found, Path(request.out))
+    return found.provenance
 
 
 @takes(ProfileRequest)

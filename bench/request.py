@@ -1,4 +1,4 @@
-"""Requests: the arguments of ``bench.run``, ``score`` and ``profile``, and of their commands."""
+"""Requests: the arguments of ``bench.run``, ``score``, ``profile`` and of their commands."""
 
 import math
 import re
@@ -297,6 +297,57 @@ class ScoreRequest:
                 "--name (in Python name=...)."
             )
         return name
+
+
+@dataclass(frozen=True)
+class StatisticsRequest:
+    """A request for reference statistics: mean and covariance of an extractor's features.
+
+    Attributes:
+        images: name of a dataset, ``"NAME=PATH"``, ``"folder:PATH"`` or ``"npz:PATH"``, whose
+            images the protocol prepares; or the path of a folder or file of images, as in
+            :class:`ScoreRequest`, which are used as they are.
+        extractor: registered name of the extractor.
+        out: ``.npz`` file to write, which does not exist yet.
+        split: ``"train"``, ``"test"`` or ``"validation"``; None for the split that metrics of the
+            extractor compare with, and for a folder or file.
+        protocol: built-in name, path of a TOML file, or a protocol.
+        settings: values of the protocol to change, each as ``"key=value"``.
+        data_root: folder where datasets are looked for and downloaded to.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        weights: files of network weights, each as ``"NAME=PATH"``.
+        image_range: lowest and highest possible value of the pixels of a folder or file.
+        reporter: receiver of the progress; None to report none.
+    """
+
+    images: str
+    _: KW_ONLY
+    extractor: str
+    out: str | Path
+    split: str | None = None
+    protocol: str | Path | Protocol = "standard"
+    settings: Iterable[str] = ()
+    data_root: str | Path | None = None
+    device: str = "auto"
+    weights: Iterable[str] = ()
+    image_range: str | tuple[float, float] | None = None
+    reporter: "Reporter | None" = None
+
+    @cached_property
+    def base(self) -> RunRequest:
+        """The request without extractor and output: what it has in common with a run."""
+        return RunRequest(
+            models=(),
+            datasets=[self.images],
+            backends=(),
+            protocol=self.protocol,
+            settings=self.settings,
+            data_root=self.data_root,
+            device=self.device,
+            weights=self.weights,
+            image_range=self.image_range,
+            reporter=self.reporter,
+        )
 
 
 def value_range(given: str | tuple[float, float] | None) -> tuple[float, float] | None:

@@ -18,6 +18,7 @@ VERBS = {
     "run": "Train and evaluate models on datasets.",
     "score": "Score images that exist, in a folder or a file.",
     "sample": "Write samples of a trained model.",
+    "stats": "Write reference statistics: mean and covariance of features.",
     "cluster": "Train and evaluate models on a Ray cluster.",
     "results": "List the rows of a run, filtered and sorted.",
     "report": "Write the report of a run: one HTML file, or Markdown.",

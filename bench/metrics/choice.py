@@ -14,6 +14,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
         "psnr",
         "ssim",
         "fad",
+        "autoencoder_*",
         "firing_rate",
         "dead_neurons",
         "saturated_neurons",

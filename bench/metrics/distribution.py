@@ -21,18 +21,20 @@ class Estimate:
         value: the estimate.
         standard_error: standard error of the estimate; None if it is unknown.
         n: number of generated images that the estimate is computed from.
+        bounds: 95 % confidence interval; None for the value ± 1.96 standard errors.
     """
 
     value: float
     standard_error: float | None
     n: int
+    bounds: tuple[float, float] | None = None
 
 
 class DistributionMetric(Metric):
     """A metric with one extractor and one value, computed from features of all generated images.
 
     Subclasses write :meth:`estimate`. The 95 % confidence interval is the value ± 1.96 standard
-    errors.
+    errors, unless the estimate has bounds of its own.
 
     Attributes:
         of_moments: True if only mean and covariance of the reference are compared, so that given
@@ -101,7 +103,7 @@ def mean_with_error(values: np.ndarray, n: int) -> Estimate:
 
 
 def _with_estimate(row: Observation, estimate: Estimate) -> Observation:
-    low, high = None, None
-    if estimate.standard_error is not None:
+    low, high = estimate.bounds or (None, None)
+    if estimate.bounds is None and estimate.standard_error is not None:
         low, high = interval(estimate.value, estimate.standard_error)
     return replace(row, value=estimate.value, n=estimate.n, ci_low=low, ci_high=high)

@@ -1,72 +1,28 @@
-"""Features of all generated images and of the reference images, shared by all metrics."""
+"""Features of all generated images and of the dataset's images, shared by all metrics."""
 
-import tempfile
-import weakref
 from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bench.errors import BenchError
 from bench.metrics.extractors.extractor import Extractor, Extractors, Features
+from bench.metrics.extractors.feature_buffer import FeatureBuffer
 from bench.metrics.frechet import Gaussian, moments
 
+VECTORS_AT_ONCE = 1000
 R = TypeVar("R")
 
 
-class FeatureBuffer:
-    """Rows of float32 in a temporary file, so that memory does not grow with their number.
-
-    Attributes:
-        n: number of rows.
-
-    >>> buffer = FeatureBuffer()
-    >>> buffer.add(torch.tensor([[1.0, 2.0]]))
-    >>> buffer.add(torch.tensor([[3.0, 4.0], [5.0, 6.0]]))
-    >>> buffer.rows().shape
-    torch.Size([3, 2])
-    """
-
-    def __init__(self) -> None:
-        self.n = 0
-        self._width = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
-
-    def add(self, rows: Tensor) -> None:
-        """Append rows ``(N, D)``.
-
-        Raises:
-            ValueError: a value is not finite, or D differs from the D of earlier rows.
-        """
-        if not torch.isfinite(rows).all():
-            raise ValueError("the features contain values that are not finite")
-        if self.n and rows.shape[1] != self._width:
-            raise ValueError(
-                f"got features of {rows.shape[1]} values after features of {self._width}"
-            )
-        self._file.write(rows.detach().cpu().float().contiguous().numpy().data)
-        self.n, self._width = self.n + len(rows), rows.shape[1]
-
-    def rows(self) -> Tensor:
-        """Return all rows ``(N, D)`` as a memory map, read from disk on access."""
-        if not self.n:
-            return torch.zeros(0, self._width)
-        self._file.flush()
-        shape = (self.n, self._width)
-        return torch.from_numpy(np.memmap(self._file, np.float32, mode="c", shape=shape))
-
-
 class FeaturePair:
-    """Features that one extractor computed from the generated and from the reference images.
+    """Features that one extractor computed from the generated and from the dataset's images.
 
     Args:
         name: registered name of the extractor.
         generated: features of all generated images, in order.
-        extractors: source of the extractor and of the reference features.
+        extractors: source of the extractor and of the features of the dataset's images.
 
     Attributes:
         extractor: the extractor.
@@ -83,19 +39,27 @@ class FeaturePair:
     @property
     def reference_count(self) -> int:
         """Number of reference images."""
-        return len(self._extractors.reference_images(self._name))
+        return self.count(self._extractors.reference_split(self._name))
 
-    @cached_property
+    @property
     def reference(self) -> Tensor:
-        """Pool features ``(M, D)`` of the M reference images.
+        """Pool features ``(M, D)`` of the M reference images, see :meth:`of_split`."""
+        return self.of_split(self._extractors.reference_split(self._name))
+
+    def count(self, split: str) -> int:
+        """Return the number of images of a split."""
+        return len(self._extractors.context.images_of(split))
+
+    def of_split(self, split: str) -> Tensor:
+        """Return the pool features ``(M, D)`` of the M images of a split.
+
+        Args:
+            split: ``train``, ``test`` or ``validation``.
 
         Raises:
             ValueError: a value is not finite.
         """
-        pool = self._extractors.reference(self._name).pool
-        if not torch.isfinite(pool).all():
-            raise ValueError("the features of the reference contain values that are not finite")
-        return pool
+        return self.once(_split_features, split)
 
     @cached_property
     def reference_gaussian(self) -> Gaussian:
@@ -143,6 +107,13 @@ class FeaturePair:
         if key not in self._known:
             self._known[key] = function(self, *arguments)
         return self._known[key]
+
+
+def _split_features(pair: FeaturePair, split: str) -> Tensor:
+    pool = pair._extractors.of_split(pair._name, split).pool
+    if not all(torch.isfinite(part).all() for part in pool.split(VECTORS_AT_ONCE)):
+        raise ValueError(f"the features of the {split} images contain values that are not finite")
+    return pool
 
 
 class GeneratedFeatures:

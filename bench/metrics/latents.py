@@ -1,6 +1,5 @@
 """Metrics of latents: information about the class, and distances of posterior and prior."""
 
-import math
 import warnings
 from collections.abc import Iterable
 
@@ -15,11 +14,11 @@ from torch import Tensor
 from bench.datasets.preprocessing import draw
 from bench.metrics.metric import LatentBatch, Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import (
-    Z_95,
     GroupedMoments,
     interval,
     merged,
     two_sample_error,
+    wilson_interval,
 )
 from bench.protocol import Protocol
 
@@ -173,24 +172,6 @@ def _no_comparison(posterior: int, prior: int, least: int) -> Observation:
     if not prior:
         reason = "the model cannot draw latents from its prior"
     return Observation(None, n=posterior, split="test", status="not_applicable", reason=reason)
-
-
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share (Wilson 1927), which always contains the share.
-
-    Args:
-        successes: number of successes.
-        n: number of trials, at least 1.
-
-    >>> low, high = wilson_interval(8, n=10)
-    >>> round(low, 3), round(high, 3)
-    (0.49, 0.943)
-    """
-    share, squared = successes / n, Z_95**2
-    centre = (share + squared / (2 * n)) / (1 + squared / n)
-    spread = math.sqrt(share * (1 - share) / n + squared / (4 * n**2))
-    half = Z_95 * spread / (1 + squared / n)
-    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Uncertainty of Fréchet distances: a jackknife over groups, and a line fit against 1/N."""
+"""Uncertainty of estimates: intervals, a jackknife over groups, and a line fit against 1/N."""
 
 import math
 from collections.abc import Sequence
@@ -22,6 +22,24 @@ def interval(value: float, standard_error: float) -> tuple[float, float]:
     (8.04, 11.96)
     """
     return value - Z_95 * standard_error, value + Z_95 * standard_error
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share (Wilson 1927), which always contains the share.
+
+    Args:
+        successes: number of successes.
+        n: number of trials, at least 1.
+
+    >>> low, high = wilson_interval(8, n=10)
+    >>> round(low, 3), round(high, 3)
+    (0.49, 0.943)
+    """
+    share, squared = successes / n, Z_95**2
+    centre = (share + squared / (2 * n)) / (1 + squared / n)
+    spread = math.sqrt(share * (1 - share) / n + squared / (4 * n**2))
+    half = Z_95 * spread / (1 + squared / n)
+    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
 
 
 def merged(parts: Sequence[Moments]) -> tuple[np.ndarray, np.ndarray]:

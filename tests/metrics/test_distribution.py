@@ -1,21 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from contexts import cell_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_features import KnownFeatures, normal, observed
 
 from bench import registry
 from bench.metrics.distances import FID, KID, InfiniteFID, InfiniteFIDSlope, OfficialFID, kid_error
-from bench.metrics.extractors.extractor import Extractor, Extractors, Features
-from bench.metrics.feature_pairs import FeatureBuffer, GeneratedFeatures
+from bench.metrics.extractors.feature_buffer import FeatureBuffer
+from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.metrics.frechet import frechet_distance
-from bench.metrics.metric import ModelFacts
 from bench.metrics.neighbours import Coverage, Density, Precision, Recall
 from bench.metrics.scores import InceptionScore, OfficialInceptionScore, split_scores
 from bench.metrics.uncertainty import fit_line, subset_sizes
-from bench.protocol import load_protocol
-from bench.recording.training_record import TrainingRecord
 
 NAMES = (
     "fid",
@@ -34,57 +31,6 @@ NAMES = (
     "efficientnet_kid",
     "efficientnet_score",
 )
-
-
-class Identity(Extractor):
-    """An image's values are its features."""
-
-    description = "the values"
-    sha256 = "0" * 64
-
-    def __init__(self):
-        pass
-
-    def __call__(self, images):
-        return Features(images.flatten(1), images.flatten(1))
-
-
-class KnownFeatures(Extractors):
-    """Features that a test gives: those of the reference, and of images their values."""
-
-    def __init__(self, reference):
-        images = torch.zeros(len(reference), 1, 1, 1, dtype=torch.uint8)
-        super().__init__(cell_context(load_protocol("smoke"), images))
-        self._reference = reference
-
-    def get(self, name):
-        return Identity()
-
-    def reference(self, name):
-        return Features(self._reference, self._reference)
-
-
-def observed(metric_class, generated, reference=None, batch_size=100, **values):
-    """The one observation of a metric on generated features ``(N, D)``."""
-    protocol = load_protocol("smoke", [f"{name}={value}" for name, value in values.items()])
-    metric = metric_class(protocol.resolve("m", "d"))
-    extractors = KnownFeatures(generated if reference is None else reference)
-    features = GeneratedFeatures(extractors)
-    for part in generated.split(batch_size):
-        features.add(metric.extractors[0], part[:, None, None])
-    facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
-    (found,) = metric.compute(facts)
-    assert (found.split, found.extractor, found.extractor_sha256) == (
-        "generated",
-        Identity.description,
-        Identity.sha256,
-    )
-    return found
-
-
-def normal(seed, n, dimensions=8, shift=0.0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, dimensions, generator=generator) + shift
 
 
 def test_every_metric_is_registered_under_its_name_with_known_extractors():
@@ -431,7 +377,7 @@ def test_features_that_are_not_finite_are_refused(bad):
     features[3, 2] = bad
     with pytest.raises(ValueError, match="not finite"):
         observed(FID, features, normal(1, 20))
-    with pytest.raises(ValueError, match="of the reference"):
+    with pytest.raises(ValueError, match="of the test images"):
         observed(KID, normal(0, 20), features, kid_subset_size=10)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from bench import registry
 from bench.datasets.batches import evaluation_batches
 from bench.errors import BenchError, ContractError, SkippedError, one_line
+from bench.metrics.extractors.feature_buffer import FeatureBuffer
 from bench.metrics.extractors.feature_cache import cached_features
 from bench.metrics.extractors.reference_statistics import (
     ReferenceStatistics,
@@ -236,21 +237,32 @@ class Extractors:
             self._last[name] = last = (images, self.get(name)(images))
         return last[1]
 
-    def reference_images(self, name: str) -> Tensor:
-        """Return the named extractor's reference images, uint8 ``(N, C, H, W)``."""
-        return self.context.images_of(self._reference_split(name))
+    def reference_split(self, name: str) -> str:
+        """Return the split of the named extractor's reference images."""
+        return self.get(name).reference_split or self.context.protocol.reference_split
 
     def reference(self, name: str) -> Features:
-        """Return the named extractor's features of all N reference images, in order.
+        """Return the named extractor's features of all N reference images, see :meth:`of_split`."""
+        return self.of_split(name, self.reference_split(name))
+
+    def of_split(self, name: str, split: str) -> Features:
+        """Return the named extractor's features of all N images of a split, in order.
 
         Pool features ``(N, D)`` and, from a classifier, logits ``(N, K)``. They are cached on
         disk, under a hash of everything that they depend on.
+
+        Args:
+            name: registered name of the extractor.
+            split: ``train``, ``test`` or ``validation``.
+
+        Raises:
+            SkippedError: the dataset has no such split.
         """
         extractor, context = self.get(name), self.context
-        protocol, images = context.protocol, self.reference_images(name)
+        protocol, images = context.protocol, context.images_of(split)
         content: dict[str, object] = {
             "dataset_fingerprint": context.fingerprint,
-            "split": self._reference_split(name),
+            "split": split,
             "images": len(images),
             "image_size": protocol.image_size,
             "center_crop": protocol.center_crop,
@@ -262,7 +274,7 @@ class Extractors:
             # The fingerprint does not cover them.
             content["images_sha256"] = hashlib.sha256(images.cpu().numpy().data).hexdigest()
         arrays = cached_features(
-            context.resources.cache / "features", content, lambda: self._extract(name)
+            context.resources.cache / "features", content, lambda: self._extract(name, split)
         )
         logits = torch.from_numpy(arrays["logits"]) if "logits" in arrays else None
         return Features(torch.from_numpy(arrays["pool"]), logits)
@@ -301,21 +313,18 @@ class Extractors:
             )
         return statistics
 
-    def _reference_split(self, name: str) -> str:
-        return self.get(name).reference_split or self.context.protocol.reference_split
-
-    def _extract(self, name: str) -> Mapping[str, Tensor]:
-        extractor, images = self.get(name), self.reference_images(name)
-        pools, logits = [], []
+    def _extract(self, name: str, split: str) -> Mapping[str, Tensor]:
+        extractor, images = self.get(name), self.context.images_of(split)
+        pool, logits = FeatureBuffer(), FeatureBuffer()
         with torch.no_grad():
             for batch in evaluation_batches(images, extractor.reference_batch):
                 features = extractor(batch)
-                pools.append(features.pool)
+                pool.add(features.pool)
                 if features.logits is not None:
-                    logits.append(features.logits)
-                done = sum(map(len, pools))
-                self.context.reporter.evaluated(f"reference of {name}", done, len(images))
-        return {"pool": torch.cat(pools), **({"logits": torch.cat(logits)} if logits else {})}
+                    logits.add(features.logits)
+                stage = f"{split} features of {name}"
+                self.context.reporter.evaluated(stage, pool.n, len(images))
+        return {"pool": pool.rows(), **({"logits": logits.rows()} if logits.n else {})}
 
 
 def why_unavailable(extractor: type[Extractor], resources: Resources) -> str | None:

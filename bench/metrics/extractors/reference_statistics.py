@@ -83,7 +83,7 @@ def read_statistics(path: Path) -> ReferenceStatistics:
         with unchanged([path]), np.load(io.BytesIO(path.read_bytes())) as arrays:
             mean, covariance = _checked(arrays)
             told = json.loads(str(arrays["provenance"])) if "provenance" in arrays else None
-            provenance = Provenance(**told) if told else None
+            provenance = None if told is None else Provenance(**told)
     except OSError as error:
         raise BenchError(f"{path} cannot be read: {one_line(error)}") from error
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
