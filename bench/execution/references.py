@@ -1,4 +1,4 @@
-"""What a run compares with, instead of what it would train or compute itself."""
+"""References of a run: trained extractors and statistics that it need not compute itself."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,7 +43,7 @@ def checked_extractor(name: str) -> str:
     """Return the name of an extractor whose statistics can be kept in a file.
 
     Raises:
-        BenchError: there is no such extractor, or it is trained on each dataset anew.
+        BenchError: there is no such extractor, or it is trained on each dataset.
     """
     if name not in registry.extractors:
         raise UnknownNameError("extractor", name, registry.extractors.names())

@@ -242,7 +242,10 @@ class Extractors:
         return self.get(name).reference_split or self.context.protocol.reference_split
 
     def reference(self, name: str) -> Features:
-        """Return the named extractor's features of all N reference images, see :meth:`of_split`."""
+        """Return the named extractor's pool features ``(N, D)`` of all N reference images.
+
+        See :meth:`of_split`.
+        """
         return self.of_split(name, self.reference_split(name))
 
     def of_split(self, name: str, split: str) -> Features:
