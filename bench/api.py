@@ -15,9 +15,9 @@ from bench import registry
 from bench.errors import BenchError, UnknownNameError
 from bench.execution.extractor_cell import METRICS as EXTRACTOR_METRICS
 from bench.execution.extractor_cell import keep_trained_weights, trained_extractors
+from bench.execution.features_of_images import check_file, reference_statistics
 from bench.execution.processes import default_jobs, run_in_processes
 from bench.execution.ray_driver import Cluster, run_on_cluster
-from bench.execution.features_of_images import check_file, reference_statistics
 from bench.execution.references import references
 from bench.execution.run_context import RunContext
 from bench.execution.sample_files import check_target, write_samples

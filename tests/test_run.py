@@ -139,6 +139,10 @@ def test_every_cell_keeps_what_the_report_draws(tiny_run):
         with Image.open(folder / "images" / "reconstructions.png") as image:
             first = np.asarray(image)[2:34, 2:34, 0]
         assert np.abs(first.astype(int) - images["reconstructions"][0, 0]).max() <= 1
+        near = np.load(folder / "nearest.npz", allow_pickle=False)
+        assert near["nearest"].shape == near["samples"].shape == (12, 1, 32, 32)
+        np.testing.assert_array_equal(near["samples"], images["samples"][:12])
+        assert (near["distances"] > 0).all()
         assert (folder / "spikes.npz").exists() == spiking
         if spiking:
             spikes = np.load(folder / "spikes.npz", allow_pickle=False)

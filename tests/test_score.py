@@ -14,7 +14,9 @@ from safetensors.numpy import save_file
 from tiny import TINY
 
 import bench
+from bench.datasets.digits import Digits
 from bench.errors import BenchError
+from bench.protocol import load_protocol
 from bench.system.checksums import SummedFolder
 
 COUNT = 10
@@ -353,3 +355,30 @@ def test_samples_replace_nothing(trained, bench_cli, tmp_path):
     assert code == 2
     assert "exists: choose another path, or delete it" in err
     assert file.read_text() == "mine"
+
+
+def test_copies_of_training_images_are_told_and_shown(scored, tmp_path):
+    protocol = load_protocol("smoke", TINY).resolve("external", "digits")
+    trained = Digits(tmp_path).load(protocol).train.images
+    rows = scored(trained[:COUNT], name="given", metrics="autoencoder_*")
+    values = rows[rows["status"] == "ok"].set_index("metric")["value"]
+    assert values["autoencoder_authenticity"] == 0
+    assert values["autoencoder_training_distance_ratio"] == 0
+    assert values["autoencoder_data_copying_test"] < -3
+    assert 1 < values["autoencoder_vendi_score"] <= COUNT
+    (file,) = tmp_path.glob("scored/scores/cells/*/nearest.npz")
+    arrays = np.load(file, allow_pickle=False)
+    np.testing.assert_array_equal(arrays["nearest"], trained[:COUNT])
+    np.testing.assert_array_equal(arrays["samples"], trained[:COUNT])
+    assert not arrays["distances"].any()
+    assert arrays["extractor"] == "autoencoder"
+
+
+def test_the_nearest_training_images_stay_if_other_metrics_are_asked_for_later(scored, tmp_path):
+    scored(drawn(), name="given", metrics="reconstruction_loss,fad")
+    assert not list(tmp_path.glob("scored/scores/cells/*/nearest.npz"))
+    scored(drawn(), name="given", metrics="autoencoder_authenticity")
+    (file,) = tmp_path.glob("scored/scores/cells/*/nearest.npz")
+    written = file.stat().st_mtime_ns
+    scored(drawn(), name="given", metrics="fad_official")
+    assert file.stat().st_mtime_ns == written

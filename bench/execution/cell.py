@@ -17,17 +17,19 @@ from bench import registry
 from bench.datasets.dataset import ImageData, Split
 from bench.errors import OutputError, SkippedError, one_line
 from bench.evaluation.context import CellContext
+from bench.evaluation.nearest_images import memorisation_extractor, save_nearest
+from bench.evaluation.showcase import Showcase
 from bench.execution.cell_log import cell_log
 from bench.execution.cell_rows import CellRows
 from bench.execution.run_context import RunContext
 from bench.metrics.distribution import DistributionMetric
-from bench.metrics.extractors.extractor import TrainedExtractor, why_unavailable
+from bench.metrics.extractors.extractor import Extractors, TrainedExtractor, why_unavailable
 from bench.metrics.extractors.reference_statistics import shown_sha256
 from bench.metrics.metric import Metric
 from bench.metrics.unusable import UnusableMetric
 from bench.plan.cells import Cell
 from bench.store.run_directory import CellFolder, Row
-from bench.store.schema import CELL_FILE, FAILED, NOT_ASKED, SKIPPED, Status
+from bench.store.schema import CELL_FILE, FAILED, NOT_ASKED, OK, SKIPPED, Status
 from bench.system.devices import describe_device, fastest_convolutions, tf32
 from bench.system.environment import environment
 from bench.system.files import remove_leftovers
@@ -165,6 +167,19 @@ class CellRun(ABC):
         Raises:
             SkippedError: if the cell cannot run here.
         """
+
+    def _save_nearest(self, rows: list[Row], shown: Showcase, extractors: Extractors) -> None:
+        """Write the nearest training images, if a metric of memorisation has a value.
+
+        Args:
+            rows: rows of the cell's metrics.
+            shown: outputs of the model.
+            extractors: extractors of the cell.
+        """
+        valued = {row["metric"] for row in rows if row["status"] == OK}
+        name = memorisation_extractor(self.metrics, valued)
+        if name is not None:
+            save_nearest(shown.images["samples"], name, extractors, self.folder)
 
     def _write(self, replaced: list[type[Metric]], rows: list[Row]) -> pd.DataFrame:
         """Replace rows; metrics without any get a row that says that they were not asked for."""

@@ -31,13 +31,17 @@ class ImagesRun(CellRun):
         given = self.cell.reconstructions
         reconstructions = None if given is None else self._tensor(given)
         outputs = GivenOutputs(context.protocol, generated, reconstructions)
-        observed = Evaluator(context).evaluate(outputs, missing, training=None)
-        save_showcase(_showcase(generated, reconstructions, context), self.folder)
-        return [
+        evaluator = Evaluator(context)
+        observed = evaluator.evaluate(outputs, missing, training=None)
+        shown = _showcase(generated, reconstructions, context)
+        save_showcase(shown, self.folder)
+        rows = [
             self.rows.row(metric, observation, ScoredWeights())
             for metric in missing
             for observation in observed[metric.name]
         ]
+        self._save_nearest(rows, shown, evaluator.extractors)
+        return rows
 
     def _tensor(self, images: GivenImages) -> Tensor:
         return torch.from_numpy(images.pixels).to(self.device)

@@ -54,7 +54,8 @@ class ModelRun(CellRun):
         if not self._trained():
             self._train(model, evaluator)
         training = self._training()
-        save_showcase(showcase(self._with_weights(model, LAST), context), self.folder)
+        shown = showcase(self._with_weights(model, LAST), context)
+        save_showcase(shown, self.folder)
         selections = self._selections(missing, model, evaluator, training)
         rows: list[Row] = []
         for label, metrics in self._by_label(missing, training).items():
@@ -65,6 +66,7 @@ class ModelRun(CellRun):
             weights = ScoredWeights(len(context.train_images), epoch, _selection(label))
             for metric in metrics:
                 rows += [self.rows.row(metric, one, weights) for one in observed[metric.name]]
+        self._save_nearest(rows, shown, evaluator.extractors)
         return rows
 
     def _selections(

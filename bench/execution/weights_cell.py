@@ -42,13 +42,16 @@ class WeightsRun(CellRun):
         model = build_model(cell, tuple(context.train_images.shape[1:]), self.device)
         write_weights(self.folder, LAST, given.tensors)
         model = with_weights(model, self.folder, LAST)
-        save_showcase(showcase(model, context), self.folder)
-        observed = Evaluator(context).evaluate(model, missing, training=None)
-        return [
+        shown, evaluator = showcase(model, context), Evaluator(context)
+        save_showcase(shown, self.folder)
+        observed = evaluator.evaluate(model, missing, training=None)
+        rows = [
             self.rows.row(metric, observation, ScoredWeights())
             for metric in missing
             for observation in observed[metric.name]
         ]
+        self._save_nearest(rows, shown, evaluator.extractors)
+        return rows
 
 
 def check_weights(plan: Plan) -> None:

@@ -18,11 +18,23 @@ from bench.metrics.uncertainty import wilson_interval
 from bench.store.schema import TEST, TRAIN
 
 VECTORS_AT_ONCE = 1000
+# Features of one image in float32 differ by about 1e-6 of their length from batch to batch.
+SAME = 1e-5
 # Up to 8 images, SciPy's test uses the exact distribution and not the normal one.
 RANK_TEST_IMAGES = 9
 
 
-class Authenticity(DistributionMetric):
+class MemorisationMetric(DistributionMetric):
+    """A metric of distances to training images in the feature space of its one extractor.
+
+    A cell with a value of such a metric keeps some samples and the training images nearest to them,
+    for the plot ``nearest_training_images``.
+    """
+
+    extractors = ("inception_torch_fidelity",)
+
+
+class Authenticity(MemorisationMetric):
     """Share of generated images that are no noisy copies of a training image, in [0, 1].
 
     Alaa et al. (arXiv:2102.08921, section 5): an image is authentic if its distance to the nearest
@@ -36,7 +48,6 @@ class Authenticity(DistributionMetric):
     name = "authenticity"
     higher_is_better = True
     tolerance = 0.05
-    extractors = ("inception_torch_fidelity",)
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """Return the share, which needs two training images."""
@@ -56,7 +67,7 @@ class AutoencoderAuthenticity(Authenticity):
     extractors = ("autoencoder",)
 
 
-class DataCopyingTest(DistributionMetric):
+class DataCopyingTest(MemorisationMetric):
     """The test C_T for data-copying: z-score of generated against test images' distances.
 
     Meehan, Chaudhuri and Dasgupta (arXiv:2004.05675, section 3): the Mann-Whitney U statistic of
@@ -74,7 +85,6 @@ class DataCopyingTest(DistributionMetric):
     name = "data_copying_test"
     higher_is_better = None
     tolerance = 0.1
-    extractors = ("inception_torch_fidelity",)
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """Return the z-score, whose normal distribution needs more than 8 images in each set."""
@@ -94,7 +104,7 @@ class AutoencoderDataCopyingTest(DataCopyingTest):
     extractors = ("autoencoder",)
 
 
-class TrainingDistanceRatio(DistributionMetric):
+class TrainingDistanceRatio(MemorisationMetric):
     """Mean distance to the nearest training image: of generated images over that of test images.
 
     1 if generated images are as far from the training images as unseen images are, less if they
@@ -105,7 +115,6 @@ class TrainingDistanceRatio(DistributionMetric):
     name = "training_distance_ratio"
     higher_is_better = None
     tolerance = 0.05
-    extractors = ("inception_torch_fidelity",)
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """Return the ratio, which needs test images that are not all training images."""
@@ -140,7 +149,8 @@ class Nearest:
 def nearest(features: np.ndarray, others: np.ndarray) -> Nearest:
     """Find the nearest of M feature vectors to each of N, in parts to save memory.
 
-    The distances are computed from differences, so that equal vectors have the distance 0.
+    Distances below 1e-5 of the vector's length are 0, so that equal images have the distance 0 also
+    if an extractor's rounding depends on the batch.
 
     Args:
         features: feature vectors ``(N, D)``, float32 or float64.
@@ -234,8 +244,9 @@ def _distances(features: np.ndarray, others: np.ndarray, indices: np.ndarray) ->
     found = np.empty(len(features))
     for start in range(0, len(features), VECTORS_AT_ONCE):
         part = slice(start, start + VECTORS_AT_ONCE)
-        differences = features[part].astype(np.float64) - others[indices[part]]
-        found[part] = np.linalg.norm(differences, axis=1)
+        vectors = features[part].astype(np.float64)
+        apart = np.linalg.norm(vectors - others[indices[part]], axis=1)
+        found[part] = np.where(apart > SAME * np.linalg.norm(vectors, axis=1), apart, 0)
     return found
 
 

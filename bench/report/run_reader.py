@@ -22,6 +22,7 @@ from bench.store.schema import (
     CELL_VARIATION,
     CELLS,
     IMAGES_FILE,
+    NEAREST_FILE,
     SPIKES_FILE,
     TRAINING_FILE,
     Headline,
@@ -112,6 +113,25 @@ class Run:
         path = folder / IMAGES_FILE
         arrays = self._arrays(path)
         return arrays if arrays is None or self._are_images(path, arrays) else None
+
+    def nearest(self, folder: Path) -> Arrays | None:
+        """Return a cell's samples and the training images nearest to them.
+
+        ``samples`` and ``nearest`` are uint8 ``(N, C, H, W)``, ``distances`` ``(N,)``, and
+        ``extractor`` is the name of the extractor. Returns None if the file is missing or damaged;
+        :attr:`unreadable` has the reason.
+        """
+        path = folder / NEAREST_FILE
+        arrays = self._arrays(path)
+        if arrays is None:
+            return None
+        names = {"samples", "nearest", "distances", "extractor"}
+        if set(arrays) != names or arrays["distances"].shape != arrays["samples"].shape[:1]:
+            self._damaged(path, ValueError(f"expected {', '.join(sorted(names))} of equal length"))
+            return None
+        images = {name: arrays[name] for name in ("samples", "nearest")}
+        same = images["samples"].shape == images["nearest"].shape
+        return arrays if self._are_images(path, images) and same else None
 
     def spikes(self, folder: Path) -> Arrays | None:
         """Return a cell's latent spikes ``posterior`` and ``prior``, bool ``(T, N, D)``.

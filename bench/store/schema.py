@@ -245,6 +245,7 @@ CHECKPOINT_FILE = "checkpoint.pt"
 LOG_FILE = "cell.log"
 IMAGES_FILE = "images.npz"
 SPIKES_FILE = "spikes.npz"
+NEAREST_FILE = "nearest.npz"
 EXTRACTOR_FILE = "extractor.safetensors"
 IMAGES_FOLDER = "images"
 

@@ -1,14 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from contexts import cell_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from known_features import normal, observed
+from known_features import Identity, normal, observed
 from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu, norm
 
 from bench import registry
+from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.memorisation import (
     Authenticity,
     DataCopyingTest,
@@ -18,6 +20,7 @@ from bench.metrics.memorisation import (
     rank_test,
     ratio_of_means,
 )
+from bench.protocol import load_protocol
 
 METRICS = (Authenticity, DataCopyingTest, TrainingDistanceRatio)
 # Whole numbers, so that equal distances occur.
@@ -69,6 +72,28 @@ def test_the_training_images_are_compared_with_whatever_the_reference_is():
         assert of_train == of_test
 
 
+@pytest.mark.parametrize(("split", "entries"), [("train", 1), ("test", 2)])
+def test_features_of_training_images_are_cached_as_the_reference_s_are(tmp_path, split, entries):
+    class OfPixels(Extractors):
+        def get(self, name):
+            return Identity()
+
+    images = {
+        f"{name}_images": torch.full((7, 1, 2, 2), value, dtype=torch.uint8)
+        for name, value in (("train", 0), ("test", 255))
+    }
+    protocol = load_protocol("smoke", [f"reference_split={split}"]).resolve("m", "d")
+    extractors = OfPixels(cell_context(protocol, folder=tmp_path, **images))
+    assert extractors.reference("any").pool.mean() == (-1 if split == "train" else 1)
+    assert (extractors.of_split("any", "train").pool == -1).all()
+    written = sorted(tmp_path.glob("cache/features/*/pool.npy"))
+    assert len(written) == entries
+    before = [path.stat().st_mtime_ns for path in written]
+    again = OfPixels(cell_context(protocol, folder=tmp_path, **images))
+    assert torch.equal(again.of_split("any", "train").pool, torch.full((7, 4), -1.0))
+    assert [path.stat().st_mtime_ns for path in written] == before
+
+
 # Copies, new images, and images unlike the data
 
 
@@ -115,7 +140,8 @@ def test_sets_without_an_overlap_of_distances_have_no_error_of_their_ranks():
 
 def test_a_copy_of_an_image_that_was_trained_on_twice_is_not_authentic():
     once = normal(0, 20)
-    found = observed(Authenticity, once[:10], once, train=torch.cat([once, once]))
+    rounded = once[:10] * (1 + 1e-6)
+    found = observed(Authenticity, rounded, once, train=torch.cat([once, once]))
     assert found.value == 0
 
 
@@ -225,7 +251,8 @@ def test_few_images_give_a_reason():
 
 
 def test_test_images_that_were_trained_on_leave_no_ratio():
-    found = observed(TrainingDistanceRatio, normal(0, 10), normal(1, 20), train=normal(1, 20))
+    rounded = normal(1, 20) * (1 + 1e-6)
+    found = observed(TrainingDistanceRatio, normal(0, 10), rounded, train=normal(1, 20))
     assert found.status == "not_applicable"
     assert "every test image has the features of a training image" in found.reason
 

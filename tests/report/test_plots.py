@@ -23,9 +23,11 @@ from bench.store.run_directory import SCHEMA, frame
 BUILT_IN = [
     "metric_by_model", "quality_against_energy", "quality_by_time_step", "noise_robustness",
     "firing_rate_by_layer", "firing_rate_by_time_step", "training_curves", "reconstructions",
-    "samples", "latent_noise", "latent_rasters",
+    "samples", "nearest_training_images", "latent_noise", "latent_rasters",
 ]  # fmt: skip
-FROM_FILES = ["reconstructions", "samples", "latent_noise", "latent_rasters"]
+FROM_FILES = [
+    "reconstructions", "samples", "nearest_training_images", "latent_noise", "latent_rasters",
+]  # fmt: skip
 ODD = "$x_{1}$ <b>&amp;% \\frac{1}{2}"
 
 
@@ -361,15 +363,18 @@ def test_damaged_files_are_left_out_and_named(bench_cli, whole_run, tmp_path, da
     victim = sorted((tmp_path / "run").glob("cells/esvae-reference*"))[0]
     damage(victim / "images.npz")
     damage(victim / "spikes.npz")
+    damage(victim / "nearest.npz")
+    grids = ["samples", "nearest_training_images"]
     code, out, err = bench_cli(
-        "plot", tmp_path / "run", "samples", "latent_rasters", "--where", "model=esvae",
+        "plot", tmp_path / "run", *grids, "latent_rasters", "--where", "model=esvae",
         "--format", "svg",
     )  # fmt: skip
     assert (code, err) == (0, "")
-    for file in ("images.npz", "spikes.npz"):
+    for file in ("images.npz", "spikes.npz", "nearest.npz"):
         assert f"left out: {victim / file} is damaged" in out
-    left = pd.read_csv(tmp_path / "run" / "plots" / "samples.csv")
-    assert ("esvae", "reference") not in set(zip(left["model"], left["backend"], strict=True))
+    for name in grids:
+        left = pd.read_csv(tmp_path / "run" / "plots" / f"{name}.csv")
+        assert ("esvae", "reference") not in set(zip(left["model"], left["backend"], strict=True))
 
 
 def test_a_damaged_training_file_is_named(bench_cli, tiny_run, tmp_path):
@@ -399,6 +404,23 @@ def test_a_grid_shows_the_pixels_of_the_files(whole_run):
         shown = drawing.figure.axes[0].images[1].get_array()[..., 0]
         top = (shown.shape[0] - 8) // 2
         assert (shown[top : top + 8, :8] == expected).all()
+
+
+def test_the_nearest_training_images_stand_below_the_samples(whole_run):
+    drawing = draw("nearest_training_images", Run(whole_run))
+    ax, data = drawing.figure.axes[0], drawing.rows
+    assert set(data["array"]) == {"samples", "nearest"}
+    for row, tiles in data.groupby("row"):
+        with np.load(whole_run / tiles["file"].iloc[0]) as arrays:
+            expected = arrays["samples" if row % 2 == 0 else "nearest"]
+            assert list(tiles["distance"]) == pytest.approx(list(arrays["distances"]))
+        shown = ax.images[row].get_array()[..., 0]
+        top = (shown.shape[0] - 32) // 2
+        assert (shown[top : top + 32, 1:33] == expected[0, 0]).all()
+    distances = data.loc[data["array"] == "samples", "distance"]
+    assert [float(text.get_text()) for text in ax.texts] == pytest.approx(list(distances), rel=0.01)
+    below = {label.get_text() for label in ax.get_yticklabels()[1::2]}
+    assert below == {"nearest training image\n(autoencoder)"}
 
 
 def test_models_with_other_inputs_have_a_grid_of_their_own(whole_run, tmp_path):
@@ -526,6 +548,7 @@ def test_long_titles_stay_in_the_figure_and_off_other_panels(two_long_protocols,
         for ax in shown
         for text in [*ax.texts, ax._left_title]
         if text.get_text().strip() not in ("", "n/a")
+        and not text.get_text().replace(".", "").isdigit()
     }
     assert any("a_setting_11=1" in "".join(text.get_text().split()) for text in titles)
     for text, own in titles.items():

@@ -3,7 +3,8 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ NO_IMAGES = "only cells of models write it, and older versions did not; run the 
 SHOWN = [
     "context", "label", "model", "model_version", "backend", "dataset", "protocol",
     "protocol_hash", "seed", "cell_key", "file", "array", "noise_level", "index_in_array", "block",
-    "row", "column", "row_name", "heading",
+    "row", "column", "row_name", "heading", "extractor", "distance", "text",
 ]  # fmt: skip
 
 
@@ -52,29 +53,85 @@ class ShownCell:
 Tiles = Iterator[tuple[ShownCell, dict[str, Any]]]
 
 
-class _ImageGrid(Plot):
-    """A mosaic per context; the data says which image of which file each tile shows."""
+class ImageGrid(Plot):
+    """A mosaic per context; the data says which image of which file each tile shows.
+
+    Attributes:
+        file: name of the file in a cell's folder that has the images.
+        no_file: when cells have the file, and how to get it.
+    """
+
+    file: ClassVar[str] = IMAGES_FILE
+    no_file: ClassVar[str] = NO_IMAGES
 
     def draw(self, run: Run) -> tuple[Figure, pd.DataFrame]:
         """Draw the mosaics; the data has a row per tile."""
         tiles = [
             {**shown.cell._asdict(), "file": shown.file, "block": number, **tile}
-            for number, block in enumerate(_blocks(run))
+            for number, block in enumerate(self._blocks(run))
             for shown, tile in self.tiles(block)
         ]
         if not tiles:
-            raise missing_file(run, IMAGES_FILE, NO_IMAGES)
+            raise missing_file(run, self.file, self.no_file)
         rows = pd.DataFrame(tiles)
         rows = rows.assign(label=model_labels(rows, run), context=contexts(rows))
         rows = rows.assign(row_name=_row_names(rows)).reindex(columns=SHOWN)
-        return _figure(rows, run), rows
+        return self._figure(rows, run), rows
+
+    def read(self, run: Run, folder: Path) -> Arrays | None:
+        """Return the images of a cell's file by name; None if it is missing or damaged."""
+        return run.images(folder)
 
     @abstractmethod
     def tiles(self, block: list[ShownCell]) -> Tiles:
         """Yield the tiles of cells that had the same inputs."""
 
+    def _blocks(self, run: Run) -> list[list[ShownCell]]:
+        """Return the cells to show, grouped by context and by the inputs that they had."""
+        blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], ShownCell]] = {}
+        for cell in run.having(self.file):
+            key = (cell.dataset, cell.dataset_fingerprint, cell.protocol)
+            series = (cell.model, cell.model_version, cell.backend, cell.protocol_hash)
+            if any(series in block for known, block in blocks.items() if known[:-1] == key):
+                continue
+            arrays = self.read(run, cell.folder)
+            if not arrays:
+                continue
+            inputs = arrays.get("inputs", np.zeros(0, dtype=np.uint8)).tobytes()
+            file = (cell.folder / self.file).relative_to(run.path).as_posix()
+            blocks.setdefault((*key, inputs), {})[series] = ShownCell(cell, file, arrays)
+        return [list(block.values()) for block in blocks.values()]
 
-class Reconstructions(_ImageGrid):
+    def _figure(self, rows: pd.DataFrame, run: Run) -> Figure:
+        blocks = [part for _, part in groups(rows, ["block"])]
+        columns = int(rows["column"].max()) + 1
+        tile = min(0.62, (WIDTH - NAME_INCHES - 0.2) / columns / (1 + GAP))
+        layouts = [MosaicLayout.of_tiles(part, columns, NAME_INCHES, tile) for part in blocks]
+        titles = [wrap_text(part["context"].iloc[0], WIDTH - NAME_INCHES) for part in blocks]
+        heights = [
+            0.3 - LINE_INCHES + layout.height + text_height([title])
+            for layout, title in zip(layouts, titles, strict=True)
+        ]
+        figure, axes = panel_grid(1, heights, legend_inches=0.0)
+        for ax, part, layout, title in zip(axes.flat, blocks, layouts, titles, strict=True):
+            draw_mosaic(ax, list(self._read_tiles(part, run)), layout)
+            ax.set_title(title, loc="left", pad=6)
+        return figure
+
+    def _read_tiles(self, part: pd.DataFrame, run: Run) -> Iterator[Tile]:
+        """Yield the images of a block, reading each file once."""
+        for file, rows in part.groupby("file", sort=False):
+            arrays = self.read(run, (run.path / str(file)).parent) or {}
+            for row in records(rows[rows["array"].isin(list(arrays))]):
+                images = arrays[row["array"]]
+                if row["array"] == "latent_flip":
+                    levels = arrays["latent_flip_levels"]
+                    images = images[int(np.argmin(np.abs(levels - row["noise_level"])))]
+                text = row["text"] if isinstance(row["text"], str) else ""
+                yield Tile(row["row"], row["column"], images[row["index_in_array"]], text)
+
+
+class Reconstructions(ImageGrid):
     """Test images, and every model's reconstructions of them."""
 
     title = "Reconstructions"
@@ -93,7 +150,7 @@ class Reconstructions(_ImageGrid):
             yield from _row(shown, "reconstructions", row)
 
 
-class Samples(_ImageGrid):
+class Samples(ImageGrid):
     """Every model's samples."""
 
     title = "Samples"
@@ -110,7 +167,7 @@ class Samples(_ImageGrid):
             yield from _row(shown, "samples", row)
 
 
-class LatentNoise(_ImageGrid):
+class LatentNoise(ImageGrid):
     """Reconstructions under noise on the latent, as in Figure 1 of ESVAE (arXiv:2310.14839)."""
 
     title = "Reconstructions under latent noise"
@@ -132,23 +189,6 @@ class LatentNoise(_ImageGrid):
                 at = {"index_in_array": index, "row": index * len(able) + position, "row_name": ""}
                 for tile in _noisy_tiles(shown, levels):
                     yield shown, {**tile, **at}
-
-
-def _blocks(run: Run) -> list[list[ShownCell]]:
-    """Return the cells to show, grouped by context and by the inputs that they had."""
-    blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], ShownCell]] = {}
-    for cell in run.having(IMAGES_FILE):
-        key = (cell.dataset, cell.dataset_fingerprint, cell.protocol)
-        series = (cell.model, cell.model_version, cell.backend, cell.protocol_hash)
-        if any(series in block for known, block in blocks.items() if known[:-1] == key):
-            continue
-        arrays = run.images(cell.folder)
-        if not arrays:
-            continue
-        inputs = arrays.get("inputs", np.zeros(0, dtype=np.uint8)).tobytes()
-        file = (cell.folder / IMAGES_FILE).relative_to(run.path).as_posix()
-        blocks.setdefault((*key, inputs), {})[series] = ShownCell(cell, file, arrays)
-    return [list(block.values()) for block in blocks.values()]
 
 
 def _row(shown: ShownCell, array: str, row: int, name: str = "") -> Tiles:
@@ -186,32 +226,3 @@ def _image_count(shown: ShownCell) -> int:
 def _row_names(rows: pd.DataFrame) -> pd.Series:
     models = rows["label"] + "\n" + rows["backend"] + ", seed " + rows["seed"].astype(str)
     return models.where(rows["row_name"] == "", rows["row_name"])
-
-
-def _figure(rows: pd.DataFrame, run: Run) -> Figure:
-    blocks = [part for _, part in groups(rows, ["block"])]
-    columns = int(rows["column"].max()) + 1
-    tile = min(0.62, (WIDTH - NAME_INCHES - 0.2) / columns / (1 + GAP))
-    layouts = [MosaicLayout.of_tiles(part, columns, NAME_INCHES, tile) for part in blocks]
-    titles = [wrap_text(part["context"].iloc[0], WIDTH - NAME_INCHES) for part in blocks]
-    heights = [
-        0.3 - LINE_INCHES + layout.height + text_height([title])
-        for layout, title in zip(layouts, titles, strict=True)
-    ]
-    figure, axes = panel_grid(1, heights, legend_inches=0.0)
-    for ax, part, layout, title in zip(axes.flat, blocks, layouts, titles, strict=True):
-        draw_mosaic(ax, list(_read_tiles(part, run)), layout)
-        ax.set_title(title, loc="left", pad=6)
-    return figure
-
-
-def _read_tiles(part: pd.DataFrame, run: Run) -> Iterator[Tile]:
-    """Yield the images of a block, reading each file once."""
-    for file, rows in part.groupby("file", sort=False):
-        arrays = run.images((run.path / str(file)).parent) or {}
-        for row in records(rows[rows["array"].isin(list(arrays))]):
-            images = arrays[row["array"]]
-            if row["array"] == "latent_flip":
-                levels = arrays["latent_flip_levels"]
-                images = images[int(np.argmin(np.abs(levels - row["noise_level"])))]
-            yield Tile(row["row"], row["column"], images[row["index_in_array"]])

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from bench.report.plots.style import (
     FONT_SIZE,
     GREY,
+    LINE_INCHES,
     escape_text,
     text_height,
     wrap_text,
@@ -27,11 +28,13 @@ class Tile:
         row: row, counted from 0 at the top.
         column: column, counted from 0 at the left.
         image: uint8 array of shape (C, H, W), with one or three channels.
+        text: text below the image.
     """
 
     row: int
     column: int
     image: np.ndarray
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class MosaicLayout:
         """Compute the layout of a table of tiles.
 
         Args:
-            tiles: one row per tile, with ``row``, ``column``, ``row_name`` and ``heading``.
+            tiles: one row per tile, with ``row``, ``column``, ``row_name``, ``heading`` and
+                ``text``.
             columns: number of columns.
             name_inches: width of the row names in inches.
             tile: side of a tile in inches.
@@ -66,7 +70,10 @@ class MosaicLayout:
         names = [wrap_text(name, name_inches) for name in rows["row_name"]]
         by_column = tiles.drop_duplicates("column").set_index("column")["heading"]
         headings = [escape_text(by_column.get(column, "")) for column in range(columns)]
-        return cls(names, headings, tile, max(tile * (1 + GAP), text_height(names) + 0.05))
+        # The image is in the middle of its place, so that there is as much room above it.
+        texts = 2 * LINE_INCHES if tiles["text"].notna().any() else 0
+        step = max(tile * (1 + GAP) + texts, text_height(names) + 0.05)
+        return cls(names, headings, tile, step)
 
     @property
     def height(self) -> float:
@@ -96,6 +103,9 @@ def draw_mosaic(ax: Axes, tiles: Sequence[Tile], layout: MosaicLayout) -> None:
             if (row, column) not in filled:
                 x, y = (column + 0.5) * across, (row + 0.5) * down
                 ax.text(x, y, "n/a", ha="center", va="center", color=GREY, fontsize=FONT_SIZE)
+    for tile in filter(lambda tile: tile.text, tiles):
+        x, y = tile.column * across + side / 2, (tile.row + 1) * down
+        ax.text(x, y, tile.text, ha="center", va="bottom", color=GREY, fontsize=FONT_SIZE)
     ax.set(xlim=(0, columns * across), ylim=(rows * down, 0))
     ax.set_anchor("NW")
     ax.set_yticks([(row + 0.5) * down for row in range(rows)], layout.names)
