@@ -332,6 +332,21 @@ def test_dry_run_shows_cells_and_writes_nothing(bench_cli, tiny_flags, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_measures_what_the_missing_metrics_will_cost(bench_cli, tiny_flags, tmp_path):
+    flags = ["--models", "ann_vae", "--seeds", "0,1", *tiny_flags, "--out", tmp_path / "run"]
+    flags += ["--set", "inception_minimum_images=2", "--metrics", "fid,efficientnet_score"]
+    code, out, _ = bench_cli("run", *flags, "--dry-run", "--data-root", tmp_path, "--offline")
+    assert code == 0
+    words = " ".join(re.sub(r"[│┃\n]", " ", out.partition("Features")[2]).split())
+    measured = re.search(r"efficientnet_lite0 20 24 ([\d.e-]+)", words)
+    assert float(measured[1]) > 0
+    assert re.search(r"inception_torch_fi.* 20 24 unknown, weights", words)
+    code, _, _ = bench_cli("run", *flags)
+    assert code == 0
+    _, out, _ = bench_cli("run", *flags, "--dry-run", "--metrics", "efficientnet_score")
+    assert "efficientnet" not in out
+
+
 def test_dry_run_fetches_nothing(bench_cli, tmp_path):
     arguments = ["run", "--datasets", "mnist", "--models", "ann_vae", "--data-root", tmp_path]
     code, out, _ = bench_cli(*arguments, "--out", tmp_path / "run", "--dry-run")

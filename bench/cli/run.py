@@ -60,6 +60,7 @@ def run_request(*, seeds: str | None, strict: bool, dry_run: bool, **fields: Any
         return 0
     if dry_run:
         _print_plan(prepared, console)
+        _print_costs(prepared, console)
         return 0
     from bench.report.run_summary import print_summary
     from bench.store.schema import FAILED, SKIPPED
@@ -92,6 +93,28 @@ def _print_plan(prepared: "PreparedRun", console: "Console") -> None:
     for cell in cells:
         names = (cell.key, cell.model, cell.backend, cell.dataset, cell.protocol_name)
         table.add_row(*names, str(cell.seed), _state(cell, prepared))
+    console.print(table, markup=False)
+
+
+def _print_costs(prepared: "PreparedRun", console: "Console") -> None:
+    """Print what the features of metrics will cost, measured on a few images."""
+    from rich.table import Table
+
+    from bench.execution.extraction_cost import BATCH, TIMED_BATCHES, extraction_costs
+    from bench.system.devices import resolve_device
+    from bench.system.formatting import number
+
+    device = resolve_device(prepared.request.device)
+    costs = extraction_costs(prepared.plan, prepared.context, device)
+    if not costs:
+        return
+    title = f"Features for the metrics (timed on {TIMED_BATCHES} batches of {BATCH} images)"
+    table = Table(title=title, title_justify="left")
+    for heading in ("extractor", "generated images", "reference images", "minutes"):
+        table.add_column(heading, overflow="fold")
+    for cost in costs:
+        minutes = f"unknown, {cost.reason}" if cost.minutes is None else number(cost.minutes, 2)
+        table.add_row(cost.extractor, f"{cost.generated:,}", f"{cost.reference:,}", minutes)
     console.print(table, markup=False)
 
 
