@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+# Bytes that became float32 in [-1, 1] differ from integers by less.
+BYTE_ROUNDING = 1e-3
+
 
 def to_unit_range(images: Tensor) -> Tensor:
     """Convert uint8 images ``(...)`` to float32 in [-1, 1], of the same shape.
@@ -22,6 +25,18 @@ def to_pixels(images: Tensor) -> Tensor:
     tensor([  0, 255], dtype=torch.uint8)
     """
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def is_of_bytes(images: Tensor) -> bool:
+    """Return True if all values of images ``(...)`` in [-1, 1] stand for integers in 0..255.
+
+    >>> is_of_bytes(to_unit_range(torch.arange(256, dtype=torch.uint8)))
+    True
+    >>> is_of_bytes(torch.tensor([-1.0, 0.3]))
+    False
+    """
+    pixels = (images + 1) * 127.5
+    return bool(((pixels - pixels.round()).abs() < BYTE_ROUNDING).all())
 
 
 def batch_count(images: int, batch_size: int, drop_last: bool = False) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.metrics.extractors.extractor import Extractor, Extractors, Features
+from bench.metrics.extractors.extractor import Extractors, Features
 from bench.metrics.extractors.feature_buffer import FeatureBuffer
 from bench.metrics.frechet import Gaussian, moments
 
@@ -135,7 +135,7 @@ class GeneratedFeatures:
             return
         try:
             if name not in self._collectors:
-                self._collectors[name] = _Collector(self._extractors.get(name))
+                self._collectors[name] = _Collector(name, self._extractors)
             self._collectors[name].add(images)
         except Exception as error:
             self._errors[name] = error
@@ -161,14 +161,14 @@ class _Collector:
     size of the batches added here.
     """
 
-    def __init__(self, extractor: Extractor) -> None:
-        self._extractor = extractor
+    def __init__(self, name: str, extractors: Extractors) -> None:
+        self._name, self._extractors = name, extractors
         self._pool, self._logits = FeatureBuffer(), FeatureBuffer()
         self._pending: list[Tensor] = []
 
     def add(self, images: Tensor) -> None:
         """Extract the features of images ``(N, C, H, W)``, or keep them for the next batch."""
-        size = self._extractor.generated_batch
+        size = self._extractors.get(self._name).generated_batch
         if size is None:
             self._extract(images)
             return
@@ -187,7 +187,7 @@ class _Collector:
         return Features(self._pool.rows(), self._logits.rows() if self._logits.n else None)
 
     def _extract(self, images: Tensor) -> None:
-        features = self._extractor(images)
+        features = self._extractors.features(self._name, images)
         self._pool.add(features.pool)
         if features.logits is not None:
             self._logits.add(features.logits)

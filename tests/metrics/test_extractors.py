@@ -255,8 +255,8 @@ def scores(extractors, batches, *metric_classes):
     """One observation per metric, all from features that are computed once."""
     metrics = [metric_class(extractors.context.protocol) for metric_class in metric_classes]
     features = GeneratedFeatures(extractors)
-    for name in dict.fromkeys(metric.extractors[0] for metric in metrics):
-        for images in batches:
+    for images in batches:
+        for name in dict.fromkeys(metric.extractors[0] for metric in metrics):
             features.add(name, images)
     facts = ModelFacts(0, 0, TrainingRecord((), {}, None), None, extractors, features)
     for metric in metrics:
@@ -450,6 +450,28 @@ def test_both_clean_fids_agree_with_clean_fid(tmp_path, network_file):
         )
         assert found.extractor == extractors.get(metric.extractors[0]).description
     assert found.extractor == InceptionCleanFloat.description
+
+
+@pytest.mark.full
+def test_images_of_bytes_pass_through_the_network_once_for_both_clean_fids(
+    tmp_path, network_file, monkeypatch
+):
+    seen, run = [], InceptionClean._run_resized
+    counted = lambda self, pixels: seen.append(len(pixels)) or run(self, pixels)  # noqa: E731
+    for extractor in (InceptionClean, InceptionCleanFloat):
+        monkeypatch.setattr(extractor, "_run_resized", counted)
+    metrics, here = (
+        (CleanFID, OfficialFID),
+        context(tmp_path, pictures(1, 3), inception=network_file),
+    )
+    of_bytes = to_unit_range(pictures(0, 4))
+    clean, official = scores(Extractors(here), of_bytes.split(2), *metrics)
+    assert sum(seen) == 3 + 4
+    assert clean.value == official.value
+    assert official.extractor == InceptionCleanFloat.description
+    clean, official = scores(Extractors(here), (of_bytes * 0.997).split(2), *metrics)
+    assert sum(seen) == 3 + 4 + 2 * 4  # The reference is in the cache.
+    assert clean.value != official.value
 
 
 @pytest.mark.full

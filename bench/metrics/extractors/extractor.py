@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench import registry
-from bench.datasets.batches import evaluation_batches
+from bench.datasets.batches import evaluation_batches, is_of_bytes
 from bench.errors import BenchError, ContractError, SkippedError, one_line
 from bench.metrics.extractors.feature_buffer import FeatureBuffer
 from bench.metrics.extractors.feature_cache import cached_features
@@ -93,6 +93,8 @@ class Extractor(ABC):
         reference_split: split of the reference images; None for the protocol's ``reference_split``.
         generated_batch: number of generated images per batch; None if the features do not depend on
             the batch.
+        same_of_bytes: registered name of an extractor with the same features of images of 8 bits,
+            which are then computed once for both; None if there is none.
     """
 
     description: str
@@ -101,6 +103,7 @@ class Extractor(ABC):
     reference_batch: ClassVar[int] = REFERENCE_BATCH
     reference_split: str | None = None
     generated_batch: int | None = None
+    same_of_bytes: ClassVar[str | None] = None
 
     @classmethod
     def unavailable(cls, resources: Resources) -> str | None:
@@ -232,6 +235,9 @@ class Extractors:
 
         The features of the last batch are kept, so that several metrics can ask for them.
         """
+        same = self.get(name).same_of_bytes
+        if same is not None and is_of_bytes(images):
+            return self.features(same, images)
         last = self._last.get(name)
         if last is None or last[0] is not images:
             self._last[name] = last = (images, self.get(name)(images))
@@ -261,6 +267,9 @@ class Extractors:
         Raises:
             SkippedError: the dataset has no such split.
         """
+        same = self.get(name).same_of_bytes
+        if same is not None:
+            return self.of_split(same, split)
         extractor, context = self.get(name), self.context
         protocol, images = context.protocol, context.images_of(split)
         content: dict[str, object] = {

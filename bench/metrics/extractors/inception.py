@@ -142,6 +142,7 @@ class InceptionCleanFloat(_Resized):
     """
 
     description = f"{NETWORK}, not quantised, clean-fid bicubic resize to 299x299"
+    same_of_bytes = "inception_clean"
 
     def __init__(self, context: ExtractorContext) -> None:
         """Load the network's weights.
