@@ -235,7 +235,10 @@ class Extractors:
         return self.get(name).reference_split or self.context.protocol.reference_split
 
     def reference(self, name: str) -> Features:
-        """Return the named extractor's features of all N reference images, see :meth:`of_split`."""
+        """Return the named extractor's features of all reference images, in order.
+
+        Pool features ``(N, D)`` and logits ``(N, K)``, see :meth:`of_split`.
+        """
         return self.of_split(name, self.reference_split(name))
 
     def of_split(self, name: str, split: str) -> Features:
