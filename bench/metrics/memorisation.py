@@ -77,9 +77,9 @@ class DataCopyingTest(MemorisationMetric):
     with the number of images, so compare values of equal ``n`` only.
 
     The paper also averages the z-scores of the cells of a partition of feature space. This is the
-    test of one cell, which needs no clusters and holds for few images, but does not see copying in
-    one region that underfitting in another outweighs. :func:`rank_test` gives the standard error
-    behind the interval.
+    test of one cell, which needs no clusters and holds for few images. It does not see copies in
+    one region if images in another are far from the training images. :func:`rank_test` gives the
+    standard error behind the interval, None if all distances of one set are below the other's.
     """
 
     name = "data_copying_test"
@@ -105,7 +105,7 @@ class AutoencoderDataCopyingTest(DataCopyingTest):
 
 
 class TrainingDistanceRatio(MemorisationMetric):
-    """Mean distance to the nearest training image: of generated images over that of test images.
+    """Ratio of mean distances to the nearest training image: generated over test images.
 
     1 if generated images are as far from the training images as unseen images are, less if they
     are copies, more if they are unlike the data; so there is no better direction.

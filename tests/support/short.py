@@ -15,8 +15,15 @@ from baselines import networks
 from bench import protocol, registry
 from bench.cli import profile
 
-METRICS = ("reconstruction_loss", "fad", "firing_rate", "energy", "training_throughput")
-PLOTS = ("metric_by_model", "latent_noise", "samples")
+METRICS = (
+    "reconstruction_loss",
+    "fad",
+    "autoencoder_authenticity",
+    "firing_rate",
+    "energy",
+    "training_throughput",
+)
+PLOTS = ("metric_by_model", "latent_noise", "samples", "nearest_training_images")
 BACKENDS = ("fused", "reference")
 # The docs name batches of 250.
 SETTINGS = (

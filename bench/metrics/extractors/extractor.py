@@ -248,9 +248,9 @@ class Extractors:
         return self.get(name).reference_split or self.context.protocol.reference_split
 
     def reference(self, name: str) -> Features:
-        """Return the named extractor's pool features ``(N, D)`` of all N reference images.
+        """Return the named extractor's features of all reference images, in order.
 
-        See :meth:`of_split`.
+        Pool features ``(N, D)`` and logits ``(N, K)``, see :meth:`of_split`.
         """
         return self.of_split(name, self.reference_split(name))
 
