@@ -32,13 +32,19 @@ class Step:
     """Position of a batch in the run.
 
     Attributes:
-        progress: share of the training that is done, in [0, 1]. On CUDA a model that is
-            ``capturable`` gets a float64 scalar on its device, which changes from step to step.
+        progress: share of the training that is done, in [0, 1]; 1 in evaluation.
         batches: number of batches in the loader that the batch comes from.
+        epoch: number of epochs before this one; 0 in evaluation.
+        step: number of training steps before this one, in all epochs; 0 in evaluation.
+
+    On CUDA a model that is ``capturable`` gets ``progress``, ``epoch`` and ``step`` as scalars on
+    its device, float64 and int64, which change from step to step.
     """
 
     progress: float | Tensor
     batches: int
+    epoch: int | Tensor = 0
+    step: int | Tensor = 0
 
 
 class GenerativeModel(nn.Module, ABC):

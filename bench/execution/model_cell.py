@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from bench.evaluation.context import CellContext
 from bench.evaluation.evaluator import Evaluator, Selections, metric_scores, selection_scores
@@ -103,7 +104,8 @@ class ModelRun(CellRun):
         cell, images = self.cell, evaluator.context.train_images
         best = BestEpochs(selection_scores(evaluator, self.metrics))
         checkpoints = Checkpoints(self.folder, self.context.interval)
-        warm_up(build_model(cell, tuple(images.shape[1:]), self.device), images, cell.resolved)
+        rebuild = partial(build_model, cell, tuple(images.shape[1:]), self.device)
+        warm_up(rebuild(), images, cell.resolved)
         record = train(
             model,
             images,
@@ -112,6 +114,7 @@ class ModelRun(CellRun):
             best=best,
             reporter=self.reporter,
             checkpoints=checkpoints,
+            rebuild=rebuild,
         )
         for label, weights in best.weights.items():
             write_weights(self.folder, label, weights)

@@ -1,5 +1,6 @@
 """The training loop: epochs, their record, and the weights of the best epochs."""
 
+import copy
 import gc
 import logging
 import math
@@ -25,6 +26,7 @@ from bench.system.random_state import (
 )
 from bench.system.signals import Interrupted, StopRequest, postponed
 from bench.training.checkpoints import Checkpoints
+from bench.training.held_state import check_held
 from bench.training.losses import RunningLosses, checked_losses
 from bench.training.steps import TrainingSteps
 
@@ -149,6 +151,7 @@ def train(
     best: BestEpochs,
     reporter: WorkReporter,
     checkpoints: Checkpoints | None = None,
+    rebuild: Callable[[], GenerativeModel] | None = None,
 ) -> TrainingRecord:
     """Train a model in place, resuming from its checkpoint if there is one.
 
@@ -160,13 +163,16 @@ def train(
         best: scores each epoch, and holds the selected weights afterwards.
         reporter: receiver of the progress after each batch.
         checkpoints: checkpoint to resume from and to save to; None to keep no checkpoint.
+        rebuild: builds the untrained model again, to check that the first checkpoint holds all that
+            training changes; None for no check.
 
     Returns:
         Losses and seconds of each epoch, the selected epochs, and the peak memory.
 
     Raises:
         TrainingDivergedError: if a loss is NaN or infinite.
-        TypeError: if a training step returns something other than losses by name.
+        TypeError: if a training step returns something other than losses by name, or changes what
+            a checkpoint does not hold.
         CheckpointError: if the checkpoint does not fit the model.
         Interrupted: if Ctrl-C or SIGTERM stops the run, after a checkpoint was saved.
     """
@@ -179,6 +185,7 @@ def train(
         best=best,
         reporter=reporter,
         checkpoints=checkpoints,
+        rebuild=rebuild,
     )
     if checkpoints is not None and checkpoints.restore(training.load_state_dict):
         _LOG.info("going on from %s", training.place)
@@ -208,7 +215,9 @@ class _Training:
         best: BestEpochs,
         reporter: WorkReporter,
         checkpoints: Checkpoints | None,
+        rebuild: Callable[[], GenerativeModel] | None,
     ) -> None:
+        self._rebuild = rebuild
         self.epoch = 0
         self.epochs: list[EpochRecord] = []
         self.peak: int | None = None
@@ -370,8 +379,21 @@ class _Training:
             self.peak = max(peak, self.peak or 0)
 
     def _save(self, checkpoints: Checkpoints) -> None:
-        checkpoints.save(self.state_dict())
+        state = self.state_dict()
+        self._check_held(state)
+        checkpoints.save(state)
         _LOG.info("checkpoint at %s", self.place)
+
+    def _check_held(self, state: Mapping[str, Any]) -> None:
+        """Check once that the model can be restored from a checkpoint's state."""
+        if self._rebuild is None:
+            return
+        with preserved_randomness():
+            restored = self._rebuild()
+            restored.load_state_dict(state["model"])
+            restored.load_training_state(copy.deepcopy(state["training"]))
+        check_held(self._model, restored)
+        self._rebuild = None
 
     def _save_and_stop(self, signum: int) -> NoReturn:
         if self._checkpoints:

@@ -32,9 +32,12 @@ class TrainingSteps:
         self._full = GraphedFunction(
             "training_step", self._step, model, device=model.device, capturable=model.capturable
         )
-        self._progress: Tensor | None = None
+        # The position on the device, of a model that is captured.
+        self._position: Step | None = None
         if self.eager is None:
-            self._progress = torch.zeros((), dtype=torch.float64, device=model.device)
+            progress = torch.zeros((), dtype=torch.float64, device=model.device)
+            epoch, step = torch.zeros(2, dtype=torch.int64, device=model.device)
+            self._position = Step(progress, batches, epoch, step)
 
     @property
     def replayed(self) -> int:
@@ -58,10 +61,12 @@ class TrainingSteps:
             images: images in [-1, 1].
             progress: share of the training that is done, in [0, 1].
         """
+        here = Step(progress, self._batches, self.taken // self._batches, self.taken)
         self.taken += 1
-        if self._progress is None:
-            return self._model.training_step(images, Step(progress, self._batches))
-        self._progress.fill_(progress)
+        if self._position is None:
+            return self._model.training_step(images, here)
+        for name in ("progress", "epoch", "step"):
+            getattr(self._position, name).fill_(getattr(here, name))
         if len(images) != self._batch_size:
             return self._step(images)
         losses: Mapping[str, Any] = self._full(images)
@@ -76,5 +81,5 @@ class TrainingSteps:
         self.taken, self._replayed_before = state["taken"], state["replayed"]
 
     def _step(self, images: Tensor) -> Mapping[str, Any]:
-        assert self._progress is not None
-        return self._model.training_step(images, Step(self._progress, self._batches))
+        assert self._position is not None
+        return self._model.training_step(images, self._position)
