@@ -27,6 +27,7 @@ VERBS = {
     "compare": "Compare a run with a reference: is any metric worse?",
     "reference": "Write the reference that runs are compared with.",
     "profile": "Time models: images per second, time per layer, memory.",
+    "check": "Check a model, backend, metric or dataset of your own.",
     "ls": "List the installed models, backends, datasets, metrics and so on.",
     "data": "Show or download datasets.",
     "weights": "Show or download the networks that metrics need.",

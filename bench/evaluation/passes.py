@@ -223,12 +223,12 @@ class Passes:
 
     def _encoded(self, images: Tensor, generator: torch.Generator) -> Tensor:
         latents = self.model.encode(images, generator)
-        _check_latents(latents, len(images), self.model.spiking, "encode")
+        check_latents(latents, len(images), self.model.spiking, "encode")
         return latents
 
     def _prior(self, n: int, generator: torch.Generator) -> Tensor:
         latents = self.model.sample_latents(n, generator)
-        _check_latents(latents, n, self.model.spiking, "sample_latents")
+        check_latents(latents, n, self.model.spiking, "sample_latents")
         return latents
 
     def _decoded(self, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -344,8 +344,14 @@ def _drawn(images: Tensor, labels: Tensor | None, limit: int) -> tuple[Tensor, T
     return images[drawn.to(images.device)], known
 
 
-def _check_latents(latents: object, n: int, spiking: bool, method: str) -> None:
-    """Check latents ``(n, D)``, or ``(T, n, D)`` if ``spiking``, that a method returned.
+def check_latents(latents: object, n: int, spiking: bool, method: str) -> None:
+    """Check the latents ``(n, D)``, or ``(T, n, D)`` if spiking, that a method returned.
+
+    Args:
+        latents: latents to check.
+        n: number of images.
+        spiking: True if they have to be spike trains.
+        method: name of the method, for the message.
 
     Raises:
         TypeError: if they are not a tensor.

@@ -1,6 +1,7 @@
 """Example outputs of a trained model: reconstructions, samples, noisy latents, spikes."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from bench.evaluation.context import CellContext
 from bench.evaluation.passes import check_images
 from bench.metrics.noise import LATENT_SHUFFLE, NoiseStream, flip, shuffle
 from bench.model import GenerativeModel
+from bench.recording.spikes import recording
 from bench.store.schema import IMAGES_FILE, IMAGES_FOLDER, SPIKES_FILE
 from bench.system.checksums import SummedFolder
 from bench.system.random_state import seed_everything
@@ -45,7 +47,10 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     """Compute the outputs of a model for images spread evenly over the test set.
 
     So a test set that is sorted by class shows every class, and every model of a dataset gets the
-    same images.
+    same images. Spikes are checked here, whatever the metrics of the cell.
+
+    Raises:
+        ValueError: if images, or spikes of a layer, break the contract of a model.
     """
     seed_everything(context.seed)
     generator = torch.Generator(model.device).manual_seed(context.seed)
@@ -53,10 +58,12 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     inputs = to_unit_range(test[spread(len(test)).to(test.device)])
     images, spikes = {"inputs": inputs}, {}
     if "reconstruct" in model.capabilities:
-        images["reconstructions"] = model.reconstruct(inputs, generator)
+        with _checking_spikes(model, len(inputs)):
+            images["reconstructions"] = model.reconstruct(inputs, generator)
         check_images(images["reconstructions"], inputs.shape, "reconstruct")
     if "sample" in model.capabilities:
-        images["samples"] = model.sample(GRID_IMAGES, generator)
+        with _checking_spikes(model, GRID_IMAGES):
+            images["samples"] = model.sample(GRID_IMAGES, generator)
         check_images(images["samples"], (GRID_IMAGES, *inputs.shape[1:]), "sample")
     if {"encode", "decode"} <= model.capabilities:
         latents = model.encode(inputs, generator)
@@ -66,6 +73,11 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     if model.spiking and "sample_latents" in model.capabilities:
         spikes["prior"] = model.sample_latents(GRID_IMAGES, generator).bool()
     return Showcase(images, spikes)
+
+
+def _checking_spikes(model: GenerativeModel, images: int) -> AbstractContextManager[object]:
+    """Return a context in which layers of a spiking model are recorded, which checks them."""
+    return recording(model, images) if model.spiking else nullcontext()
 
 
 def spread(n: int) -> Tensor:

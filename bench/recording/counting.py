@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bench.backend import at_least_float32
+
 BYTE = torch.iinfo(torch.uint8)
 
 
@@ -40,6 +42,16 @@ def nonzero(values: Tensor) -> Tensor:
     if values.dtype == torch.uint8 and is_binary(values):
         return values
     return (values != 0).view(torch.uint8)
+
+
+def total(values: Tensor) -> Tensor:
+    """Return the sum of values ``(N, ...)``, float64; exact for values that are 0 or 1.
+
+    >>> total(torch.tensor([[0.5, 0.0], [1.0, 1.0]])).item()
+    2.5
+    """
+    # The sums of single images in float32 are exact, and faster than a sum in float64.
+    return at_least_float32(values).flatten(1).sum(1).double().sum()
 
 
 def is_binary(values: Tensor) -> bool:

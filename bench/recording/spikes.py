@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bench.backend import SpikingNeuron
 from bench.model import GenerativeModel
-from bench.recording.counting import counter, memory_order, nonzero, unordered
+from bench.recording.counting import counter, memory_order, nonzero, total, unordered
 from bench.recording.layer_activity import LayerActivity, NeuronCounts, SpikeTrains
 from bench.recording.synaptic_operations import SYNAPTIC_LAYERS, OperationCounter
 
@@ -31,7 +31,7 @@ def recording(model: GenerativeModel, images: int) -> Iterator[dict[str, LayerAc
         Activity by layer name, filled as the layers run. Layers that do not run are absent.
 
     Raises:
-        ValueError: if the output of a spiking layer is not ``(T, N, ...)``.
+        ValueError: if the output of a spiking layer is not ``(T, N, ...)``, or not 0 or 1.
     """
     recorder = _Recorder(model, images)
     handles = recorder.register()
@@ -110,7 +110,7 @@ class _Recorder:
             activity.spikes = SpikeTrains(isinstance(layer, SpikingNeuron))
             zeros = torch.zeros(self.images, dtype=torch.float64, device=output.device)
             activity.spikes_by_image = zeros
-        trains, by_image = _count_spikes(output, self._steps_before(name, len(output)))
+        trains, by_image = _count_spikes(name, output, self._steps_before(name, len(output)))
         activity.spikes.add(trains)
         activity.nonzero += int(trains.by_time_step.sum().item())
         activity.elements += output.numel()
@@ -125,31 +125,44 @@ class _Recorder:
         return before
 
 
-def _count_spikes(output: Tensor, steps_before: int) -> tuple[SpikeTrains, Tensor]:
+def _count_spikes(name: str, output: Tensor, steps_before: int) -> tuple[SpikeTrains, Tensor]:
     """Count the spikes of one call, one time step at a time to save memory.
 
     Args:
+        name: name of the layer, for the message.
         output: spikes ``(T, N, ...)``.
         steps_before: number of time steps that the sequence had before this call.
 
     Returns:
         The spikes summed over images, and the spikes per image, float64 ``(N,)``.
+
+    Raises:
+        ValueError: if a value is neither 0 nor 1.
     """
     time_steps, images = output.shape[:2]
     shaped = output if output.ndim > 2 else output[..., None]
     axes = memory_order(shaped, 2)
     trains = shaped.permute(axes)
     by_place = counter(trains.shape[1:], time_steps, output.device)
-    by_time_step = []
+    by_time_step, sums = [], []
     for spikes in trains:
         fired = nonzero(spikes)
         by_time_step.append(torch.count_nonzero(fired))
+        sums.append(by_time_step[-1] if fired is spikes else total(spikes))
         by_place += fired
     by_image = by_place.flatten(1).sum(1, dtype=torch.float64)
     by_neuron = unordered(by_place.sum(0, dtype=torch.float64)[None, None], axes).flatten()
-    steps = torch.stack(by_time_step).double().cpu()
+    facts = [*by_time_step, *sums, *(() if output.dtype == torch.uint8 else output.aminmax())]
+    counted = torch.stack([fact.double() for fact in facts]).cpu()
+    steps, totals, extremes = counted.tensor_split((time_steps, 2 * time_steps))
+    # Values in [0, 1] whose sum is the number of those that are not 0 are all 0 or 1.
+    if not (torch.equal(steps, totals) and ((extremes >= 0) & (extremes <= 1)).all()):
+        raise ValueError(
+            f"Spiking layer {name} returns values in {output.min().item():g}.."
+            f"{output.max().item():g} that are neither 0 nor 1: expected spikes in {{0, 1}}"
+        )
     chances = torch.full_like(steps, output[0].numel())
     before = (steps_before, 0)
     neurons = {output.shape[2:]: NeuronCounts(by_neuron, time_steps * images)}
-    counted = SpikeTrains(False, F.pad(steps, before), F.pad(chances, before), neurons)
-    return counted, by_image
+    trains_of_call = SpikeTrains(False, F.pad(steps, before), F.pad(chances, before), neurons)
+    return trains_of_call, by_image

@@ -188,6 +188,10 @@ NO_BACKEND = "torch"
 EXTERNAL = "external"
 """Backend of images that were given, without a model."""
 
+NeuronVerdict = Literal["exact", "within_rounding", "another_neuron"]
+NEURON_VERDICTS: tuple[NeuronVerdict, ...] = get_args(NeuronVerdict)
+"""How the neurons of a backend compare with their equations, the best first."""
+EXACT, WITHIN_ROUNDING, ANOTHER_NEURON = NEURON_VERDICTS
 
 ELSEWHERE = "elsewhere"
 """The ``layer`` of a profile's row about the time that is spent outside of every layer."""

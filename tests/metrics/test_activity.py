@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import bench
 from baselines.backends.reference import ReferenceBackend
 from baselines.networks import neuron_spec
 from bench.metrics.activity import (
@@ -96,12 +98,71 @@ def test_spikes_count_in_any_layout_and_type(time_steps, dtype, axes):
     assert neurons.spikes.tolist() == expected.sum((0, 1)).flatten().tolist()
 
 
-def test_whatever_is_not_zero_is_a_spike():
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.tensor([255, 0], dtype=torch.uint8),
+        torch.tensor([2, 0]),
+        torch.tensor([-0.5, 0.0]),
+        torch.tensor([0.5, 1.0]),
+        torch.tensor([2.0, 0.0]),
+        torch.tensor([0.5, -0.5, 1.0, 2.0]),
+        torch.tensor([1.0, math.nan]),
+        torch.tensor([1.0, 1.5, 0.5], dtype=torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_a_spike_that_is_neither_0_nor_1_is_refused_with_its_layer(values):
+    model = Layers(["spikes"], spikes=nn.Identity())
+    with recording(model, 2), pytest.raises(ValueError, match="Spiking layer spikes returns"):
+        model.layers["spikes"](values.expand(300, 2, len(values)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.bfloat16])
+def test_spikes_of_any_type_are_counted(dtype):
     model = Layers(["spikes"], spikes=nn.Identity())
     with recording(model, 2) as activity:
-        for value in (torch.tensor(255, dtype=torch.uint8), torch.tensor(-0.5)):
-            model.layers["spikes"](torch.stack([value, 0 * value])[None].expand(300, 2))
-    assert activity["spikes"].spikes_by_image.tolist() == [600, 0]
+        model.layers["spikes"](torch.tensor([[1, 0], [1, 1]], dtype=dtype).expand(300, 2, 2))
+    assert activity["spikes"].spikes_by_image.tolist() == [300, 600]
+
+
+GRADED = """
+import toys
+from torch import nn
+
+
+class Graded(toys.Steady):
+    spiking = True
+
+    def __init__(self, image_shape, protocol, backend):
+        super().__init__(image_shape, protocol, backend)
+        self.scaled = nn.Identity()
+
+    def spiking_layers(self):
+        return {"scaled": self.scaled}
+
+    def reconstruct(self, images, generator):
+        self.scaled(images[None] * 0 + 0.5)
+        return super().reconstruct(images, generator)
+"""
+
+
+def test_a_cell_whose_spikes_are_graded_fails_whatever_its_metrics(plugins, tiny, tmp_path):
+    plugins("plugin_graded", GRADED, models={"graded": "plugin_graded:Graded"})
+    settings = [setting for setting in tiny if "fsvae" not in setting]
+    rows = bench.run(
+        "graded",
+        backends="reference",
+        settings=settings,
+        metrics="parameter_count",
+        out=tmp_path / "run",
+    )
+    rows = rows[(rows["model"] == "graded") & (rows["status"] != "not_asked")]
+    assert set(rows["status"]) == {"failed"}
+    assert rows["reason"].unique().tolist() == [
+        "ValueError: Spiking layer scaled returns values in 0.5..0.5 that are neither 0 nor 1: "
+        "expected spikes in {0, 1}"
+    ]
 
 
 def test_neurons_have_a_membrane():
