@@ -43,7 +43,7 @@ def fetch(names: tuple[str, ...], data_root: Path | None) -> None:
     failed = []
     for name in wanted:
         try:
-            click.echo(f"{name}: here, {known[name].obtain(resources)}")
+            click.echo(f"{name}: here, {known[name].obtain(resources, asked=True)}")
         except SkippedError as error:
             failed.append(str(error))
     if failed:

@@ -83,6 +83,19 @@ class EfficientNetFrechetDistance(FID):
     selects_epochs = False
 
 
+class DINOv2FrechetDistance(FID):
+    """Fréchet distance of DINOv2 features (Stein et al., arXiv:2306.04675).
+
+    FID's formula on 1,024 features, which agree better with people's judgement of images than
+    Inception's. Not comparable with FID.
+    """
+
+    name = "fd_dinov2"
+    headline = Headline(65, "DINOv2 FD", "generated", ("metric_by_model",))
+    extractors = ("dinov2",)
+    selects_epochs = False
+
+
 class InfiniteFID(DistributionMetric):
     """FID extrapolated to infinitely many generated images, which removes the bias of their number.
 
@@ -182,6 +195,13 @@ class EfficientNetKID(KID):
 
     name = "efficientnet_kid"
     extractors = ("efficientnet_lite0",)
+
+
+class DINOv2KID(KID):
+    """Kernel distance of DINOv2 features: KID's formula, not comparable with KID."""
+
+    name = "kid_dinov2"
+    extractors = ("dinov2",)
 
 
 def kid_error(deviation: float, subsets: int, size: int, n: int) -> float | None:

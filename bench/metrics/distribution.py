@@ -12,6 +12,9 @@ from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.metric import Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import interval
 
+# Networks of a thousand features or more, by a part of the names of their extractors.
+LARGE_NETWORKS = {"inception": "Inception", "dinov2": "DINOv2"}
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -46,12 +49,17 @@ class DistributionMetric(Metric):
     needs = frozenset({"features"})
 
     def inapplicable(self) -> str | None:
-        """Return why the protocol has too few images for Inception's features, or None."""
+        """Return why the protocol has too few images for features of a large network, or None."""
         n, least = self.protocol.generated_images, self.protocol.inception_minimum_images
-        if n >= least or not any("inception" in name for name in self.extractors):
+        large = [
+            label
+            for part, label in LARGE_NETWORKS.items()
+            if any(part in extractor for extractor in self.extractors)
+        ]
+        if n >= least or not large:
             return None
         return (
-            f"{n} generated images, but metrics of Inception features need at least {least} "
+            f"{n} generated images, but metrics of {large[0]} features need at least {least} "
             "(inception_minimum_images)"
         )
 

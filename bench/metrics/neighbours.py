@@ -86,6 +86,20 @@ class Recall(_NeighbourMetric):
         return overlap.reference_reached
 
 
+class DINOv2Precision(Precision):
+    """Precision in the space of DINOv2 features (Stein et al., arXiv:2306.04675)."""
+
+    name = "precision_dinov2"
+    extractors = ("dinov2",)
+
+
+class DINOv2Recall(Recall):
+    """Recall in the space of DINOv2 features (Stein et al., arXiv:2306.04675)."""
+
+    name = "recall_dinov2"
+    extractors = ("dinov2",)
+
+
 class Density(_NeighbourMetric):
     """Mean number of reference balls that contain a generated image, divided by k.
 

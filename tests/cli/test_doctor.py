@@ -67,7 +67,8 @@ def test_each_weights_file_that_a_metric_needs_is_listed(doctor):
             for file in extractors.load(extractor).weight_files:
                 needed.setdefault(file.name, set()).add(metric.name)
     assert {"fid", "kid", "precision"} < needed["inception"]
-    assert set(needed) == {"inception", "inception_torchvision", "fad_mnist", "fad_fashion_mnist"}
+    networks = {"inception", "inception_torchvision", "dinov2"}
+    assert set(needed) == {*networks, "fad_mnist", "fad_fashion_mnist"}
     for name, users in needed.items():
         text = paragraph(section, name)
         assert set(re.search("Needed by: (.*)", text)[1].split(", ")) == users

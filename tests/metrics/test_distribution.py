@@ -30,6 +30,10 @@ NAMES = (
     "efficientnet_frechet_distance",
     "efficientnet_kid",
     "efficientnet_score",
+    "fd_dinov2",
+    "kid_dinov2",
+    "precision_dinov2",
+    "recall_dinov2",
 )
 
 

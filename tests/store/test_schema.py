@@ -110,7 +110,8 @@ def test_the_main_metrics_of_each_view_in_their_order():
         "report": ["reconstruction_loss", "psnr", "ssim", "fid", "inception_score", "fad",
                    "firing_rate", "energy", "parameter_count", "training_throughput"],
         "metric_by_model": ["reconstruction_loss", "ssim", "fid", "inception_score",
-                            "efficientnet_frechet_distance", "fad", "firing_rate", "energy"],
+                            "efficientnet_frechet_distance", "fd_dinov2", "fad", "firing_rate",
+                            "energy"],
         "quality_against_energy": ["reconstruction_loss", "fid", "fad"],
     }  # fmt: skip
 

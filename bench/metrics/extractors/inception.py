@@ -7,19 +7,19 @@ The Inception score of the official code of FSVAE and ESVAE uses torchvision's n
 import io
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.errors import SkippedError, one_line
-from bench.metrics.extractors.extractor import Extractor, ExtractorContext, Features
+from bench.errors import one_line
+from bench.metrics.extractors.extractor import ExtractorContext, Features
 from bench.metrics.extractors.pixels import quantised, rgb_pixels
+from bench.metrics.extractors.weighted import WeightedExtractor
 from bench.metrics.extractors.weights import DownloadedWeights
 from bench.system.files import file_sha256
-from bench.system.paths import Resources
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -44,32 +44,7 @@ SIDE = 299
 IMAGES_AT_ONCE = 32
 
 
-class _Weighted(Extractor):
-    """An extractor whose weights are a file."""
-
-    weight_files: ClassVar[tuple[DownloadedWeights, ...]]
-
-    @classmethod
-    def unavailable(cls, resources: Resources) -> str | None:
-        """Return why the weights are missing and cannot be downloaded, or None."""
-        try:
-            cls._weights(resources)
-        except SkippedError as error:
-            return str(error)
-        return None
-
-    @classmethod
-    def _weights(cls, resources: Resources) -> Path:
-        """Return the file with the weights, downloading it if necessary.
-
-        Raises:
-            SkippedError: the file is missing and cannot be downloaded.
-        """
-        (file,) = cls.weight_files
-        return file.obtain(resources)
-
-
-class _Inception(_Weighted):
+class _Inception(WeightedExtractor):
     """The network of 2015-12-05: 2,048 pool features, and 1,008 logits without the bias."""
 
     weight_files = (INCEPTION,)
@@ -169,7 +144,7 @@ class InceptionClean(_Resized):
         return self._run_resized(_clean_resized(quantised(pixels)))
 
 
-class InceptionTorchvision(_Weighted):
+class InceptionTorchvision(WeightedExtractor):
     """torchvision's Inception v3, as FSVAE's and ESVAE's code uses it for the Inception score.
 
     The network expects normalised images, but that code feeds raw pixels in 0..255, and so does

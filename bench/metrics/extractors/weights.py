@@ -3,6 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,7 +63,7 @@ class WeightFile(ABC):
         """Return why the file cannot be used as it is, or None. Downloads nothing."""
         path = self.path(resources)
         try:
-            sha256 = file_sha256(path)
+            sha256 = known_sha256(path)
         except FileNotFoundError:
             return f"{path} does not exist"
         except OSError as error:
@@ -81,32 +82,46 @@ class DownloadedWeights(WeightFile):
 
     Attributes:
         url: address to download the file from.
+        cached_as: name of the file in the cache; empty for the last part of the address.
+        large: size of a file that no run downloads, only ``bench weights fetch``, such as
+            ``1.2 GB``; empty for a file that a run downloads when a metric needs it.
     """
 
     url: str
+    cached_as: str = ""
+    large: str = ""
     checks_given: ClassVar[bool] = False
 
     @property
     def advice(self) -> str:
         """Sentences that say how to get the file with and without a network."""
+        fetch = f"`bench weights fetch {self.name}`"
+        means = (
+            f"{fetch} downloads it ({self.large}; no run does)"
+            if self.large
+            else f"A run that needs it, or {fetch}, downloads it"
+        )
         return (
-            f"A run that needs it, or `bench weights fetch {self.name}`, downloads it from "
-            f"{self.url} (SHA-256 {self.sha256}...). Without a network, give the file with "
-            f"--weights {self.name}=FILE or in the environment variable {self.variable}."
+            f"{means} from {self.url} (SHA-256 {self.sha256[:8]}...). Without a network, give the "
+            f"file with --weights {self.name}=FILE or in the environment variable {self.variable}."
         )
 
     def default_path(self, resources: Resources) -> Path:
         """Return the path of the file in the cache."""
-        return resources.cache / "weights" / self.url.rsplit("/", 1)[-1]
+        return resources.cache / "weights" / (self.cached_as or self.url.rsplit("/", 1)[-1])
 
-    def obtain(self, resources: Resources) -> Path:
+    def obtain(self, resources: Resources, asked: bool = False) -> Path:
         """Return the path of the file, downloading the file if necessary.
 
         A download that failed is not tried again in the same process.
 
+        Args:
+            resources: weight files given by the user, and the cache folder.
+            asked: whether the user asked for this download, so that a large file is downloaded too.
+
         Raises:
             SkippedError: the file named by the variable does not exist, downloads are forbidden,
-                the download failed, or its checksum is wrong.
+                the file is large, the download failed, or its checksum is wrong.
         """
         given = self.given_path(resources)
         if given is not None:
@@ -117,13 +132,21 @@ class DownloadedWeights(WeightFile):
             return given
         target = self.default_path(resources)
         if self.problem(resources):
-            reason = OFFLINE_REASON if offline() else self._downloaded(target)
+            reason = self._forbidden(asked) or self._downloaded(target)
             if reason:
                 raise SkippedError(
                     f"the weights {self.name!r} are missing, and {reason}: give the file with "
                     f"--weights {self.name}=PATH or in the environment variable {self.variable}"
                 )
         return target
+
+    def _forbidden(self, asked: bool) -> str | None:
+        """Return why the file must not be downloaded now, or None."""
+        if offline():
+            return OFFLINE_REASON
+        if self.large and not asked:
+            return f"no run downloads {self.large}, `bench weights fetch {self.name}` does"
+        return None
 
     def _downloaded(self, target: Path) -> str | None:
         """Download the file unless that failed before; return the reason if it fails, else None."""
@@ -147,3 +170,18 @@ class DownloadedWeights(WeightFile):
         except OSError as error:
             return f"{self.url} cannot be downloaded to {target.parent} ({one_line(error)})"
         return None
+
+
+def known_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits, computed once until the file changes.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+    """
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _sha256_of(path: Path, size: int, modified: int) -> str:
+    return file_sha256(path)
