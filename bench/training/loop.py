@@ -380,8 +380,12 @@ class _Training:
 
     def _save(self, checkpoints: Checkpoints) -> None:
         state = self.state_dict()
-        self._check_held(state)
         checkpoints.save(state)
+        try:
+            self._check_held(state)
+        except TypeError:
+            checkpoints.remove()
+            raise
         _LOG.info("checkpoint at %s", self.place)
 
     def _check_held(self, state: Mapping[str, Any]) -> None:
