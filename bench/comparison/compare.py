@@ -13,6 +13,7 @@ from bench.comparison.pairing import SIDES, newest_cells, pair_cells
 from bench.comparison.policy import ENOUGH_SEEDS, Policy
 from bench.comparison.statistics import judge, summarise
 from bench.store.declarations import DEFAULT_TOLERANCE
+from bench.store.other_neurons import footnotes, mark_other_neurons
 from bench.store.schema import CELL, EXTRACTOR, PAIRED_BY
 
 COMPARED = ("better", "same", "worse", "changed")
@@ -20,6 +21,7 @@ INCONCLUSIVE = "inconclusive"
 EXIT_SAME = 0
 EXIT_WORSE = 1
 EXIT_INCOMPLETE = 3
+_JUDGED = ["backend", "neuron_verdict"]
 # Columns of Comparison.observations.
 _COLUMNS = [
     *PAIRED_BY,
@@ -117,7 +119,10 @@ def compare(
     observations = observations.assign(machine=~steady.astype(bool))[_COLUMNS]
     order = [*PAIRED_BY, "pair"]
     observations = observations.sort_values(order, kind="stable", ignore_index=True)
-    return Comparison(observations, cells, _notes(rows, policy), policy.strict)
+    both = pd.concat([here[_JUDGED], reference[_JUDGED]])
+    cells = mark_other_neurons(cells, both)
+    notes = (*_notes(rows, policy), *footnotes(cells["backend"]))
+    return Comparison(observations, cells, notes, policy.strict)
 
 
 def _paired(here: pd.DataFrame, reference: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

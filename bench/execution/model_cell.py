@@ -19,6 +19,7 @@ from bench.protocol import Protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.store.run_directory import CellFolder, Row
 from bench.store.schema import TRAINING_FILE
+from bench.testing.neuron_verdict import model_verdict
 from bench.training.checkpoints import Checkpoints
 from bench.training.loop import BEST_TEST_LOSS, LAST, BestEpochs, train, warm_up
 from bench.training.model_weights import has_weights, read_weights, write_weights
@@ -50,8 +51,10 @@ class ModelRun(CellRun):
     def _observe(self, missing: list[type[Metric]], context: CellContext) -> list[Row]:
         evaluator = Evaluator(context)
         image_shape = tuple(context.train_images.shape[1:])
-        self._write_facts(neuron_implementation=neuron_implementation(self.cell, self.device))
+        implementation = neuron_implementation(self.cell, self.device)
         model = build_model(self.cell, image_shape, self.device)
+        verdict = model_verdict(model)
+        self._write_facts(neuron_implementation=implementation, neuron_verdict=verdict)
         if not self._trained():
             self._train(model, evaluator)
         training = self._training()
@@ -68,7 +71,7 @@ class ModelRun(CellRun):
             for metric in metrics:
                 rows += [self.rows.row(metric, one, weights) for one in observed[metric.name]]
         self._save_nearest(rows, shown, evaluator.extractors)
-        return rows
+        return [{**row, "neuron_verdict": verdict} for row in rows]
 
     def _selections(
         self,

@@ -16,6 +16,7 @@ from bench.metrics.metric import Metric
 from bench.plan.cells import WeightsCell
 from bench.plan.run_plan import Plan
 from bench.store.run_directory import Row
+from bench.testing.neuron_verdict import model_verdict
 from bench.training.given_weights import check_fit
 from bench.training.loop import LAST
 from bench.training.model_weights import write_weights
@@ -34,12 +35,15 @@ class WeightsRun(CellRun):
 
     def _observe(self, missing: list[type[Metric]], context: CellContext) -> list[Row]:
         cell, given = self.cell, self.cell.weights
+        implementation = neuron_implementation(cell, self.device)
+        model = build_model(cell, tuple(context.train_images.shape[1:]), self.device)
+        verdict = model_verdict(model)
         self._write_facts(
-            neuron_implementation=neuron_implementation(cell, self.device),
+            neuron_implementation=implementation,
+            neuron_verdict=verdict,
             registered_model=cell.registered,
             weights={"source": given.source, "sha256": given.sha256},
         )
-        model = build_model(cell, tuple(context.train_images.shape[1:]), self.device)
         write_weights(self.folder, LAST, given.tensors)
         model = with_weights(model, self.folder, LAST)
         shown, evaluator = showcase(model, context), Evaluator(context)
@@ -51,7 +55,7 @@ class WeightsRun(CellRun):
             for observation in observed[metric.name]
         ]
         self._save_nearest(rows, shown, evaluator.extractors)
-        return rows
+        return [{**row, "neuron_verdict": verdict} for row in rows]
 
 
 def check_weights(plan: Plan) -> None:

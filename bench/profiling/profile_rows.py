@@ -23,10 +23,11 @@ from bench.store.schema import FAILED, NOT_APPLICABLE, OK, SKIPPED, Status
 from bench.system.devices import NO_PEAK_MEMORY, describe_device, fastest_convolutions, tf32
 from bench.system.progress import Reporter
 from bench.system.threads import cpu_threads
+from bench.testing.neuron_verdict import model_verdict
 
 COLUMNS = (
     "model", "backend", "dataset", "device", "batch_size", "activity", "layer", "phase", "quantity",
-    "value", "low", "high", "unit", "status", "reason",
+    "value", "low", "high", "unit", "status", "reason", "neuron_verdict",
 )  # fmt: skip
 WHOLE = Place("", "")
 IMAGES_PER_SECOND, PEAK_MEMORY, SECONDS = "images_per_second", "peak_memory", "seconds"
@@ -75,10 +76,16 @@ def _cell_rows(cell: Cell, data: DataCache, device: torch.device, repeats: int) 
         if cell.skipped:
             raise SkippedError(cell.skipped)
         profiler = _profiler(cell, data, device, repeats)
+        verdict = model_verdict(profiler.model)
     except Exception as error:
         for activity in ACTIVITIES:
             yield from _failed_rows(activity, error)
         return
+    for row in _profiled_rows(profiler):
+        yield {**row, "neuron_verdict": verdict}
+
+
+def _profiled_rows(profiler: Profiler) -> Iterator[Row]:
     for activity in ACTIVITIES:
         lacks = profiler.lacks(activity)
         if lacks:

@@ -7,6 +7,7 @@ import click
 import pandas as pd
 
 from bench.report.query import check_column, no_match, select
+from bench.store.other_neurons import footnotes, mark_other_neurons
 from bench.store.run_directory import load_results
 from bench.store.schema import MODEL, OK, status_word
 from bench.system.formatting import number, pipe_table
@@ -51,14 +52,18 @@ def print_rows(
         click.echo(shown.to_csv(index=False), nl=False)
     elif output_format == "json":
         click.echo(shown.to_json(orient="records", indent=2, double_precision=15))
-    elif output_format == "md" and not shown.empty:
-        click.echo(_markdown(_texts(shown)))
     elif not shown.empty:
-        if columns is None:
-            _print_short(chosen, shown)
+        marked = mark_other_neurons(shown, rows) if "backend" in shown else shown
+        if output_format == "md":
+            click.echo(_markdown(_texts(marked)))
+        elif columns is None:
+            _print_short(chosen, marked)
         else:
-            _print_table(_texts(shown))
-        click.echo(f"{len(shown):,} of {len(rows):,} rows.")
+            _print_table(_texts(marked))
+        for note in footnotes(marked.get("backend", ())):
+            click.echo(note)
+        if output_format == "table":
+            click.echo(f"{len(shown):,} of {len(rows):,} rows.")
 
 
 def _sorted(rows: pd.DataFrame, sort: str | None) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.store.other_neurons import footnotes, mark_other_neurons
 from bench.store.schema import CELL, ELSEWHERE, OK, status_word
 from bench.system.formatting import escape_markdown, number, pipe_table
 
@@ -62,6 +63,7 @@ def markdown(rows: pd.DataFrame) -> str:
 
 
 def _tables(rows: pd.DataFrame) -> Iterator[ProfileTable]:
+    rows = mark_other_neurons(rows)
     yield _summary(rows)
     for names, cell in rows[rows["quantity"] == "seconds"].groupby([*CELL], sort=False):
         yield ProfileTable(f"{' '.join(map(str, names))}: milliseconds per call", _layers(cell))
@@ -79,7 +81,10 @@ def _summary(rows: pd.DataFrame) -> ProfileTable:
     return ProfileTable(
         f"Batches of {sizes} images on {rows['device'].iloc[0]}; range: slowest to fastest call",
         pd.DataFrame(lines),
-        tuple(f"({i}) {reason}" for i, reason in enumerate(reasons, 1)),
+        (
+            *(f"({i}) {reason}" for i, reason in enumerate(reasons, 1)),
+            *footnotes(rows["backend"]),
+        ),
     )
 
 

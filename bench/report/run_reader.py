@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.report.query import no_match, select
 from bench.store.aggregation import of_models
 from bench.store.declarations import headlines
+from bench.store.other_neurons import mark_other_neurons
 from bench.store.run_directory import load_results
 from bench.store.schema import (
     CELL,
@@ -58,6 +59,8 @@ class Run:
     def rows(self) -> pd.DataFrame:
         """The rows that meet the conditions, with the columns of :func:`bench.load_results`.
 
+        Backends that compute another neuron have their mark.
+
         Raises:
             BenchError: not a run directory, an unknown schema version, or conditions that no row
                 meets.
@@ -66,7 +69,7 @@ class Run:
         chosen = select(rows, self._where)
         if chosen.empty and self._where:
             raise BenchError(no_match(rows, self._where))
-        return chosen
+        return mark_other_neurons(chosen, rows)
 
     def headlines(self, view: View) -> dict[str, Headline]:
         """Return the headlines that a table or plot shows, in their order, by metric name."""

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench.store.aggregation import across_seeds, whole_models
 from bench.store.declarations import headlines
+from bench.store.other_neurons import footnotes, mark_other_neurons
 from bench.store.schema import (
     CELL,
     CELLS,
@@ -43,6 +44,7 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
         out: the run directory that has these rows.
         console: where to print.
     """
+    rows = mark_other_neurons(rows)
     columns = headlines(out, rows["metric"], "summary")
     shown = whole_models(rows)
     console.print(_cells_table(shown, columns))
@@ -50,6 +52,8 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     if seeds is not None:
         console.print("Over seeds: mean ± half of the 95 % interval", highlight=False)
         console.print(seeds)
+    for note in footnotes(rows["backend"]):
+        console.print(note, markup=False, highlight=False)
     incomplete = rows[rows["dataset_variant"].isin(INCOMPLETE)].drop_duplicates("dataset")
     for dataset, variant in zip(incomplete["dataset"], incomplete["dataset_variant"], strict=True):
         console.print(f"* {dataset}: {INCOMPLETE[variant]}", markup=False, highlight=False)

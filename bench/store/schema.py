@@ -51,6 +51,7 @@ COLUMNS: dict[str, type] = {
     "git_commit": str,
     "created_at": str,
     "kind": str,
+    "neuron_verdict": str,
 }
 """Every column of a row, in order, with the type of its values. A value can be missing."""
 

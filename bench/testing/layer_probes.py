@@ -32,7 +32,7 @@ from bench.testing.equations import (
 
 TIME_STEPS = 4
 IMAGES = 3
-INPUTS, OUTPUTS, SIDE = 8, 16, 8
+INPUTS, OUTPUTS, SIDE = 8, 16, 4
 CURRENT_ERROR = 16 * ROUNDING
 """Relative error of a normalised current that float32 explains, whatever the order of sums."""
 

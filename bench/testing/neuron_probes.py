@@ -46,7 +46,9 @@ def neuron_findings(
         UnsupportedNeuronError: the backend cannot build the neuron.
     """
     neuron = backend.neuron(spec).to(device)
-    yield from _findings(neuron, spec, random_probe(spec, device))
+    probe = random_probe(spec, device)
+    yield from _findings(neuron, spec, probe)
+    yield from _other_calls(neuron, spec, replace(probe, membrane=None))
     twin = dyadic_twin(spec)
     yield from _findings(backend.neuron(twin).to(device), twin, dyadic_probe(twin, device))
 
@@ -90,8 +92,7 @@ def compute(neuron: SpikingNeuron, probe: Probe) -> Computed:
 
 
 def _findings(neuron: SpikingNeuron, spec: NeuronSpec, probe: Probe) -> Iterator[Finding]:
-    rest = replace(probe, membrane=None)
-    for case in (rest, probe):
+    for case in (replace(probe, membrane=None), probe):
         computed = compute(neuron, case)
         spikes = spike_deviation(
             spec, computed.spikes, case.currents, case.membrane, tolerance=case.tolerance
@@ -102,7 +103,6 @@ def _findings(neuron: SpikingNeuron, spec: NeuronSpec, probe: Probe) -> Iterator
         yield membrane_deviation(spec, computed, case)
         yield gradient_deviation(spec, computed, case)
         yield _to_the_bit(computed, compute(PlainNeuron(spec), case))
-    yield from _other_calls(neuron, spec, rest)
 
 
 def _to_the_bit(found: Computed, plain: Computed) -> Finding:

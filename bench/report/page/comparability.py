@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.store.aggregation import of_models
+from bench.store.other_neurons import is_marked, without_mark
 from bench.store.schema import (
     COMPARABLE_BY,
     COMPARABLE_WITHIN_MODEL,
@@ -78,11 +79,24 @@ def comparison_warnings(rows: pd.DataFrame) -> list[ComparisonWarning]:
             are considered.
 
     Returns:
-        Incomplete datasets first, then each difference once, with all metrics that have it. Cells
-        are compared, not rows: a metric can have several ``n`` within a cell.
+        Backends that compute another neuron first, then incomplete datasets, then each difference
+        once, with all metrics that have it. Cells are compared, not rows: a metric can have several
+        ``n`` within a cell.
     """
     known = of_models(rows[rows["status"] == OK])
-    return [*_incomplete(known), *_differences(known)]
+    return [*_other_neurons(known), *_incomplete(known), *_differences(known)]
+
+
+def _other_neurons(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
+    marked = rows[rows["backend"].map(is_marked).astype(bool)]
+    for (dataset, backend), group in marked.groupby(["dataset", "backend"], sort=False):
+        name = without_mark(str(backend))
+        text = (
+            f"{dataset}: the backend {name} computes another neuron than it is asked for, so its "
+            f"numbers are not of these models (bench check backend {name} shows the difference)"
+        )
+        values = (("another neuron", _cells(group, rows)),)
+        yield ComparisonWarning(str(dataset), "neuron_verdict", text, values, ())
 
 
 def _incomplete(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:

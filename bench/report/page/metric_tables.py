@@ -14,6 +14,7 @@ from bench.report.page.sortable_table import (
     word,
 )
 from bench.store.aggregation import across_seeds, of_models, whole_models
+from bench.store.other_neurons import footnotes
 from bench.store.schema import (
     CELL,
     CELL_VARIATION,
@@ -94,7 +95,7 @@ def headline(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
         "Mean over seeds ± half of its 95 % interval (Student's t). A mean without ± is from a "
         "single seed, or from seeds that agree."
     )
-    return SortableTable("headline", caption, tuple(headings), tuple(body))
+    return SortableTable("headline", _noted(caption, shown), tuple(headings), tuple(body))
 
 
 def measurements(rows: pd.DataFrame) -> SortableTable | None:
@@ -122,7 +123,7 @@ def measurements(rows: pd.DataFrame) -> SortableTable | None:
         "Every metric of whole models. Values by layer, time step and noise are in the plots and "
         "in results.csv."
     )
-    return SortableTable("measurements", caption, tuple(headings), body)
+    return SortableTable("measurements", _noted(caption, table), tuple(headings), body)
 
 
 def cells(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
@@ -167,7 +168,8 @@ def cells(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
                 word(key),
             )
         )
-    return SortableTable("cells", "Every cell, one row per seed.", tuple(headings), tuple(body))
+    caption = _noted("Every cell, one row per seed.", rows)
+    return SortableTable("cells", caption, tuple(headings), tuple(body))
 
 
 def extractors(rows: pd.DataFrame) -> SortableTable | None:
@@ -210,6 +212,11 @@ def cell_statuses(rows: pd.DataFrame) -> "pd.Series[str]":
     }
     lacking = has[OK].map({True: "incomplete", False: SKIPPED})
     return lacking.where(has[SKIPPED], OK).mask(has[FAILED], FAILED)
+
+
+def _noted(caption: str, rows: pd.DataFrame) -> str:
+    """Return a caption, with the footnote of backends that compute another neuron."""
+    return " ".join([caption, *footnotes(rows["backend"])])
 
 
 def _averaged(rows: pd.DataFrame) -> pd.DataFrame:

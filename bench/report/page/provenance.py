@@ -113,17 +113,17 @@ def _datasets(cells: Sequence[Record]) -> SortableTable | None:
 
 
 def _neurons(cells: Sequence[Record]) -> SortableTable | None:
-    names = ("backend", "neuron_implementation", "device")
-    records = _distinct([{name: cell.get(name) for name in names} for cell in cells])
-    body = tuple(tuple(_plain(record[name]) for name in names) for record in records)
-    columns = (TableColumn("backend"), TableColumn("LIF neurons"), TableColumn("device"))
-    return (
-        SortableTable(
-            "neurons", "Implementations of LIF neurons, and their devices.", columns, body
-        )
-        if body
-        else None
-    )
+    headings = {
+        "backend": "backend",
+        "neuron_implementation": "LIF neurons",
+        "neuron_verdict": "against the equations",
+        "device": "device",
+    }
+    records = _distinct([{name: cell.get(name) for name in headings} for cell in cells])
+    body = tuple(tuple(_plain(record[name]) for name in headings) for record in records)
+    columns = tuple(map(TableColumn, headings.values()))
+    caption = "Implementations of LIF neurons, how they compare with the equations, and devices."
+    return SortableTable("neurons", caption, columns, body) if body else None
 
 
 def _protocol(cells: Sequence[Record]) -> SortableTable | None:

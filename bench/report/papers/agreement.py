@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.protocol import Protocol, load_protocol
 from bench.report.papers.published import MetricMapping
+from bench.store.other_neurons import without_mark
 from bench.store.schema import (
     COMPLETE,
     FAILED,
@@ -78,7 +79,7 @@ def command(published: Published, backend: str | None, out: str) -> str | None:
         return None
     words = ["bench", "run", "--models", published["model"], "--datasets", published["dataset"]]
     if backend not in {None, NO_BACKEND}:
-        words += ["--backends", str(backend)]
+        words += ["--backends", without_mark(str(backend))]
     return shlex.join([*words, "--protocol", published["protocol"], "--out", out])
 
 

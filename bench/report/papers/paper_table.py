@@ -14,6 +14,7 @@ from bench.report.papers.paper_view import MISSING, PUBLISHED_ONLY
 from bench.report.papers.published import MAPPINGS, MetricMapping, published
 from bench.report.papers.rendering import FORMATS, render
 from bench.store.aggregation import across_seeds, whole_models
+from bench.store.other_neurons import mark_other_neurons
 from bench.store.schema import CELL_VARIATION, NO_VALUE, OK
 
 __all__ = ["COLUMNS", "FORMATS", "paper_table", "render"]
@@ -82,7 +83,7 @@ def paper_table(name: str, rows: pd.DataFrame, out: str | os.PathLike[str] = "DI
     Raises:
         UnknownNameError: no such table.
     """
-    whole = whole_models(rows)
+    whole = whole_models(mark_other_neurons(rows))
     measured = dict(iter(whole.groupby(["model", "dataset"], sort=False, observed=True)))
     records = [
         {"table": name, **record}

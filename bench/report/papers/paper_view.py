@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.store.other_neurons import footnotes
 from bench.store.schema import OK, status_word
 from bench.system.formatting import fixed_point
 
@@ -74,7 +75,7 @@ def view(table: pd.DataFrame) -> View:
     comparable = table["done_right"].notna().any()
     sources = "; ".join(dict.fromkeys(table["source"]))
     title = plain(f"{table['table'].iloc[0]}: {sources}")
-    legend = LEGEND if comparable else UNITS_DIFFER
+    legend = " ".join([LEGEND if comparable else UNITS_DIFFER, *footnotes(table["backend"])])
     return View(title, legend, cells.drop(columns=empty), tuple(numbers))
 
 

@@ -35,6 +35,7 @@ from bench.report.plots.style import (
 )
 from bench.report.run_reader import Run
 from bench.store.aggregation import whole_models
+from bench.store.other_neurons import is_marked
 
 ENERGY = "energy"
 FRONT = "Pareto front"
@@ -100,9 +101,12 @@ def _joined(run: Run) -> pd.DataFrame:
 
 
 def _pareto(rows: pd.DataFrame) -> pd.Series:
-    """Mark each panel's points that no other point equals or beats in both and beats in one."""
+    """Mark each panel's points that no other point equals or beats in both and beats in one.
+
+    Backends that compute another neuron are not ranked.
+    """
     front = []
-    for _, part in groups(rows, PANEL):
+    for _, part in groups(rows[~rows["backend"].map(is_marked).astype(bool)], PANEL):
         points = best_estimates(part, ["label", "backend"]).sort_values(["energy_value", "value"])
         cheaper = points["value"].cummin().shift(fill_value=inf)
         front += list(points.index[points["value"] < cheaper])

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from bench.store.other_neurons import IN_SHORT, is_marked
+
 WIDTH = 7.2
 """Printed width of a figure in inches: two columns of a paper."""
 FONT_SIZE = 8
@@ -221,6 +223,7 @@ def legend_handle(style: SeriesStyle, **changes: Any) -> Line2D:
 
 def add_legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
     """Put a legend below the axes, in as many columns as the longest name leaves room for."""
+    entries = [*entries, *_notes(name for _, name in entries)]
     names = [wrap_text(name, 3.0) for _, name in entries]
     shown = figure.legend(
         [handle for handle, _ in entries],
@@ -238,8 +241,14 @@ def add_legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
 
 def legend_height(names: Sequence[str]) -> float:
     """Return the height in inches that :func:`add_legend` takes for these names."""
+    names = [*names, *(note for _, note in _notes(names))]
     wrapped = [wrap_text(name, 3.0) for name in names]
     return 0.15 + text_height(wrapped) * -(-len(names) // _legend_columns(wrapped))
+
+
+def _notes(names: Iterable[str]) -> list[tuple[Artist, str]]:
+    """Return an entry without a line that explains the mark of a backend, if a name has it."""
+    return [(Line2D([], [], linestyle="none"), IN_SHORT)] if any(map(is_marked, names)) else []
 
 
 def _legend_columns(names: Sequence[str]) -> int:
