@@ -14,6 +14,7 @@ from bench.metrics.extractors.extractor import Extractor, ExtractorContext, Trai
 from bench.metrics.metric import Metric
 from bench.plan.cells import Cell
 from bench.plan.run_plan import Plan
+from bench.system.checksums import DamagedFileError
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
 from bench.system.threads import cpu_threads
@@ -77,9 +78,13 @@ def _generated(cell: Cell, context: RunContext) -> dict[str, int]:
     """Return the number of generated images that a cell shows to each extractor."""
     metrics = context.metrics[cell.kind]
     asked = [metric for name, metric in metrics.items() if name in context.asked]
+    try:
+        undone = context.directory.cell(cell).missing(asked)
+    except DamagedFileError:
+        undone = asked
     missing = [
         metric
-        for metric in context.directory.cell(cell).missing(asked)
+        for metric in undone
         if "features" in metric.needs and not metric(cell.resolved).inapplicable()
     ]
     passes = {name: 1 for metric in missing for name in metric.extractors}

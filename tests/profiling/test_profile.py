@@ -280,7 +280,7 @@ def test_markdown_has_the_same_tables_with_layers_sorted_by_all_their_time(bench
 def test_csv_and_json_hold_every_row(bench_cli):
     columns = [
         "model", "backend", "dataset", "device", "batch_size", "activity", "layer", "phase",
-        "quantity", "value", "low", "high", "unit", "status", "reason",
+        "quantity", "value", "low", "high", "unit", "status", "reason", "neuron_verdict",
     ]  # fmt: skip
     arguments = ["profile", "--models", "ann_vae", *SMALL, "--format"]
     _, out, _ = bench_cli(*arguments, "csv")
