@@ -128,7 +128,7 @@ class RunRequest(Request):
     seeds: Iterable[int] | None = None
     out: str | Path | None = None
     weights: Iterable[str] = ()
-    reference: str | Path | Iterable[str | Path] = ()
+    reference: str | Path | Iterable[str | Path] | None = ()
     metrics: Names = ALL
     skip: Names = ""
     checkpoint_every: str = "10min"
@@ -143,7 +143,7 @@ class RunRequest(Request):
     @cached_property
     def references(self) -> tuple[str, ...]:
         """References, run directories and files of reference statistics, as requested."""
-        given = self.reference
+        given = self.reference or ()
         return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
 
     @cached_property
@@ -215,7 +215,7 @@ class ScoreRequest:
     weights: str | Path | Iterable[str | Path] = ()
     model: str | None = None
     backend: str | None = None
-    reference: str | Path | Iterable[str | Path] = ()
+    reference: str | Path | Iterable[str | Path] | None = ()
     metrics: Names = ALL
     skip: Names = ""
     reporter: "Reporter | None" = None

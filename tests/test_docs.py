@@ -363,4 +363,4 @@ def test_the_docs_name_every_weights_file():
     files = {file for name in extractors.names() for file in extractors.load(name).weight_files}
     assert set(re.findall(r"`--weights (\w+)=", text)) == {file.name for file in files}
     variables = {file.variable for file in files if file.variable}
-    assert set(re.findall(r"BENCH_INCEPTION\w+", text)) == variables
+    assert set(re.findall(r"BENCH_\w+_WEIGHTS", text)) == variables

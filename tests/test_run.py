@@ -199,7 +199,11 @@ def test_metrics_without_weights_are_skipped_and_the_cell_counts_as_done(
     rows = bench.load_results(tmp_path / "run")
     skipped = rows[rows["status"] == "skipped"]
     assert {"fid", "kid", "inception_score", "precision"} <= set(skipped["metric"])
-    assert skipped["reason"].str.contains("BENCH_INCEPTION").all()
+    assert (
+        skipped["reason"]
+        .str.contains(r"BENCH_(?:INCEPTION|INCEPTION_TORCHVISION|DINOV2)_WEIGHTS")
+        .all()
+    )
     assert "skipped: ann_vae/torch/digits/seed 0: the environment variable BENCH_INCEPTION" in out
     assert (rows.loc[rows["metric"] == "fad", "status"] == "ok").all()
     _, out, _ = bench_cli("run", "--models", "ann_vae", *flags, "--dry-run")
@@ -338,13 +342,47 @@ def test_dry_run_measures_what_the_missing_metrics_will_cost(bench_cli, tiny_fla
     code, out, _ = bench_cli("run", *flags, "--dry-run", "--data-root", tmp_path, "--offline")
     assert code == 0
     words = " ".join(re.sub(r"[│┃\n]", " ", out.partition("Features")[2]).split())
-    measured = re.search(r"efficientnet_lite0 20 24 ([\d.e-]+)", words)
+    measured = re.search(r"efficientnet_lite0 20 0 ([\d.e-]+)", words)  # A score has no reference.
     assert float(measured[1]) > 0
-    assert re.search(r"inception_torch_fi.* 20 24 unknown, weights", words)
+    assert re.search(r"inception_torch_fi.* 20 unknown unknown, weights", words)
     code, _, _ = bench_cli("run", *flags)
     assert code == 0
     _, out, _ = bench_cli("run", *flags, "--dry-run", "--metrics", "efficientnet_score")
     assert "efficientnet" not in out
+
+
+@pytest.mark.parametrize(
+    ("metrics", "images"),
+    [
+        ("efficientnet_score", 0),
+        ("efficientnet_frechet_distance", 24),
+        ("efficientnet_frechet_distance,efficientnet_kid", 24),
+        ("nearness", 64),
+    ],
+)
+def test_dry_run_counts_each_split_of_the_dataset_once(
+    metrics, images, plugins, bench_cli, tiny_flags, tmp_path
+):
+    source = "from bench.metrics.memorisation import Authenticity\n"
+    source += "class Nearness(Authenticity):\n"
+    source += "    name, extractors = 'nearness', ('efficientnet_lite0',)\n"
+    plugins("plugin_nearness", source, metrics={"nearness": "plugin_nearness:Nearness"})
+    flags = ["--models", "ann_vae", *tiny_flags, "--out", tmp_path / "run", "--metrics", metrics]
+    _, out, _ = bench_cli("run", *flags, "--dry-run")
+    words = " ".join(re.sub(r"[│┃\n]", " ", out.partition("Features")[2]).split())
+    assert re.search(rf"efficientnet_lite0 10 {images} \d", words)
+
+
+def test_dry_run_counts_the_scored_epochs_until_they_are_trained(bench_cli, tiny_flags, tmp_path):
+    flags = ["--models", "ann_vae", *tiny_flags, "--out", tmp_path / "run", "--metrics", "psnr"]
+    flags += ["--set", "epochs=3", "--set", "epoch_selection=best_per_metric"]
+    flags += ["--set", "inception_minimum_images=2", "--offline"]
+    _, out, _ = bench_cli("run", *flags, "--dry-run")
+    assert re.search(r"inception_torch_fi.*30", out.partition("Features")[2])
+    code, _, _ = bench_cli("run", *flags)
+    assert code == 0
+    _, out, _ = bench_cli("run", *flags, "--dry-run")
+    assert "Features" not in out
 
 
 def test_dry_run_fetches_nothing(bench_cli, tmp_path):

@@ -153,3 +153,18 @@ def test_a_mistake_is_one_line(arguments, message, trained, bench_cli, tmp_path)
     assert message in err
     assert err.count("\n") == 1
     assert not out.exists()
+
+
+def test_weights_of_half_precision_are_scored(trained, tmp_path):
+    _, files = trained
+    tensors = load_file(files["ann_vae"])
+    half = {n: t.bfloat16() if t.is_floating_point() else t for n, t in tensors.items()}
+    save_file(half, tmp_path / "half.safetensors")
+    rows = bench.score(
+        model="ann_vae",
+        weights=tmp_path / "half.safetensors",
+        metrics="parameter_count",
+        settings=TINY,
+        out=tmp_path / "scores",
+    )
+    assert rows.set_index("metric").loc["parameter_count", "status"] == "ok"

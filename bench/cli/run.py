@@ -110,11 +110,12 @@ def _print_costs(prepared: "PreparedRun", console: "Console") -> None:
         return
     title = f"Features for the metrics (timed on {TIMED_BATCHES} batches of {BATCH} images)"
     table = Table(title=title, title_justify="left")
-    for heading in ("extractor", "generated images", "reference images", "minutes"):
+    for heading in ("extractor", "generated images", "dataset images", "minutes"):
         table.add_column(heading, overflow="fold")
     for cost in costs:
+        dataset = "unknown" if cost.dataset is None else f"{cost.dataset:,}"
         minutes = f"unknown, {cost.reason}" if cost.minutes is None else number(cost.minutes, 2)
-        table.add_row(cost.extractor, f"{cost.generated:,}", f"{cost.reference:,}", minutes)
+        table.add_row(cost.extractor, f"{cost.generated:,}", dataset, minutes)
     console.print(table, markup=False)
 
 

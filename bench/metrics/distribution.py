@@ -42,10 +42,12 @@ class DistributionMetric(Metric):
     Attributes:
         of_moments: True if only mean and covariance of the reference are compared, so that given
             reference statistics replace the reference images.
+        splits: splits of the dataset whose features are read; None for the reference images.
     """
 
     unit = "1"
     of_moments: ClassVar[bool] = False
+    splits: ClassVar[tuple[str, ...] | None] = None
     needs = frozenset({"features"})
 
     def inapplicable(self) -> str | None:

@@ -6,6 +6,7 @@ training images of the cell. The training images are held fixed in every interva
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.stats import rankdata
@@ -32,6 +33,7 @@ class MemorisationMetric(DistributionMetric):
     """
 
     extractors = ("inception_torch_fidelity",)
+    splits: ClassVar[tuple[str, ...] | None] = (TRAIN, TEST)
 
 
 class Authenticity(MemorisationMetric):
@@ -46,6 +48,7 @@ class Authenticity(MemorisationMetric):
     """
 
     name = "authenticity"
+    splits = (TRAIN,)
     higher_is_better = True
     tolerance = 0.05
 

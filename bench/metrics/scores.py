@@ -28,6 +28,7 @@ class InceptionScore(DistributionMetric):
     higher_is_better = True
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
+    splits = ()
     selects_epochs = True
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
@@ -59,6 +60,7 @@ class OfficialInceptionScore(DistributionMetric):
     name = "inception_score_official"
     higher_is_better = True
     tolerance = 0.05
+    splits = ()
     extractors = ("inception_torchvision",)
     selects_epochs = True
 

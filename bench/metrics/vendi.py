@@ -28,6 +28,7 @@ class VendiScore(DistributionMetric):
     higher_is_better = True
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
+    splits = ()
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """Return the score, which needs features with a direction."""

@@ -383,7 +383,7 @@ class _Training:
         checkpoints.save(state)
         try:
             self._check_held(state)
-        except TypeError:
+        except Exception:
             checkpoints.remove()
             raise
         _LOG.info("checkpoint at %s", self.place)

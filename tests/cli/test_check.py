@@ -10,30 +10,11 @@ from click.shell_completion import ShellComplete
 from bench import registry
 from bench.cli import check, cli
 
-SOFT = """
-import torch
-from bench.backend import SpikingBackend, SpikingNeuron
-
-
-class SoftNeuron(SpikingNeuron):
-    def integrate(self, currents, membrane):
-        membrane = torch.zeros_like(currents[0]) if membrane is None else membrane
-        spikes = []
-        for current in currents:
-            potential = self.spec.decay * membrane + current
-            spikes.append(self.spec.fire(potential))
-            membrane = potential - self.spec.threshold * spikes[-1]
-        return torch.stack(spikes), membrane
-
-
-class Soft(SpikingBackend):
-    def neuron(self, spec):
-        return SoftNeuron(spec)
-"""
-
 
 def test_a_backend_with_another_neuron_is_told(bench_cli, plugins):
-    plugins("plugin_soft", SOFT, backends={"soft": "plugin_soft:Soft"})
+    plugins(
+        "plugin_soft", "from toys import SoftBackend", backends={"soft": "plugin_soft:SoftBackend"}
+    )
     code, out, _ = bench_cli("check", "backend", "soft", "--device", "cpu")
     assert code == 1
     assert re.search(r"neuron of the smoke protocol +failed +another neuron: \d+ of \d+", out)

@@ -17,20 +17,13 @@ from bench.store.other_neurons import FOOTNOTE, IN_SHORT, MARK
 from bench.store.run_directory import frame, load_results
 from bench.testing import neuron_verdict
 
-SOFT = """
+PLUGIN = """
+from dataclasses import replace
+
 import torch
 from bench.backend import SpikingBackend, SpikingNeuron
-
-
-class Soft(SpikingNeuron):
-    def integrate(self, currents, membrane):
-        membrane = torch.zeros_like(currents[0]) if membrane is None else membrane
-        spikes = []
-        for current in currents:
-            potential = self.spec.decay * membrane + current
-            spikes.append(self.spec.fire(potential))
-            membrane = potential - self.spec.threshold * spikes[-1]
-        return torch.stack(spikes), membrane
+from bench.testing.equations import PlainNeuron
+from toys import SoftBackend
 
 
 class Noise(SpikingNeuron):
@@ -38,14 +31,14 @@ class Noise(SpikingNeuron):
         return torch.randn_like(currents), currents[-1]
 
 
-class SoftBackend(SpikingBackend):
-    def neuron(self, spec):
-        return Soft(spec)
-
-
 class NoiseBackend(SpikingBackend):
     def neuron(self, spec):
         return Noise(spec)
+
+
+class OtherBackend(SpikingBackend):
+    def neuron(self, spec):
+        return PlainNeuron(replace(spec, decay=0.5))
 """
 METRICS = "reconstruction_loss,energy"
 MARKED = f"soft{MARK}"
@@ -55,7 +48,7 @@ MARKED = f"soft{MARK}"
 def soft(plugins):
     plugins(
         "plugin_soft",
-        SOFT,
+        PLUGIN,
         backends={"soft": "plugin_soft:SoftBackend", "noise": "plugin_soft:NoiseBackend"},
     )
 
@@ -170,11 +163,7 @@ def test_a_verdict_is_computed_once_and_moves_no_random_number(build, monkeypatc
 
 
 def test_the_protocols_neuron_counts_whatever_the_neurons_say_of_themselves(plugins, resolve):
-    source = SOFT.replace("return Soft(spec)", "return Other(spec)") + (
-        "\n\nfrom dataclasses import replace\nfrom bench.testing.equations import PlainNeuron\n"
-        "\n\ndef Other(spec):\n    return PlainNeuron(replace(spec, decay=0.5))\n"
-    )
-    plugins("plugin_other", source, backends={"other": "plugin_other:SoftBackend"})
+    plugins("plugin_other", PLUGIN, backends={"other": "plugin_other:OtherBackend"})
     backend = backends.load("other")()
     model = models.load("esvae")((1, 32, 32), resolve("esvae"), backend)
     assert neuron_verdict.model_verdict(model) == "another_neuron"
