@@ -29,7 +29,7 @@ from bench.profiling.profile_rows import profile_cells
 from bench.request import EXECUTORS, LOCAL, ProfileRequest, RunRequest, ScoreRequest
 from bench.store.declarations import METRICS, record
 from bench.store.run_directory import RunDirectory
-from bench.store.schema import EXTRACTOR, FAILED, MODEL
+from bench.store.schema import DATASET, EXTRACTOR, FAILED, MODEL
 from bench.store.trained_weights import reference_weights
 from bench.system.devices import resolve_device, resolve_devices
 from bench.system.environment import environment
@@ -224,9 +224,10 @@ def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRu
     metrics = {name: load_metric(name) for name in registry.metrics.names()}
     chosen = chosen_metrics(request.metric_names, request.skipped_names, list(metrics))
     plan = plan_cells()
+    scaled = {name: metric for name, metric in metrics.items() if metric.has_scale}
     context = RunContext(
         directory=directory,
-        metrics={MODEL: metrics, EXTRACTOR: EXTRACTOR_METRICS},
+        metrics={MODEL: metrics, EXTRACTOR: EXTRACTOR_METRICS, DATASET: scaled},
         asked=chosen | EXTRACTOR_METRICS.keys(),
         run_id=uuid.uuid4().hex,
         resources=_resources(request),
@@ -234,6 +235,8 @@ def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRu
     )
     asked = _asked(request, plan, chosen)
     plan = plan.with_extractors(trained_extractors(_computed(plan, metrics, chosen)))
+    if scaled.keys() & chosen:
+        plan = plan.with_scale()
     if request.retry is not None:
         plan = _failed(plan, directory, request.retry)
     return PreparedRun(request, plan, context, cluster, asked=asked, seconds=seconds)

@@ -20,13 +20,38 @@ from bench.datasets.resolve import dataset_name, is_path, open_dataset
 from bench.errors import BenchError, DatasetWarning, DataUnavailableError, UnknownNameError
 from bench.protocol import Protocol, describe
 from bench.request import ALL, Request, ScoreRequest
-from bench.store.schema import EXTERNAL, EXTRACTOR, MODEL, NO_BACKEND, Kind
+from bench.store.schema import (
+    DATASET,
+    EXTERNAL,
+    EXTRACTOR,
+    MODEL,
+    NO_BACKEND,
+    PIXEL_NOISE,
+    REAL_IMAGES,
+    Kind,
+)
 from bench.system.paths import safe_name
 
 if TYPE_CHECKING:
     from bench.metrics.extractors.extractor import TrainedExtractor
 
 UNKNOWN = "unknown"
+SCALE_VERSION = "1"
+# What the distances of real images and of noise depend on, their extractors included.
+SCALE_FIELDS = (
+    "image_size",
+    "center_crop",
+    "interpolation",
+    "train_images",
+    "test_images",
+    "generated_images",
+    "reference_split",
+    "official_fid_split",
+    "official_fad_batch_size",
+    "inception_minimum_images",
+    "autoencoder_epochs",
+    "autoencoder_batch_size",
+)
 
 
 @dataclass(frozen=True)
@@ -156,6 +181,33 @@ class ExtractorCell(Cell):
 
 
 @dataclass(frozen=True)
+class DatasetCell(Cell):
+    """The cell of real images or of noise, which give the scale of Fréchet distances.
+
+    Attributes:
+        user: one of the models that are scored; the protocol holds as for that model.
+    """
+
+    user: str = ""
+    kind: ClassVar[Kind] = DATASET
+
+    @cached_property
+    def resolved(self) -> Protocol:
+        """The protocol as it holds for the models that are scored."""
+        return self.protocol.resolve(self.user, self.dataset)
+
+    @property
+    def protocol_name(self) -> str:
+        """Name of the protocol, whichever models are scored."""
+        return self.protocol.name
+
+    @cached_property
+    def protocol_hash(self) -> str:
+        """SHA-256 of the values of the protocol that move the distances."""
+        return self.resolved.hash_of(SCALE_FIELDS)
+
+
+@dataclass(frozen=True)
 class ImagesCell(Cell):
     """The cell of images that exist: it is scored, and nothing is trained.
 
@@ -204,6 +256,22 @@ class Plan:
                 if training is not None and training.key not in known:
                     known.add(training.key)
                     cells.append(training)
+            cells.append(cell)
+        return Plan(tuple(cells), self.datasets)
+
+    def with_scale(self) -> "Plan":
+        """Return the plan with cells of real images and of noise, before the first cell they scale.
+
+        A cell that is skipped needs none.
+        """
+        known: set[str] = set()
+        cells: list[Cell] = []
+        for cell in self.cells:
+            scores = cell.kind == MODEL and not cell.skipped
+            for scored in _scale_cells(cell) if scores else ():
+                if scored.key not in known:
+                    known.add(scored.key)
+                    cells.append(scored)
             cells.append(cell)
         return Plan(tuple(cells), self.datasets)
 
@@ -531,6 +599,21 @@ def _extractor_cell(
         fields=(*fields, "test_images"),
         user=user.model,
     )
+
+
+def _scale_cells(user: Cell) -> Iterator[DatasetCell]:
+    """Yield the cells that give the scale of the distances of a model's cell."""
+    for name in (REAL_IMAGES, PIXEL_NOISE):
+        yield DatasetCell(
+            model=name,
+            model_version=SCALE_VERSION,
+            backend=NO_BACKEND,
+            dataset=user.dataset,
+            info=user.info,
+            protocol=user.protocol,
+            seed=0,
+            user=user.model,
+        )
 
 
 def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> str | None:

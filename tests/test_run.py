@@ -32,12 +32,13 @@ AUTOENCODER = "fad_autoencoder"
 
 
 def of_models(rows):
-    return rows[rows["model"] != AUTOENCODER]
+    return rows[rows["kind"] == "model"]
 
 
 def model_folders(out):
     folders = (out / "cells").iterdir()
-    return sorted(folder for folder in folders if not folder.name.startswith(AUTOENCODER))
+    others = (AUTOENCODER, "real_images", "pixel_noise")
+    return sorted(folder for folder in folders if not folder.name.startswith(others))
 
 
 def test_a_run_covers_every_model_on_every_backend_it_has(model_rows):
@@ -324,7 +325,7 @@ def test_dry_run_shows_cells_and_writes_nothing(bench_cli, tiny_flags, tmp_path)
     arguments = ["run", "--models", "fsvae,ann_vae", *tiny_flags, "--out", tmp_path / "run"]
     code, out, _ = bench_cli(*arguments, "--dry-run")
     assert code == 0
-    assert out.count("to do") == 6
+    assert out.count("to do") == 8
     assert not (tmp_path / "run").exists()
 
 
@@ -340,9 +341,9 @@ def test_dry_run_says_what_is_done(bench_cli, tiny_flags, tmp_path):
     common = ["run", *tiny_flags, "--out", tmp_path / "run"]
     bench_cli(*common, "--models", "ann_vae")
     _, out, _ = bench_cli(*common, "--models", "ann_vae,esvae", "--dry-run")
-    first, *lines = [line for line in out.splitlines() if "digits" in line]
+    first, real, noise, *lines = [line for line in out.splitlines() if "digits" in line]
     assert AUTOENCODER in first
-    assert "done" in first
+    assert all("done" in line for line in (first, real, noise))
     assert [("ann_vae" in line, "done" in line, "to do" in line) for line in lines] == [
         (True, True, False),
         (False, False, True),
@@ -402,7 +403,7 @@ def test_without_an_optional_package_a_run_is_complete_and_says_so_in_one_line(
     }  # fmt: skip
     assert missing["value"].isna().all()
     assert bench_cli("report", out, "--format", "md")[0] == 0
-    assert re.search(r"cells.*2: 2 ok", (out / "report.md").read_text())
+    assert re.search(r"cells.*4: 4 ok", (out / "report.md").read_text())
     # With the package, the same command computes what was missing, and nothing else.
     monkeypatch.undo()
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")

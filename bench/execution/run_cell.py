@@ -8,11 +8,12 @@ import torch
 
 from bench.datasets.dataset import ImageData
 from bench.execution.cell import CellRun
+from bench.execution.dataset_cell import DatasetRun
 from bench.execution.extractor_cell import ExtractorRun
 from bench.execution.images_cell import ImagesRun
 from bench.execution.model_cell import ModelRun
 from bench.execution.run_context import RunContext
-from bench.plan import Cell, ExtractorCell, ImagesCell
+from bench.plan import Cell, DatasetCell, ExtractorCell, ImagesCell
 from bench.store.schema import FAILED, OK, SKIPPED
 from bench.system.checksums import DamagedFileError
 from bench.system.devices import free_memory
@@ -23,6 +24,7 @@ ALREADY_DONE = "already done"
 _RUNS: dict[type[Cell], type[CellRun]] = {
     Cell: ModelRun,
     ExtractorCell: ExtractorRun,
+    DatasetCell: DatasetRun,
     ImagesCell: ImagesRun,
 }
 

@@ -38,6 +38,7 @@ class FID(DistributionMetric):
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
     selects_epochs = True
+    has_scale = True
     first_images: ClassVar[int | None] = None
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:

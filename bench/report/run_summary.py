@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.report.distance_scale import distance_scales
 from bench.store.aggregation import across_seeds, whole_models
 from bench.store.declarations import headlines
 from bench.store.schema import (
@@ -56,6 +57,15 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     for status in (NOT_INSTALLED, SKIPPED, FAILED):
         for line in _reasons(rows[rows["status"] == status]):
             console.print(f"{_word(status)}: {line}", markup=False, highlight=False, soft_wrap=True)
+    for scale in distance_scales(rows):
+        if not scale.usable:
+            real, noise = (compact(end["value"]) for end in (scale.real, scale.noise))
+            console.print(
+                f"unusable: {scale.metric} on {scale.dataset}: {real} for real images, {noise} for "
+                "noise",
+                highlight=False,
+                soft_wrap=True,
+            )
     models = rows[rows["kind"] == MODEL]
     left_out = models.loc[models["status"] == NOT_ASKED, "metric"].nunique()
     if left_out:
