@@ -1,4 +1,4 @@
-"""The scale of Fréchet distances: those of real images and of noise, and what they rule out."""
+"""The scale of Fréchet distances: the distances of real images and of noise, and their ratio."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -16,6 +16,7 @@ from bench.store.schema import (
     CELL,
     CELLS,
     CSV_FILE,
+    DATASET,
     FAILED,
     IMAGES_FOLDER,
     INCOMPLETE,
@@ -55,7 +56,9 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     for dataset, variant in zip(incomplete["dataset"], incomplete["dataset_variant"], strict=True):
         console.print(f"* {dataset}: {INCOMPLETE[variant]}", markup=False, highlight=False)
     for status in (NOT_INSTALLED, SKIPPED, FAILED):
-        for line in _reasons(rows[rows["status"] == status]):
+        # A metric that is unavailable to models is so to a dataset's cells: once is enough.
+        told = rows if status == FAILED else rows[rows["kind"] != DATASET]
+        for line in _reasons(told[told["status"] == status]):
             console.print(f"{_word(status)}: {line}", markup=False, highlight=False, soft_wrap=True)
     for scale in distance_scales(rows):
         if not scale.usable:
@@ -63,6 +66,7 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
             console.print(
                 f"unusable: {scale.metric} on {scale.dataset}: {real} for real images, {noise} for "
                 "noise",
+                markup=False,
                 highlight=False,
                 soft_wrap=True,
             )

@@ -19,7 +19,7 @@ COLUMNS = (
     TableColumn("distance"),
     TableColumn("dataset"),
     TableColumn("real images", "other images of the dataset than the reference", True),
-    TableColumn("noise", "mean and variance of each pixel are those of the dataset", True),
+    TableColumn("noise", "each pixel has its mean and variance in the dataset", True),
     TableColumn("ratio", "noise divided by real images", True),
     TableColumn("use"),
     TableColumn("n", "number of real images", True),
@@ -43,7 +43,7 @@ def scale_table(rows: pd.DataFrame) -> SortableTable | None:
         )
         for scale in distance_scales(rows)
     )
-    caption = "The scale of the Fréchet distances: those of real images and of noise."
+    caption = "The scale of the Fréchet distances: real images and noise, scored as samples."
     return SortableTable("scales", caption, COLUMNS, body) if body else None
 
 
