@@ -41,7 +41,7 @@ from bench.request import (
 )
 from bench.store.declarations import METRICS, record
 from bench.store.run_directory import RunDirectory
-from bench.store.schema import EXTRACTOR, FAILED, MODEL
+from bench.store.schema import DATASET, EXTRACTOR, FAILED, MODEL
 from bench.system.devices import resolve_device, resolve_devices
 from bench.system.environment import environment
 from bench.system.formatting import duration_seconds
@@ -257,9 +257,10 @@ def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRu
     metrics = {name: load_metric(name) for name in registry.metrics.names()}
     chosen = chosen_metrics(request.metric_names, request.skipped_names, list(metrics))
     plan = plan_cells()
+    scaled = {name: metric for name, metric in metrics.items() if metric.has_scale}
     context = RunContext(
         directory=directory,
-        metrics={MODEL: metrics, EXTRACTOR: EXTRACTOR_METRICS},
+        metrics={MODEL: metrics, EXTRACTOR: EXTRACTOR_METRICS, DATASET: scaled},
         asked=chosen | EXTRACTOR_METRICS.keys(),
         run_id=uuid.uuid4().hex,
         resources=_resources(request),
@@ -267,6 +268,8 @@ def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRu
     )
     asked = _asked(request, plan, chosen)
     plan = plan.with_extractors(trained_extractors(_computed(plan, metrics, chosen)))
+    if scaled.keys() & chosen:
+        plan = plan.with_scale(trained_extractors(scaled.values()).values())
     if request.retry is not None:
         plan = _failed(plan, directory, request.retry)
     return PreparedRun(request, plan, context, cluster, asked=asked, seconds=seconds)

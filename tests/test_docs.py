@@ -233,7 +233,7 @@ def test_a_model_from_a_package_outside_installs_and_runs(tiny_flags, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(site)}
     subprocess.run(command, check=True, capture_output=True, env=environment, cwd=tmp_path)
     rows = bench.load_results(tmp_path / "run")
-    assert set(rows["model"]) == {"fad_autoencoder", "mine"}
+    assert set(rows["model"]) == {"fad_autoencoder", "real_images", "pixel_noise", "mine"}
     status = rows[rows["model"] == "mine"].groupby("metric")["status"].first()
     assert status["reconstruction_loss"] == status["sampling_throughput"] == "ok"
     assert status["firing_rate"] == "not_applicable"

@@ -32,12 +32,13 @@ AUTOENCODER = "fad_autoencoder"
 
 
 def of_models(rows):
-    return rows[rows["model"] != AUTOENCODER]
+    return rows[rows["kind"] == "model"]
 
 
 def model_folders(out):
     folders = (out / "cells").iterdir()
-    return sorted(folder for folder in folders if not folder.name.startswith(AUTOENCODER))
+    others = (AUTOENCODER, "real_images", "pixel_noise")
+    return sorted(folder for folder in folders if not folder.name.startswith(others))
 
 
 def test_a_run_covers_every_model_on_every_backend_it_has(model_rows):
@@ -254,7 +255,7 @@ def test_the_same_values_said_in_another_way_are_the_same_cell(bench_cli, tiny, 
     told = [run(tmp_path / "run", *way.pop("settings"), **way) for way in ways]
     assert ["already done" in text for text in told] == [False, True, True]
     rows = bench.load_results(tmp_path / "run")
-    assert rows["cell_key"].nunique() == 2
+    assert rows["cell_key"].nunique() == 4
     assert rows["protocol"].nunique() == 1
 
 
@@ -332,7 +333,7 @@ def test_dry_run_shows_cells_and_writes_nothing(bench_cli, tiny_flags, tmp_path)
     arguments = ["run", "--models", "fsvae,ann_vae", *tiny_flags, "--out", tmp_path / "run"]
     code, out, _ = bench_cli(*arguments, "--dry-run")
     assert code == 0
-    assert out.count("to do") == 6
+    assert out.count("to do") == 8
     assert not (tmp_path / "run").exists()
 
 
@@ -344,7 +345,8 @@ def test_dry_run_measures_what_the_missing_metrics_will_cost(bench_cli, tiny_fla
     words = " ".join(re.sub(r"[│┃\n]", " ", out.partition("Features")[2]).split())
     measured = re.search(r"efficientnet_lite0 20 0 ([\d.e-]+)", words)  # A score has no reference.
     assert float(measured[1]) > 0
-    assert re.search(r"inception_torch_fi.* 20 unknown unknown, weights", words)
+    # Two cells of ten images, ten real images and ten of noise.
+    assert re.search(r"inception_torch_fi.* 40 unknown unknown, weights", words)
     code, _, _ = bench_cli("run", *flags)
     assert code == 0
     _, out, _ = bench_cli("run", *flags, "--dry-run", "--metrics", "efficientnet_score")
@@ -352,25 +354,28 @@ def test_dry_run_measures_what_the_missing_metrics_will_cost(bench_cli, tiny_fla
 
 
 @pytest.mark.parametrize(
-    ("metrics", "images"),
+    ("metrics", "settings", "generated", "dataset"),
     [
-        ("efficientnet_score", 0),
-        ("efficientnet_frechet_distance", 24),
-        ("efficientnet_frechet_distance,efficientnet_kid", 24),
-        ("nearness", 64),
+        ("efficientnet_score", [], 10, 0),
+        ("efficientnet_kid", [], 10, 24),
+        # Distances are also taken of real images and of noise.
+        ("efficientnet_frechet_distance,efficientnet_kid", [], 30, 24),
+        # There are no more than 64 training images.
+        ("efficientnet_frechet_distance", ["--set", "generated_images=100"], 264, 24),
+        ("nearness", [], 10, 64),
     ],
 )
 def test_dry_run_counts_each_split_of_the_dataset_once(
-    metrics, images, plugins, bench_cli, tiny_flags, tmp_path
+    metrics, settings, generated, dataset, plugins, bench_cli, tiny_flags, tmp_path
 ):
     source = "from bench.metrics.memorisation import Authenticity\n"
     source += "class Nearness(Authenticity):\n"
     source += "    name, extractors = 'nearness', ('efficientnet_lite0',)\n"
     plugins("plugin_nearness", source, metrics={"nearness": "plugin_nearness:Nearness"})
-    flags = ["--models", "ann_vae", *tiny_flags, "--out", tmp_path / "run", "--metrics", metrics]
-    _, out, _ = bench_cli("run", *flags, "--dry-run")
+    flags = ["--models", "ann_vae", *tiny_flags, *settings, "--metrics", metrics]
+    _, out, _ = bench_cli("run", *flags, "--dry-run", "--out", tmp_path / "run")
     words = " ".join(re.sub(r"[│┃\n]", " ", out.partition("Features")[2]).split())
-    assert re.search(rf"efficientnet_lite0 10 {images} \d", words)
+    assert re.search(rf"efficientnet_lite0 {generated} {dataset} \d", words)
 
 
 def test_dry_run_counts_the_scored_epochs_until_they_are_trained(bench_cli, tiny_flags, tmp_path):
@@ -397,9 +402,9 @@ def test_dry_run_says_what_is_done(bench_cli, tiny_flags, tmp_path):
     common = ["run", *tiny_flags, "--out", tmp_path / "run"]
     bench_cli(*common, "--models", "ann_vae")
     _, out, _ = bench_cli(*common, "--models", "ann_vae,esvae", "--dry-run")
-    first, *lines = [line for line in out.splitlines() if "digits" in line]
+    first, real, noise, *lines = [line for line in out.splitlines() if "digits" in line]
     assert AUTOENCODER in first
-    assert "done" in first
+    assert all("done" in line for line in (first, real, noise))
     assert [("ann_vae" in line, "done" in line, "to do" in line) for line in lines] == [
         (True, True, False),
         (False, False, True),
@@ -459,7 +464,7 @@ def test_without_an_optional_package_a_run_is_complete_and_says_so_in_one_line(
     }  # fmt: skip
     assert missing["value"].isna().all()
     assert bench_cli("report", out, "--format", "md")[0] == 0
-    assert re.search(r"cells.*2: 2 ok", (out / "report.md").read_text())
+    assert re.search(r"cells.*4: 4 ok", (out / "report.md").read_text())
     # With the package, the same command computes what was missing, and nothing else.
     monkeypatch.undo()
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")

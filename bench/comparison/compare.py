@@ -14,7 +14,7 @@ from bench.comparison.policy import ENOUGH_SEEDS, Policy
 from bench.comparison.statistics import judge, summarise
 from bench.store.declarations import DEFAULT_TOLERANCE
 from bench.store.other_neurons import footnotes, mark_other_neurons
-from bench.store.schema import CELL, EXTRACTOR, PAIRED_BY
+from bench.store.schema import CELL, MODEL, PAIRED_BY
 
 COMPARED = ("better", "same", "worse", "changed")
 INCONCLUSIVE = "inconclusive"
@@ -140,7 +140,7 @@ def _paired(here: pd.DataFrame, reference: pd.DataFrame, cells: pd.DataFrame) ->
 
 def _model_pairs(rows: pd.DataFrame) -> "pd.Series[int]":
     """Return the pairs of models' cells that have a value on at least one side."""
-    return rows.loc[(rows["kind"] != EXTRACTOR) & rows["value"].notna(), "pair"]
+    return rows.loc[(rows["kind"] == MODEL) & rows["value"].notna(), "pair"]
 
 
 def _measured(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from bench.metrics.extractors.extractor import Extractor, ExtractorContext, Trai
 from bench.metrics.metric import Metric
 from bench.plan.cells import Cell
 from bench.plan.run_plan import Plan
-from bench.store.schema import TRAINING_FILE
+from bench.store.schema import MODEL, TRAINING_FILE
 from bench.system.checksums import DamagedFileError
 from bench.system.paths import Resources
 from bench.system.progress import WorkReporter
@@ -33,7 +33,8 @@ class ExtractionCost:
 
     Attributes:
         extractor: registered name.
-        generated: number of generated images, counted once per cell and per scored epoch.
+        generated: number of generated images, counted once per cell and per scored epoch, and of
+            the images that give distances their scale.
         dataset: number of images of datasets, less if the cache has their features; None if it is
             unknown.
         seconds_per_image: measured seconds per image; None if the extractor cannot be used here.
@@ -64,7 +65,7 @@ class _Use:
 
     @property
     def generated(self) -> int:
-        return self.passes * self.cell.resolved.generated_images
+        return self.passes * self.cell.scored_images
 
 
 def extraction_costs(plan: Plan, context: RunContext, device: torch.device) -> list[ExtractionCost]:
@@ -101,7 +102,8 @@ def _uses(cell: Cell, context: RunContext) -> dict[str, _Use]:
     except DamagedFileError:
         missing = _extracting(asked, cell)
     scored: list[type[DistributionMetric]] = []
-    if cell.resolved.epoch_selection == "best_per_metric" and not folder.exists(TRAINING_FILE):
+    selects = cell.kind == MODEL and cell.resolved.epoch_selection == "best_per_metric"
+    if selects and not folder.exists(TRAINING_FILE):
         scored = _extracting((m for m in known.values() if m.selects_epochs), cell)
     names = {name for metric in (*missing, *scored) for name in metric.extractors}
     return {name: _use(cell, name, missing, scored) for name in names}
@@ -154,8 +156,7 @@ def _dataset_images(
     for use in uses:
         info, protocol = use.cell.info, use.cell.resolved
         assert info is not None
-        test = min(info.test_size, protocol.test_images or info.test_size)
-        size_of = {"train": use.cell.train_size, "test": test}
+        size_of = {"train": use.cell.train_size, "test": use.cell.test_size}
         for metric in use.metrics:
             if metric.of_moments and name in resources.statistics:
                 continue

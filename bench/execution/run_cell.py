@@ -8,12 +8,13 @@ import torch
 
 from bench.datasets.dataset import ImageData
 from bench.execution.cell import CellRun
+from bench.execution.dataset_cell import DatasetRun
 from bench.execution.extractor_cell import ExtractorRun
 from bench.execution.images_cell import ImagesRun
 from bench.execution.model_cell import ModelRun
 from bench.execution.run_context import RunContext
 from bench.execution.weights_cell import WeightsRun
-from bench.plan.cells import Cell, ExtractorCell, ImagesCell, WeightsCell
+from bench.plan.cells import Cell, DatasetCell, ExtractorCell, ImagesCell, WeightsCell
 from bench.store.schema import FAILED, OK, SKIPPED
 from bench.system.checksums import DamagedFileError
 from bench.system.devices import free_memory
@@ -24,6 +25,7 @@ ALREADY_DONE = "already done"
 _RUNS: dict[type[Cell], type[CellRun]] = {
     Cell: ModelRun,
     ExtractorCell: ExtractorRun,
+    DatasetCell: DatasetRun,
     ImagesCell: ImagesRun,
     WeightsCell: WeightsRun,
 }

@@ -39,6 +39,7 @@ class FID(DistributionMetric):
     extractors = ("inception_torch_fidelity",)
     selects_epochs = True
     of_moments = True
+    has_scale = True
     first_images: ClassVar[int | None] = None
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:

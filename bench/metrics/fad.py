@@ -38,6 +38,7 @@ class OfficialFAD(DistributionMetric):
     tolerance = 0.05
     extractors = ("official_autoencoder",)
     selects_epochs = True
+    has_scale = True
 
     def estimate(self, pair: FeaturePair) -> Estimate | str:
         """Return the distance, which needs at least two images in each set.

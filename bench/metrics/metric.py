@@ -224,6 +224,7 @@ class Metric(ABC):
         extractors: registered names of the extractors whose features the metric reads; if one is
             unavailable, the metric is ``skipped`` before any pass runs for it.
         selects_epochs: True if ``best_per_metric`` selects an epoch by this metric.
+        has_scale: True if real images and noise are scored by the metric too, once per dataset.
         reproducible: False if the metric measures the machine, so that values differ between runs.
         headline: place among the main numbers of a run; None for other metrics. Not inherited.
     """
@@ -237,6 +238,7 @@ class Metric(ABC):
     needs_any: ClassVar[frozenset[Need]] = frozenset()
     extractors: ClassVar[tuple[str, ...]] = ()
     selects_epochs: ClassVar[bool] = False
+    has_scale: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
     headline: ClassVar[Headline | None] = None
 

@@ -31,6 +31,7 @@ _ATTRIBUTES = {
     "needs_any": _NEEDS,
     "extractors": NAMES,
     "selects_epochs": FLAG,
+    "has_scale": FLAG,
     "reproducible": FLAG,
     "headline": Expected(
         "a Headline or None", lambda value: value is None or isinstance(value, Headline)

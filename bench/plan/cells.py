@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from bench.datasets.dataset import DatasetInfo
 from bench.datasets.given_images import GivenImages
 from bench.protocol import Protocol
-from bench.store.schema import EXTRACTOR, MODEL, Kind
+from bench.store.schema import DATASET, EXTRACTOR, MODEL, REAL_IMAGES, TRAIN, Kind
 from bench.system.paths import safe_name
 from bench.training.given_weights import GivenWeights
 
@@ -81,6 +81,17 @@ class Cell:
         return min(size, self.resolved.train_images or size)
 
     @property
+    def test_size(self) -> int:
+        """Number of test images of the cell; 0 if the dataset is unavailable."""
+        size = self.info.test_size if self.info else 0
+        return min(size, self.resolved.test_images or size)
+
+    @property
+    def scored_images(self) -> int:
+        """Number of generated images that metrics score, or of what takes their place."""
+        return self.resolved.generated_images
+
+    @property
     def protocol_name(self) -> str:
         """Name of the protocol in the cell's rows."""
         return self.protocol.name_for(self.registered_model)
@@ -143,6 +154,43 @@ class ExtractorCell(Cell):
     def content(self) -> dict[str, Any]:
         """The values that the key is a hash of."""
         return {**super().content, "extractor": self.extractor}
+
+
+@dataclass(frozen=True)
+class DatasetCell(Cell):
+    """The cell of real images or of noise, which give the scale of Fréchet distances.
+
+    Attributes:
+        fields: names of the protocol's fields that move the distances.
+        user: one of the models that are scored; the protocol holds as for that model.
+    """
+
+    fields: tuple[str, ...] = ()
+    user: str = ""
+    kind: ClassVar[Kind] = DATASET
+
+    @cached_property
+    def resolved(self) -> Protocol:
+        """The protocol as it holds for the models that are scored."""
+        return self.protocol.resolve(self.user, self.dataset)
+
+    @property
+    def protocol_name(self) -> str:
+        """Name of the protocol, whichever models are scored."""
+        return self.protocol.name
+
+    @cached_property
+    def protocol_hash(self) -> str:
+        """SHA-256 of the values of the protocol that move the distances."""
+        return self.resolved.hash_of(self.fields)
+
+    @property
+    def scored_images(self) -> int:
+        """Number of images that metrics score: less than asked for if there are fewer real ones."""
+        if self.model != REAL_IMAGES:
+            return super().scored_images
+        size = self.test_size if self.resolved.reference_split == TRAIN else self.train_size
+        return min(size, super().scored_images)
 
 
 @dataclass(frozen=True)

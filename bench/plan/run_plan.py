@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -11,16 +12,30 @@ from bench import registry
 from bench.datasets.dataset import Dataset, DatasetInfo
 from bench.datasets.resolve import dataset_name
 from bench.errors import BenchError, DatasetWarning, UnknownNameError
-from bench.plan.cells import Cell, ExtractorCell
+from bench.plan.cells import Cell, DatasetCell, ExtractorCell
 from bench.plan.requested_datasets import RequestedDataset, requested_datasets
 from bench.protocol import Protocol, describe
 from bench.request import ALL, Request
-from bench.store.schema import NO_BACKEND
+from bench.store.schema import MODEL, NO_BACKEND, PIXEL_NOISE, REAL_IMAGES
 
 if TYPE_CHECKING:
     from bench.metrics.extractors.extractor import TrainedExtractor
 
 UNKNOWN = "unknown"
+SCALE_VERSION = "1"
+# What the distances of real images and of noise depend on, besides the training of extractors.
+SCALE_FIELDS = (
+    "image_size",
+    "center_crop",
+    "interpolation",
+    "train_images",
+    "test_images",
+    "generated_images",
+    "reference_split",
+    "official_fid_split",
+    "official_fad_batch_size",
+    "inception_minimum_images",
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,25 @@ class Plan:
                 if training is not None and training.key not in known:
                     known.add(training.key)
                     cells.append(training)
+            cells.append(cell)
+        return Plan(tuple(cells), self.datasets)
+
+    def with_scale(self, extractors: Iterable[type["TrainedExtractor"]]) -> "Plan":
+        """Return the plan with cells of real images and of noise, before the first cell they scale.
+
+        A cell that is skipped needs none.
+
+        Args:
+            extractors: classes of the trained extractors of all distances that have a scale.
+        """
+        known: set[str] = set()
+        cells: list[Cell] = []
+        for cell in self.cells:
+            scores = cell.kind == MODEL and not cell.skipped
+            for scored in _scale_cells(cell, extractors) if scores else ():
+                if scored.key not in known:
+                    known.add(scored.key)
+                    cells.append(scored)
             cells.append(cell)
         return Plan(tuple(cells), self.datasets)
 
@@ -226,8 +260,27 @@ def _extractor_cell(
         extractor=name,
         # Its own metric is measured on the test images.
         fields=(*fields, "test_images"),
-        user=user.model,
+        user=user.registered_model,
     )
+
+
+def _scale_cells(
+    user: Cell, extractors: Iterable[type["TrainedExtractor"]]
+) -> Iterator[DatasetCell]:
+    """Yield the cells that give the scale of the distances of a model's cell."""
+    trained = [extractor.training_fields(user.resolved) or () for extractor in extractors]
+    for name in (REAL_IMAGES, PIXEL_NOISE):
+        yield DatasetCell(
+            model=name,
+            model_version=SCALE_VERSION,
+            backend=NO_BACKEND,
+            dataset=user.dataset,
+            info=user.info,
+            protocol=user.protocol,
+            seed=0,
+            fields=tuple(dict.fromkeys((*SCALE_FIELDS, *chain.from_iterable(trained)))),
+            user=user.registered_model,
+        )
 
 
 def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> str | None:

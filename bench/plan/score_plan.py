@@ -93,11 +93,10 @@ def _check_images(cell: ImagesCell) -> None:
             )
     if cell.reconstructions is None:
         return
-    expected = min(cell.info.test_size, cell.resolved.test_images or cell.info.test_size)
-    if len(cell.reconstructions) != expected:
+    if len(cell.reconstructions) != cell.test_size:
         raise BenchError(
             f"{cell.reconstructions.source} holds {len(cell.reconstructions)} reconstructions: "
-            f"{cell.dataset} has {expected} test images under this protocol, in their order."
+            f"{cell.dataset} has {cell.test_size} test images under this protocol, in their order."
         )
     if cell.resolved.horizontal_flip == "train_and_test":
         raise BenchError(

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.report.distance_scale import distance_scales
 from bench.store.aggregation import across_seeds, whole_models
 from bench.store.declarations import headlines
 from bench.store.other_neurons import footnotes, mark_other_neurons
@@ -16,6 +17,7 @@ from bench.store.schema import (
     CELL,
     CELLS,
     CSV_FILE,
+    DATASET,
     FAILED,
     IMAGES_FOLDER,
     INCOMPLETE,
@@ -58,8 +60,20 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     for dataset, variant in zip(incomplete["dataset"], incomplete["dataset_variant"], strict=True):
         console.print(f"* {dataset}: {INCOMPLETE[variant]}", markup=False, highlight=False)
     for status in (NOT_INSTALLED, SKIPPED, FAILED):
-        for line in _reasons(rows[rows["status"] == status]):
+        # A metric that is unavailable to models is so to a dataset's cells: once is enough.
+        told = rows if status == FAILED else rows[rows["kind"] != DATASET]
+        for line in _reasons(told[told["status"] == status]):
             console.print(f"{_word(status)}: {line}", markup=False, highlight=False, soft_wrap=True)
+    for scale in distance_scales(rows):
+        if not scale.usable:
+            real, noise = (compact(end["value"]) for end in (scale.real, scale.noise))
+            console.print(
+                f"unusable: {scale.metric} on {scale.dataset}: {real} for real images, {noise} for "
+                "noise",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     models = rows[rows["kind"] == MODEL]
     left_out = models.loc[models["status"] == NOT_ASKED, "metric"].nunique()
     if left_out:

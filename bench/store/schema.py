@@ -178,9 +178,11 @@ STATUS_WORDS: dict[str, str] = {
 SPLITS = ("train", "test", "generated")
 TRAIN, TEST, GENERATED = SPLITS
 
-Kind = Literal["model", "extractor"]
+Kind = Literal["model", "extractor", "dataset"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-MODEL, EXTRACTOR = KINDS
+MODEL, EXTRACTOR, DATASET = KINDS
+REAL_IMAGES, PIXEL_NOISE = "real_images", "pixel_noise"
+"""The ``model`` of a dataset's rows: distances of other real images and of noise, the scale."""
 OLD_EXTRACTOR = "fad_autoencoder"
 """The ``model`` of an extractor's rows that were written before rows had a ``kind``."""
 

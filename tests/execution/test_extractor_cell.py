@@ -13,6 +13,7 @@ from bench.store.trained_weights import TrainedWeights
 from bench.system.progress import Reporter, WorkReporter
 
 FAD = ["fad", "fad_official", "fad_infinity"]
+SCALE = ["real_images", "pixel_noise"]
 
 
 class Told(Reporter, WorkReporter):
@@ -48,7 +49,7 @@ def test_the_autoencoder_has_a_cell_before_the_models_that_it_judges(fad_only, t
     told = Told()
     rows = bench.run(models="ann_vae,esvae", backends="reference", seeds=[3, 4], settings=tiny,
                      out=tmp_path / "run", reporter=told)  # fmt: skip
-    assert told.cells == ["fad_autoencoder", *["ann_vae", "esvae"] * 2]
+    assert told.cells == ["fad_autoencoder", *SCALE, *["ann_vae", "esvae"] * 2]
     own = rows[rows["model"] == "fad_autoencoder"]
     assert own["metric"].tolist() == ["autoencoder_reconstruction_loss"]
     row = own.iloc[0]
@@ -95,7 +96,7 @@ def test_the_plan_names_the_cell(bench_cli, tiny_flags, tmp_path):
                           "--out", tmp_path / "run")  # fmt: skip
     (line,) = [line for line in out.splitlines() if "fad_autoencoder" in line]
     assert "to do" in line
-    assert "2 cells" in out
+    assert "4 cells" in out
 
 
 def test_an_autoencoder_that_cannot_be_had_is_a_failed_row(fad_only, real_data, tiny, tmp_path):
@@ -122,6 +123,6 @@ def test_a_run_directory_brings_its_autoencoder_along(fad_only, tiny, tmp_path, 
     bench.run("ann_vae", settings=tiny, out=tmp_path / "run")
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "elsewhere"))
     rows = bench.run("ann_vae", settings=tiny, seeds=[0, 1], out=tmp_path / "run")
-    found = rows[rows["metric"] == "fad"]
+    found = rows[(rows["metric"] == "fad") & (rows["kind"] == "model")]
     assert list(found["seed"]) == [0, 1]
     assert set(found["extractor_sha256"]) == {other.sha256}

@@ -45,9 +45,10 @@ def test_worker_processes_give_the_rows_of_a_serial_run(bench_cli, tiny_flags, t
     code, out, err = commands.run(*flags, "--jobs", "2", "--out", tmp_path / "parallel")
     assert code == 0, err
     assert rows_of(tmp_path / "parallel").equals(rows_of(tmp_path / "serial"))
-    ended = re.findall(r"^\[\d/4\] (\w+ \w+) digits .* seed 0: ok in", out, re.MULTILINE)
+    ended = re.findall(r"^\[\d/6\] (\w+ \w+) digits .* seed 0: ok in", out, re.MULTILINE)
     assert sorted(ended) == [
         "ann_vae torch", "esvae fused", "esvae reference", "fad_autoencoder torch",
+        "pixel_noise torch", "real_images torch",
     ]  # fmt: skip
 
 
@@ -75,7 +76,8 @@ def test_a_killed_worker_fails_its_cell_alone_and_it_can_be_retried(
     reason = "the worker process was killed by SIGKILL, as the system does when memory runs out"
     assert set(rows[killed]["reason"]) == {reason}
     assert "failed" not in set(rows[~killed]["status"])
-    assert set(rows["model"]) == {"killed", "steady", "ann_vae", "fad_autoencoder"}
+    models = {"killed", "steady", "ann_vae"}
+    assert set(rows["model"]) == {*models, "fad_autoencoder", "real_images", "pixel_noise"}
 
     monkeypatch.setenv("SPARED", "1")
     code, out, err = commands.run(*flags, "--retry", "failed", paths=[site])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.report.distance_scale import LEAST_RATIO, distance_scales
 from bench.store.aggregation import of_models
 from bench.store.other_neurons import is_marked, without_mark
 from bench.store.schema import (
@@ -16,7 +17,7 @@ from bench.store.schema import (
     OK,
     TIMED_UNIT,
 )
-from bench.system.formatting import short_hash
+from bench.system.formatting import compact, short_hash
 
 GROUP = ["dataset", "metric", "split"]
 IDENTITY = ["cell_key", "model", "backend", "seed"]
@@ -79,12 +80,17 @@ def comparison_warnings(rows: pd.DataFrame) -> list[ComparisonWarning]:
             are considered.
 
     Returns:
-        Backends that compute another neuron first, then incomplete datasets, then each difference
-        once, with all metrics that have it. Cells are compared, not rows: a metric can have several
-        ``n`` within a cell.
+        Backends that compute another neuron first, then incomplete datasets, then unusable
+        distances, then each difference once, with all metrics that have it. Cells are compared, not
+        rows: a metric can have several ``n`` within a cell.
     """
     known = of_models(rows[rows["status"] == OK])
-    return [*_other_neurons(known), *_incomplete(known), *_differences(known)]
+    return [
+        *_other_neurons(known),
+        *_incomplete(known),
+        *_unusable(rows),
+        *_differences(known),
+    ]
 
 
 def _other_neurons(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
@@ -109,6 +115,18 @@ def _incomplete(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
         )
         values = ((str(variant), _cells(group, rows)),)
         yield ComparisonWarning(dataset, "dataset_variant", text, values, ())
+
+
+def _unusable(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
+    for scale in distance_scales(rows):
+        if not scale.usable:
+            text = (
+                f"{scale.dataset}: {scale.metric} is unusable, because noise is less than "
+                f"{LEAST_RATIO} times as far from the reference as real images"
+            )
+            ends = (scale.real, scale.noise)
+            values = tuple((compact(end["value"]), str(end["model"])) for end in ends)
+            yield ComparisonWarning(scale.dataset, "value", text, values, ())
 
 
 def _differences(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:

@@ -15,6 +15,7 @@ from bench.report.page.comparability import ComparisonWarning, comparison_warnin
 from bench.report.page.figures import Drawn, File, Grids
 from bench.report.page.paper_tables import paper_tables
 from bench.report.page.provenance import Provenance, provenance
+from bench.report.page.scale_table import scale_table
 from bench.report.page.sortable_table import SortableTable
 from bench.report.run_reader import Run
 from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_ASKED, NOT_INSTALLED, OK, SKIPPED
@@ -35,7 +36,7 @@ class Report:
         facts: the summary.
         headline: main metrics, averaged over seeds.
         warnings: rows that are not comparable.
-        tables: measurements, cells, trained extractors, and tables of papers.
+        tables: measurements, cells, trained extractors, scales of distances, and tables of papers.
         plots: plots, or the reasons why they were not drawn.
         grids: images of the cells.
         provenance: commands, datasets, protocols, versions.
@@ -73,6 +74,7 @@ def build(path: Path) -> Report:
         metric_tables.measurements(rows),
         metric_tables.cells(rows, main),
         metric_tables.extractors(rows),
+        scale_table(rows),
     )
     return Report(
         title=path.resolve().name,
