@@ -118,7 +118,7 @@ class SpikingVAE(VAE):
         with self.autocast():
             return self.decoder(latents)
 
-    def decode_prefixes(self, latents: Tensor) -> Iterator[Tensor]:
+    def decode_prefixes(self, latents: Tensor, **labels: Tensor) -> Iterator[Tensor]:
         """Yield the images ``(N, C, H, W)`` of the first t = 1..T steps of ``(T, N, latent_size)``.
 
         One pass suffices, because later steps change no earlier spike.

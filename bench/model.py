@@ -58,6 +58,9 @@ class GenerativeModel(nn.Module, ABC):
         capabilities: methods that the model implements; a metric that needs another one gets
             ``not_applicable`` rows.
         spiking: True if the model is built from a spiking backend; else its backend is None.
+        class_conditional: True if the model needs classes. It is then built with the keyword
+            argument ``classes``, their number, and every method that takes or returns images, in
+            training and evaluation, gets ``labels``, int64 ``(N,)`` in 0..classes - 1.
         precisions: values of the protocol's ``precision`` that the model supports; under any other
             its cells are skipped. The harness switches ``tf32`` on; ``bfloat16`` requires computing
             inside :meth:`autocast`.
@@ -70,6 +73,7 @@ class GenerativeModel(nn.Module, ABC):
     version: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     spiking: ClassVar[bool] = False
+    class_conditional: ClassVar[bool] = False
     precisions: ClassVar[frozenset[Precision]] = frozenset({"float32", "tf32"})
     capturable: ClassVar[bool] = False
     Options: ClassVar[type[ModelOptions]] = ModelOptions
@@ -133,13 +137,13 @@ class GenerativeModel(nn.Module, ABC):
         """Return images ``(N, C, H, W)`` of latents (capability ``decode``)."""
         raise NotImplementedError
 
-    def decode_prefixes(self, latents: Tensor) -> Iterator[Tensor]:
+    def decode_prefixes(self, latents: Tensor, **labels: Tensor) -> Iterator[Tensor]:
         """Yield :meth:`decode` of the first t = 1..T time steps of spike trains ``(T, N, D)``.
 
         Called in evaluation mode. Override it if one pass can do better than T decodings.
         """
         for t in range(1, len(latents) + 1):
-            yield self.decode(latents[:t])
+            yield self.decode(latents[:t], **labels)
 
     def test_loss(self, images: Tensor, step: Step, generator: torch.Generator) -> Tensor:
         """Return the objective on a batch, a scalar (capability ``test_loss``).
@@ -237,6 +241,7 @@ _ATTRIBUTES = {
     "version": TEXT,
     "capabilities": some_of(get_args(Capability)),
     "spiking": FLAG,
+    "class_conditional": FLAG,
     "precisions": some_of(get_args(Precision)),
     "capturable": FLAG,
     "Options": Expected(

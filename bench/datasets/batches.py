@@ -55,16 +55,20 @@ def batch_count(images: int, batch_size: int, drop_last: bool = False) -> int:
 
 def training_batches(
     images: Tensor,
+    labels: Tensor | None,
     batch_size: int,
     generator: torch.Generator,
     *,
     flip: bool,
     drop_last: bool = False,
-) -> Iterator[Tensor]:
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield images in random order, each at most once, as batches ``(B, C, H, W)`` in [-1, 1].
+
+    Each batch comes with its labels ``(B,)``, or with None.
 
     Args:
         images: uint8 images ``(N, C, H, W)``, on the device for the batches.
+        labels: integers ``(N,)``, on the same device; None if nothing needs them.
         batch_size: number of images B per batch; the last batch can be smaller.
         generator: generator on the CPU, which determines the order and the flips.
         flip: True to flip each image horizontally with probability 0.5.
@@ -74,7 +78,8 @@ def training_batches(
     count = batch_count(len(images), batch_size, drop_last)
     for indices in order.split(batch_size)[:count]:
         batch = images[indices]
-        yield to_unit_range(_flipped(batch, generator) if flip else batch)
+        shown = to_unit_range(_flipped(batch, generator) if flip else batch)
+        yield shown, None if labels is None else labels[indices]
 
 
 def evaluation_batches(

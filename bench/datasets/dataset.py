@@ -26,6 +26,8 @@ class DatasetInfo:
         fingerprint: SHA-256 of the content of both splits, as 64 hex digits.
         variant: ``complete``; ``subset`` if images of the named dataset are missing;
             ``substitute`` if a local file or folder takes the name of a registered dataset.
+        class_counts: number of training images of each class, from class 0 on; None if the classes
+            are unknown, and then no class-conditional model can be trained.
         notes: what the user should know, such as files that are left out, each in one line. Two
             datasets with the same content are equal whatever the notes.
     """
@@ -38,6 +40,7 @@ class DatasetInfo:
     licence: str
     fingerprint: str
     variant: Variant
+    class_counts: tuple[int, ...] | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property

@@ -165,6 +165,12 @@ def _check_info(dataset: Dataset, info: Any) -> None:
     for name in ("train_size", "test_size"):
         if not _is_count(size := getattr(info, name)):
             raise _BreachError(f"{name} is {size!r}; set it to the number of images, at least 1")
+    counts = info.class_counts
+    if counts is not None and not (counts and all(isinstance(n, int) and n >= 0 for n in counts)):
+        raise _BreachError(
+            f"class_counts is {counts!r}; set it to the number of training images of each class, "
+            "or to None"
+        )
     for name in ("source", "licence", "fingerprint"):
         if not TEXT.holds(text := getattr(info, name)):
             raise _BreachError(f"{name} is {text!r}; set it to {TEXT.words}")

@@ -23,6 +23,7 @@ from bench.datasets.image_files import (
 from bench.datasets.image_listing import LeftOut, is_hidden, list_images
 from bench.datasets.preprocessing import (
     SEED,
+    count_classes,
     draw,
     fingerprint_files,
     prepare_files,
@@ -122,6 +123,7 @@ class ImageFolder(Dataset):
             licence=self.licence,
             fingerprint=self._fingerprint(headers),
             variant=self._variant,
+            class_counts=count_classes(train.labels, test.labels),
             notes=(f"Left out of {self.root}: {left_out}.",) if left_out else (),
         )
 

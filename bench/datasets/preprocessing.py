@@ -89,6 +89,27 @@ def draw(size: int, limit: int | None) -> np.ndarray:
     return np.sort(np.random.RandomState(SEED).permutation(size)[:limit])
 
 
+def count_classes(train: np.ndarray | None, test: np.ndarray | None) -> tuple[int, ...] | None:
+    """Return the number of training images of each class, up to the last class of both splits.
+
+    Args:
+        train: labels ``(N,)`` of the training images; None if they are unknown.
+        test: labels ``(M,)`` of the test images; None if they are unknown.
+
+    Returns:
+        None if labels are unknown, or not counted from 0: negative, or above the number of images.
+
+    >>> count_classes(np.array([0, 0, 2]), np.array([1, 3]))
+    (2, 0, 1, 0)
+    """
+    if train is None or test is None:
+        return None
+    labels = np.concatenate([train, test])
+    if labels.min() < 0 or labels.max() > len(labels):
+        return None
+    return tuple(np.bincount(train, minlength=labels.max() + 1).tolist())
+
+
 def fingerprint_arrays(train: Split, test: Split) -> str:
     """Return the SHA-256 of the splits' arrays (dtypes, shapes, values) as 64 hex digits."""
     digest = hashlib.sha256()
@@ -165,6 +186,7 @@ class InMemoryDataset(Dataset):
             licence=self.licence,
             fingerprint=fingerprint_arrays(train, test),
             variant=self.variant(train, test),
+            class_counts=count_classes(train.labels, test.labels),
             notes=self.notes(),
         )
 

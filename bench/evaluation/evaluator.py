@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.datasets.batches import batch_count
 from bench.errors import NotInstalledError, SkippedError, one_line
+from bench.evaluation.class_labels import labels_for
 from bench.evaluation.context import CellContext
 from bench.evaluation.given_outputs import NO_MODEL, GivenOutputs
 from bench.evaluation.model_calls import ModelCalls
@@ -156,11 +157,13 @@ class Evaluator:
         seed_everything(context.seed)
         generator = torch.Generator(model.device).manual_seed(context.seed)
         batches = batch_count(len(images), context.protocol.evaluation_batch_size)
-        calls = self._calls(model)
-        total = 0.0
+        calls, labels = self._calls(model), labels_for(model, context.test_labels)
+        total, done = 0.0, 0
         with torch.no_grad():
             for batch in Passes(model, context).test_batches():
-                returned = calls.test_loss(batch, batches, generator)
+                shown = labels.of(done, len(batch))
+                returned = calls.test_loss(batch, batches, generator, **shown)
+                done += len(batch)
                 loss = python_number(returned)
                 if loss is None:
                     raise TypeError(

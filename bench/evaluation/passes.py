@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from bench.datasets.batches import evaluation_batches
 from bench.datasets.preprocessing import draw
+from bench.evaluation.class_labels import ClassLabels, drawn_labels, labels_for
 from bench.evaluation.context import CellContext
 from bench.evaluation.model_calls import ModelCalls
 from bench.metrics.extractors.extractor import Extractors
@@ -64,10 +66,11 @@ class Passes:
     def reconstructions(self) -> Iterator[Batch]:
         """Yield every test image once, with its reconstruction ``(N, C, H, W)``."""
         generator = self._seeded()
+        labels = labels_for(self.model, self.context.test_labels)
         total, done = len(self.context.test_images), 0
         for originals in self.test_batches():
             with self._recording(len(originals)) as (calls, activity):
-                images = calls.reconstruct(originals, generator)
+                images = calls.reconstruct(originals, generator, **labels.of(done, len(originals)))
             check_images(images, originals.shape, "reconstruct")
             images = _in_plain_layout(images)
             done += len(images)
@@ -77,9 +80,11 @@ class Passes:
     def generated(self) -> Iterator[Batch]:
         """Yield the protocol's ``generated_images`` samples, ``(N, C, H, W)``."""
         generator = self._seeded()
-        for n in self._sizes(self.context.protocol.generated_images, "sampling"):
+        total = self.context.protocol.generated_images
+        labels = self._drawn_labels(total)
+        for start, n in self._parts(total, "sampling"):
             with self._recording(n) as (calls, activity):
-                images = calls.sample(n, generator)
+                images = calls.sample(n, generator, **labels.of(start, n))
             check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
             images = _in_plain_layout(images)
             yield Batch("generated", images, None, activity, extractors=self.extractors)
@@ -96,13 +101,17 @@ class Passes:
         latent without noise.
         """
         protocol = self.context.protocol
-        images, _ = _drawn(self.context.test_images, None, protocol.noise_images)
+        images, known = _drawn(
+            self.context.test_images, self.context.test_labels, protocol.noise_images
+        )
+        labels = labels_for(self.model, known)
         size = noise_batch_size(protocol.image_size)
         first = 0
         for originals in self._batches(images, "under noise", size):
-            yield from self._under_input_noise(originals, first)
+            shown = labels.of(first, len(originals))
+            yield from self._under_input_noise(originals, first, shown)
             if {"encode", "decode"} <= self.model.capabilities:
-                yield from self._under_latent_noise(originals, first)
+                yield from self._under_latent_noise(originals, first, shown)
             first += len(originals)
 
     def partial_decodings(self) -> Iterator[Batch]:
@@ -115,17 +124,22 @@ class Passes:
         """
         generator = self._seeded()
         limit = self.context.protocol.time_step_images
-        test_images, _ = _drawn(self.context.test_images, None, limit)
+        test_images, known = _drawn(self.context.test_images, self.context.test_labels, limit)
+        labels, start = labels_for(self.model, known), 0
         for originals in self._batches(test_images, "by time steps"):
-            latents = self._encoded(originals, generator)
-            for t, images in self._prefixes(latents, originals.shape):
+            shown = labels.of(start, len(originals))
+            start += len(originals)
+            latents = self._encoded(originals, generator, shown)
+            for t, images in self._prefixes(latents, originals.shape, shown):
                 yield Batch("test", images, originals, {}, time_step=t, extractors=self.extractors)
         if "sample_latents" not in self.model.capabilities:
             return
         generator = self._seeded()
-        for n in self._sizes(min(limit, self.context.protocol.generated_images), "by time steps"):
-            latents = self._prior(n, generator)
-            for t, images in self._prefixes(latents, (n, *self.context.test_images.shape[1:])):
+        total = min(limit, self.context.protocol.generated_images)
+        labels = self._drawn_labels(total)
+        for start, n in self._parts(total, "by time steps"):
+            latents, shape = self._prior(n, generator), (n, *self.context.test_images.shape[1:])
+            for t, images in self._prefixes(latents, shape, labels.of(start, n)):
                 yield Batch("generated", images, None, {}, time_step=t, extractors=self.extractors)
 
     def latents(self) -> Iterator[LatentBatch]:
@@ -142,20 +156,21 @@ class Passes:
         yield from self._posterior("test", *test)
         if "sample_latents" in self.model.capabilities:
             generator = self._seeded("latents", "prior")
-            for n in self._sizes(len(test[0]), "latents of the prior"):
+            for _, n in self._parts(len(test[0]), "latents of the prior"):
                 yield LatentBatch("prior", self._prior(n, generator), None)
 
     def sampling_time(self) -> SamplingTime:
         """Time calls of ``sample``, after one call to warm up, or until a graph is captured."""
         generator = self._seeded()
         n = min(self.context.protocol.evaluation_batch_size, self.context.protocol.generated_images)
-        calls = self._model_calls
-        calls.sample(n, generator)
+        calls, labels = self._model_calls, self._drawn_labels(n).of(0, n)
+        sample = partial(calls.sample, n, generator, **labels)
+        sample()
         graph = calls.graph("sample", n)
         while not graph.ready:
-            calls.sample(n, generator)
+            sample()
         before = graph.replayed
-        seconds = [self._seconds(lambda: calls.sample(n, generator)) for _ in range(TIMED_BATCHES)]
+        seconds = [self._seconds(sample) for _ in range(TIMED_BATCHES)]
         return SamplingTime(n, tuple(seconds), graph.replayed - before, graph.eager)
 
     @property
@@ -204,25 +219,32 @@ class Passes:
             done += len(batch)
             self.context.reporter.evaluated(stage, done, len(images))
 
-    def _sizes(self, total: int, stage: str) -> Iterator[int]:
+    def _drawn_labels(self, n: int) -> ClassLabels:
+        return drawn_labels(self.model, self.context.class_counts, n, self.context.seed)
+
+    def _parts(self, total: int, stage: str) -> Iterator[tuple[int, int]]:
+        """Yield the first place and the number of images of each batch."""
         size = self.context.protocol.evaluation_batch_size
         for start in range(0, total, size):
             n = min(size, total - start)
-            yield n
+            yield start, n
             self.context.reporter.evaluated(stage, start + n, total)
 
     def _posterior(
         self, split: Literal["train", "test"], images: Tensor, labels: Tensor | None
     ) -> Iterator[LatentBatch]:
         generator = self._seeded("latents", split)
-        start = 0
+        shown, start = labels_for(self.model, labels), 0
         for batch in self._batches(images, f"latents of {split} images"):
             known = None if labels is None else labels[start : start + len(batch)]
+            latents = self._encoded(batch, generator, shown.of(start, len(batch)))
             start += len(batch)
-            yield LatentBatch(split, self._encoded(batch, generator), known)
+            yield LatentBatch(split, latents, known)
 
-    def _encoded(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        latents = self.model.encode(images, generator)
+    def _encoded(
+        self, images: Tensor, generator: torch.Generator, labels: Mapping[str, Tensor]
+    ) -> Tensor:
+        latents = self.model.encode(images, generator, **labels)
         check_latents(latents, len(images), self.model.spiking, "encode")
         return latents
 
@@ -231,19 +253,25 @@ class Passes:
         check_latents(latents, n, self.model.spiking, "sample_latents")
         return latents
 
-    def _decoded(self, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
-        images = self.model.decode(latents)
+    def _decoded(
+        self, latents: Tensor, shape: tuple[int, ...], labels: Mapping[str, Tensor]
+    ) -> Tensor:
+        images = self.model.decode(latents, **labels)
         check_images(images, shape, "decode")
         return _in_plain_layout(images)
 
-    def _prefixes(self, latents: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[int, Tensor]]:
-        for t, images in enumerate(self.model.decode_prefixes(latents), start=1):
+    def _prefixes(
+        self, latents: Tensor, shape: tuple[int, ...], labels: Mapping[str, Tensor]
+    ) -> Iterator[tuple[int, Tensor]]:
+        for t, images in enumerate(self.model.decode_prefixes(latents, **labels), start=1):
             check_images(images, shape, "decode_prefixes")
             yield t, _in_plain_layout(images)
 
-    def _under_input_noise(self, originals: Tensor, first: int) -> Iterator[Batch]:
+    def _under_input_noise(
+        self, originals: Tensor, first: int, labels: Mapping[str, Tensor]
+    ) -> Iterator[Batch]:
         def reconstructed(images: Tensor) -> Tensor:
-            output = self.model.reconstruct(images, self._seeded("under noise", first))
+            output = self.model.reconstruct(images, self._seeded("under noise", first), **labels)
             check_images(output, originals.shape, "reconstruct")
             return _in_plain_layout(output)
 
@@ -255,12 +283,14 @@ class Passes:
                 images = reconstructed(noise(originals, level, draws))
                 yield self._noisy(images, originals, clean, kind, level)
 
-    def _under_latent_noise(self, originals: Tensor, first: int) -> Iterator[Batch]:
+    def _under_latent_noise(
+        self, originals: Tensor, first: int, labels: Mapping[str, Tensor]
+    ) -> Iterator[Batch]:
         def decoded(latents: Tensor) -> Tensor:
             self._seeded("decoding under noise", first)
-            return self._decoded(latents, originals.shape)
+            return self._decoded(latents, originals.shape, labels)
 
-        latents = self._encoded(originals, self._seeded("under noise", first))
+        latents = self._encoded(originals, self._seeded("under noise", first), labels)
         clean = decoded(latents)
         for kind, level, noisy in self._noisy_latents(latents, first):
             yield self._noisy(decoded(noisy), originals, clean, kind, level)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from bench.datasets.batches import to_pixels, to_unit_range
+from bench.evaluation.class_labels import drawn_labels, labels_for
 from bench.evaluation.context import CellContext
 from bench.evaluation.passes import check_images
 from bench.metrics.noise import LATENT_SHUFFLE, NoiseStream, flip, shuffle
@@ -54,20 +55,21 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     """
     seed_everything(context.seed)
     generator = torch.Generator(model.device).manual_seed(context.seed)
-    test = context.test_images
-    inputs = to_unit_range(test[spread(len(test)).to(test.device)])
+    test, places = context.test_images, spread(len(context.test_images))
+    inputs, known = to_unit_range(test[places.to(test.device)]), context.test_labels
+    labels = labels_for(model, None if known is None else known[places]).of(0, len(inputs))
     images, spikes = {"inputs": inputs}, {}
     if "reconstruct" in model.capabilities:
         with _checking_spikes(model, len(inputs)):
-            images["reconstructions"] = model.reconstruct(inputs, generator)
+            images["reconstructions"] = model.reconstruct(inputs, generator, **labels)
         check_images(images["reconstructions"], inputs.shape, "reconstruct")
     if "sample" in model.capabilities:
         with _checking_spikes(model, GRID_IMAGES):
-            images["samples"] = model.sample(GRID_IMAGES, generator)
+            images["samples"] = model.sample(GRID_IMAGES, generator, **_drawn(model, context))
         check_images(images["samples"], (GRID_IMAGES, *inputs.shape[1:]), "sample")
     if {"encode", "decode"} <= model.capabilities:
-        latents = model.encode(inputs, generator)
-        images |= _under_latent_noise(model, latents, context.seed)
+        latents = model.encode(inputs, generator, **labels)
+        images |= _under_latent_noise(model, latents, context.seed, labels)
         if model.spiking:
             spikes["posterior"] = latents.bool()
     if model.spiking and "sample_latents" in model.capabilities:
@@ -103,13 +105,20 @@ def save_showcase(outputs: Showcase, folder: SummedFolder) -> None:
         _save_arrays(spikes, folder, SPIKES_FILE)
 
 
-def _under_latent_noise(model: GenerativeModel, latents: Tensor, seed: int) -> dict[str, Tensor]:
+def _drawn(model: GenerativeModel, context: CellContext) -> dict[str, Tensor]:
+    labels = drawn_labels(model, context.class_counts, GRID_IMAGES, context.seed)
+    return labels.of(0, GRID_IMAGES)
+
+
+def _under_latent_noise(
+    model: GenerativeModel, latents: Tensor, seed: int, labels: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     draws = NoiseStream(seed, "latent_flip", 0)
-    flipped = [model.decode(flip(latents, level, draws)) for level in FLIP_LEVELS]
+    flipped = [model.decode(flip(latents, level, draws), **labels) for level in FLIP_LEVELS]
     images = {"latent_flip": torch.stack(flipped)}
     if model.spiking:
         shuffled = shuffle(latents, NoiseStream(seed, LATENT_SHUFFLE, 0))
-        images[LATENT_SHUFFLE] = model.decode(shuffled)
+        images[LATENT_SHUFFLE] = model.decode(shuffled, **labels)
     return images
 
 

@@ -39,7 +39,12 @@ def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) 
         raise SkippedError(lacking)
     seed_everything(cell.seed)
     model_class = registry.models.load(cell.registered_model)
-    model: GenerativeModel = model_class(image_shape, cell.resolved, _backend(cell))
+    classes = {}
+    if model_class.class_conditional:
+        assert cell.info is not None
+        assert cell.info.class_counts is not None
+        classes = {"classes": len(cell.info.class_counts)}
+    model: GenerativeModel = model_class(image_shape, cell.resolved, _backend(cell), **classes)
     return model.to(device)
 
 

@@ -277,6 +277,7 @@ class CellRun(ABC):
             validation_images=self._images(data.validation) if data.validation else None,
             train_labels=_labels(data.train),
             test_labels=_labels(data.test),
+            class_counts=cell.info.class_counts,
             resources=self.context.resources,
             reporter=self.reporter,
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from bench.evaluation.class_labels import labels_for
 from bench.evaluation.context import CellContext
 from bench.evaluation.evaluator import Evaluator, Selections, metric_scores, selection_scores
 from bench.evaluation.showcase import save_showcase, showcase
@@ -108,7 +109,8 @@ class ModelRun(CellRun):
         best = BestEpochs(selection_scores(evaluator, self.metrics))
         checkpoints = Checkpoints(self.folder, self.context.interval)
         rebuild = partial(build_model, cell, tuple(images.shape[1:]), self.device)
-        warm_up(rebuild(), images, cell.resolved)
+        labels = labels_for(model, evaluator.context.train_labels).values
+        warm_up(rebuild(), images, cell.resolved, labels)
         record = train(
             model,
             images,
@@ -118,6 +120,7 @@ class ModelRun(CellRun):
             reporter=self.reporter,
             checkpoints=checkpoints,
             rebuild=rebuild,
+            labels=labels,
         )
         for label, weights in best.weights.items():
             write_weights(self.folder, label, weights)

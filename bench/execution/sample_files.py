@@ -32,25 +32,29 @@ def check_target(out: Path) -> None:
         raise BenchError(f"{out} exists: choose another path, or delete it.")
 
 
-def write_samples(batches: Iterable[Tensor], out: Path) -> None:
+def write_samples(batches: Iterable[tuple[Tensor, Tensor | None]], out: Path) -> None:
     """Write images, and nothing if an error occurs.
 
-    ``.npz`` holds ``arr_0`` as ADM's evaluation reads it, uint8 ``(N, H, W, C)``; a folder holds
-    PNG files. ``.npy`` and ``.safetensors`` hold float32 in [-1, 1], ``(N, C, H, W)``, as the model
-    made them.
+    ``.npz`` holds ``arr_0`` as ADM's evaluation reads it, uint8 ``(N, H, W, C)``, and ``arr_1``,
+    the labels of a class-conditional model; a folder holds PNG files. ``.npy`` and ``.safetensors``
+    hold float32 in [-1, 1], ``(N, C, H, W)``, as the model made them.
 
     Args:
-        batches: images ``(B, C, H, W)``, float32 in [-1, 1].
+        batches: images ``(B, C, H, W)``, float32 in [-1, 1], and their labels ``(B,)`` or None.
         out: path of the file or folder.
     """
     in_bytes = out.suffix in {"", ".npz"}
-    images = np.concatenate([_pixels(b) if in_bytes else b.cpu().numpy() for b in batches])
+    parts, known = [], []
+    for batch, labels in batches:
+        parts.append(_pixels(batch) if in_bytes else batch.cpu().numpy())
+        known += [] if labels is None else [labels.cpu().numpy()]
+    images = np.concatenate(parts)
     if not out.suffix:
         _write_folder(images, out)
         return
     with atomic(out) as file:
         if out.suffix == ".npz":
-            np.savez(file, arr_0=images)
+            np.savez(file, images, *([np.concatenate(known)] if known else []))
         elif out.suffix == ".npy":
             np.save(file, images)
         else:

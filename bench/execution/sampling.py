@@ -12,6 +12,7 @@ from torch import Tensor
 from bench import registry
 from bench.datasets.dataset import DatasetInfo
 from bench.errors import BenchError
+from bench.evaluation.class_labels import drawn_labels
 from bench.evaluation.passes import check_images
 from bench.execution.build import build_model
 from bench.execution.model_cell import evaluated_label, with_weights
@@ -45,8 +46,10 @@ class TrainedCell:
         given = isinstance(self.cell, WeightsCell)
         return LAST if given else evaluated_label(self.cell.resolved)
 
-    def samples(self, n: int, device: torch.device) -> Iterator[Tensor]:
+    def samples(self, n: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield n images in batches ``(B, C, H, W)``, float32 in [-1, 1].
+
+        Each batch comes with its labels ``(B,)`` if the model is class-conditional, else with None.
 
         They start with the images that the run's metrics have seen, if either number is a multiple
         of the protocol's ``evaluation_batch_size`` or both numbers are the same.
@@ -61,14 +64,16 @@ class TrainedCell:
         model = build_model(self.cell, shape, device)
         model = with_weights(model, self.folder, self.label)
         size = protocol.evaluation_batch_size
+        labels = drawn_labels(model, info.class_counts, n, seed)
         seed_everything(seed)
         generator = torch.Generator(device).manual_seed(seed)
         with torch.no_grad(), tf32(protocol.precision == "tf32"), cpu_threads(protocol.threads):
             for start in range(0, n, size):
                 count = min(size, n - start)
-                images = model.sample(count, generator)
+                shown = labels.of(start, count)
+                images = model.sample(count, generator, **shown)
                 check_images(images, (count, *shape), "sample")
-                yield images
+                yield images, shown.get("labels")
 
 
 def trained_cell(run: Path, wanted: Mapping[str, object]) -> TrainedCell:

@@ -301,6 +301,8 @@ def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> 
             f"protocol {resolved.name!r}: batch_size {resolved.batch_size} is larger than the "
             f"{train_size} training images of {info.name}; use --set batch_size=N."
         )
+    if model.model_class.class_conditional and info.class_counts is None:
+        return "it is class-conditional, and the classes of the images are unknown"
     if resolved.precision not in model.model_class.precisions:
         return (
             f"it computes in {' or '.join(sorted(model.model_class.precisions))}, not in "

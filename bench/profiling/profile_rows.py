@@ -11,6 +11,7 @@ import torch
 from bench.datasets.batches import batch_count, to_unit_range
 from bench.datasets.preprocessing import draw
 from bench.errors import SkippedError, one_line
+from bench.evaluation.class_labels import labels_for
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.run_cell import summarise_status
 from bench.execution.run_context import DataCache
@@ -101,11 +102,14 @@ def _profiled_rows(profiler: Profiler) -> Iterator[Row]:
 
 def _profiler(cell: Cell, data: DataCache, device: torch.device, repeats: int) -> Profiler:
     size = cell.resolved.batch_size
-    images = data.load(cell).train.images
-    batch = to_unit_range(torch.from_numpy(images[draw(len(images), size)]).to(device))
+    train = data.load(cell).train
+    drawn = draw(len(train), size)
+    batch = to_unit_range(torch.from_numpy(train.images[drawn]).to(device))
+    known = None if train.labels is None else torch.from_numpy(train.labels[drawn])
     neuron_implementation(cell, device)  # Raises if the backend cannot run on the device.
     model = build_model(cell, tuple(batch.shape[1:]), device)
-    return Profiler(model, batch, batch_count(len(images), size), cell.seed, repeats)
+    labels = labels_for(model, known).values
+    return Profiler(model, batch, batch_count(len(train), size), cell.seed, repeats, labels)
 
 
 def _measured_rows(activity: str, measured: Measured) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from bench.evaluation.class_labels import ClassLabels
 from bench.evaluation.model_calls import ModelCalls
 from bench.evaluation.passes import check_images
 from bench.metrics.extractors.autoencoder_network import CHANNELS, AutoencoderNetwork
@@ -58,6 +59,8 @@ class Profiler:
         batches: number of batches of an epoch, passed to each training step.
         seed: seed of all random draws.
         repeats: number of timed calls, at least 1.
+        labels: classes of the images, int64 ``(N,)``, also of those that are drawn; None for a
+            model that takes none.
     """
 
     model: GenerativeModel
@@ -65,6 +68,7 @@ class Profiler:
     batches: int
     seed: int
     repeats: int
+    labels: Tensor | None = None
 
     def measure(self, activity: Activity) -> Measured:
         """Time calls of an activity, then instrumented calls for the times per layer.
@@ -117,20 +121,21 @@ class Profiler:
         On a GPU the calls come from a CUDA graph once it is captured.
         """
         model, images, n, generator = self.model, self.images, self._n, self._generator()
+        labels = self._labels
         steps, calls = TrainingSteps(model, n, self.batches), ModelCalls(model)
         features = _features(images)
 
         def score() -> Tensor:
-            calls.test_loss(images, self.batches, generator)
-            calls.reconstruct(images, generator)
-            samples = calls.sample(n, generator)
+            calls.test_loss(images, self.batches, generator, **labels)
+            calls.reconstruct(images, generator, **labels)
+            samples = calls.sample(n, generator, **labels)
             features(samples)
             return samples
 
         by_activity: dict[Activity, Callable[[], object]] = {
-            "training": lambda: steps.take(images, 0.0),
-            "reconstruction": lambda: calls.reconstruct(images, generator),
-            "sampling": lambda: calls.sample(n, generator),
+            "training": lambda: steps.take(images, 0.0, self.labels),
+            "reconstruction": lambda: calls.reconstruct(images, generator, **labels),
+            "sampling": lambda: calls.sample(n, generator, **labels),
             "scoring": score,
         }
         call = by_activity[activity]
@@ -141,11 +146,16 @@ class Profiler:
     def _eager(self, activity: Activity) -> Callable[[], object]:
         """Return a call of the activity that runs layer by layer."""
         model, images, generator = self.model, self.images, self._generator()
+        labels = self._labels
         if activity == "training":
-            return lambda: model.training_step(images, Step(0.0, self.batches))
+            return lambda: model.training_step(images, Step(0.0, self.batches), **labels)
         if activity == "reconstruction":
-            return lambda: model.reconstruct(images, generator)
-        return lambda: model.sample(self._n, generator)
+            return lambda: model.reconstruct(images, generator, **labels)
+        return lambda: model.sample(self._n, generator, **labels)
+
+    @property
+    def _labels(self) -> dict[str, Tensor]:
+        return ClassLabels(self.labels).of(0, self._n)
 
     @property
     def _n(self) -> int:

@@ -182,9 +182,10 @@ def _treats_images_alone(subject: ModelSubject) -> None:
     images = subject.images(IMAGES)
     mixed = images.clone()
     mixed[1:] = subject.images(IMAGES, seed=7)[1:].flip(0)
+    labels = subject.labels(IMAGES)
     for name in shown:
         method = getattr(model, name)
-        alone, among = (method(each, subject.generator()) for each in (images, mixed))
+        alone, among = (method(each, subject.generator(), **labels) for each in (images, mixed))
         axis = alone.ndim - 2 if name == "encode" else 0
         require(
             _close(alone.select(axis, 0), among.select(axis, 0), TOLERANCE),
@@ -193,21 +194,37 @@ def _treats_images_alone(subject: ModelSubject) -> None:
         )
 
 
+def _labels_matter(subject: ModelSubject) -> None:
+    model = subject.evaluated()
+    if not model.class_conditional or "sample" not in model.capabilities:
+        raise NotApplicableError("the model does not sample by class")
+    labels = torch.zeros(IMAGES, dtype=torch.int64, device=model.device)
+    with torch.no_grad():
+        one, other = (
+            model.sample(IMAGES, subject.generator(), labels=each) for each in (labels, labels + 1)
+        )
+    require(
+        not torch.equal(one, other),
+        "samples of class 0 and of class 1 are the same: use labels in sample, or leave out "
+        "class_conditional",
+    )
+
+
 def _decodes_alone_and_by_steps(subject: ModelSubject) -> None:
     model = subject.evaluated()
     if "decode" not in model.capabilities:
         raise NotApplicableError("the model cannot decode")
-    latents = _latents(model, subject, IMAGES)
-    images = model.decode(latents)
+    latents, labels = _latents(model, subject, IMAGES), subject.labels(IMAGES)
+    images = model.decode(latents, **labels)
     order = torch.arange(IMAGES - 1, -1, -1, device=latents.device)
+    turned = latents.index_select(latents.ndim - 2, order)
+    of_turned = {name: values[order] for name, values in labels.items()}
     require(
-        _close(
-            model.decode(latents.index_select(latents.ndim - 2, order)), images[order], TOLERANCE
-        ),
+        _close(model.decode(turned, **of_turned), images[order], TOLERANCE),
         "decode of a latent depends on its place in the batch",
     )
     if model.spiking:
-        *_, last = model.decode_prefixes(latents)
+        *_, last = model.decode_prefixes(latents, **labels)
         require(
             _close(last, images, TOLERANCE),
             "the last images of decode_prefixes differ from decode of all time steps",
@@ -230,16 +247,18 @@ def _output(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Call a method for n images, with inputs of a seed, and draws of one if no generator."""
-    generator = generator or subject.generator(seed + 1)
+    generator, labels = generator or subject.generator(seed + 1), subject.labels(n, seed)
     match name:
-        case "sample" | "sample_latents":
-            values = getattr(model, name)(n, generator)
+        case "sample_latents":
+            values = model.sample_latents(n, generator)
+        case "sample":
+            values = model.sample(n, generator, **labels)
         case "decode":
-            values = model.decode(_latents(model, subject, n))
+            values = model.decode(_latents(model, subject, n), **labels)
         case "test_loss":
-            values = model.test_loss(subject.images(n, seed), Step(1.0, 1), generator)
+            values = model.test_loss(subject.images(n, seed), Step(1.0, 1), generator, **labels)
         case _:
-            values = getattr(model, name)(subject.images(n, seed), generator)
+            values = getattr(model, name)(subject.images(n, seed), generator, **labels)
     return values
 
 
@@ -249,7 +268,7 @@ def _latents(model: GenerativeModel, subject: ModelSubject, n: int) -> Tensor:
     if "sample_latents" in model.capabilities:
         return model.sample_latents(n, subject.generator())
     if "encode" in model.capabilities:
-        return model.encode(subject.images(n), subject.generator())
+        return model.encode(subject.images(n), subject.generator(), **subject.labels(n))
     raise NotApplicableError("the model decodes, but gives no latents to decode")
 
 
@@ -268,5 +287,6 @@ _CHECKS: dict[str, Callable[[ModelSubject], str | None]] = {
     "keeps no state from call to call": _keeps_no_state,
     "treats each image of a batch alone": _treats_images_alone,
     "decodes each latent alone, and by time steps": _decodes_alone_and_by_steps,
+    "samples follow their labels": _labels_matter,
     **TRAINING_CHECKS,
 }

@@ -20,6 +20,8 @@ from bench.testing.equations import PlainBackend
 
 SETTINGS = ("time_steps=4", "latent_size=8", "batch_size=8", "epochs=2")
 """Settings that are small enough for a check, on top of the protocol ``smoke``."""
+CLASSES = 10
+"""Number of classes for a class-conditional model."""
 SIZES = (32, 64, 28)
 """Image sizes that are tried, the first that the model supports being used."""
 TRAINING_IMAGES = 24
@@ -51,6 +53,18 @@ class ModelSubject:
         shape = (TRAINING_IMAGES, *self.image_shape)
         return torch.randint(256, shape, generator=generator, dtype=torch.uint8).to(self.device)
 
+    @property
+    def training_labels(self) -> Tensor | None:
+        """Random labels ``(N,)`` of the training images; None for a model that takes none."""
+        return self.labels(TRAINING_IMAGES).get("labels")
+
+    def labels(self, n: int, seed: int = 0) -> dict[str, Tensor]:
+        """Return the keyword argument ``labels``, random ``(n,)``, if the model takes it."""
+        if not self.model_class.class_conditional:
+            return {}
+        generator = torch.Generator().manual_seed(seed)
+        return {"labels": torch.randint(CLASSES, (n,), generator=generator).to(self.device)}
+
     def images(self, n: int, seed: int = 0) -> Tensor:
         """Return random images ``(n, C, H, W)`` in [-1, 1]."""
         generator = torch.Generator().manual_seed(seed)
@@ -66,7 +80,9 @@ class ModelSubject:
         """Return an untrained model, built from a seed."""
         seed_everything(seed)
         backend = self.backend() if self.model_class.spiking else None
-        return self.model_class(self.image_shape, self.protocol, backend).to(self.device)
+        classes = {"classes": CLASSES} if self.model_class.class_conditional else {}
+        model = self.model_class(self.image_shape, self.protocol, backend, **classes)
+        return model.to(self.device)
 
     def evaluated(self) -> GenerativeModel:
         """Return a model in evaluation mode that has taken a few steps of training."""
@@ -74,14 +90,19 @@ class ModelSubject:
         model.load_state_dict(self._weights)
         return model.eval()
 
+    def learn(self, model: GenerativeModel, step: int) -> Mapping[str, Tensor | float]:
+        """Take one of :data:`STEPS` training steps on random images, and return the losses."""
+        n, seed = self.protocol.batch_size, 10 + step
+        images, labels = self.images(n, seed), self.labels(n, seed)
+        return model.training_step(images, Step(step / STEPS, STEPS), **labels)
+
     @cached_property
     def _weights(self) -> Mapping[str, Tensor]:
         model = self.built().train()
         # The checks of the training report an error; the others judge the model as it is.
         with suppress(Exception):
             for step in range(STEPS):
-                images = self.images(self.protocol.batch_size, seed=10 + step)
-                model.training_step(images, Step(step / STEPS, STEPS))
+                self.learn(model, step)
         return model.state_dict()
 
 

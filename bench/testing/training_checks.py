@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bench.errors import one_line
-from bench.model import GenerativeModel, Step
+from bench.model import GenerativeModel
 from bench.system.checksums import SummedFolder
 from bench.system.progress import WorkReporter
 from bench.testing.checks import CheckFailedError, require
@@ -44,8 +44,7 @@ def _learns(subject: ModelSubject) -> None:
     model = subject.built().train()
     before = copy.deepcopy(dict(model.named_parameters()))
     for step in range(STEPS):
-        images = subject.images(subject.protocol.batch_size, seed=10 + step)
-        losses = checked_losses(model, model.training_step(images, Step(step / STEPS, STEPS)))
+        losses = checked_losses(model, subject.learn(model, step))
         for name, value in losses.items():
             number = float(value)
             require(
@@ -115,6 +114,7 @@ def _train(subject: ModelSubject, model: GenerativeModel, checkpoints: Checkpoin
         best=BestEpochs(lambda model: {}),
         reporter=WorkReporter(),
         checkpoints=checkpoints,
+        labels=subject.training_labels,
     )
 
 
@@ -122,16 +122,15 @@ def _train(subject: ModelSubject, model: GenerativeModel, checkpoints: Checkpoin
 def _require_same_outputs(
     subject: ModelSubject, one: GenerativeModel, other: GenerativeModel, message: str
 ) -> None:
-    images = subject.images(4)
+    images, labels = subject.images(4), subject.labels(4)
     if "sample" in one.capabilities:
-        same = torch.equal(one.sample(4, subject.generator()), other.sample(4, subject.generator()))
-        require(same, message.format("samples"))
+        first, second = (model.sample(4, subject.generator(), **labels) for model in (one, other))
+        require(torch.equal(first, second), message.format("samples"))
     if "reconstruct" in one.capabilities:
-        same = torch.equal(
-            one.reconstruct(images, subject.generator()),
-            other.reconstruct(images, subject.generator()),
+        first, second = (
+            model.reconstruct(images, subject.generator(), **labels) for model in (one, other)
         )
-        require(same, message.format("reconstructions"))
+        require(torch.equal(first, second), message.format("reconstructions"))
 
 
 TRAINING_CHECKS: dict[str, Callable[[ModelSubject], str | None]] = {

@@ -124,13 +124,16 @@ def _better(score: Score, best: Score) -> bool:
     return score.value > best.value if score.higher_is_better else score.value < best.value
 
 
-def warm_up(model: GenerativeModel, images: Tensor, protocol: Protocol) -> None:
+def warm_up(
+    model: GenerativeModel, images: Tensor, protocol: Protocol, labels: Tensor | None = None
+) -> None:
     """Take one training step, so that code is compiled before training is timed.
 
     Args:
         model: model to throw away afterwards, since the step changes its weights.
         images: uint8 images ``(N, C, H, W)`` on the model's device.
         protocol: protocol resolved for the model and dataset.
+        labels: classes of the images, int64 ``(N,)`` on that device, of a class-conditional model.
 
     Raises:
         TypeError: the step returns something other than losses by name.
@@ -139,7 +142,8 @@ def warm_up(model: GenerativeModel, images: Tensor, protocol: Protocol) -> None:
     batch = to_unit_range(images[: protocol.batch_size])
     batches = batch_count(len(images), protocol.batch_size, protocol.drop_last)
     steps = TrainingSteps(model, len(batch), batches)
-    checked_losses(model, steps.take(batch, 0.0))
+    shown = None if labels is None else labels[: protocol.batch_size]
+    checked_losses(model, steps.take(batch, 0.0, shown))
 
 
 def train(
@@ -152,6 +156,7 @@ def train(
     reporter: WorkReporter,
     checkpoints: Checkpoints | None = None,
     rebuild: Callable[[], GenerativeModel] | None = None,
+    labels: Tensor | None = None,
 ) -> TrainingRecord:
     """Train a model in place, resuming from its checkpoint if there is one.
 
@@ -165,6 +170,7 @@ def train(
         checkpoints: checkpoint to resume from and to save to; None to keep no checkpoint.
         rebuild: builds the untrained model again, to check that the first checkpoint holds all that
             training changes; None for no check.
+        labels: classes of the images, int64 ``(N,)`` on that device, of a class-conditional model.
 
     Returns:
         Losses and seconds of each epoch, the selected epochs, and the peak memory.
@@ -186,6 +192,7 @@ def train(
         reporter=reporter,
         checkpoints=checkpoints,
         rebuild=rebuild,
+        labels=labels,
     )
     if checkpoints is not None and checkpoints.restore(training.load_state_dict):
         _LOG.info("going on from %s", training.place)
@@ -216,8 +223,10 @@ class _Training:
         reporter: WorkReporter,
         checkpoints: Checkpoints | None,
         rebuild: Callable[[], GenerativeModel] | None,
+        labels: Tensor | None,
     ) -> None:
         self._rebuild = rebuild
+        self._labels = labels
         self.epoch = 0
         self.epochs: list[EpochRecord] = []
         self.peak: int | None = None
@@ -307,6 +316,7 @@ class _Training:
         flip = protocol.horizontal_flip != "never"
         batches = training_batches(
             self._images,
+            self._labels,
             protocol.batch_size,
             self._order,
             flip=flip,
@@ -318,8 +328,8 @@ class _Training:
         self._memory.reset()
         self._model.train()
         since = time.perf_counter()
-        for batch in batches:
-            self._learn(batch)
+        for batch, labels in batches:
+            self._learn(batch, labels)
             if stop.signum is not None:
                 self._stop_clock(since)
                 self._save_and_stop(stop.signum)
@@ -341,10 +351,10 @@ class _Training:
             # Garbage of the scores would count in the next epoch's peak memory.
             gc.collect()
 
-    def _learn(self, batch: Tensor) -> None:
+    def _learn(self, batch: Tensor, labels: Tensor | None) -> None:
         i, batches, epochs = self._batch, self._batches, self._protocol.epochs
         progress = (self.epoch + i / batches) / epochs
-        losses = checked_losses(self._model, self._steps.take(batch, progress))
+        losses = checked_losses(self._model, self._steps.take(batch, progress, labels))
         self._losses.add(losses, len(batch))
         self._batch += 1
         if self._losses.due:

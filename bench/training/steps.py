@@ -54,22 +54,26 @@ class TrainingSteps:
         """True if the next step of a full batch is like all that follow."""
         return self._full.ready
 
-    def take(self, images: Tensor, progress: float) -> Mapping[str, Any]:
+    def take(
+        self, images: Tensor, progress: float, labels: Tensor | None = None
+    ) -> Mapping[str, Any]:
         """Train on a batch ``(N, C, H, W)``, and return what the model returns.
 
         Args:
             images: images in [-1, 1].
             progress: share of the training that is done, in [0, 1].
+            labels: classes of the images, int64 ``(N,)``, of a class-conditional model.
         """
+        inputs = (images,) if labels is None else (images, labels)
         here = Step(progress, self._batches, self.taken // self._batches, self.taken)
         self.taken += 1
         if self._position is None:
-            return self._model.training_step(images, here)
+            return _train(self._model, here, *inputs)
         for name in ("progress", "epoch", "step"):
             getattr(self._position, name).fill_(getattr(here, name))
         if len(images) != self._batch_size:
-            return self._step(images)
-        losses: Mapping[str, Any] = self._full(images)
+            return self._step(*inputs)
+        losses: Mapping[str, Any] = self._full(*inputs)
         return losses
 
     def state_dict(self) -> dict[str, int]:
@@ -80,6 +84,13 @@ class TrainingSteps:
         """Restore the result of :meth:`state_dict`."""
         self.taken, self._replayed_before = state["taken"], state["replayed"]
 
-    def _step(self, images: Tensor) -> Mapping[str, Any]:
+    def _step(self, *inputs: Tensor) -> Mapping[str, Any]:
         assert self._position is not None
-        return self._model.training_step(images, self._position)
+        return _train(self._model, self._position, *inputs)
+
+
+def _train(
+    model: GenerativeModel, step: Step, images: Tensor, labels: Tensor | None = None
+) -> Mapping[str, Any]:
+    known = {} if labels is None else {"labels": labels}
+    return model.training_step(images, step, **known)

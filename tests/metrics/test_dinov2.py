@@ -230,7 +230,9 @@ def test_a_score_has_all_four_metrics_as_other_libraries_compute_them(
         tmp_path / "images.npz", settings=settings, metrics="*_dinov2",
         weights=[f"dinov2={weights}"], out=tmp_path / "run",
     )  # fmt: skip
-    found = rows[rows["status"] == "ok"].set_index("metric")
+    scale = rows[(rows["kind"] == "dataset") & (rows["status"] == "ok")]
+    assert list(scale["metric"]) == ["fd_dinov2"] * 2
+    found = rows[(rows["kind"] == "model") & (rows["status"] == "ok")].set_index("metric")
     assert set(found.index) == set(NAMES)
     assert set(found["extractor"]) == {DINOv2.description}
     assert set(found["extractor_sha256"]) == {hashlib.sha256(weights.read_bytes()).hexdigest()}

@@ -88,7 +88,8 @@ def test_statistics_of_the_reference_images_give_their_distance_and_only_it_agai
     assert (again["ci_low"], again["ci_high"]) == (first["ci_low"], first["ci_high"])
     assert again["extractor"].startswith(f"{first['extractor']}; reference statistics of digits")
     assert again["created_at"] >= first["created_at"]
-    rows = bench.load_results(file.parent / "scores").set_index("metric")
+    rows = bench.load_results(file.parent / "scores")
+    rows = rows[rows["kind"] == "model"].set_index("metric")
     assert (rows.loc[METRIC, "extractor"], rows.loc[METRIC, "n"]) == (again["extractor"], 30)
     assert "reference" not in rows.loc["efficientnet_kid", "extractor"]
     assert scored(file, metrics="efficientnet*")["created_at"] == again["created_at"]

@@ -168,7 +168,8 @@ def _train_epoch(
     protocol, images = context.protocol, context.train_images
     stage = f"training the autoencoder, epoch {epoch + 1}/{protocol.autoencoder_epochs}"
     done = 0
-    for batch in training_batches(images, protocol.autoencoder_batch_size, order, flip=False):
+    size = protocol.autoencoder_batch_size
+    for batch, _ in training_batches(images, None, size, order, flip=False):
         learner.learn(batch)
         done += len(batch)
         context.reporter.evaluated(stage, done, len(images))
