@@ -22,7 +22,7 @@ class ClassLabels:
     values: Tensor | None
 
     def of(self, first: int, n: int) -> dict[str, Tensor]:
-        """Return the labels of ``n`` images as the keyword argument ``labels``, if there are any.
+        """Return the keyword argument ``labels`` of ``n`` images, ``(n,)``, if they have labels.
 
         >>> ClassLabels(torch.tensor([4, 2, 0])).of(1, 2)
         {'labels': tensor([2, 0])}

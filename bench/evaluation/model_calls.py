@@ -27,7 +27,13 @@ class ModelCalls:
         self._functions: dict[tuple[str, int], GraphedFunction] = {}
 
     def sample(self, n: int, generator: torch.Generator, **labels: Tensor) -> Tensor:
-        """Return :meth:`GenerativeModel.sample`, images ``(n, C, H, W)``."""
+        """Return :meth:`GenerativeModel.sample`, images ``(n, C, H, W)``.
+
+        Args:
+            n: number of images.
+            generator: source of the model's random draws.
+            **labels: ``labels``, int64 ``(n,)``, of a class-conditional model.
+        """
 
         def sample(generator: torch.Generator, **labels: Tensor) -> Tensor:
             return self._model.sample(n, generator, **labels)
@@ -35,7 +41,13 @@ class ModelCalls:
         return self._call("sample", n, sample, generator, **labels)
 
     def reconstruct(self, images: Tensor, generator: torch.Generator, **labels: Tensor) -> Tensor:
-        """Return :meth:`GenerativeModel.reconstruct`, for images ``(N, C, H, W)``."""
+        """Return :meth:`GenerativeModel.reconstruct`, images ``(N, C, H, W)``.
+
+        Args:
+            images: images ``(N, C, H, W)`` in [-1, 1].
+            generator: source of the model's random draws.
+            **labels: ``labels``, int64 ``(N,)``, of a class-conditional model.
+        """
         model = self._model
         return self._call(
             "reconstruct", len(images), model.reconstruct, generator, images, **labels

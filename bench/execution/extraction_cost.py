@@ -57,7 +57,7 @@ class ExtractionCost:
 
 @dataclass(frozen=True)
 class _Use:
-    """What a cell asks of an extractor: metrics, and passes over the generated images."""
+    """Use of an extractor by a cell: for which metrics, in how many passes over its images."""
 
     cell: Cell
     metrics: tuple[type[DistributionMetric], ...]

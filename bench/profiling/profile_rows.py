@@ -109,7 +109,14 @@ def _profiler(cell: Cell, data: DataCache, device: torch.device, repeats: int) -
     neuron_implementation(cell, device)  # Raises if the backend cannot run on the device.
     model = build_model(cell, tuple(batch.shape[1:]), device)
     labels = labels_for(model, known).values
-    return Profiler(model, batch, batch_count(len(train), size), cell.seed, repeats, labels)
+    return Profiler(
+        model=model,
+        images=batch,
+        batches=batch_count(len(train), size),
+        seed=cell.seed,
+        repeats=repeats,
+        labels=labels,
+    )
 
 
 def _measured_rows(activity: str, measured: Measured) -> Iterator[Row]:

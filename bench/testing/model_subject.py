@@ -91,7 +91,15 @@ class ModelSubject:
         return model.eval()
 
     def learn(self, model: GenerativeModel, step: int) -> Mapping[str, Tensor | float]:
-        """Take one of :data:`STEPS` training steps on random images, and return the losses."""
+        """Take one of :data:`STEPS` training steps on random images ``(N, C, H, W)``.
+
+        Args:
+            model: model in training mode.
+            step: number of the step, from 0.
+
+        Returns:
+            The losses by name.
+        """
         n, seed = self.protocol.batch_size, 10 + step
         images, labels = self.images(n, seed), self.labels(n, seed)
         return model.training_step(images, Step(step / STEPS, STEPS), **labels)

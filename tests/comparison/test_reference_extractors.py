@@ -88,9 +88,10 @@ def test_a_run_loads_the_extractors_of_a_reference_instead_of_training(
     loaded = bench_run("loaded", "--reference", reference)
     assert sha256s(loaded) == sha256s(known)
     assert loaded["metric"].tolist().count(OWN) == 1
-    for metric in (OWN, *FAD):
-        values = [rows.loc[rows["metric"] == metric, "value"].item() for rows in (loaded, known)]
+    for metric, cells in ((OWN, 1), *((name, 3) for name in FAD)):
+        values = [rows.loc[rows["metric"] == metric, "value"].tolist() for rows in (loaded, known)]
         assert values[0] == values[1]
+        assert len(values[0]) == cells
     code, out, _ = bench_cli("compare", tmp_path / "loaded", reference, "--strict")
     assert (code, "No regression." in out) == (0, True)
     # The cache stays the machine's own.
