@@ -201,7 +201,8 @@ def _labels_matter(subject: ModelSubject) -> None:
     labels = torch.zeros(IMAGES, dtype=torch.int64, device=model.device)
     with torch.no_grad():
         one, other = (
-            model.sample(IMAGES, subject.generator(), labels=each) for each in (labels, labels + 1)
+            model.sample(IMAGES, subject.generator(), **{"labels": each})
+            for each in (labels, labels + 1)
         )
     require(
         not torch.equal(one, other),
