@@ -190,7 +190,7 @@ def test_a_model_that_its_paper_does_not_train_is_named_in_the_rows(tmp_path, ti
     assert names == {
         "ann_vae": ["paper+other_model"],
         "esvae": ["paper"],
-        **dict.fromkeys(of_the_dataset, ["paper"]),
+        **{name: ["paper"] for name in of_the_dataset},
     }
 
 
