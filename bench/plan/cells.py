@@ -27,7 +27,7 @@ class Cell:
         protocol: the protocol as requested, with its overrides.
         seed: seed of every random draw.
         skipped: why the cell cannot run; None if it can.
-        kind: the thing that the cell trains: a model, or an extractor that metrics use.
+        kind: what the cell's rows are of: a model, an extractor that metrics use, or the dataset.
     """
 
     model: str
@@ -121,34 +121,43 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class ExtractorCell(Cell):
-    """The cell that trains an extractor once, for all cells of a dataset that use it.
+class SharedCell(Cell):
+    """A cell that models of a dataset share if the settings that it depends on are the same.
 
     Attributes:
-        extractor: registered name.
         fields: names of the protocol's fields that move its numbers.
-        user: one of the models that use the extractor; the protocol holds as for that model.
+        user: registered name of one of these models; the protocol holds as for that model.
     """
 
-    extractor: str = ""
     fields: tuple[str, ...] = ()
     user: str = ""
-    kind: ClassVar[Kind] = EXTRACTOR
 
     @cached_property
     def resolved(self) -> Protocol:
-        """The protocol as it holds for the models that use the extractor."""
+        """The protocol as it holds for the models that share the cell."""
         return self.protocol.resolve(self.user, self.dataset)
 
     @property
     def protocol_name(self) -> str:
-        """Name of the protocol, whichever models use the extractor."""
+        """Name of the protocol, whichever models share the cell."""
         return self.protocol.name
 
     @cached_property
     def protocol_hash(self) -> str:
-        """SHA-256 of the values of the protocol that move the extractor's numbers."""
+        """SHA-256 of the values of the protocol that move the cell's numbers."""
         return self.resolved.hash_of(self.fields)
+
+
+@dataclass(frozen=True)
+class ExtractorCell(SharedCell):
+    """The cell that trains an extractor once, for all cells of a dataset that use it.
+
+    Attributes:
+        extractor: registered name.
+    """
+
+    extractor: str = ""
+    kind: ClassVar[Kind] = EXTRACTOR
 
     @property
     def content(self) -> dict[str, Any]:
@@ -157,32 +166,10 @@ class ExtractorCell(Cell):
 
 
 @dataclass(frozen=True)
-class DatasetCell(Cell):
-    """The cell of real images or of noise, which give the scale of Fréchet distances.
+class DatasetCell(SharedCell):
+    """The cell of real images or of noise, which give the scale of Fréchet distances."""
 
-    Attributes:
-        fields: names of the protocol's fields that move the distances.
-        user: one of the models that are scored; the protocol holds as for that model.
-    """
-
-    fields: tuple[str, ...] = ()
-    user: str = ""
     kind: ClassVar[Kind] = DATASET
-
-    @cached_property
-    def resolved(self) -> Protocol:
-        """The protocol as it holds for the models that are scored."""
-        return self.protocol.resolve(self.user, self.dataset)
-
-    @property
-    def protocol_name(self) -> str:
-        """Name of the protocol, whichever models are scored."""
-        return self.protocol.name
-
-    @cached_property
-    def protocol_hash(self) -> str:
-        """SHA-256 of the values of the protocol that move the distances."""
-        return self.resolved.hash_of(self.fields)
 
     @property
     def scored_images(self) -> int:

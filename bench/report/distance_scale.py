@@ -11,7 +11,7 @@ from bench.store.schema import DATASET, OK, PIXEL_NOISE, REAL_IMAGES
 LEAST_RATIO = 10
 """Ratio of the distances of noise and of real images below which a distance is unusable.
 
-A network that separates noise from images gives 40 or more on the built-in datasets. An autoencoder
+A network that separates noise from images gives 30 or more on the built-in datasets. An autoencoder
 trained for one epoch on 64 digits gives 1 to 3.3.
 """
 SAME_SCALE = ["dataset", "metric", "protocol", "protocol_hash", "extractor", "extractor_sha256"]
