@@ -55,7 +55,7 @@ def test_a_cluster_that_is_started_here_gives_the_rows_of_a_serial_run(
     code, out, err = commands.run("cluster", "run", *FLAGS, *tiny_flags, "--out", tmp_path / "run")
     assert (code, err) == (0, "")
     assert rows_of(tmp_path / "run").equals(serial)
-    assert out.count("ok in") == 4
+    assert out.count("ok in") == 6
     for cell in (tmp_path / "run" / "cells").iterdir():
         assert "done in" in (cell / "cell.log").read_text()
     assert inspect(tmp_path / "run") == []

@@ -367,8 +367,9 @@ def test_a_folder_from_another_sampler_is_scored_as_torch_fidelity_scores_it(
         weights=[f"inception={network_file}"],
         out=tmp_path / "run",
     )
-    assert set(rows["model"]) == {"mixture"}
-    found = rows[rows["status"] == "ok"].set_index("metric")["value"]
+    assert set(rows["model"]) == {"mixture", "real_images", "pixel_noise"}
+    scored = rows[(rows["kind"] == "model") & (rows["status"] == "ok")]
+    found = scored.set_index("metric")["value"]
 
     dataset = open_dataset("digits", tmp_path)
     protocol = load_protocol("smoke", TINY).resolve("mixture", "digits")
