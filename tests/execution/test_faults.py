@@ -285,6 +285,7 @@ def test_a_broken_plugin_is_skipped_under_all_and_an_error_by_name(
 ):
     plugins("plugin_broken", "raise OSError('no licence')", models={"broken": "plugin_broken:X"})
     common = ["run", "--backends", "reference", *tiny_flags, "--out", tmp_path / "run"]
+    common += ["--metrics", "psnr"]
     code, out, _ = bench_cli(*common, "--models", "all")
     assert code == 0
     assert "broken/unknown/digits/seed 0: The model 'broken' cannot be imported" in out

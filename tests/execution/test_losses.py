@@ -48,8 +48,8 @@ def test_sums_do_not_depend_on_how_often_losses_are_read(values):
 def test_rows_and_records_are_the_same(tiny, tmp_path, request):
     def run(name):
         out = tmp_path / name
-        settings = [*tiny, "epochs=2"]
-        rows = bench.run("ann_vae,esvae", backends="fused", settings=settings, out=out)
+        asked = {"settings": [*tiny, "epochs=2"], "metrics": "psnr,fad,firing_rate"}
+        rows = bench.run("ann_vae,esvae", backends="fused", **asked, out=out)
         records = [
             json.loads(path.read_text()) for path in sorted(out.glob("cells/*/training.json"))
         ]

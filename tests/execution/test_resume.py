@@ -95,6 +95,8 @@ def rows_of(out):
 
 def flags_for(model, backend, tiny_flags, *settings):
     options = [part for setting in settings for part in ("--set", setting)]
+    # Of reconstructions, of features and of recorded activity: all depend on every weight.
+    options += ["--metrics", "psnr,fad,firing_rate"]
     return ["run", "--models", model, "--backends", backend, *tiny_flags, *options]
 
 

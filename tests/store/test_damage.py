@@ -30,6 +30,10 @@ class Greedy(Steady):
 '''
 
 
+# One of each kind: of reconstructions, of features, of recorded activity.
+METRICS = "psnr,fad,firing_rate"
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run of two models, and its rows."""
@@ -45,7 +49,8 @@ def copy(finished, tmp_path):
 
 
 def run(out, **arguments):
-    return bench.run("ann_vae,esvae", backends="fused", settings=TINY, out=out, **arguments)
+    asked = {"backends": "fused", "settings": TINY, "metrics": METRICS}
+    return bench.run("ann_vae,esvae", **asked, out=out, **arguments)
 
 
 def flip_a_bit(path, position=None):
@@ -72,6 +77,7 @@ def test_damaged_rows_are_found_told_and_done_again(harm, copy, finished, bench_
     assert f"{damaged.relative_to(copy)}" in out
     assert "is damaged" in out
     flags = ["--models", "ann_vae,esvae", "--backends", "fused", *tiny_flags, "--out", copy]
+    flags += ["--metrics", METRICS]
     code, out, _ = bench_cli("run", *flags, "--dry-run")
     assert "its rows are damaged: to do again" in out
     code, out, _ = bench_cli("run", *flags)
@@ -101,6 +107,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(copy, finished, tiny_flags):
         if path.is_file():
             path.unlink()
     flags = ["run", "--models", "ann_vae,esvae", "--backends", "fused", *tiny_flags, "--out", copy]
+    flags += ["--metrics", METRICS]
     with commands.started(*flags, "--checkpoint-every", "0.001s") as process:
         commands.wait_for((cell / "checkpoint.pt").exists, process)
         process.kill()
@@ -123,7 +130,7 @@ def test_a_damaged_table_is_told_and_gathered_anew(copy, finished):
 def test_damage_in_a_cell_that_was_not_asked_for_is_told(copy, caplog):
     (damaged,) = copy.glob("cells/esvae*/rows.parquet")
     flip_a_bit(damaged)
-    bench.run("ann_vae", settings=TINY, out=copy)
+    bench.run("ann_vae", settings=TINY, metrics=METRICS, out=copy)
     assert "Left out: " in caplog.text
     assert str(damaged) in caplog.text
     others = {"fad_autoencoder", "real_images", "pixel_noise"}
@@ -260,7 +267,7 @@ def disk(tmp_path):
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(disk, finished, bench_cli, tiny_flags):
     flags = ["run", "--models", "ann_vae,esvae", "--backends", "fused", *tiny_flags,
-             "--out", disk / "run"]  # fmt: skip
+             "--metrics", METRICS, "--out", disk / "run"]  # fmt: skip
     ann_vae = [*flags]
     ann_vae[2] = "ann_vae"
     assert bench_cli(*ann_vae)[0] == 0
@@ -280,6 +287,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(disk, finished, bench_cli, 
 
 def test_an_output_that_becomes_read_only(disk, bench_cli, tiny_flags):
     flags = ["run", "--models", "ann_vae", *tiny_flags, "--out", disk / "run"]
+    flags += ["--metrics", METRICS]
     assert bench_cli(*flags)[0] == 0
     done = bench.load_results(disk / "run")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
@@ -291,7 +299,7 @@ def test_an_output_that_becomes_read_only(disk, bench_cli, tiny_flags):
 
 def test_files_of_limited_size_stop_the_run(bench_cli, tiny_flags, tmp_path):
     flags = ["run", "--models", "esvae", "--backends", "fused", *tiny_flags,
-             "--out", tmp_path / "run"]  # fmt: skip
+             "--metrics", METRICS, "--out", tmp_path / "run"]  # fmt: skip
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
