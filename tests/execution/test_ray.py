@@ -82,7 +82,7 @@ def test_workers_take_neither_a_folder_for_the_suite_nor_relative_paths_for_thei
 def test_cells_of_nodes_that_are_lost_go_on_elsewhere(cluster, tiny_flags, tmp_path):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     flags = ["--models", "esvae", "--backends", "reference,snntorch", *tiny_flags,
-             "--set", "epochs=24"]  # fmt: skip
+             "--set", "epochs=24", "--metrics", "psnr,firing_rate"]  # fmt: skip
     code, _, err = commands.run("run", *flags, "--out", tmp_path / "whole")
     assert code == 0, err
     out = tmp_path / "run"
