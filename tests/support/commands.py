@@ -19,7 +19,7 @@ MAIN = (
     "from bench.cli import main\n"
     "if __name__ == '__main__': main()"
 )
-PATIENCE = 240
+PATIENCE = 600
 
 
 @cache
