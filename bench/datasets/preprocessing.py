@@ -104,10 +104,10 @@ def count_classes(train: np.ndarray | None, test: np.ndarray | None) -> tuple[in
     """
     if train is None or test is None:
         return None
-    labels = np.concatenate([train, test])
+    labels = np.concatenate([train, test]).astype(np.int64)
     if labels.min() < 0 or labels.max() > len(labels):
         return None
-    return tuple(np.bincount(train, minlength=labels.max() + 1).tolist())
+    return tuple(np.bincount(labels[: len(train)], minlength=labels.max() + 1).tolist())
 
 
 def fingerprint_arrays(train: Split, test: Split) -> str:
