@@ -433,7 +433,7 @@ def digit_reader():
 @pytest.mark.full
 def test_reconstructions_are_recognisably_the_inputs(tmp_path, monkeypatch):
     monkeypatch.setattr(registry.metrics, "names", lambda: ["reconstruction_loss"])
-    bench.run(backends="reference", out=tmp_path)
+    bench.run(backends="fused", out=tmp_path)
     assert len(model_folders(tmp_path)) == 3
     reader = digit_reader()
     for folder in model_folders(tmp_path):
