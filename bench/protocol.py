@@ -199,6 +199,11 @@ class Protocol(_Frozen):
         """
         return self.hash_of(type(self).model_fields.keys() - UNHASHED)
 
+    @property
+    def other_split(self) -> Literal["test", "train"]:
+        """The split that is not the reference."""
+        return "train" if self.reference_split == "test" else "test"
+
     def name_for(self, model: str) -> str:
         """Return the name in the rows of a model, which tells if its paper does not train it so.
 

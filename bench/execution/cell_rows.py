@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -85,6 +85,21 @@ class CellRows:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "kind": cell.kind,
         }
+
+    def untrained(
+        self, metrics: Iterable[type[Metric]], observed: Mapping[str, Iterable[Observation]]
+    ) -> list[Row]:
+        """Return the observations of a cell that trains nothing as rows.
+
+        Args:
+            metrics: metrics that were observed, in the order of the rows.
+            observed: observations by name of the metric.
+        """
+        return [
+            self.row(metric, observation, ScoredWeights())
+            for metric in metrics
+            for observation in observed[metric.name]
+        ]
 
     def without_value(self, metric: type[Metric], status: Status, reason: str) -> Row:
         """Return the row of a metric that has no value.

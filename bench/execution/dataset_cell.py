@@ -12,11 +12,10 @@ from bench.evaluation.context import CellContext
 from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.given_outputs import GivenOutputs
 from bench.execution.cell import CellRun
-from bench.execution.cell_rows import ScoredWeights
 from bench.metrics.metric import Metric
 from bench.plan.cells import DatasetCell
 from bench.store.run_directory import Row
-from bench.store.schema import PIXEL_NOISE, REAL_IMAGES, TRAIN
+from bench.store.schema import PIXEL_NOISE, REAL_IMAGES
 
 SEED = 0
 IMAGES_AT_ONCE = 1000
@@ -31,8 +30,7 @@ def real_images(context: CellContext) -> Tensor:
     Returns:
         uint8 images ``(N, C, H, W)``, drawn from a fixed seed.
     """
-    trained_on = context.protocol.reference_split != TRAIN
-    images = context.train_images if trained_on else context.test_images
+    images = context.images_of(context.protocol.other_split)
     drawn = torch.from_numpy(draw(len(images), context.protocol.generated_images))
     return images[drawn.to(images.device)]
 
@@ -99,8 +97,4 @@ class DatasetRun(CellRun):
         outputs = GivenOutputs(protocol, images, None)
         evaluator = Evaluator(replace(context, protocol=protocol))
         observed = evaluator.evaluate(outputs, missing, training=None)
-        return [
-            self.rows.row(metric, observation, ScoredWeights())
-            for metric in missing
-            for observation in observed[metric.name]
-        ]
+        return self.rows.untrained(missing, observed)

@@ -156,7 +156,7 @@ def _dataset_images(
     for use in uses:
         info, protocol = use.cell.info, use.cell.resolved
         assert info is not None
-        size_of = {"train": use.cell.train_size, "test": use.cell.test_size}
+        size_of = use.cell.split_sizes
         for metric in use.metrics:
             if metric.of_moments and name in resources.statistics:
                 continue

@@ -13,7 +13,6 @@ from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.given_outputs import GivenOutputs, in_unit_range
 from bench.evaluation.showcase import GRID_IMAGES, Showcase, save_showcase, spread
 from bench.execution.cell import CellRun
-from bench.execution.cell_rows import ScoredWeights
 from bench.metrics.metric import Metric
 from bench.plan.cells import ImagesCell
 from bench.store.run_directory import Row
@@ -35,11 +34,7 @@ class ImagesRun(CellRun):
         observed = evaluator.evaluate(outputs, missing, training=None)
         shown = _showcase(generated, reconstructions, context)
         save_showcase(shown, self.folder)
-        rows = [
-            self.rows.row(metric, observation, ScoredWeights())
-            for metric in missing
-            for observation in observed[metric.name]
-        ]
+        rows = self.rows.untrained(missing, observed)
         self._save_nearest(rows, shown, evaluator.extractors)
         return rows
 

@@ -10,7 +10,6 @@ from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.showcase import save_showcase, showcase
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.cell import CellRun
-from bench.execution.cell_rows import ScoredWeights
 from bench.execution.model_cell import with_weights
 from bench.metrics.metric import Metric
 from bench.plan.cells import WeightsCell
@@ -49,11 +48,7 @@ class WeightsRun(CellRun):
         shown, evaluator = showcase(model, context), Evaluator(context)
         save_showcase(shown, self.folder)
         observed = evaluator.evaluate(model, missing, training=None)
-        rows = [
-            self.rows.row(metric, observation, ScoredWeights())
-            for metric in missing
-            for observation in observed[metric.name]
-        ]
+        rows = self.rows.untrained(missing, observed)
         self._save_nearest(rows, shown, evaluator.extractors)
         return [{**row, "neuron_verdict": verdict} for row in rows]
 

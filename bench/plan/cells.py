@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from bench.datasets.dataset import DatasetInfo
 from bench.datasets.given_images import GivenImages
 from bench.protocol import Protocol
-from bench.store.schema import DATASET, EXTRACTOR, MODEL, REAL_IMAGES, TRAIN, Kind
+from bench.store.schema import DATASET, EXTRACTOR, MODEL, REAL_IMAGES, TEST, TRAIN, Kind
 from bench.system.paths import safe_name
 from bench.training.given_weights import GivenWeights
 
@@ -85,6 +85,11 @@ class Cell:
         """Number of test images of the cell; 0 if the dataset is unavailable."""
         size = self.info.test_size if self.info else 0
         return min(size, self.resolved.test_images or size)
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        """Number of images of each split that every dataset has."""
+        return {TRAIN: self.train_size, TEST: self.test_size}
 
     @property
     def scored_images(self) -> int:
@@ -176,8 +181,7 @@ class DatasetCell(SharedCell):
         """Number of images that metrics score: less than asked for if there are fewer real ones."""
         if self.model != REAL_IMAGES:
             return super().scored_images
-        size = self.test_size if self.resolved.reference_split == TRAIN else self.train_size
-        return min(size, super().scored_images)
+        return min(self.split_sizes[self.resolved.other_split], super().scored_images)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The plan of a run: the expansion of a request into cells."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -56,16 +56,9 @@ class Plan:
         Args:
             extractors: classes of the trained extractors, by registered name.
         """
-        known: set[str] = set()
-        cells: list[Cell] = []
-        for cell in self.cells:
-            for name, extractor in extractors.items():
-                training = None if cell.skipped else _extractor_cell(cell, name, extractor)
-                if training is not None and training.key not in known:
-                    known.add(training.key)
-                    cells.append(training)
-            cells.append(cell)
-        return Plan(tuple(cells), self.datasets)
+        return self._with_shared(
+            lambda cell: (_extractor_cell(cell, *named) for named in extractors.items())
+        )
 
     def with_scale(self, extractors: Iterable[type["TrainedExtractor"]]) -> "Plan":
         """Return the plan with cells of real images and of noise, before the first cell they scale.
@@ -75,14 +68,19 @@ class Plan:
         Args:
             extractors: classes of the trained extractors of all distances that have a scale.
         """
+        return self._with_shared(
+            lambda cell: _scale_cells(cell, extractors) if cell.kind == MODEL else ()
+        )
+
+    def _with_shared(self, shared_by: Callable[[Cell], Iterable[Cell | None]]) -> "Plan":
+        """Return the plan with the cells that its cells share, each once, before its first user."""
         known: set[str] = set()
         cells: list[Cell] = []
         for cell in self.cells:
-            scores = cell.kind == MODEL and not cell.skipped
-            for scored in _scale_cells(cell, extractors) if scores else ():
-                if scored.key not in known:
-                    known.add(scored.key)
-                    cells.append(scored)
+            for shared in () if cell.skipped else shared_by(cell):
+                if shared is not None and shared.key not in known:
+                    known.add(shared.key)
+                    cells.append(shared)
             cells.append(cell)
         return Plan(tuple(cells), self.datasets)
 
