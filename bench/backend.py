@@ -176,15 +176,24 @@ class SpikingNeuron(nn.Module, ABC):
         self.spec = spec
         self.state: NeuronState | None = None
 
-    def forward(self, currents: Tensor) -> Tensor:
-        """Return spikes in {0, 1}, ``(T, N, ...)``, for currents of that shape.
+    def forward(self, currents: Tensor, repeats: int = 1) -> Tensor:
+        """Return spikes in {0, 1}, ``(T, N, ...)``.
+
+        Args:
+            currents: input currents ``(T, N, ...)``, or ``(1, N, ...)`` if they are the same at
+                every step.
+            repeats: number T of equal time steps that currents ``(1, N, ...)`` stand for; 1 for
+                currents of T steps. The gradient of the currents is the sum over the steps.
 
         Raises:
-            ValueError: the carried state has another shape.
+            ValueError: the carried state has another shape, or the currents cannot be repeated.
         """
+        check_repeats(currents, repeats)
         membrane = None if self.state is None else self.state.membrane_for(currents.shape[1:])
         with torch.autocast(currents.device.type, enabled=False):
-            spikes, membrane = self.integrate(at_least_float32(currents), membrane)
+            precise = at_least_float32(currents)
+            steps = precise.expand(repeats, *precise.shape[1:]) if repeats > 1 else precise
+            spikes, membrane = self.integrate(steps, membrane)
         if self.state is not None:
             self.state.membrane = membrane
         return spikes
@@ -213,6 +222,20 @@ def stateful(module: nn.Module) -> Iterator[None]:
     finally:
         for neuron in neurons:
             neuron.state = None
+
+
+def check_repeats(currents: Tensor, repeats: int) -> None:
+    """Check that currents ``(T, N, ...)`` can stand for ``repeats`` equal time steps.
+
+    Raises:
+        ValueError: ``repeats`` is not positive, or it is above 1 and the currents have other than
+            one time step.
+    """
+    if repeats < 1 or (repeats > 1 and len(currents) != 1):
+        raise ValueError(
+            f"currents of {len(currents)} time steps cannot stand for {repeats} equal ones: pass "
+            "the currents of a single step, or repeats = 1"
+        )
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -309,7 +332,7 @@ class DirectCodingLayer(SpikingLayer):
     def forward(self, images: Tensor) -> Tensor:
         """Return spikes ``(T, N, C', H', W')`` for images ``(N, C, H, W)``."""
         currents = self.norm(self.synapse(images), self.time_steps)
-        return self.neuron(currents.expand(self.time_steps, *currents.shape))
+        return self.neuron(currents[None], self.time_steps)
 
 
 class MembraneReadout(nn.Module):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 from torch import Tensor
@@ -108,7 +109,8 @@ class _LIF(torch.autograd.Function):
         final = _empty(ctx.shape[1:], _without_time(axes), like=currents)
         norm = mean, scale, bias, *_channels(steps, axes, scale)
         arrays = steps, _stride(steps), *norm, initial, spikes, final
-        _launch(cuda_kernels.lif_forward, ctx.shape, arrays, constants.decay, constants.threshold)
+        threshold = _threshold(constants, steps)
+        _launch(cuda_kernels.lif_forward, ctx.shape, arrays, constants.decay, threshold)
         return spikes, final
 
     @staticmethod
@@ -130,7 +132,19 @@ class _LIF(torch.autograd.Function):
         norm = mean, scale, bias, *channels
         inputs = steps, _stride(steps), *norm, initial, weights, grad_steps, grad_stride
         outputs = potentials, grad_membrane, sums, products
-        _launch(cuda_kernels.lif_backward, ctx.shape, (*inputs, *outputs), *constants, ctx.repeated)
+        _launch(
+            cuda_kernels.lif_backward,
+            ctx.shape,
+            (*inputs, *outputs),
+            constants.decay,
+            _threshold(constants, steps),
+            constants.surrogate,
+            constants.centre,
+            constants.half_width,
+            constants.width,
+            constants.reset_gradient,
+            ctx.repeated,
+        )
         grad_currents = sums[None] if ctx.repeated else potentials
         grad_initial = grad_membrane if ctx.needs_input_grad[1] else None
         if scale is None:
@@ -186,6 +200,12 @@ def _grad_products(
         return grad_spikes.weights, _with_dense_steps(grad_spikes.step[None], axes), 0
     steps = _with_dense_steps(grad_spikes, axes)
     return None, steps, steps.stride(0)
+
+
+def _threshold(constants: LIFConstants, like: Tensor) -> float:
+    """Return the number above which potentials in the dtype of a tensor ``(...)`` fire."""
+    number = np.float64 if like.dtype == torch.float64 else np.float32
+    return float(constants.exclusive_threshold(number))
 
 
 def _stride(steps: Tensor) -> int:

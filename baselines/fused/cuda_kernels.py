@@ -7,11 +7,15 @@ of a step's currents.
 import triton
 import triton.language as tl
 
+from baselines.fused.cpu import lif_constants
+
 # Neurons per program: 16 bytes of float32 for each of its threads, the widest load.
 BLOCK = tl.constexpr(512)
 # Without fused multiply-add, potentials are rounded as on the other backends. With it, neurons
 # close to the threshold could spike on this backend only.
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+RECTANGLE = tl.constexpr(lif_constants.RECTANGLE)
+TRIANGLE = tl.constexpr(lif_constants.TRIANGLE)
 
 
 @triton.jit
@@ -136,6 +140,34 @@ def lif_forward(
 
 
 @triton.jit
+def _through_surrogate(
+    grad_fire: tl.tensor,
+    offset: tl.tensor,
+    surrogate: tl.constexpr,
+    half_width: tl.constexpr,
+    width: tl.constexpr,
+) -> tl.tensor:
+    """Return the gradients of potentials through the surrogate gradient ``(BLOCK,)``.
+
+    Args:
+        grad_fire: gradients of the firing of the neurons ``(BLOCK,)``.
+        offset: their potentials less the centre of the surrogate gradient ``(BLOCK,)``.
+        surrogate: RECTANGLE, TRIANGLE or ARCTANGENT.
+        half_width: distance from the centre; see :class:`~lif_constants.LIFConstants`.
+        width: one over the height of the surrogate gradient.
+    """
+    gradient = grad_fire / width
+    if surrogate == RECTANGLE:
+        gradient = tl.where(tl.abs(offset) < half_width, gradient, 0.0)
+    elif surrogate == TRIANGLE:
+        gradient *= tl.maximum(1.0 - tl.abs(offset) / half_width, 0.0)
+    else:
+        distance = offset / half_width
+        gradient = gradient / (1.0 + distance * distance)
+    return gradient
+
+
+@triton.jit
 def lif_backward(
     currents: tl.tensor,
     current_stride: tl.tensor,
@@ -156,8 +188,11 @@ def lif_backward(
     time_steps: tl.tensor,
     decay: tl.constexpr,
     threshold: tl.constexpr,
-    window_centre: tl.constexpr,
+    surrogate: tl.constexpr,
+    centre: tl.constexpr,
+    half_width: tl.constexpr,
     width: tl.constexpr,
+    reset_gradient: tl.constexpr,
     repeated: tl.constexpr,
 ) -> None:
     """Compute the gradients of :func:`lif_forward` for a block of neurons.
@@ -188,22 +223,25 @@ def lif_backward(
         time_steps: number of time steps T.
         decay: factor of the potential per time step.
         threshold: potential above which a neuron fires.
-        window_centre: centre of the surrogate gradient's window, relative to the threshold.
-        width: width of the window; its height is ``1 / width``.
+        surrogate: RECTANGLE, TRIANGLE or ARCTANGENT.
+        centre: centre of the surrogate gradient, relative to the threshold.
+        half_width: distance from the centre; see :class:`~lif_constants.LIFConstants`.
+        width: one over the height of the surrogate gradient.
+        reset_gradient: True if gradients flow through the reset.
         repeated: True if the currents are the same at every step.
     """
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     exists = place < neurons
     state = _initial(membrane, place, exists, currents.dtype.element_ty)
     if mean is not None:
-        centre = _of_channel(mean, place, exists, channels, channel_stride)
+        middle = _of_channel(mean, place, exists, channels, channel_stride)
         factor = _of_channel(scale, place, exists, channels, channel_stride)
         summand = _of_channel(shift, place, exists, channels, channel_stride)
     # Step by step: a product of two of these could exceed 32 bits.
     for _ in range(time_steps):
         current = tl.load(currents + place, exists)
         if mean is not None:
-            current = (current - centre) * factor + summand
+            current = (current - middle) * factor + summand
         potential = decay * state + current
         tl.store(potentials + place, potential, exists)
         state = tl.where(potential - threshold > 0, 0.0, potential)
@@ -224,13 +262,14 @@ def lif_backward(
         if weights is not None:
             grad_spike *= tl.load(weights + (time_steps - 1 - step))
         excess = potential - threshold
-        grad_fire = (grad_spike - grad_state * potential) / width
-        gradient = tl.where(tl.abs(excess - window_centre) < width / 2, grad_fire, 0.0)
+        if reset_gradient:
+            grad_spike -= grad_state * potential
+        gradient = _through_surrogate(grad_spike, excess - centre, surrogate, half_width, width)
         gradient += tl.where(excess > 0, 0.0, grad_state)
         if not repeated:
             tl.store(potentials + place, gradient, exists)
         if mean is not None:
-            product += gradient * (tl.load(currents + place, exists) - centre)
+            product += gradient * (tl.load(currents + place, exists) - middle)
         total += gradient
         grad_state = decay * gradient
     if mean is not None:

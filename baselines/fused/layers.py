@@ -18,7 +18,7 @@ class FusedLayer(SpikingLayer):
     def forward(self, spikes: Tensor) -> Tensor:
         """Return the layer's spikes ``(T, N, ...)`` for input spikes ``(T, N, ...)``."""
         currents = self.synapse(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
-        return self.neuron(currents, self.norm, bias=bias_left_out(self.synapse))
+        return self.neuron(currents, norm=self.norm, bias=bias_left_out(self.synapse))
 
 
 class FusedDirectCodingLayer(DirectCodingLayer):
@@ -28,7 +28,7 @@ class FusedDirectCodingLayer(DirectCodingLayer):
         """Return spikes ``(T, N, C', H', W')`` for images ``(N, C, H, W)``."""
         currents = self.synapse(images)[None]
         bias = bias_left_out(self.synapse)
-        return self.neuron(currents, self.norm, self.time_steps, bias)
+        return self.neuron(currents, self.time_steps, norm=self.norm, bias=bias)
 
 
 class FusedReadout(MembraneReadout):

@@ -96,9 +96,7 @@ class _PreparedLayer:
             weight, bias, reused=self._neuron.state is not None, rounded=rounded
         )
         self._affine = Affine(scale, shift)
-        spec = self._neuron.spec
-        constants = LIFConstants(spec.decay, spec.threshold, centre=0.0, width=1.0)
-        self._constants = constants.scalars(scale)
+        self._constants = LIFConstants.of(self._neuron.spec).scalars(scale)
         self._statistics = weight.new_empty((2, len(scale)))
         means, variances = self._statistics.numpy()
         self._kernel_statistics = BatchStatistics(

@@ -12,11 +12,10 @@ from bench.backend import (
     NORM_MOMENTUM,
     NeuronSpec,
     NeuronState,
-    Rectangle,
     SpikingNeuron,
     TimeDependentBatchNorm,
-    UnsupportedNeuronError,
     at_least_float32,
+    check_repeats,
 )
 
 # Axes of the currents of linear layers, (T, N, C).
@@ -35,58 +34,61 @@ class FusedNeuron(SpikingNeuron):
             uint8 copy elsewhere. The layers of this backend accept both.
 
     Raises:
-        UnsupportedNeuronError: the kernels do not compute this neuron.
+        UnsupportedNeuronError: the kernels do not compute its surrogate gradient.
     """
 
     def __init__(self, spec: NeuronSpec, in_bytes: bool = False) -> None:
         super().__init__(spec)
-        window = spec.surrogate
-        if not isinstance(window, Rectangle):
-            name = type(window).__name__.lower()
-            raise UnsupportedNeuronError(f"fused has a rectangular surrogate only, no {name}")
-        if not spec.reset_gradient or spec.fires_at_threshold:
-            raise UnsupportedNeuronError(
-                "fused has gradients through the reset and fires above the threshold only"
-            )
-        centre = window.centre - spec.threshold
-        self._constants = LIFConstants(spec.decay, spec.threshold, centre, window.width)
+        self._constants = LIFConstants.of(spec)
         self._in_bytes = in_bytes
         self._known: tuple[NeuronState, lif.Normalisation] | None = None
 
     def forward(
         self,
         currents: Tensor,
-        norm: TimeDependentBatchNorm | None = None,
         repeats: int = 1,
+        *,
+        norm: TimeDependentBatchNorm | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:
-        """Return spikes ``(repeats * T, N, ...)``.
+        """Return spikes ``(T, N, ...)``; see the base class.
 
         Args:
-            currents: input currents ``(T, N, ...)``.
+            currents: input currents ``(T, N, ...)``, or ``(1, N, ...)`` if they are the same at
+                every step. The kernel reads currents that are repeated once.
+            repeats: number T of equal time steps that currents ``(1, N, ...)`` stand for.
             norm: tdBN to apply to the currents first.
-            repeats: number of equal time steps that each of the T stands for; T is 1 if above 1.
             bias: summand per channel ``(C,)`` that the currents lack; only with a norm, on CUDA.
         """
+        check_repeats(currents, repeats)
         membrane = None if self.state is None else self.state.membrane_for(currents.shape[1:])
         device = currents.device.type
         casts = torch.is_autocast_enabled(device)
         with torch.autocast(device, enabled=False) if casts else nullcontext():
             if norm is None:
-                spikes, membrane = self.integrate(at_least_float32(currents), membrane)
+                spikes, membrane = self.integrate(at_least_float32(currents), membrane, repeats)
             else:
                 spikes, membrane = self._normalised(currents, norm, repeats, membrane, bias)
         if self.state is not None:
             self.state.membrane = membrane
         return spikes
 
-    def integrate(self, currents: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return spikes ``(T, N, ...)`` and the last potential ``(N, ...)``."""
+    def integrate(
+        self, currents: Tensor, membrane: Tensor | None, repeats: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Return spikes ``(T, N, ...)`` and the last potential ``(N, ...)``.
+
+        Args:
+            currents: input currents ``(T, N, ...)`` or ``(1, N, ...)``, float32 or float64.
+            membrane: initial potential ``(N, ...)``; None to start at rest.
+            repeats: number T of equal time steps that currents ``(1, N, ...)`` stand for.
+        """
+        time_steps = repeats * len(currents)
         if currents.device.type == "cuda":
             from baselines.fused import cuda
 
-            return cuda.lif_forward(currents, membrane, self._constants)
-        return self._lif(currents, membrane, len(currents), None)
+            return cuda.lif_forward(currents, membrane, self._constants, time_steps=time_steps)
+        return self._lif(currents, membrane, time_steps, None)
 
     def known_norm(self, norm: TimeDependentBatchNorm) -> lif.Normalisation:
         """Return tdBN with its running statistics; computed once per stateful sequence."""
@@ -115,15 +117,14 @@ class FusedNeuron(SpikingNeuron):
             if bias is not None:
                 currents = currents + bias.view(-1, *[1] * (currents.dim() - 3))
             normed = norm(currents.flatten(0, 1), repeats).unflatten(0, currents.shape[:2])
-            normed = normed.expand(repeats, *normed.shape[1:]) if repeats > 1 else normed
-            return self.integrate(normed, membrane)
+            return self.integrate(normed, membrane, repeats)
         if norm.training:
             applied = _batch_normalisation(norm, currents, values)
         elif torch.is_grad_enabled():
             applied = normalisation(norm, norm.running_mean, norm.running_var)
         else:
             applied = self.known_norm(norm)
-            if isinstance(currents, lookup.LazyCurrents):
+            if isinstance(currents, lookup.LazyCurrents) and repeats == 1:
                 return currents.lif_forward(membrane, *applied.affine, self._constants)
         return self._lif(currents, membrane, repeats * len(currents), applied)
 

@@ -42,6 +42,11 @@ SPECS = {
 }
 """Neurons that a backend is asked for, by what is special about them."""
 LAYER_SPEC = SPECS["of the smoke protocol"]
+LAYER_SPECS = {
+    "": LAYER_SPEC,
+    " with a detached arctangent": NeuronSpec(0.5, 0.2, Arctangent(2.0), reset_gradient=False),
+}
+"""Neurons of the layers that a backend is asked for, by what is special about them."""
 NEURON, LAYER = "neuron ", "layer "
 
 
@@ -72,7 +77,11 @@ def backend_checks(backend: str | type[SpikingBackend], device: str = "auto") ->
         Check(f"{NEURON}{words}", partial(_neuron, built, spec, place))
         for words, spec in SPECS.items()
     ]
-    checks += [Check(f"{LAYER}{name}", partial(_layer, built, name, place)) for name in LAYERS]
+    checks += [
+        Check(f"{LAYER}{name}{words}", partial(_layer, built, name, spec, place))
+        for words, spec in LAYER_SPECS.items()
+        for name in LAYERS
+    ]
     return [
         *checks,
         Check("a sequence of layers", partial(_sequence, built, place)),
@@ -126,9 +135,9 @@ def _neuron(backend: SpikingBackend, spec: NeuronSpec, device: torch.device) -> 
     return _remark(neuron_findings(backend, spec, device))
 
 
-def _layer(backend: SpikingBackend, name: str, device: torch.device) -> str:
-    _built(backend, LAYER_SPEC)
-    return _remark(layer_findings(backend, name, LAYER_SPEC, device))
+def _layer(backend: SpikingBackend, name: str, spec: NeuronSpec, device: torch.device) -> str:
+    _built(backend, spec)
+    return _remark(layer_findings(backend, name, spec, device))
 
 
 def _sequence(backend: SpikingBackend, device: torch.device) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.backend import NeuronSpec, Rectangle, SpikingBackend, SpikingNeuron, stateful
 from bench.store.schema import ANOTHER_NEURON, EXACT, WITHIN_ROUNDING
 from bench.testing.deviations import (
+    GRADIENT_TOLERANCE,
     ROUNDING,
     Computed,
     Finding,
@@ -49,6 +50,7 @@ def neuron_findings(
     probe = random_probe(spec, device)
     yield from _findings(neuron, spec, probe)
     yield from _other_calls(neuron, spec, replace(probe, membrane=None))
+    yield _constant_currents(neuron, spec, probe)
     twin = dyadic_twin(spec)
     yield from _findings(backend.neuron(twin).to(device), twin, dyadic_probe(twin, device))
 
@@ -138,6 +140,30 @@ def _other_calls(neuron: SpikingNeuron, spec: NeuronSpec, probe: Probe) -> Itera
     ):
         finding = spike_deviation(spec, spikes, probe.currents, None, tolerance=probe.tolerance)
         yield replace(finding, message=finding.message and f"{what}: {finding.message}")
+
+
+def _constant_currents(neuron: SpikingNeuron, spec: NeuronSpec, probe: Probe) -> Finding:
+    """Compare currents of one step that stand for all steps with the same currents at each step."""
+    currents = probe.currents[:1].clone().requires_grad_()
+    steps = currents.expand(TIME_STEPS, *SHAPE)
+    repeated, each = neuron(currents, TIME_STEPS), neuron(steps)
+    tolerance = probe.tolerance
+    finding = spike_deviation(spec, repeated.detach(), steps.detach(), None, tolerance=tolerance)
+    message = finding.message and f"with equal currents passed once (repeats): {finding.message}"
+    if finding.verdict == ANOTHER_NEURON or not torch.equal(repeated, each):
+        return replace(finding, message=message)
+    found, expected = (
+        torch.autograd.grad((spikes * probe.grad_spikes).sum(), currents)[0]
+        for spikes in (repeated, each)
+    )
+    error = ((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12)).item()
+    if not error <= GRADIENT_TOLERANCE:
+        return Finding(
+            ANOTHER_NEURON,
+            "with equal currents passed once (repeats): their gradient is not the sum over the "
+            f"steps, but differs from it by up to {error:.2g} of the largest",
+        )
+    return replace(finding, message=message)
 
 
 @contextmanager

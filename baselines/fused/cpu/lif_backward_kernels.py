@@ -12,7 +12,7 @@ import numpy as np
 
 from baselines.fused.cpu.bfloat16 import to_element, to_number
 from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined, part
-from baselines.fused.cpu.lif_constants import LIFScalars
+from baselines.fused.cpu.lif_constants import RECTANGLE, TRIANGLE, LIFScalars
 from baselines.fused.cpu.lif_kernels import MembraneRows, TileAffine, first_and_last
 from baselines.fused.cpu.simd import (
     LANES,
@@ -209,7 +209,10 @@ def _backpropagate(
         potential = load(block.potentials, t * LANES)
         excess = potential - threshold
         grad_spike = broadcast(load_scalar(factors, t)) * load(block.grad_spikes, t * grad_step + i)
-        gradient = _through_surrogate(grad_spike - grad_state * potential, excess, constants)
+        grad_fire = grad_spike
+        if constants.reset_gradient:
+            grad_fire = grad_spike - grad_state * potential
+        gradient = _through_surrogate(grad_fire, excess, constants)
         gradient = gradient + select(is_positive(excess), zero, grad_state)
         grad_state = decay * gradient
         sums = sums + gradient
@@ -229,7 +232,7 @@ def _backpropagate(
 
 @inlined
 def _through_surrogate(grad_fire: Vector, excess: Vector, constants: LIFScalars) -> Vector:
-    """Return the gradients of potentials through the rectangle.
+    """Return the gradients of potentials through the surrogate gradient.
 
     Args:
         grad_fire: gradients of the firing of LANES neurons.
@@ -239,5 +242,13 @@ def _through_surrogate(grad_fire: Vector, excess: Vector, constants: LIFScalars)
     offset, half_width = excess - broadcast(constants.centre), broadcast(constants.half_width)
     zero = broadcast(constants.decay - constants.decay)
     gradient = grad_fire * broadcast(constants.height)
-    gradient = select(is_positive(half_width + offset), gradient, zero)
-    return select(is_positive(half_width - offset), gradient, zero)
+    if constants.surrogate == RECTANGLE:
+        gradient = select(is_positive(half_width + offset), gradient, zero)
+        gradient = select(is_positive(half_width - offset), gradient, zero)
+    elif constants.surrogate == TRIANGLE:
+        inside = half_width - select(is_positive(offset), offset, zero - offset)
+        gradient = gradient * (select(is_positive(inside), inside, zero) / half_width)
+    else:
+        square = half_width * half_width
+        gradient = gradient * (square / (square + offset * offset))
+    return gradient
