@@ -1,7 +1,7 @@
 """Progress reports as messages, from where a cell runs to where its progress is shown."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench.system.progress import WorkReporter
@@ -20,7 +20,9 @@ class MessageReporter(WorkReporter):
         self._send = send
         self._last_message = 0.0
 
-    def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
+    def trained_batch(
+        self, epoch: int, epochs: int, batch: int, batches: int, losses: Mapping[str, float]
+    ) -> None:
         """Send the report unless another was sent just before.
 
         Args:
@@ -28,9 +30,9 @@ class MessageReporter(WorkReporter):
             epochs: number of epochs.
             batch: index of the batch in the epoch, from 0.
             batches: number of batches per epoch.
-            loss: training loss of the batch.
+            losses: training losses of the batch to show, by name.
         """
-        self._send_rarely("trained_batch", (epoch, epochs, batch, batches, loss))
+        self._send_rarely("trained_batch", (epoch, epochs, batch, batches, dict(losses)))
 
     def evaluated(self, stage: str, done: int, total: int) -> None:
         """Send the report unless another was sent just before.

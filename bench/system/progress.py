@@ -1,7 +1,7 @@
 """Progress reports of a run: live bars on a terminal, lines of text elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -22,7 +22,9 @@ _WAITING = "waiting for another process, which works on the remaining {} cells"
 class WorkReporter:
     """Receiver of one cell's progress; this base class reports nothing."""
 
-    def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
+    def trained_batch(
+        self, epoch: int, epochs: int, batch: int, batches: int, losses: Mapping[str, float]
+    ) -> None:
         """Report that the model was trained on a batch.
 
         Args:
@@ -30,7 +32,7 @@ class WorkReporter:
             epochs: number of epochs.
             batch: index of the batch in the epoch, from 0.
             batches: number of batches per epoch.
-            loss: training loss of the batch.
+            losses: training losses of the batch to show, by name.
         """
 
     def evaluated(self, stage: str, done: int, total: int) -> None:
@@ -96,10 +98,12 @@ class _Lines(WorkReporter):
         self._first: tuple[float, int] | None = None
         self._last_line = 0.0
 
-    def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
+    def trained_batch(
+        self, epoch: int, epochs: int, batch: int, batches: int, losses: Mapping[str, float]
+    ) -> None:
         left = self._time_left(epoch * batches + batch + 1, epochs * batches)
         self._print(
-            f"epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches} loss {loss:.4f}{left}",
+            f"epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches} {_in_words(losses)}{left}",
             at_once=batch + 1 == batches,
         )
 
@@ -135,7 +139,7 @@ class BarReporter(Reporter):
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._cells = progress.add_task("cells", total=None, loss="")
+        self._cells = progress.add_task("cells", total=None, losses="")
 
     def started(self, index: int, total: int, cell: str) -> WorkReporter:
         """Add a bar for the cell."""
@@ -152,21 +156,23 @@ class _Bar(WorkReporter):
         self._progress = progress
         self._cells = cells
         self._cell = cell
-        self._work = progress.add_task(f"{cell}: starting", total=None, loss="")
+        self._work = progress.add_task(f"{cell}: starting", total=None, losses="")
 
-    def trained_batch(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
+    def trained_batch(
+        self, epoch: int, epochs: int, batch: int, batches: int, losses: Mapping[str, float]
+    ) -> None:
         self._progress.update(
             self._work,
             description=f"{self._cell}: epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches}",
             completed=epoch * batches + batch + 1,
             total=epochs * batches,
-            loss=f"loss {loss:.4f}",
+            losses=_in_words(losses),
         )
 
     def evaluated(self, stage: str, done: int, total: int) -> None:
         description = f"{self._cell}: {stage}"
         self._progress.update(
-            self._work, description=description, completed=done, total=total, loss=""
+            self._work, description=description, completed=done, total=total, losses=""
         )
 
     def ended(self, outcome: str, seconds: float) -> None:
@@ -189,11 +195,20 @@ def reporting(console: Console) -> Iterator[Reporter]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[losses]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield BarReporter(progress)
+
+
+def _in_words(losses: Mapping[str, float]) -> str:
+    """Format losses for a line of progress.
+
+    >>> _in_words({"discriminator_loss": -0.25, "generator_loss": 1})
+    'discriminator_loss -0.2500 generator_loss 1.0000'
+    """
+    return " ".join(f"{name} {value:.4f}" for name, value in losses.items())
 
 
 def _clock(seconds: float) -> str:

@@ -3,7 +3,6 @@
 import copy
 import gc
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,17 +26,16 @@ from bench.system.random_state import (
 from bench.system.signals import Interrupted, StopRequest, postponed
 from bench.training.checkpoints import Checkpoints
 from bench.training.held_state import check_held
-from bench.training.losses import RunningLosses, checked_losses
+from bench.training.losses import MAIN_LOSS, RunningLosses, checked_losses
 from bench.training.steps import TrainingSteps
 
 LAST = "last"
-BEST_TEST_LOSS = "best_test_loss"
 Weights = Mapping[str, Tensor]
 _LOG = logging.getLogger(__name__)
 
 
 class TrainingDivergedError(ArithmeticError):
-    """The loss became NaN or infinite."""
+    """A loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -270,13 +268,13 @@ class _Training:
         """
         self._train(stop)
         self._score(stop)
-        means = {name: total / self._seen for name, total in self._losses.sums().items()}
+        means = self._losses.means()
         self.epochs.append(EpochRecord(means, self._seen, self._seconds))
         _LOG.info("epoch %d of %d: %s", self.epoch + 1, self._protocol.epochs, _in_words(means))
         self.epoch += 1
         self._order_of_epoch = self._order.get_state()
         self._batch, self._seconds = 0, 0.0
-        self._losses.restart({})
+        self._losses.restart({}, {})
         if self._checkpoints and self._checkpoints.due(epoch_ended=True):
             self._save(self._checkpoints)
 
@@ -287,6 +285,7 @@ class _Training:
             "batch": self._batch,
             "order": self._order_of_epoch,
             "sums": self._losses.sums(),
+            "loss_images": self._losses.images(),
             "seconds": self._seconds,
             "peak": self.peak,
             "steps": self._steps.state_dict(),
@@ -302,7 +301,10 @@ class _Training:
         self.epoch, self._batch = state["epoch"], state["batch"]
         self._seconds, self.peak = state["seconds"], state["peak"]
         self._steps.load_state_dict(state["steps"])
-        self._losses.restart(state["sums"])
+        # Checkpoints of earlier versions, in which every step returned every loss, have no counts.
+        done = min(self._seen, self._batch * self._protocol.batch_size)
+        images = state.get("loss_images", dict.fromkeys(state["sums"], done))
+        self._losses.restart(state["sums"], images)
         self.epochs = [EpochRecord(**record) for record in state["epochs"]]
         self._order_of_epoch = state["order"]
         self._order.set_state(state["order"])
@@ -367,15 +369,16 @@ class _Training:
             TrainingDivergedError: if one of them is NaN or infinite.
         """
         first, last = self._batch - self._losses.unread + 1, self._batch
-        loss, total = self._losses.read()["loss"], self._losses.sums()["loss"]
-        if not math.isfinite(total):
-            found = total if math.isfinite(loss) else loss
+        losses = self._losses.read()
+        for name, value in self._losses.not_finite().items():
             where = f"batch {last}" if first == last else f"batches {first} to {last}"
+            called = "the loss" if name == MAIN_LOSS else f"the loss {name}"
             raise TrainingDivergedError(
-                f"the loss became {found} in epoch {self.epoch + 1}, {where}"
+                f"{called} became {value} in epoch {self.epoch + 1}, {where}"
             )
         epochs, batches = self._protocol.epochs, self._batches
-        self._reporter.trained_batch(self.epoch, epochs, last - 1, batches, loss)
+        shown = {MAIN_LOSS: losses[MAIN_LOSS]} if MAIN_LOSS in losses else losses
+        self._reporter.trained_batch(self.epoch, epochs, last - 1, batches, shown)
 
     def _stop_clock(self, since: float) -> None:
         """Add the seconds after ``since``, and update the peak memory."""

@@ -1,5 +1,6 @@
 """The losses that a model's training steps return: their check and their sums."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from bench.system.numbers import described, python_number
 Losses = Mapping[str, Tensor | float]
 # A GPU works on while the host waits for a number of it, so on a GPU losses are read rarely.
 BATCHES_PER_READING = 50
+# The loss that is shown as progress if there is one; else all are.
+MAIN_LOSS = "loss"
 
 
 def checked_losses(model: GenerativeModel, returned: Any) -> Losses:
@@ -24,8 +27,8 @@ def checked_losses(model: GenerativeModel, returned: Any) -> Losses:
         returned: result of its ``training_step``.
 
     Raises:
-        TypeError: the result is not a mapping of strings to numbers with the key ``loss``; the
-            message names the model and what it returned.
+        TypeError: the result is not a mapping of strings to numbers, or is empty; the message names
+            the model and what it returned.
     """
     if not isinstance(returned, Mapping):
         raise _wrong(model, described(returned))
@@ -35,15 +38,16 @@ def checked_losses(model: GenerativeModel, returned: Any) -> Losses:
         if not isinstance(name, str) or number is None:
             raise _wrong(model, f"{described(value)} under the key {name!r}")
         losses[name] = number
-    if "loss" not in losses:
-        raise _wrong(model, f"the keys {', '.join(losses) or '(none)'} without 'loss'")
+    if not losses:
+        raise _wrong(model, "no losses")
     return losses
 
 
 class RunningLosses:
     """The sums of an epoch's losses, each loss weighted by the images of its batch.
 
-    They are added up in float64 on the device of the losses.
+    They are added up in float64 on the device of the losses. A step can leave out a loss that it
+    does not compute: the mean of a loss is over the images of the steps that return it.
 
     Args:
         device: device of the model.
@@ -56,7 +60,8 @@ class RunningLosses:
         self.unread = 0
         self._period = 1 if device.type == "cpu" else BATCHES_PER_READING
         self._sums: dict[str, Tensor | float] = {}
-        self._latest: Losses = {}
+        self._images: dict[str, int] = {}
+        self._latest: dict[str, Tensor | float] = {}
 
     @property
     def due(self) -> bool:
@@ -68,21 +73,42 @@ class RunningLosses:
         for name, value in losses.items():
             exact = value.double() if isinstance(value, Tensor) else float(value)
             self._sums[name] = self._sums.get(name, 0.0) + exact * images
-        self._latest = losses
+            self._images[name] = self._images.get(name, 0) + images
+        self._latest |= losses
         self.unread += 1
 
     def read(self) -> dict[str, float]:
-        """Return the losses of the last batch; this waits for the device."""
+        """Return the latest value of each loss; this waits for the device."""
         self.unread = 0
         return {name: float(value) for name, value in self._latest.items()}
 
+    def not_finite(self) -> dict[str, float]:
+        """Return the losses whose sum is NaN or infinite, with their latest values if these are.
+
+        Where the latest value is finite again, the sum is returned.
+        """
+        latest = {name: float(value) for name, value in self._latest.items()}
+        return {
+            name: total if math.isfinite(latest.get(name, total)) else latest[name]
+            for name, total in self.sums().items()
+            if not math.isfinite(total)
+        }
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each loss per image so far."""
+        return {name: total / self._images[name] for name, total in self.sums().items()}
+
     def sums(self) -> dict[str, float]:
-        """Return the sum of each loss over all images so far."""
+        """Return the sum of each loss over its images so far."""
         return {name: float(total) for name, total in self._sums.items()}
 
-    def restart(self, sums: Mapping[str, float]) -> None:
-        """Begin with the result of an earlier :meth:`sums`, or with none."""
-        self._sums, self.unread = dict(sums), 0
+    def images(self) -> dict[str, int]:
+        """Return the number of images of each loss so far."""
+        return dict(self._images)
+
+    def restart(self, sums: Mapping[str, float], images: Mapping[str, int]) -> None:
+        """Begin with the results of an earlier :meth:`sums` and :meth:`images`, or with none."""
+        self._sums, self._images, self._latest, self.unread = dict(sums), dict(images), {}, 0
 
 
 def _is_scalar(value: object) -> bool:
@@ -91,6 +117,6 @@ def _is_scalar(value: object) -> bool:
 
 def _wrong(model: GenerativeModel, what: str) -> TypeError:
     return TypeError(
-        f"training_step of {type(model).__name__} returned {what}; return a dictionary of numbers "
-        "with the key 'loss', as in {'loss': loss.detach()}"
+        f"training_step of {type(model).__name__} returned {what}; return a dictionary of losses "
+        "by name, as in {'loss': loss.detach()}"
     )

@@ -10,8 +10,8 @@ LOSSES = {
     "Nothing": ("None", "returned None"),
     "Bare": ("loss", "returned tensor(1., grad_fn="),
     "Pairs": ('(("loss", 1.0),)', "returned (('loss', 1.0),)"),
-    "Nameless": ('{"mse": 1.0}', "returned the keys mse without 'loss'"),
-    "Empty": ("{}", "returned the keys (none) without 'loss'"),
+    "Named": ('{"generator": loss.detach(), "discriminator": -1.0}', None),
+    "Empty": ("{}", "returned no losses"),
     "Vector": ('{"loss": loss.repeat(2)}', "returned a Tensor of shape (2,) under the key 'loss'"),
     "Words": ('{"loss": "1.0"}', "returned '1.0' under the key 'loss'"),
     "Extra": ('{"loss": 1.0, "mse": None}', "returned None under the key 'mse'"),
@@ -77,7 +77,7 @@ def test_losses_are_checked_at_the_first_step(run):
         (reason,) = ran[name]["reason"].unique()
         assert set(ran[name]["status"]) == {"failed"}
         assert f"training_step of {name} {words}" in reason
-        assert "return a dictionary of numbers with the key 'loss'" in reason
+        assert "return a dictionary of losses by name" in reason
         assert getattr(plugin_values, name).steps == 1
 
 

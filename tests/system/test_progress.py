@@ -28,7 +28,7 @@ def test_the_time_left_is_that_of_the_batches_left(period, before, clock):
     for done in range(before + period, 901, period):
         clock[0] += 2.0 * period
         epoch, batch = divmod(done - 1, 300)
-        work.trained_batch(epoch, 3, batch, 300, 0.5)
+        work.trained_batch(epoch, 3, batch, 300, {"loss": 0.5})
     lines = told.getvalue().splitlines()
     assert "left" not in lines[0]
     for line in lines[1:]:

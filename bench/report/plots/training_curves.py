@@ -25,7 +25,7 @@ from bench.report.run_reader import Run
 from bench.store.schema import TRAINING_FILE
 
 SHARED_LOSSES = ("reconstruction_loss", "loss")
-"""Losses that every model has; only the first means the same in every model."""
+"""Losses that most models have; only the first means the same in every model."""
 OWN_DEFINITION = "each model's own definition"
 MARKERS_PER_CURVE = 8
 PANEL_INCHES = 1.95
@@ -110,7 +110,7 @@ def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _loss_order(part: pd.DataFrame) -> tuple[int, str]:
-    """Return a key that sorts the losses which every model has first."""
+    """Return a key that sorts the losses which most models have first."""
     name = part["loss"].iloc[0]
     place = SHARED_LOSSES.index(name) if name in SHARED_LOSSES else len(SHARED_LOSSES)
     return (place, name)
