@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from bench.backend import NeuronSpec, Rectangle, SpikingBackend
+from bench.backend import SpikingBackend, protocol_neuron
 from bench.model import ImageShape
 from bench.protocol import Protocol
 
@@ -35,13 +35,6 @@ def unsupported_images(image_shape: ImageShape) -> str | None:
     )
 
 
-def neuron_spec(protocol: Protocol) -> NeuronSpec:
-    """Return the papers' neuron with the protocol's constants."""
-    window = protocol.surrogate_window
-    surrogate = Rectangle(window.centre, window.width)
-    return NeuronSpec(protocol.membrane_decay, protocol.threshold, surrogate)
-
-
 class SpikingEncoder(nn.Module):
     """Images ``(N, C, H, W)`` to latent spikes ``(T, N, latent_size)``."""
 
@@ -49,7 +42,7 @@ class SpikingEncoder(nn.Module):
         self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend
     ) -> None:
         super().__init__()
-        spec, channels = neuron_spec(protocol), convolution_channels(image_shape[1])
+        spec, channels = protocol_neuron(protocol), convolution_channels(image_shape[1])
         first = backend.direct_coding(image_shape[0], channels[0], spec, protocol.time_steps)
         layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=first)
         for i in range(1, len(channels)):
@@ -69,7 +62,7 @@ class SpikingDecoder(nn.Module):
         self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend
     ) -> None:
         super().__init__()
-        spec, channels = neuron_spec(protocol), convolution_channels(image_shape[1])[::-1]
+        spec, channels = protocol_neuron(protocol), convolution_channels(image_shape[1])[::-1]
         self.smallest_map = (channels[0], SMALLEST_MAP, SMALLEST_MAP)
         self.linear = backend.linear(protocol.latent_size, channels[0] * SMALLEST_MAP**2, spec)
         outputs = [*channels[1:], channels[-1]]

@@ -11,13 +11,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import SkippedError
+from bench.protocol import ArctangentSurrogate, Protocol
 
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
@@ -134,6 +135,22 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None]:
         (excess,) = ctx.saved_tensors
         return grad_spikes * ctx.spec.surrogate.gradient(excess, ctx.spec.threshold), None
+
+
+def protocol_neuron(protocol: Protocol) -> NeuronSpec:
+    """Return the neuron that a protocol describes."""
+    gradient = protocol.surrogate_gradient
+    surrogate = (
+        Arctangent(gradient.alpha)
+        if isinstance(gradient, ArctangentSurrogate)
+        else Rectangle(gradient.centre, gradient.width)
+    )
+    return NeuronSpec(
+        protocol.membrane_decay,
+        protocol.threshold,
+        surrogate,
+        reset_gradient=protocol.reset_gradient,
+    )
 
 
 @dataclass
@@ -388,7 +405,13 @@ class SpikingBackend(ABC):
     Layers take and return spike trains in {0, 1}, of any numeric dtype: convert them before
     arithmetic. A layer's modules are named ``synapse``, ``norm`` and ``neuron``, and ``synapse``
     draws its initial weights as PyTorch's layer of the same kind does.
+
+    Attributes:
+        differentiable_twice: True if gradients of the layers can be differentiated again, as a
+            gradient penalty needs.
     """
+
+    differentiable_twice: ClassVar[bool] = True
 
     @abstractmethod
     def neuron(self, spec: NeuronSpec) -> SpikingNeuron:

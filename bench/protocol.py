@@ -36,6 +36,7 @@ NoiseLevels = Annotated[
 OTHER_FORMATS = {".yaml", ".yml", ".json", ".ini", ".cfg"}
 # The fields that move no number of a cell.
 UNHASHED = frozenset({"name", "description", "seeds", "paper_models"})
+BEST_TEST_LOSS = "best_test_loss"
 # What the name of a paper's protocol ends in for a model that the paper does not train by it.
 OTHER_MODEL = "+other_model"
 
@@ -54,6 +55,16 @@ class SurrogateWindow(_Frozen):
 
     centre: float
     width: Annotated[float, Field(gt=0)]
+
+
+class ArctangentSurrogate(_Frozen):
+    """The surrogate gradient ``(alpha / 2) / (1 + (pi / 2 * alpha * (u - threshold))^2)``.
+
+    Attributes:
+        alpha: steepness; twice the gradient at the threshold.
+    """
+
+    alpha: Annotated[float, Field(gt=0)]
 
 
 class TestBatching(_Frozen):
@@ -112,7 +123,10 @@ class Protocol(_Frozen):
     time_steps: Positive
     membrane_decay: Annotated[float, Field(gt=0, lt=1)] = 0.25
     threshold: Annotated[float, Field(gt=0)] = 0.2
-    surrogate: Literal["paper", "official_code"] | SurrogateWindow = "official_code"
+    surrogate: Literal["paper", "official_code"] | SurrogateWindow | ArctangentSurrogate = (
+        "official_code"
+    )
+    reset_gradient: bool = True
 
     # training and evaluation of the model
     precision: Precision = "float32"
@@ -125,7 +139,7 @@ class Protocol(_Frozen):
     drop_last: bool = False
     learning_rate: Annotated[float, Field(gt=0)]
     learning_rate_batch_size: Positive | None = None
-    optimizer: Literal["adam", "adamw"] = "adamw"
+    optimizer: Literal["adam", "adamw", "rmsprop"] = "adamw"
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
         0.9,
         0.999,
@@ -173,13 +187,13 @@ class Protocol(_Frozen):
         return self.learning_rate * self.batch_size / self.learning_rate_batch_size
 
     @property
-    def surrogate_window(self) -> SurrogateWindow:
-        """Window of the surrogate gradient, also where the protocol only names it.
+    def surrogate_gradient(self) -> SurrogateWindow | ArctangentSurrogate:
+        """The surrogate gradient, also where the protocol only names it.
 
         ``paper``: centred on the threshold, width 0.2 (arXiv:2110.00375 and the first
         author's page). ``official_code``: centred on 0, width 1.
         """
-        if isinstance(self.surrogate, SurrogateWindow):
+        if isinstance(self.surrogate, SurrogateWindow | ArctangentSurrogate):
             return self.surrogate
         if self.surrogate == "paper":
             return SurrogateWindow(centre=self.threshold, width=0.2)

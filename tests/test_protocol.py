@@ -234,13 +234,13 @@ def test_model_options_of_the_paper_protocols():
     assert protocol.resolve("esvae", "mnist").options == {}
 
 
-def test_named_surrogate_windows():
+def test_named_surrogate_gradients():
     paper = load_protocol("smoke", ["surrogate=paper", "threshold=0.3"]).resolve("fsvae", "digits")
-    assert paper.surrogate_window == SurrogateWindow(centre=0.3, width=0.2)
+    assert paper.surrogate_gradient == SurrogateWindow(centre=0.3, width=0.2)
     official = load_protocol("smoke").resolve("fsvae", "digits")
-    assert official.surrogate_window == SurrogateWindow(centre=0.0, width=1.0)
+    assert official.surrogate_gradient == SurrogateWindow(centre=0.0, width=1.0)
     own = load_protocol("smoke", ["surrogate={centre = 0.1, width = 2.0}"])
-    window = own.resolve("fsvae", "digits").surrogate_window
+    window = own.resolve("fsvae", "digits").surrogate_gradient
     assert window == SurrogateWindow(centre=0.1, width=2.0)
 
 

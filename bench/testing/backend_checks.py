@@ -14,6 +14,7 @@ from bench.backend import (
     SpikingNeuron,
     Triangle,
     UnsupportedNeuronError,
+    protocol_neuron,
 )
 from bench.protocol import load_protocol
 from bench.store.schema import ANOTHER_NEURON, NEURON_VERDICTS, NeuronVerdict
@@ -22,10 +23,9 @@ from bench.testing.checks import Check, CheckResult, NotApplicableError, require
 from bench.testing.deviations import Finding, worst
 from bench.testing.layer_probes import LAYERS, layer_findings, readout_finding, sequence_finding
 from bench.testing.neuron_probes import neuron_findings
-from bench.testing.neuron_verdict import protocol_spec
 
 SPECS = {
-    "of the smoke protocol": protocol_spec(load_protocol("smoke")),
+    "of the smoke protocol": protocol_neuron(load_protocol("smoke")),
     "with a window around the threshold": NeuronSpec(0.25, 0.2, Rectangle(0.2, 0.2)),
     "with another window and a slow decay": NeuronSpec(0.9, 0.35, Rectangle(-0.13, 0.71)),
     "with a triangle": NeuronSpec(0.5, 1.0, Triangle(0.7)),

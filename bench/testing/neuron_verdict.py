@@ -7,14 +7,13 @@ import torch
 
 from bench.backend import (
     NeuronSpec,
-    Rectangle,
     SpikingBackend,
     SpikingNeuron,
     UnsupportedNeuronError,
+    protocol_neuron,
 )
 from bench.errors import one_line
 from bench.model import GenerativeModel
-from bench.protocol import Protocol
 from bench.store.schema import ANOTHER_NEURON, NeuronVerdict
 from bench.system.devices import tf32
 from bench.system.random_state import preserved_randomness
@@ -38,17 +37,10 @@ def model_verdict(model: GenerativeModel) -> NeuronVerdict | None:
     if model.backend is None:
         return None
     specs = {neuron.spec for neuron in model.modules() if isinstance(neuron, SpikingNeuron)}
-    specs.add(protocol_spec(model.protocol))
+    specs.add(protocol_neuron(model.protocol))
     verdicts = [_verdict(model.backend, spec, model.device) for spec in specs]
     known = [Finding(verdict) for verdict in verdicts if verdict is not None]
     return worst(known) if known else None
-
-
-def protocol_spec(protocol: Protocol) -> NeuronSpec:
-    """Return the neuron that a protocol sets."""
-    window = protocol.surrogate_window
-    surrogate = Rectangle(window.centre, window.width)
-    return NeuronSpec(protocol.membrane_decay, protocol.threshold, surrogate)
 
 
 def findings(backend: SpikingBackend, spec: NeuronSpec, device: torch.device) -> list[Finding]:

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.networks import neuron_spec
 from bench.backend import (
     Arctangent,
     NeuronSpec,
     Rectangle,
     Triangle,
     UnsupportedNeuronError,
+    protocol_neuron,
     stateful,
 )
 
@@ -171,11 +171,11 @@ def test_surrogate_has_height_one_over_width_inside_its_window_only(
 
 @pytest.mark.parametrize("name", ["paper", "official_code"])
 def test_the_named_windows_of_the_protocol_are_the_facts(resolve, name):
-    assert neuron_spec(resolve("esvae", f"surrogate={name}")).surrogate == WINDOWS[name]
+    assert protocol_neuron(resolve("esvae", f"surrogate={name}")).surrogate == WINDOWS[name]
 
 
 def test_the_paper_window_follows_the_threshold(resolve):
-    spec = neuron_spec(resolve("esvae", "surrogate=paper", "threshold=0.7"))
+    spec = protocol_neuron(resolve("esvae", "surrogate=paper", "threshold=0.7"))
     assert spec.surrogate == Rectangle(centre=0.7, width=0.2)
 
 

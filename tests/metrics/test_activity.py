@@ -10,7 +10,7 @@ from torch import nn
 
 import bench
 from baselines.backends.reference import ReferenceBackend
-from baselines.networks import neuron_spec
+from bench.backend import protocol_neuron
 from bench.metrics.activity import (
     ActivationSparsity,
     DeadNeurons,
@@ -166,7 +166,7 @@ def test_a_cell_whose_spikes_are_graded_fails_whatever_its_metrics(plugins, tiny
 
 
 def test_neurons_have_a_membrane():
-    neuron = ReferenceBackend().neuron(neuron_spec(load_protocol("smoke")))
+    neuron = ReferenceBackend().neuron(protocol_neuron(load_protocol("smoke")))
     model = Layers(["lif"], lif=neuron)
     with recording(model, 2) as activity:
         neuron(torch.ones(3, 2, 4))
