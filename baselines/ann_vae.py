@@ -54,6 +54,10 @@ class ANNVAE(VAE):
             "decoder": [self.decoder_input, self.decoder],
         }
 
+    def prior_modules(self) -> list[nn.Module]:
+        """Return none: the prior is N(0, I)."""
+        return []
+
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | x), each ``(N, latent_size)``."""
         with self.autocast():

@@ -71,6 +71,10 @@ class ESVAE(SpikingVAE):
         """Return the prior; the posterior rate needs no layer of its own."""
         return [self.prior]
 
+    def prior_modules(self) -> list[nn.Module]:
+        """Return the prior, which is all that there is between noise and z."""
+        return self.latent_sampler()
+
     def posterior_rate(self, images: Tensor) -> Tensor:
         """Return ``r_q``, the encoder's spikes averaged over time, ``(N, latent_size)``."""
         return self.encoded(images).mean(0)

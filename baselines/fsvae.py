@@ -12,9 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines.divergences import bernoulli_kl, psp_mmd
-from baselines.networks import neuron_spec
 from baselines.vae import SpikingVAE
-from bench.backend import NeuronSpec, SpikingBackend, stateful
+from bench.backend import NeuronSpec, SpikingBackend, protocol_neuron, stateful
 from bench.model import ImageShape, ModelOptions, Step
 from bench.protocol import Protocol
 
@@ -121,7 +120,7 @@ class FSVAE(SpikingVAE):
     ) -> None:
         super().__init__(image_shape, protocol, backend)
         self.model_options = FSVAEOptions.model_validate(protocol.options)
-        channels, k, spec = protocol.latent_size, self.model_options.k, neuron_spec(protocol)
+        channels, k, spec = protocol.latent_size, self.model_options.k, protocol_neuron(protocol)
         assert backend is not None
         self.posterior = BernoulliNet(2 * channels, channels, k, spec, backend)
         self.prior = BernoulliNet(channels, channels, k, spec, backend)
@@ -130,6 +129,10 @@ class FSVAE(SpikingVAE):
     def latent_sampler(self) -> list[nn.Module]:
         """Return posterior and prior."""
         return [self.posterior, self.prior]
+
+    def prior_modules(self) -> list[nn.Module]:
+        """Return the prior's net."""
+        return [self.prior]
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return spikes ``(T, N, latent_size)`` drawn from the posterior q(z_t | x_<=t, z_<t)."""

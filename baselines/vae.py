@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.networks import SpikingDecoder, SpikingEncoder, unsupported_images
+from baselines.optimizers import optimizer, prepare
 from bench.backend import SpikingBackend
 from bench.model import Capability, GenerativeModel, ImageShape, Step
 from bench.protocol import Protocol
@@ -56,21 +57,12 @@ class VAE(GenerativeModel):
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
         """The protocol's optimiser over :meth:`parameter_groups`."""
-        classes = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-        return classes[self.protocol.optimizer](
-            self.parameter_groups(),
-            lr=self.protocol.effective_learning_rate,
-            betas=self.protocol.betas,
-            weight_decay=self.protocol.weight_decay,
-            fused=True,
-            capturable=self.device.type == "cuda",
-        )
+        return optimizer(self.protocol, self.parameter_groups(), self.device)
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Restore the optimiser, also where it was saved on another kind of device."""
         super().load_training_state(state)
-        for group in self.optimizer.param_groups:
-            group["capturable"] = self.device.type == "cuda"
+        prepare(self.optimizer, self.device)
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         """Take one gradient step on a batch ``(N, C, H, W)``; return the losses before it."""
@@ -83,6 +75,14 @@ class VAE(GenerativeModel):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Return images ``(n, C, H, W)`` of latents drawn from the prior."""
         return self.decode(self.sample_latents(n, generator))
+
+    def sampling_modules(self) -> list[nn.Module]:
+        """Return prior and decoder."""
+        return [*self.prior_modules(), *self.parts()["decoder"]]
+
+    @abstractmethod
+    def prior_modules(self) -> list[nn.Module]:
+        """Return the modules that :meth:`sample_latents` runs."""
 
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the decoded latents of images, both ``(N, C, H, W)``."""

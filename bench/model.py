@@ -19,6 +19,8 @@ from bench.system.class_attributes import FLAG, TEXT, Expected, check_attributes
 
 Capability = Literal["sample", "sample_latents", "reconstruct", "encode", "decode", "test_loss"]
 ImageShape = tuple[int, int, int]
+PARTS = ("encoder", "latent_sampler", "decoder", "generator", "discriminator")
+"""Names of the parts of a model."""
 
 
 class ModelOptions(BaseModel):
@@ -50,14 +52,16 @@ class Step:
 class GenerativeModel(nn.Module, ABC):
     """A model under test, built from image shape, protocol and backend.
 
-    Images are ``(N, C, H, W)`` in [-1, 1]. Latents are spike trains ``(T, N, D)`` in {0, 1} for a
-    spiking model, and ``(N, D)`` with a prior symmetric about 0 for any other.
+    Images are ``(N, C, H, W)`` in [-1, 1]. Latents are spike trains ``(T, N, D)`` in {0, 1}, or
+    real numbers ``(N, D)`` with a prior symmetric about 0, see ``real_latents``.
 
     Attributes:
         version: version of the model's code, raised by every change that moves its numbers.
         capabilities: methods that the model implements; a metric that needs another one gets
             ``not_applicable`` rows.
         spiking: True if the model is built from a spiking backend; else its backend is None.
+        real_latents: True if the latents of a spiking model are real numbers; those of any other
+            model always are.
         class_conditional: True if the model needs classes. It is then built with the keyword
             argument ``classes``, their number, and every method that takes or returns images, in
             training and evaluation, gets ``labels``, int64 ``(N,)`` in 0..classes - 1.
@@ -73,6 +77,7 @@ class GenerativeModel(nn.Module, ABC):
     version: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     spiking: ClassVar[bool] = False
+    real_latents: ClassVar[bool] = False
     class_conditional: ClassVar[bool] = False
     precisions: ClassVar[frozenset[Precision]] = frozenset({"float32", "tf32"})
     capturable: ClassVar[bool] = False
@@ -91,13 +96,22 @@ class GenerativeModel(nn.Module, ABC):
         """Return why the model cannot be built for images ``(C, H, W)``; None if it can."""
         return None
 
+    @classmethod
+    def unpublished(cls, image_shape: ImageShape, protocol: Protocol) -> str | None:
+        """Return the name of the network for images ``(C, H, W)`` if no paper describes it.
+
+        The rows have it in ``model_version``, as in ``1+ours_32``.
+        """
+        return None
+
     @abstractmethod
     def training_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor | float]:
         """Train on one batch ``(N, C, H, W)`` and return its losses by name.
 
-        The model owns its optimisers. ``"loss"`` is shown as progress and guarded against NaN. A
-        tensor without dimensions counts as a number; on a GPU it lets training go on without
-        waiting for the loss.
+        The model owns its optimisers. Every loss is recorded and guarded against NaN; progress
+        shows ``"loss"`` if there is one, else all. A step leaves out a loss that it does not
+        compute. A tensor without dimensions counts as a number; on a GPU it lets training go on
+        without waiting for the loss.
         """
 
     def training_state(self) -> dict[str, Any]:
@@ -164,12 +178,20 @@ class GenerativeModel(nn.Module, ABC):
         }
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Return the modules of ``encoder``, ``latent_sampler`` and ``decoder``, if there are any.
+        """Return the modules of each part of the model, by the names in ``PARTS``.
 
         Operations are counted for each part, including its submodules; modules of no part count
         for the whole model only. Parts must not share a module.
         """
         return {}
+
+    def sampling_modules(self) -> list[nn.Module]:
+        """Return the modules that :meth:`sample` runs; the whole model if not overridden.
+
+        Parameters and footprint are counted for the model and for these, without what only
+        training or reconstruction needs, such as a discriminator or an encoder.
+        """
+        return [self]
 
     def activation_layers(self) -> dict[str, nn.Module]:
         """Return the modules whose output counts as activations, by name.
@@ -183,6 +205,11 @@ class GenerativeModel(nn.Module, ABC):
             and not isinstance(module, nn.MultiheadAttention)
         }
         return {**functions, **self.spiking_layers()}
+
+    @property
+    def spiking_latents(self) -> bool:
+        """True if latents are spike trains ``(T, N, D)``, False if they are real ``(N, D)``."""
+        return self.spiking and not self.real_latents
 
     def autocast(self) -> torch.autocast:
         """Return the context in which synapses compute in the protocol's precision.
@@ -241,6 +268,7 @@ _ATTRIBUTES = {
     "version": TEXT,
     "capabilities": some_of(get_args(Capability)),
     "spiking": FLAG,
+    "real_latents": FLAG,
     "class_conditional": FLAG,
     "precisions": some_of(get_args(Precision)),
     "capturable": FLAG,

@@ -22,6 +22,8 @@ from bench.backend import (
 class FusedBackend(SpikingBackend):
     """Layers whose synapses, tdBN and neurons share kernels; weights have the channels last."""
 
+    differentiable_twice = False
+
     def neuron(self, spec: NeuronSpec) -> FusedNeuron:
         """Return a neuron on its own, which takes and returns float spikes.
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.datasets.batches import batch_count
 from bench.errors import NotInstalledError, SkippedError, one_line
@@ -18,17 +18,25 @@ from bench.evaluation.model_calls import ModelCalls
 from bench.evaluation.passes import Passes
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.feature_pairs import GeneratedFeatures
-from bench.metrics.metric import Batch, LatentBatch, Metric, ModelFacts, Need, Observation
+from bench.metrics.metric import (
+    Batch,
+    LatentBatch,
+    Metric,
+    ModelFacts,
+    ModelSize,
+    Need,
+    Observation,
+)
 from bench.metrics.metric_contract import checked_observations
 from bench.model import GenerativeModel
-from bench.protocol import Protocol
+from bench.protocol import BEST_TEST_LOSS, Protocol
 from bench.recording.layer_activity import NotRecorded
 from bench.recording.training_record import TrainingRecord
 from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_INSTALLED, SKIPPED, Status
 from bench.system.devices import tf32
 from bench.system.numbers import described, python_number
 from bench.system.random_state import seed_everything
-from bench.training.loop import BEST_TEST_LOSS, Score
+from bench.training.loop import Score
 
 Scores = Callable[[GenerativeModel], dict[str, Score]]
 UNTRAINED = TrainingRecord((), {}, None)
@@ -129,30 +137,21 @@ class Evaluator:
             runner.show("partial_decodings", passes.partial_decodings)
             runner.show_latents(passes.latents)
             sampling = passes.sampling_time() if runner.needs("sampling_time") else None
-        parameters = list(model.parameters())
-        tensors = [*parameters, *model.buffers()]
+        whole, samples = model_size([model]), "sample" in model.capabilities
         return ModelFacts(
-            parameter_count=sum(parameter.numel() for parameter in parameters),
-            footprint=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+            parameter_count=whole.parameters,
+            footprint=whole.footprint,
             training=training,
             sampling=sampling,
             extractors=self.extractors,
             generated=runner.features,
             selections=selections.values,
             higher_is_better=selections.higher_is_better,
+            to_sample=model_size(model.sampling_modules()) if samples else None,
         )
 
     def test_loss(self, model: GenerativeModel) -> float:
-        """Return the model's objective on every test image once, averaged over images.
-
-        Raises:
-            ValueError: if the model has no capability ``test_loss``.
-        """
-        if not _has_test_loss(model):
-            raise ValueError(
-                f"epoch_selection = 'best_test_loss' needs a model with the capability "
-                f"test_loss, which {type(model).__name__} lacks"
-            )
+        """Return the model's objective on every test image once, averaged over images."""
         context, images = self.context, self.context.test_images
         seed_everything(context.seed)
         generator = torch.Generator(model.device).manual_seed(context.seed)
@@ -172,6 +171,15 @@ class Evaluator:
                     )
                 total += loss * len(batch)
         return total / len(images)
+
+
+def model_size(modules: Iterable[nn.Module]) -> ModelSize:
+    """Return the size of modules, in which what they share counts once."""
+    named = list(modules)
+    parameters = {parameter for module in named for parameter in module.parameters()}
+    buffers = {buffer for module in named for buffer in module.buffers()}
+    footprint = sum(tensor.numel() * tensor.element_size() for tensor in parameters | buffers)
+    return ModelSize(sum(parameter.numel() for parameter in parameters), footprint)
 
 
 class _MetricRunner:
@@ -387,4 +395,4 @@ def _unmet_need(metric: Metric, model: GenerativeModel, lacking: _Lacking) -> st
 def _no_partial_decodings(model: GenerativeModel) -> str | None:
     if not {"encode", "decode"} <= model.capabilities:
         return "it cannot encode and decode"
-    return None if model.spiking else "its latent has no time steps"
+    return None if model.spiking_latents else "its latent has no time steps"

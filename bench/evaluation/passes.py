@@ -245,12 +245,12 @@ class Passes:
         self, images: Tensor, generator: torch.Generator, labels: Mapping[str, Tensor]
     ) -> Tensor:
         latents = self.model.encode(images, generator, **labels)
-        check_latents(latents, len(images), self.model.spiking, "encode")
+        check_latents(latents, len(images), self.model.spiking_latents, "encode")
         return latents
 
     def _prior(self, n: int, generator: torch.Generator) -> Tensor:
         latents = self.model.sample_latents(n, generator)
-        check_latents(latents, n, self.model.spiking, "sample_latents")
+        check_latents(latents, n, self.model.spiking_latents, "sample_latents")
         return latents
 
     def _decoded(

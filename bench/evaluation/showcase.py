@@ -70,9 +70,9 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     if {"encode", "decode"} <= model.capabilities:
         latents = model.encode(inputs, generator, **labels)
         images |= _under_latent_noise(model, latents, context.seed, labels)
-        if model.spiking:
+        if model.spiking_latents:
             spikes["posterior"] = latents.bool()
-    if model.spiking and "sample_latents" in model.capabilities:
+    if model.spiking_latents and "sample_latents" in model.capabilities:
         spikes["prior"] = model.sample_latents(GRID_IMAGES, generator).bool()
     return Showcase(images, spikes)
 
@@ -116,7 +116,7 @@ def _under_latent_noise(
     draws = NoiseStream(seed, "latent_flip", 0)
     flipped = [model.decode(flip(latents, level, draws), **labels) for level in FLIP_LEVELS]
     images = {"latent_flip": torch.stack(flipped)}
-    if model.spiking:
+    if model.spiking_latents:
         shuffled = shuffle(latents, NoiseStream(seed, LATENT_SHUFFLE, 0))
         images[LATENT_SHUFFLE] = model.decode(shuffled, **labels)
     return images

@@ -16,13 +16,13 @@ from bench.execution.cell import CellRun
 from bench.execution.cell_rows import ScoredWeights
 from bench.metrics.metric import Metric
 from bench.model import GenerativeModel
-from bench.protocol import Protocol
+from bench.protocol import BEST_TEST_LOSS, Protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.store.run_directory import CellFolder, Row
 from bench.store.schema import TRAINING_FILE
 from bench.testing.neuron_verdict import model_verdict
 from bench.training.checkpoints import Checkpoints
-from bench.training.loop import BEST_TEST_LOSS, LAST, BestEpochs, train, warm_up
+from bench.training.loop import LAST, BestEpochs, train, warm_up
 from bench.training.model_weights import has_weights, read_weights, write_weights
 
 _LOG = logging.getLogger(__name__)

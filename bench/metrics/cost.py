@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from statistics import median
 
 from bench.metrics.metric import Metric, ModelFacts, Observation
-from bench.store.schema import Headline
+from bench.store.schema import NOT_APPLICABLE, Headline
 from bench.system.devices import NO_PEAK_MEMORY
+
+CANNOT_SAMPLE = Observation(None, status=NOT_APPLICABLE, reason="the model cannot sample")
 
 
 class ParameterCount(Metric):
@@ -35,6 +37,37 @@ class Footprint(Metric):
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Yield one observation."""
         yield Observation(facts.footprint)
+
+
+class SamplingParameterCount(Metric):
+    """Number of parameters of the modules that sampling runs; lower is better.
+
+    Without a discriminator, an encoder, and what else only training or reconstruction needs.
+    """
+
+    name = "sampling_parameter_count"
+    unit = "parameters"
+    higher_is_better = False
+    tolerance = 0.0
+    needs = frozenset({"parameters"})
+
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
+        yield CANNOT_SAMPLE if facts.to_sample is None else Observation(facts.to_sample.parameters)
+
+
+class SamplingFootprint(Metric):
+    """Bytes of parameters and buffers of the modules that sampling runs; lower is better."""
+
+    name = "sampling_footprint"
+    unit = "bytes"
+    higher_is_better = False
+    tolerance = 0.0
+    needs = frozenset({"parameters"})
+
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
+        yield CANNOT_SAMPLE if facts.to_sample is None else Observation(facts.to_sample.footprint)
 
 
 class TrainingThroughput(Metric):

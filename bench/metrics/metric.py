@@ -182,6 +182,19 @@ class SamplingTime:
 
 
 @dataclass(frozen=True)
+class ModelSize:
+    """Size of a model or of some of its modules.
+
+    Attributes:
+        parameters: number of parameters.
+        footprint: bytes of parameters and buffers.
+    """
+
+    parameters: int
+    footprint: int
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """Facts about a trained model, other than its output batches.
 
@@ -197,6 +210,7 @@ class ModelFacts:
         selections: values of the metrics that select epochs, by metric name and by selection
             (``last``, ``best_test_loss``, ``best_per_metric``), as far as training kept them.
         higher_is_better: direction of the metrics in ``selections``, by metric name.
+        to_sample: size of the modules that sampling needs; None if the model cannot sample.
     """
 
     parameter_count: int
@@ -207,6 +221,7 @@ class ModelFacts:
     generated: GeneratedFeatures | None = None
     selections: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     higher_is_better: Mapping[str, bool] = field(default_factory=dict)
+    to_sample: ModelSize | None = None
 
 
 class Metric(ABC):

@@ -14,12 +14,13 @@ from bench.datasets.resolve import dataset_name
 from bench.errors import BenchError, DatasetWarning, UnknownNameError
 from bench.plan.cells import Cell, DatasetCell, ExtractorCell
 from bench.plan.requested_datasets import RequestedDataset, requested_datasets
-from bench.protocol import Protocol, describe
+from bench.protocol import BEST_TEST_LOSS, Protocol, describe
 from bench.request import ALL, Request
 from bench.store.schema import MODEL, NO_BACKEND, PIXEL_NOISE, REAL_IMAGES
 
 if TYPE_CHECKING:
     from bench.metrics.extractors.extractor import TrainedExtractor
+    from bench.model import ImageShape
 
 UNKNOWN = "unknown"
 SCALE_VERSION = "1"
@@ -227,7 +228,10 @@ def _cell(
     skipped = model.broken or dataset.missing or broken_backend
     if not skipped:
         assert dataset.info is not None
-        skipped = _unsupported(protocol.resolve(model.name, dataset.name), model, dataset.info)
+        resolved = protocol.resolve(model.name, dataset.name)
+        skipped = _unsupported(resolved, model, dataset.info)
+        variant = model.model_class.unpublished(_image_shape(resolved, dataset.info), resolved)
+        version = f"{version}+{variant}" if variant else version
     return Cell(
         model=model.name,
         model_version=version,
@@ -306,5 +310,17 @@ def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> 
             f"it computes in {' or '.join(sorted(model.model_class.precisions))}, not in "
             f"{resolved.precision} (precision in the protocol)"
         )
-    image_shape = (info.channels, resolved.image_size, resolved.image_size)
-    return model.model_class.unsupported(image_shape, resolved)
+    if resolved.epoch_selection == BEST_TEST_LOSS and not _has_test_loss(model):
+        return (
+            "it has no test loss to select epochs by: set epoch_selection=last or "
+            "epoch_selection=best_per_metric in the protocol"
+        )
+    return model.model_class.unsupported(_image_shape(resolved, info), resolved)
+
+
+def _has_test_loss(model: _ChosenModel) -> bool:
+    return "test_loss" in model.model_class.capabilities
+
+
+def _image_shape(resolved: Protocol, info: DatasetInfo) -> "ImageShape":
+    return info.channels, resolved.image_size, resolved.image_size

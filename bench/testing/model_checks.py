@@ -9,14 +9,13 @@ from torch import Tensor
 
 from bench.backend import SpikingBackend
 from bench.evaluation.passes import check_images, check_latents
-from bench.model import Capability, GenerativeModel, Step, check_class
+from bench.model import PARTS, Capability, GenerativeModel, Step, check_class
 from bench.recording.spikes import recording
 from bench.testing.checks import Check, CheckResult, NotApplicableError, require, results
 from bench.testing.draws import draws_from
 from bench.testing.model_subject import ModelSubject, model_subject
 from bench.testing.training_checks import TRAINING_CHECKS
 
-PARTS = {"encoder", "latent_sampler", "decoder"}
 IMAGES = 6
 TOLERANCE = 1e-4
 """Largest difference of values that is taken for rounding."""
@@ -85,8 +84,7 @@ def _declares_what_it_has(subject: ModelSubject) -> None:
 def _has_known_parts(subject: ModelSubject) -> None:
     model = subject.built()
     parts, own, owner = model.parts(), set(model.modules()), dict[torch.nn.Module, str]()
-    unknown = ", ".join(sorted(set(parts) - PARTS))
-    known = ", ".join(sorted(PARTS))
+    unknown, known = ", ".join(sorted(parts.keys() - set(PARTS))), ", ".join(PARTS)
     require(not unknown, f"parts has the names {unknown}; use {known}")
     for name, modules in parts.items():
         for module in modules:
@@ -112,7 +110,7 @@ def _gives_images_and_latents(subject: ModelSubject) -> None:
             if name in shapes:
                 check_images(values, (n, *shapes[name]), name)
             elif name != "test_loss":
-                check_latents(values, n, model.spiking, name)
+                check_latents(values, n, model.spiking_latents, name)
             require(
                 isinstance(values, Tensor) and values.isfinite().all(),
                 f"{name} gave values that are NaN or infinite; expected finite values",
@@ -122,6 +120,36 @@ def _gives_images_and_latents(subject: ModelSubject) -> None:
                 f"{name} gave a tensor on {values.device}; expected {model.device}, where the "
                 "model is",
             )
+
+
+def _samples_from_what_it_says(subject: ModelSubject) -> None:
+    model = subject.evaluated()
+    if "sample" not in model.capabilities:
+        raise NotApplicableError("the model does not sample")
+    declared = {inner for module in model.sampling_modules() for inner in module.modules()}
+    ran: set[str] = set()
+
+    def keep(name: str, *_: object) -> None:
+        ran.add(name)
+
+    others = {
+        name: module
+        for name, module in model.named_modules()
+        if module not in declared and next(module.parameters(recurse=False), None) is not None
+    }
+    handles = [
+        module.register_forward_pre_hook(partial(keep, name)) for name, module in others.items()
+    ]
+    try:
+        _output(model, subject, "sample", IMAGES)
+    finally:
+        for handle in handles:
+            handle.remove()
+    require(
+        not ran,
+        f"sample runs {', '.join(sorted(ran))}, which sampling_modules leaves out: add what holds "
+        "it, or the sizes of what sampling needs are wrong",
+    )
 
 
 def _spikes_are_binary(subject: ModelSubject) -> None:
@@ -224,7 +252,7 @@ def _decodes_alone_and_by_steps(subject: ModelSubject) -> None:
         _close(model.decode(turned, **of_turned), images[order], TOLERANCE),
         "decode of a latent depends on its place in the batch",
     )
-    if model.spiking:
+    if model.spiking_latents:
         *_, last = model.decode_prefixes(latents, **labels)
         require(
             _close(last, images, TOLERANCE),
@@ -282,6 +310,7 @@ _CHECKS: dict[str, Callable[[ModelSubject], str | None]] = {
     "declares the methods that it has": _declares_what_it_has,
     "parts are known and share no module": _has_known_parts,
     "gives finite images in [-1, 1] and latents, of the right shape": _gives_images_and_latents,
+    "sampling_modules has all that sample runs": _samples_from_what_it_says,
     "spikes are 0 or 1": _spikes_are_binary,
     "draws from its generator, on its device": _draws_from_its_generator,
     "the same weights and seed give the same outputs": _repeats_itself,
