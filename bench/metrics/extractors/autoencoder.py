@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import SkippedError
-from bench.metrics.extractors.autoencoder_network import CHANNELS
+from bench.metrics.extractors.autoencoder_network import PADDED_SIZE
 from bench.metrics.extractors.autoencoder_published import (
     PUBLISHED,
     WEIGHT_FILES,
@@ -47,8 +47,8 @@ class Autoencoder(TrainedExtractor):
 
     @classmethod
     def training_fields(cls, protocol: Protocol) -> tuple[str, ...] | None:
-        """Return the fields of images and training; None unless images are 32x32 or 64x64."""
-        if protocol.image_size not in CHANNELS:
+        """Return the fields of images and training; None unless images are 28x28, 32x32 or 64x64."""
+        if protocol.image_size not in PADDED_SIZE:
             return None
         return (
             "image_size",
@@ -63,7 +63,7 @@ class Autoencoder(TrainedExtractor):
     def training_content(
         cls, dataset: str, fingerprint: str, protocol: Protocol, train_images: int
     ) -> Mapping[str, Any] | None:
-        """Return everything that the weights depend on; None unless images are 32x32 or 64x64.
+        """Return everything that the weights depend on; None unless images are 28x28, 32x32 or 64x64.
 
         Args:
             dataset: name of the dataset.
@@ -71,7 +71,7 @@ class Autoencoder(TrainedExtractor):
             protocol: protocol, resolved for the model and dataset.
             train_images: number of training images.
         """
-        if protocol.image_size not in CHANNELS:
+        if protocol.image_size not in PADDED_SIZE:
             return None
         return training_content(fingerprint, protocol, train_images, _latent_size(dataset))
 
@@ -84,7 +84,7 @@ class Autoencoder(TrainedExtractor):
         """Load the weights of the reference or the published ones, or train.
 
         Raises:
-            SkippedError: the image size is neither 32x32 nor 64x64.
+            SkippedError: the images are not 28x28, 32x32 or 64x64.
             BenchError: the file of the weights has the wrong checksum.
         """
         self._load(context, "evaluation mode")
@@ -104,8 +104,8 @@ class Autoencoder(TrainedExtractor):
         content = _content(context)
         if content is None:
             raise SkippedError(
-                f"the autoencoder is built for 32x32 and 64x64 images, not {size}x{size}: set "
-                "image_size=32 or image_size=64 in the protocol"
+                f"the autoencoder is built for 28x28, 32x32 and 64x64 images, not {size}x{size}: "
+                "set image_size in the protocol"
             )
         self._device = context.device
         published = _published_weights(context)
@@ -123,8 +123,10 @@ class Autoencoder(TrainedExtractor):
         self._network = fresh_network(context, latent_size)
         self._network.load_state_dict(tensors)
         self._network.eval()
+        padded = PADDED_SIZE[size]
+        padding = f" padded to {padded}x{padded} with -1" if padded != size else ""
         self.description = (
-            f"autoencoder ({origin}), {latent_size} latents, {size}x{size}, not resized, "
+            f"autoencoder ({origin}), {latent_size} latents, {size}x{size}{padding}, not resized, "
             f"not quantised, {mode}"
         )
 
@@ -149,7 +151,7 @@ class OfficialAutoencoder(Autoencoder):
         """Load the weights of the reference, or the published weights and statistics, or train.
 
         Raises:
-            SkippedError: the image size is neither 32x32 nor 64x64.
+            SkippedError: the images are not 28x28, 32x32 or 64x64.
             BenchError: a file has the wrong checksum.
         """
         self.generated_batch = context.protocol.official_fad_batch_size
