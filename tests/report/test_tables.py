@@ -17,19 +17,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.protocol import load_protocol
-from bench.registry import metrics, models
+from bench.registry import backends, metrics, models
 from bench.report.papers.paper_table import COLUMNS, FORMATS, paper_table, render
-from bench.report.papers.published import MAPPINGS, published, published_tables
+from bench.report.papers.published import MAPPINGS, UNITS, published, published_tables
 from bench.store.run_directory import CellFolder, RunDirectory, frame, load_results
 
-TABLES = ["esvae-table-1", "fsvae-cost", "fsvae-table-1"]
+SIZES = {
+    "esvae-table-1": 30,
+    "fsvae-cost": 4,
+    "fsvae-table-1": 32,
+    "sdm-table-1": 38,
+    "sgad-table": 8,
+    "taid-table-1": 3,
+    "taid-table-2": 3,
+}
+TABLES = list(SIZES)
+# Protocols that follow a table, with the models that they train.
+FOLLOWED = {
+    "fsvae_paper": {"fsvae", "ann_vae"},
+    "esvae_paper": {"esvae"},
+    "taid_paper": {"taid"},
+    "sgad_paper": {"swgan", "sgad"},
+}
 NASTY = r"""<script>x</script> & 50% $a_b^c~ {}#|`*"' \end{tabular} [é]中 --x"""
 ROOT = Path(__file__).parents[2]
 
 
 def row(metric, value=None, seed=0, backend="reference", **values):
-    """A row of FSVAE on MNIST by its paper's protocol; ok if it has a value."""
+    """A row of FSVAE on MNIST by its paper's protocol, or of another; ok if it has a value."""
     model, dataset = values.get("model", "fsvae"), values.get("dataset", "mnist")
+    paper = values.get("protocol", "fsvae_paper")
+    known = load_protocol(paper if paper in FOLLOWED else "fsvae_paper")
     return {
         "schema_version": 2,
         "cell_key": f"{backend}{seed}{values.get('protocol')}",
@@ -40,7 +58,7 @@ def row(metric, value=None, seed=0, backend="reference", **values):
         "dataset_variant": "complete",
         "dataset_fingerprint": "f",
         "protocol": "fsvae_paper",
-        "protocol_hash": load_protocol("fsvae_paper").resolve(model, dataset).hash,
+        "protocol_hash": known.resolve(model, dataset).hash,
         "seed": seed,
         "epoch_selection": "best_test_loss",
         "split": "generated",
@@ -85,8 +103,7 @@ def run_directory(tmp_path):
 
 def test_every_published_number_is_there_and_says_where_it_is_from():
     assert published_tables() == TABLES
-    sizes = {name: len(published(name)) for name in TABLES}
-    assert sizes == {"esvae-table-1": 30, "fsvae-cost": 4, "fsvae-table-1": 32}
+    assert {name: len(published(name)) for name in TABLES} == SIZES
     for name in TABLES:
         table = published(name)
         assert (table["source"] != "").all()
@@ -99,7 +116,7 @@ def test_every_published_number_is_there_and_says_where_it_is_from():
 )
 def test_published_numbers_are_those_of_the_list_of_facts():
     facts = pd.read_csv(ROOT.parent / "shared/facts/published.csv", keep_default_na=False)
-    for name in TABLES:
+    for name in facts["table"].unique():
         keys = ["dataset", "model", "metric", "value", "source", "note"]
         expected = facts.loc[facts["table"] == name, keys].reset_index(drop=True)
         pd.testing.assert_frame_equal(published(name)[keys], expected, check_dtype=False)
@@ -110,10 +127,40 @@ def test_published_numbers_are_answered_by_metrics_models_and_protocols_that_exi
         assert {*answer.metrics, answer.done_right} - {None} <= set(metrics.names())
     for name in TABLES:
         table = published(name)
-        ours = table[table["protocol"] != ""]
-        assert set(ours["model"]) <= set(models.names())
-        assert {load_protocol(protocol).name for protocol in ours["protocol"]}
-        assert set(table.loc[table["protocol"] == "", "model"]) <= {"swgan", "sgad", "taid"}
+        for protocol, ours in table[table["protocol"] != ""].groupby("protocol"):
+            assert set(ours["model"]) <= FOLLOWED[protocol]
+            assert set(ours["model"]) <= set(models.names())
+            assert set(ours["model"]) <= set(load_protocol(protocol).paper_models)
+
+
+def test_numbers_that_no_protocol_follows_are_of_other_systems_or_of_networks_that_are_not_public():
+    for name in TABLES:
+        table = published(name)
+        rest = table[table["protocol"] == ""]
+        ours = rest[rest["model"].isin(set().union(*FOLLOWED.values()))]
+        assert set(zip(ours["dataset"], ours["model"], strict=True)) <= {
+            ("cifar10", "swgan"),
+            ("cifar10", "sgad"),
+        }
+        assert ours["deviation"].str.contains("variant ours_32").all()
+
+
+def test_a_number_that_another_paper_printed_names_both_papers():
+    for name in ("esvae-table-1", "sgad-table"):
+        table = published(name)
+        quoted = table[table["model"].isin({"swgan", "sgad", "taid"})]
+        assert quoted["source"].eq("arXiv:2310.14839 Table I").all()
+        assert quoted["note"].str.match("quoted there.* from arXiv:2(305.10246|406.03046)").all()
+    table = published("sdm-table-1").set_index("model")
+    assert table.loc["hybrid_gan", "note"].str.contains("cited there to arXiv:2111.01750").all()
+
+
+def test_the_numbers_of_sgad_s_table_are_the_numbers_that_esvae_s_paper_quotes():
+    keys = ["dataset", "model", "metric", "printed", "images", "protocol", "deviation", "source"]
+    quoted = published("esvae-table-1").query("model in ['swgan', 'sgad']")
+    pd.testing.assert_frame_equal(
+        published("sgad-table")[keys], quoted[keys].reset_index(drop=True)
+    )
 
 
 def test_printed_digits_are_kept():
@@ -131,10 +178,11 @@ def test_an_empty_run_gets_a_command_for_every_number_of_our_models(name):
     assert dict(table.dtypes.astype(str)) == COLUMNS
     assert len(table) == len(published(name))
     ours = table["status"] == "missing"
-    assert set(table.loc[ours, "model"]) <= {"ann_vae", "fsvae", "esvae"}
+    assert set(table.loc[ours, "model"]) <= set().union(*FOLLOWED.values())
     assert table.loc[ours, "command"].notna().all()
     assert set(table.loc[~ours, "status"]) <= {"published_only"}
     assert table.loc[~ours, "command"].isna().all()
+    assert table.loc[~ours, "reason"].str.contains("no protocol that follows").all()
 
 
 def test_ours_has_mean_spread_and_difference_and_what_is_done_right_beside_it():
@@ -297,12 +345,86 @@ def test_additions_need_both_parts():
     assert table.loc[("fsvae", "multiplications"), "mean"] == 10.0
 
 
-def test_a_plugged_in_model_beside_a_quoted_number():
-    rows = frame([row("fid_official", 99.0, model="swgan")])
-    table = paper_table("esvae-table-1", rows).set_index(["dataset", "model", "metric"])
-    found = table.loc[("mnist", "swgan", "fid")]
+def test_a_plugged_in_model_next_to_a_number_that_no_protocol_follows():
+    rows = frame([row("fid_official", 99.0, model="hybrid_gan")])
+    table = paper_table("sdm-table-1", rows).set_index(["dataset", "model", "metric"])
+    found = table.loc[("mnist", "hybrid_gan", "fid")]
     assert found["mean"] == 99.0
-    assert "unknown" in found["differs"]
+    assert "the suite has no protocol that follows this number" in found["differs"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "dataset", "protocol", "fid", "same", "words"),
+    [
+        ("sgad-table", "swgan", "mnist", "sgad_paper", 100.29, True, None),
+        ("sgad-table", "sgad", "fashion_mnist", "sgad_paper", 165.42, False, "are not public"),
+        ("sgad-table", "sgad", "cifar10", "quick", 181.5, False, "variant ours_32"),
+        ("taid-table-1", "taid", "cifar10", "taid_paper", 171.1, False, "released generation"),
+        ("taid-table-2", "taid", "celeba", "taid_paper", 99.54, False, "released generation"),
+        ("esvae-table-1", "taid", "celeba", "taid_paper", 99.54, False, "released generation"),
+    ],
+)
+def test_the_other_systems_have_their_numbers_next_to_ours(
+    name, model, dataset, protocol, fid, same, words
+):
+    values = {"model": model, "dataset": dataset, "protocol": protocol}
+    if protocol in FOLLOWED:
+        values["epoch_selection"] = load_protocol(protocol).epoch_selection
+    table = paper_table(name, frame([row("fid_official", fid + 1, **values)]))
+    (found,) = table.query("mean.notna()").to_dict("records")
+    assert (found["model"], found["dataset"], found["published"]) == (model, dataset, fid)
+    assert found["difference"] == pytest.approx(1)
+    assert found["same_protocol"] == same
+    assert (words or "") in str(found["differs"])
+
+
+# Parameters, printed in multiples of 2^20
+
+
+def parameters(model, dataset, count, **values):
+    rows = [row("parameter_count", count, model=model, dataset=dataset, split=None, **values)]
+    table = paper_table("sdm-table-1", frame(rows))
+    return table[table["mean"].notna()]
+
+
+@pytest.mark.parametrize(
+    ("model", "backend", "shape", "dataset", "printed"),
+    [
+        ("fsvae", "reference", (3, 32, 32), "cifar10", "3.87 Mi"),
+        ("fsvae", "reference", (3, 64, 64), "celeba", "6.37 Mi"),
+        ("ann_vae", None, (3, 32, 32), "cifar10", "1.13 Mi"),
+        ("ann_vae", None, (3, 64, 64), "celeba", "3.76 Mi"),
+    ],
+)
+def test_the_networks_have_as_many_parameters_as_printed(model, backend, shape, dataset, printed):
+    protocol = load_protocol("fsvae_paper").resolve(model, dataset)
+    network = models.load(model)(shape, protocol, backend and backends.load(backend)())
+    count = sum(parameter.numel() for parameter in network.parameters())
+    (found,) = parameters(model, dataset, float(count)).to_dict("records")
+    assert (found["printed"], found["answered_by"]) == (printed, "parameter_count")
+    assert found["published"] == float(printed.removesuffix(" Mi")) * 2**20
+    assert found["difference"] == pytest.approx(count - found["published"])
+    # Two decimals were printed.
+    assert abs(found["difference"]) <= 0.005 * 2**20
+    assert found["same_protocol"]
+
+
+def test_parameters_are_shown_in_the_unit_that_was_printed():
+    rows = parameters("fsvae", "cifar10", 4_054_755.0)
+    (line,) = re.findall(r"^\| cifar10.*", render(rows, "md"), re.MULTILINE)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[4:9] == ["3.87 Mi", "reference", "1", "3.867 Mi", "-0.0031 Mi"]
+    spread = rows.assign(ci_low=rows["mean"] - 2**19, ci_high=rows["mean"] + 2**19)
+    assert "3.867±0.500 Mi" in render(spread, "md")
+
+
+def test_every_unit_is_explained_where_it_stands():
+    for name in TABLES:
+        table = published(name)
+        units = table["printed"].str.partition(" ")[2]
+        assert set(units) <= set(UNITS)
+        notes = table.loc[units == "Mi", "note"]
+        assert notes.str.contains("Mi (2^20)", regex=False).all()
 
 
 # The text
@@ -507,4 +629,4 @@ def test_a_wheel_carries_the_published_numbers(tmp_path, run_directory):
     )
     file, sizes = json.loads(done.stdout)
     assert Path(file).is_relative_to(site)
-    assert sizes == [30, 4, 32]
+    assert sizes == list(SIZES.values())

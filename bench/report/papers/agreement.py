@@ -22,6 +22,8 @@ from bench.store.schema import (
 )
 from bench.system.formatting import short_hash
 
+NO_PROTOCOL = "the suite has no protocol that follows this number"
+
 Published = Mapping[Hashable, Any]
 Ours = Mapping[str, Any]
 
@@ -86,7 +88,7 @@ def command(published: Published, backend: str | None, out: str) -> str | None:
 def _protocol_differences(published: Published, ours: Ours) -> Iterator[str]:
     name = published["protocol"]
     if not name:
-        yield "the protocol of a number that the paper quotes is unknown"
+        yield NO_PROTOCOL
     elif ours["protocol"] != name:
         yield f"protocol {ours['protocol']}, not {name}"
     elif ours["protocol_hash"] != (known := _hash(published)):

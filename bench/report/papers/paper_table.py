@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.papers.agreement import command, differences, worth_running
+from bench.report.papers.agreement import NO_PROTOCOL, command, differences, worth_running
 from bench.report.papers.paper_view import MISSING, PUBLISHED_ONLY
 from bench.report.papers.published import MAPPINGS, MetricMapping, published
 from bench.report.papers.rendering import FORMATS, render
@@ -117,8 +117,11 @@ def _records(number: dict[Hashable, Any], rows: pd.DataFrame, out: str) -> Itera
     }
     rows = rows[rows["metric"].isin({*mapping.metrics, mapping.done_right})]
     if rows.empty:
-        status = MISSING if number["protocol"] else PUBLISHED_ONLY
-        yield {**record, "status": status, "command": command(number, None, out)}
+        if number["protocol"]:
+            yield {**record, "status": MISSING, "command": command(number, None, out)}
+        else:
+            why = [NO_PROTOCOL, number["deviation"]]
+            yield {**record, "status": PUBLISHED_ONLY, "reason": "; ".join(filter(None, why))}
         return
     for _, cells in rows.groupby(SAME_CELL, dropna=False, sort=False):
         for ours in _measured(cells, mapping):

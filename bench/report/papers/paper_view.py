@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.report.papers.published import UNITS
 from bench.store.other_neurons import footnotes
 from bench.store.schema import OK, status_word
 from bench.system.formatting import fixed_point
@@ -99,8 +100,8 @@ def _line(row: Mapping[str, Any], notes: list[int]) -> dict[str, str]:
         "backend": row["backend"] or "",
         "seeds": "" if row["seeds"] is None else str(row["seeds"]),
         "ours": _ours(row),
-        "done right": "" if row["done_right_mean"] is None else fixed_point(row["done_right_mean"]),
-        "difference": "" if row["difference"] is None else _signed(row["difference"]),
+        "done right": _number(row, "done_right_mean"),
+        "difference": _signed(_number(row, "difference")),
         "relative difference": _relative(row["relative_difference"]),
         "same protocol": same,
         "notes": ",".join(map(str, sorted(notes))),
@@ -112,11 +113,27 @@ def _ours(row: Mapping[str, Any]) -> str:
     if row["mean"] is None:
         return "-" if row["status"] == PUBLISHED_ONLY else status_word(row["status"])
     half = None if row["ci_high"] is None else row["ci_high"] - row["mean"]
-    return fixed_point(row["mean"], half)
+    return _number(row, "mean", half)
 
 
-def _signed(value: float) -> str:
-    return ("+" if value >= 0 else "") + fixed_point(value)
+def _number(row: Mapping[str, Any], name: str, half: float | None = None) -> str:
+    """Return a number in the unit of the published one.
+
+    Args:
+        row: the row of the table.
+        name: column of the number.
+        half: half the width of its interval; None for none.
+    """
+    if row[name] is None:
+        return ""
+    unit = row["printed"].partition(" ")[2]
+    scale = UNITS[unit]
+    number = fixed_point(row[name] / scale, None if half is None else half / scale)
+    return f"{number} {unit}".rstrip()
+
+
+def _signed(number: str) -> str:
+    return number if not number or number.startswith("-") else f"+{number}"
 
 
 def _relative(fraction: float | None) -> str:
@@ -137,8 +154,6 @@ def _notes(row: Mapping[str, Any]) -> list[Note]:
     if row["command"]:
         text = "Not in this run." if row["status"] == MISSING else "By the paper's protocol:"
         notes.append(Note(text, row["command"]))
-    if row["status"] == PUBLISHED_ONLY:
-        notes.append(Note("Published only: the suite has no such model."))
     if row["note"]:
         notes.append(Note(plain(f"Published number: {row['note']}.")))
     return notes

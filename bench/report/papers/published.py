@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIX = ".csv"
+# Units in which papers print numbers; most have none.
+UNITS = {"": 1, "Mi": 2**20}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ MAPPINGS = {
     "fad": MetricMapping(("fad_official",), "fad", extractor="(published"),
     "additions": MetricMapping((_MACS, _ACS), split="test", same_quantity=False),
     "multiplications": MetricMapping((_MACS,), split="test", same_quantity=False),
+    "parameters": MetricMapping(("parameter_count",)),
 }
 
 
@@ -63,10 +66,10 @@ def published(name: str) -> "pd.DataFrame":
 
     Returns:
         One row per number, with the columns ``dataset``, ``model``, ``model_family``, ``metric``,
-        ``printed`` (the digits in the paper), ``value``, ``images`` (number of images behind the
-        value; missing if unknown), ``protocol`` (built-in protocol that follows the paper; empty
-        for numbers that the paper quotes), ``deviation`` (known difference of that protocol),
-        ``source`` and ``note``.
+        ``printed`` (the digits in the paper, with their unit), ``value`` (in the unit of our
+        metric), ``images`` (number of images behind the value; missing if unknown), ``protocol``
+        (built-in protocol that follows the number; empty if there is none), ``deviation`` (known
+        difference of the suite from what gave the number), ``source`` and ``note``.
 
     Raises:
         UnknownNameError: no such table.
@@ -78,8 +81,25 @@ def published(name: str) -> "pd.DataFrame":
     with (_folder() / f"{name}{SUFFIX}").open(encoding="utf-8") as file:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
     table = table.rename(columns={"value": "printed"})
-    value = table["printed"].astype(float)
+    value = table["printed"].map(printed_value)
     return table.assign(value=value, images=pd.to_numeric(table["images"]).astype("Int64"))
+
+
+def printed_value(printed: str) -> float:
+    """Return the value of a printed number, such as ``0.031`` or ``3.87 Mi``.
+
+    Args:
+        printed: digits, and one of ``UNITS`` behind a space if they have a unit.
+
+    Raises:
+        ValueError: ``printed`` has no number in front.
+        KeyError: no such unit.
+
+    >>> printed_value("1.5 Mi")
+    1572864.0
+    """
+    digits, _, unit = printed.partition(" ")
+    return float(digits) * UNITS[unit]
 
 
 def _folder() -> Traversable:
