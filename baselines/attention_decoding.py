@@ -50,11 +50,11 @@ class AttentionReadout(nn.Module):
         keys = self.key(self.shared(images.flatten(2)))
         memory = images[0]
         for image, key in zip(images[1:], keys[1:], strict=True):
-            kept, added = self._weights(memory, key)
+            kept, added = self.weights(memory, key)
             memory = kept * memory + added * image
         return memory
 
-    def _weights(self, memory: Tensor, key: Tensor) -> Tensor:
+    def weights(self, memory: Tensor, key: Tensor) -> Tensor:
         """Return the weights of memory ``(N, C, H, W)`` and image, ``(2, N, 1, 1, 1)``.
 
         Args:

@@ -144,10 +144,37 @@ class SpikingGAN(GenerativeModel):
         latents = torch.randn(size, device=images.device, dtype=images.dtype)
         generate = self._generated_twice if generator_learns else self._without_gradient
         generated = generate(latents)
-        losses = {"discriminator_loss": self._train_discriminator(images, generated.detach())}
+        losses = {"discriminator_loss": self.train_discriminator(images, generated.detach())}
         if generator_learns:
-            losses["generator_loss"] = self._train_generator(generated)
+            losses["generator_loss"] = self.train_generator(generated)
         return losses
+
+    def train_discriminator(self, images: Tensor, generated: Tensor) -> Tensor:
+        """Take a step of the discriminator, and return its loss before it.
+
+        Args:
+            images: training images ``(N, C, H, W)`` in [-1, 1].
+            generated: the read-out's output for as many latents, without gradient.
+        """
+        self.discriminator_optimizer.zero_grad()
+        loss = self.discriminator_loss((images + 1) / 2, generated)
+        loss.backward()
+        self.discriminator_optimizer.step()
+        self.constrain_discriminator()
+        return loss.detach()
+
+    def train_generator(self, generated: Tensor) -> Tensor:
+        """Take a step of the generator, and return its loss before it.
+
+        The discriminator only passes gradients on; its running statistics follow all the same.
+        """
+        self.generator_optimizer.zero_grad()
+        self.discriminator.requires_grad_(False)
+        loss = self.generator_loss(generated)
+        loss.backward()
+        self.discriminator.requires_grad_(True)
+        self.generator_optimizer.step()
+        return loss.detach()
 
     def sample_latents(self, n: int, generator: torch.Generator) -> Tensor:
         """Return draws ``(n, latent_size)`` from N(0, I)."""
@@ -189,24 +216,6 @@ class SpikingGAN(GenerativeModel):
     @torch.no_grad()
     def _without_gradient(self, latents: Tensor) -> Tensor:
         return self.generated(latents)
-
-    def _train_discriminator(self, images: Tensor, generated: Tensor) -> Tensor:
-        self.discriminator_optimizer.zero_grad()
-        loss = self.discriminator_loss((images + 1) / 2, generated)
-        loss.backward()
-        self.discriminator_optimizer.step()
-        self.constrain_discriminator()
-        return loss.detach()
-
-    def _train_generator(self, generated: Tensor) -> Tensor:
-        # The discriminator only passes gradients on; its running statistics follow all the same.
-        self.generator_optimizer.zero_grad()
-        self.discriminator.requires_grad_(False)
-        loss = self.generator_loss(generated)
-        loss.backward()
-        self.discriminator.requires_grad_(True)
-        self.generator_optimizer.step()
-        return loss.detach()
 
 
 def _variant(model: type[SpikingGAN], protocol: Protocol) -> str:
