@@ -330,7 +330,7 @@ def test_repeated_spikes_drive_repeated_neurons(training):
     spikes = spike_trains(1, 300, (6, 8, 8)).to(torch.uint8)
     with torch.no_grad():
         expected = copy.deepcopy(layer)(spikes.expand(5, *spikes.shape[1:]).contiguous())
-        currents = layer.synapse(spikes[0])[None]
+        currents = layer.synapse(spikes[0]).unflatten(0, (1, 300))
         found = layer.neuron(currents, 5, norm=layer.norm)
     assert found.shape == expected.shape
     assert 0.02 < expected.float().mean() < 0.98
