@@ -47,7 +47,7 @@ class Rectangle:
     def gradient(self, excess: Tensor, threshold: float) -> Tensor:
         """Return the gradient ``(...)`` for ``excess = u - threshold``, ``(...)``."""
         inside = (excess - (self.centre - threshold)).abs() < self.width / 2
-        return inside / self.width
+        return inside.to(excess.dtype) / self.width
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ def _through_surrogate(
     """
     gradient = grad_fire / width
     if surrogate == RECTANGLE:
-        gradient = tl.where(tl.abs(offset) < half_width, gradient, 0.0)
+        # Triton rounds a number that a tensor is compared with to float32, unless it is 0.
+        gradient = tl.where(half_width - tl.abs(offset) > 0, gradient, 0.0)
     elif surrogate == TRIANGLE:
         gradient *= tl.maximum(1.0 - tl.abs(offset) / half_width, 0.0)
     else:

@@ -14,13 +14,21 @@ from baselines.fused import cuda as fused_cuda
 from baselines.fused.cpu.lazy_tensors import WeightedSteps
 from baselines.fused.cpu.lif_constants import LIFConstants
 from baselines.fused.neuron import normalisation
-from bench.backend import NeuronSpec, Rectangle, TimeDependentBatchNorm
+from bench.backend import Arctangent, NeuronSpec, Rectangle, TimeDependentBatchNorm, Triangle
 
 DECAY, THRESHOLD = 0.25, 0.2
 WINDOWS = {
-    "official_code": Rectangle(centre=0.0, width=1.0),
-    "paper": Rectangle(centre=0.2, width=0.2),
+    "official_code": NeuronSpec(DECAY, THRESHOLD, Rectangle(centre=0.0, width=1.0)),
+    "paper": NeuronSpec(DECAY, THRESHOLD, Rectangle(centre=0.2, width=0.2)),
 }
+OTHERS = {
+    "detached": NeuronSpec(DECAY, THRESHOLD, Rectangle(0.1, 0.7), reset_gradient=False),
+    "triangle": NeuronSpec(DECAY, THRESHOLD, Triangle(0.7)),
+    "detached triangle": NeuronSpec(DECAY, THRESHOLD, Triangle(0.7), reset_gradient=False),
+    "arctangent": NeuronSpec(DECAY, THRESHOLD, Arctangent(3.0)),
+    "detached arctangent": NeuronSpec(DECAY, THRESHOLD, Arctangent(3.0), reset_gradient=False),
+}
+NEURONS = WINDOWS | OTHERS
 # Around a block of neurons, of which several make a layer, and T = 1.
 SHAPES = [(1, 1), (1, 3, 5), (4, 2, 3, 5, 7), (5, 1, 511), (4, 2, 256), (16, 513), (3, 4, 321)]
 LAYOUTS = {
@@ -43,20 +51,27 @@ LOSSES = {
 class Case:
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
-    window: str = "paper"
+    neuron: str = "paper"
     at_rest: bool = False
     layout: str = "contiguous"
     loss: str = "of both"
     chunks: tuple[int, ...] = ()
+    repeats: int = 1
 
 
 CASES = [
     *(
-        Case(shape, dtype, window, at_rest)
-        for shape, dtype, window, at_rest in product(
+        Case(shape, dtype, neuron, at_rest)
+        for shape, dtype, neuron, at_rest in product(
             SHAPES, (torch.float32, torch.float64), WINDOWS, (True, False)
         )
     ),
+    *(
+        Case((4, 2, 3, 5, 7), dtype, neuron)
+        for dtype, neuron in product((torch.float32, torch.float64), OTHERS)
+    ),
+    Case((1, 2, 6, 8, 11), repeats=5),
+    Case((1, 2, 6, 8, 11), torch.float64, "detached arctangent", layout="channels last", repeats=5),
     *(
         Case((4, 2, 6, 8, 11), layout=layout, loss=loss)
         for layout, loss in product(LAYOUTS, LOSSES)
@@ -72,16 +87,18 @@ CASES = [
 
 def check(case, device):
     """Spikes and the last membrane are the reference's, and so are the gradients."""
-    window = WINDOWS[case.window]
-    reference = ReferenceNeuron(NeuronSpec(DECAY, THRESHOLD, window))
-    constants = LIFConstants(DECAY, THRESHOLD, window.centre - THRESHOLD, window.width)
-    expected = _results(case, device, reference.integrate, ())
-    found = _results(
-        case,
-        device,
-        lambda currents, membrane: fused_cuda.lif_forward(currents, membrane, constants),
-        case.chunks,
-    )
+    reference = ReferenceNeuron(NEURONS[case.neuron])
+    constants = LIFConstants.of(reference.spec)
+
+    def at_every_step(currents, membrane):
+        return reference.integrate(currents.repeat_interleave(case.repeats, 0), membrane)
+
+    def once(currents, membrane):
+        time_steps = case.repeats * len(currents)
+        return fused_cuda.lif_forward(currents, membrane, constants, time_steps=time_steps)
+
+    expected = _results(case, device, at_every_step, ())
+    found = _results(case, device, once, case.chunks)
     for values, wanted in zip(found[:2], expected[:2], strict=True):
         assert torch.equal(values, wanted)
     if expected[0].numel() > 100:
@@ -105,7 +122,7 @@ def _results(case, device, integrate, chunks):
     for chunk in currents.split(chunks or len(currents)):
         fired, membrane = integrate(chunk, membrane)
         spikes.append(fired)
-    weights = draw(len(currents) + 1, *currents.shape[1:])
+    weights = draw(case.repeats * len(currents) + 1, *currents.shape[1:])
     loss = LOSSES[case.loss](torch.cat(spikes), membrane, weights)
     inputs = [values] if first is None else [values, first]
     gradients = torch.autograd.grad(loss, inputs)
@@ -120,6 +137,7 @@ class NormCase:
     layout: str = "channels last"
     at_rest: bool = True
     loss: str = "of both"
+    neuron: str = "official_code"
 
 
 NORM_CASES = [
@@ -131,14 +149,14 @@ NORM_CASES = [
     *(NormCase((5, 2, 6, 8, 4), layout=layout) for layout in LAYOUTS if layout != "equal steps"),
     *(NormCase((3, 2, 5, 4, 4), at_rest=False, loss=loss) for loss in LOSSES),
     NormCase((1, 2, 5, 4, 4), repeats=4, at_rest=False),
+    *(NormCase((3, 2, 5, 4, 4), at_rest=False, neuron=neuron) for neuron in OTHERS),
 ]
 
 
 def check_norm(case, device):
     """tdBN with its neurons, and all gradients, are those of the reference in float64."""
-    window = WINDOWS["official_code"]
-    reference = ReferenceNeuron(NeuronSpec(DECAY, THRESHOLD, window))
-    constants = LIFConstants(DECAY, THRESHOLD, window.centre - THRESHOLD, window.width)
+    reference = ReferenceNeuron(NEURONS[case.neuron])
+    constants = LIFConstants.of(reference.spec)
     generator = torch.Generator().manual_seed(7)
 
     def draw(*shape):
@@ -206,7 +224,7 @@ def check_weighted_sum(device):
     torch.testing.assert_close(found, torch.einsum("t,tnchw->nchw", weights, spikes))
     assert found.is_contiguous(memory_format=torch.channels_last)
     currents = torch.randn((3, 2, 5, 4, 4), device=device).requires_grad_()
-    constants = LIFConstants(DECAY, THRESHOLD, -THRESHOLD, 1.0)
+    constants = LIFConstants.of(WINDOWS["official_code"])
     step = torch.randn((2, 5, 4, 4), device=device)
     gradients = []
     for lazy in (WeightedSteps(weights, step), weights.view(-1, 1, 1, 1, 1) * step):
@@ -217,7 +235,7 @@ def check_weighted_sum(device):
 
 def check_layout(device):
     """Channels-last currents are read where they lie, and all that comes back lies alike."""
-    constants = LIFConstants(DECAY, THRESHOLD, -THRESHOLD, 1.0)
+    constants = LIFConstants.of(WINDOWS["official_code"])
     currents = torch.rand((3, 2, 8, 8, 5), device=device).movedim(-1, 2).requires_grad_()
     saved = []
 
@@ -234,12 +252,15 @@ def check_layout(device):
 
 
 def check_threshold(device):
-    """A potential at the threshold does not fire: the first three, in numbers exact in binary."""
-    constants = LIFConstants(0.5, 0.25, -0.25, 1.0)
-    currents = torch.tensor([[0.25], [0.125], [0.125], [0.1875], [0.25]], device=device)
-    spikes, membrane = fused_cuda.lif_forward(currents, None, constants)
-    assert spikes.flatten().tolist() == [0, 0, 0, 1, 0]
-    assert membrane.tolist() == [0.25]
+    """A potential at the threshold fires if the neuron says so, in numbers exact in binary."""
+    values = [[0.25], [0.125], [0.125], [0.1875], [0.25]]
+    for at_threshold, fired, last in [(False, [0, 0, 0, 1, 0], 0.25), (True, [1, 0, 0, 1, 1], 0.0)]:
+        spec = NeuronSpec(0.5, 0.25, Rectangle(0.0, 1.0), fires_at_threshold=at_threshold)
+        for dtype in (torch.float32, torch.float64):
+            currents = torch.tensor(values, device=device, dtype=dtype)
+            spikes, membrane = fused_cuda.lif_forward(currents, None, LIFConstants.of(spec))
+            assert spikes.flatten().tolist() == fired
+            assert membrane.tolist() == [last]
 
 
 if __name__ == "__main__":

@@ -4,12 +4,21 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from baselines.fused.cpu import kernel
 from baselines.fused.cpu.lazy_tensors import ByteSpikes
 from baselines.fused.synapses import Downsampling, Upsampling
-from bench.backend import NeuronSpec, Rectangle, stateful
+from bench.backend import (
+    Arctangent,
+    NeuronSpec,
+    Rectangle,
+    TimeDependentBatchNorm,
+    Triangle,
+    stateful,
+)
 from bench.registry import backends
 
 SPEC = NeuronSpec(0.25, 0.2, Rectangle(centre=0.0, width=1.0))
@@ -220,6 +229,112 @@ def test_gradients_flow_through_carried_state(counted):
             spikes = torch.cat([layer(inputs[:3]), layer(inputs[3:])])
         found.append(torch.autograd.grad(spikes[counted].sum(), [inputs, *layer.parameters()]))
     torch.testing.assert_close(found[1], found[0])
+
+
+SURROGATES = st.one_of(
+    st.builds(Rectangle, st.floats(-0.5, 0.5), st.floats(0.2, 2)),
+    st.builds(Triangle, st.floats(0.2, 2)),
+    st.builds(Arctangent, st.floats(0.5, 4)),
+)
+SPECS = st.builds(
+    NeuronSpec, st.floats(0.05, 0.95), st.floats(0.1, 1), SURROGATES, st.booleans(), st.booleans()
+)
+CALLS = st.fixed_dictionaries(
+    {
+        "shape": st.sampled_from([(3, 37), (2, 5, 3, 4), (2, 64, 1, 1)]),
+        "repeats": st.sampled_from([1, 6]),
+        "normalised": st.sampled_from([None, "training", "evaluation"]),
+        "at_rest": st.booleans(),
+        "seed": st.integers(0, 2**31),
+    }
+)
+
+
+@pytest.mark.usefixtures("double_precision")
+@given(spec=SPECS, call=CALLS)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+def test_every_neuron_has_the_reference_gradients_with_and_without_norm(spec, call):
+    """Also from a potential that the neurons start from, and for currents that are repeated."""
+    generator = torch.Generator().manual_seed(call["seed"])
+
+    def draws(*shape):
+        return torch.randn(shape, generator=generator) * spec.threshold
+
+    time_steps = 1 if call["repeats"] > 1 else 6
+    currents = draws(time_steps, *call["shape"]).requires_grad_()
+    membrane = None if call["at_rest"] else draws(*call["shape"]).requires_grad_()
+    norm = TimeDependentBatchNorm(call["shape"][1], spec.threshold)
+    norm.weight.data, norm.bias.data = draws(2, len(norm.bias)).add(spec.threshold)
+    norm.running_var.fill_(spec.threshold**2).requires_grad_(False)
+    norm.train(call["normalised"] == "training")
+    weights, last = draws(6, *call["shape"]), draws(*call["shape"])
+    found = []
+    for name in ("reference", "fused"):
+        neuron = backends.load(name)().neuron(spec)
+        with stateful(neuron):
+            neuron.state.membrane = membrane
+            if call["normalised"] is None:
+                spikes = neuron(currents, call["repeats"])
+            elif name == "fused":
+                spikes = neuron(currents, call["repeats"], norm=copy.deepcopy(norm))
+            else:
+                normed = norm(currents.flatten(0, 1), call["repeats"]).view(currents.shape)
+                spikes = neuron(normed, call["repeats"])
+            total = (spikes * weights).sum() + (neuron.state.membrane * last).sum()
+        inputs = [currents, *([] if membrane is None else [membrane])]
+        found.append([spikes, *torch.autograd.grad(total, inputs)])
+    assert torch.equal(found[1][0], found[0][0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-9)
+
+
+DETACHED = {
+    type(surrogate).__name__: NeuronSpec(0.5, 0.2, surrogate, reset_gradient=False)
+    for surrogate in (Rectangle(0.1, 0.7), Triangle(0.6), Arctangent(2.0))
+}
+
+
+@pytest.mark.parametrize("name", DETACHED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_gradients_in_each_precision_are_those_in_float64(name, dtype, normalised):
+    neuron = backends.load("fused")().neuron(DETACHED[name])
+    generator = torch.Generator().manual_seed(11)
+    currents = (torch.randn((6, 3, 40, 4, 4), generator=generator) * 0.3).to(dtype)
+    weights = torch.randn(currents.shape, generator=generator)
+    found = []
+    for precision in (dtype, torch.float64):
+        # With statistics that are exact, currents differ by what normalising rounds.
+        norm = TimeDependentBatchNorm(40, 0.5).eval()
+        given = currents.to(precision).requires_grad_()
+        if precision == torch.float64:
+            norm.double()
+        spikes = neuron(given, norm=norm) if normalised else neuron(given)
+        (gradient,) = torch.autograd.grad((spikes * weights.to(spikes)).sum(), given)
+        assert gradient.dtype == precision
+        found.append((spikes.double(), gradient.double()))
+    (spikes, gradient), (wanted_spikes, wanted) = found
+    same = (spikes == wanted_spikes).all(0)
+    assert same.float().mean() > 0.999
+    tolerance = 0.02 if dtype == torch.bfloat16 else 1e-4
+    off = (gradient - wanted).abs() > tolerance * (1 + wanted.abs())
+    # Neurons within rounding of the edge of a rectangle are few.
+    assert off.any(0)[same].float().mean() < 1e-3
+    assert wanted.abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_repeated_spikes_drive_repeated_neurons(training):
+    """Currents that look-ups compute when they are needed stand for equal steps too."""
+    _, layer = layers_of(LAYERS["convolution"][0])
+    layer.train(training)
+    spikes = spike_trains(1, 300, (6, 8, 8)).to(torch.uint8)
+    with torch.no_grad():
+        expected = copy.deepcopy(layer)(spikes.expand(5, *spikes.shape[1:]).contiguous())
+        currents = layer.synapse(spikes[0]).unflatten(0, (1, 300))
+        found = layer.neuron(currents, 5, norm=layer.norm)
+    assert found.shape == expected.shape
+    assert 0.02 < expected.float().mean() < 0.98
+    assert (found != expected).float().mean() < 2e-5
 
 
 @pytest.mark.parametrize("kind", [Downsampling, Upsampling])

@@ -22,11 +22,13 @@ triton = pytest.importorskip("triton", reason="PyTorch comes without Triton here
 import fused_cuda_cases  # noqa: E402
 
 from baselines.fused import cuda_kernels  # noqa: E402
+from baselines.fused.cpu import lif_constants  # noqa: E402
 
 SCRIPT = Path(fused_cuda_cases.__file__)
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 FORWARD = {"decay": 0.25, "threshold": 0.2}
-BACKWARD = {**FORWARD, "window_centre": -0.2, "width": 1.0}
+SURROGATE = {"surrogate": lif_constants.RECTANGLE, "centre": -0.2, "half_width": 0.5, "width": 1.0}
+BACKWARD = {**FORWARD, **SURROGATE, "reset_gradient": True}
 CONSTANTS = {
     "moments": {},
     "lif_forward": FORWARD,
@@ -97,6 +99,15 @@ def compiled_for_gpu(name, missing, number, capability):
     source = ASTSource(kernel, signature, constants)
     options = cuda_kernels.OPTIONS
     return triton.compile(source, GPUTarget("cuda", capability, 32), options).asm["ptx"]
+
+
+@pytest.mark.parametrize("reset_gradient", [True, False])
+@pytest.mark.parametrize("surrogate", [lif_constants.TRIANGLE, lif_constants.ARCTANGENT])
+def test_other_surrogates_are_compiled_apart(surrogate, reset_gradient, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setitem(CONSTANTS["lif_backward"], "surrogate", surrogate)
+    monkeypatch.setitem(CONSTANTS["lif_backward"], "reset_gradient", reset_gradient)
+    assert "fma." not in compiled_for_gpu("lif_backward", (), "fp32", 90)
 
 
 def test_without_triton_the_way_out_is_named(monkeypatch):

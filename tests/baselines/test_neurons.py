@@ -1,6 +1,8 @@
 import copy
 import gc
+import math
 import weakref
+from dataclasses import dataclass
 
 import naive
 import pytest
@@ -362,10 +364,17 @@ def test_spikingjelly_refuses_a_device_it_does_not_run_on(all_backends):
         all_backends["spikingjelly"].implementation(torch.device("mps"))
 
 
+SURROGATES = {
+    "rectangle": Rectangle(0.1, 0.8),
+    "triangle": Triangle(0.7),
+    "arctangent": Arctangent(2.0),
+}
 SPECS = {
-    "triangle": NeuronSpec(0.5, 0.25, Triangle(0.7)),
-    "arctangent": NeuronSpec(0.5, 0.25, Arctangent(2.0)),
-    "reset without gradient": NeuronSpec(0.5, 0.25, Rectangle(0.1, 0.8), reset_gradient=False),
+    **{name: NeuronSpec(0.5, 0.25, surrogate) for name, surrogate in SURROGATES.items()},
+    **{
+        f"{name}, reset without gradient": NeuronSpec(0.5, 0.25, surrogate, reset_gradient=False)
+        for name, surrogate in SURROGATES.items()
+    },
     "fires at the threshold": NeuronSpec(0.5, 0.25, Rectangle(0.1, 0.8), fires_at_threshold=True),
     "all of them": NeuronSpec(
         0.5, 0.25, Arctangent(3.0), reset_gradient=False, fires_at_threshold=True
@@ -411,10 +420,7 @@ def by_hand(spec, potentials, spikes, grad_spikes, grad_membrane):
 
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("library", ["reference", "snntorch", "spikingjelly"])
-def test_every_specification_has_the_spikes_and_gradients_of_its_equations(
-    all_backends, library, name
-):
+def test_every_specification_has_the_spikes_and_gradients_of_its_equations(backend, name):
     spec = SPECS[name]
     # Multiples of 1/16: many potentials equal the threshold, exactly.
     currents = (random_currents((6, 3000), seed=21) * 32).round() / 16
@@ -424,7 +430,7 @@ def test_every_specification_has_the_spikes_and_gradients_of_its_equations(
     potentials, spikes, final = equations(spec, currents, membrane)
     assert any((potential == spec.threshold).any() for potential in potentials)
     inputs = currents.requires_grad_(), membrane.requires_grad_()
-    found = all_backends[library].neuron(spec).integrate(*inputs)
+    found = backend.neuron(spec).integrate(*inputs)
     assert torch.equal(found[0], torch.stack(spikes))
     torch.testing.assert_close(found[1], final)
     gradients = torch.autograd.grad(found, inputs, (grad_spikes, grad_final))
@@ -432,12 +438,52 @@ def test_every_specification_has_the_spikes_and_gradients_of_its_equations(
     torch.testing.assert_close(gradients, expected)
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_the_fused_backend_declines_what_its_kernels_do_not_compute(all_backends, name):
-    with pytest.raises(UnsupportedNeuronError, match="fused"):
-        all_backends["fused"].neuron(SPECS[name])
-    with pytest.raises(UnsupportedNeuronError, match="fused"):
-        all_backends["fused"].downsampling(3, 4, SPECS[name])
+@dataclass(frozen=True)
+class Gaussian:
+    """A surrogate gradient of a user, which PyTorch computes and the kernels of fused do not."""
+
+    def gradient(self, excess, threshold):
+        return (-excess.square()).exp() / math.sqrt(math.pi)
+
+
+def test_the_fused_backend_declines_what_its_kernels_do_not_compute(all_backends):
+    spec = NeuronSpec(0.5, 0.25, Gaussian())
+    assert all_backends["reference"].neuron(spec)(torch.ones(3, 2)).all()
+    with pytest.raises(UnsupportedNeuronError, match="surrogates only, no Gaussian"):
+        all_backends["fused"].neuron(spec)
+    with pytest.raises(UnsupportedNeuronError, match="surrogates only, no Gaussian"):
+        all_backends["fused"].downsampling(3, 4, spec)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_currents_of_one_step_stand_for_equal_steps(backend, window, dtype):
+    neuron = neuron_of(backend, window)
+    currents = random_currents((1, 3, 500), seed=31).to(dtype)
+    weights = random_currents((9, 3, 500), seed=32)
+
+    def repeated(currents):
+        with stateful(neuron):
+            return torch.cat([neuron(currents, repeats=4), neuron(currents, 5)])
+
+    spikes, gradient = spikes_and_gradient(repeated, currents, weights)
+    assert spikes.shape == weights.shape
+    assert 0.05 < spikes.mean() < 0.95
+
+    def at_every_step(currents):
+        return neuron(currents.double().expand(9, 3, 500).to(dtype))
+
+    expected = spikes_and_gradient(at_every_step, currents, weights)
+    assert torch.equal(spikes, expected[0])
+    # In bfloat16 the gradients of the two calls are rounded before they are added.
+    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(gradient, expected[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("time_steps", "repeats"), [(3, 2), (2, 0), (1, 0), (1, -1)])
+def test_currents_of_several_steps_are_not_repeated(backend, time_steps, repeats):
+    neuron = neuron_of(backend, WINDOWS["paper"])
+    with pytest.raises(ValueError, match=f"{time_steps} time steps cannot stand for {repeats}"):
+        neuron(torch.ones(time_steps, 5), repeats)
 
 
 @pytest.mark.parametrize("surrogate", [Triangle(0.7), Arctangent(2.0)])

@@ -1,5 +1,7 @@
 """Backends that are right, and backends that are wrong in one way each."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -104,6 +106,22 @@ class Forgetful(LoopNeuron):
         return super().integrate(currents, None)
 
 
+class Unrepeated(LoopNeuron):
+    """Ignores that currents stand for several steps."""
+
+    def forward(self, currents, repeats=1):
+        return super().forward(currents)
+
+
+class LastOnly(LoopNeuron):
+    """Gives repeated currents the gradient of the last step alone."""
+
+    def forward(self, currents, repeats=1):
+        if repeats == 1:
+            return super().forward(currents)
+        return super().forward(torch.cat([*[currents.detach()] * (repeats - 1), currents]))
+
+
 class Rounding(LoopNeuron):
     """Decays as SpikingJelly does."""
 
@@ -129,6 +147,8 @@ WRONG = {
     Wide: "the gradient of the currents differs",
     Remembering: "a second call with the same currents gives other spikes",
     Forgetful: "differ",
+    Unrepeated: "with equal currents passed once (repeats): the spikes have the shape (1, 3, 256)",
+    LastOnly: "their gradient is not the sum over the steps",
 }
 
 
@@ -177,7 +197,8 @@ def test_what_a_backend_refuses_does_not_count():
 
     results = check_backend(Choosy, "cpu")
     refused = [each.message for each in results if each.outcome == "not applicable"]
-    assert refused == ["the backend refuses it: rectangles only"] * 3
+    # Three neurons, and the four layers with an arctangent.
+    assert refused == ["the backend refuses it: rectangles only"] * 7
     assert verdict(results) == "exact"
 
 
@@ -209,6 +230,13 @@ class WithWeights(PlainBackend):
         return neuron
 
 
+class WrongDetached(PlainBackend):
+    """Builds layers whose reset has a gradient."""
+
+    def layer(self, synapse, outputs, spec, alpha=1.0):
+        return super().layer(synapse, outputs, replace(spec, reset_gradient=True), alpha)
+
+
 class OtherSpec(PlainBackend):
     def neuron(self, spec):
         return PlainNeuron(NeuronSpec(0.5, spec.threshold, spec.surrogate))
@@ -221,6 +249,7 @@ class OtherSpec(PlainBackend):
         (WrongReadout, "the readout", "the images differ"),
         (WrongSequence, "a sequence of layers", "in a sequence"),
         (WithWeights, "a neuron has no weights", "decay"),
+        (WrongDetached, "layer upsampling with a detached arctangent", "the gradient of"),
         (OtherSpec, "neuron of the smoke protocol", "the neuron has the spec"),
     ],
 )

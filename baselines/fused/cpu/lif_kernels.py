@@ -102,7 +102,8 @@ def _fire(
     """
     scale, shift = affine.scale, affine.shift
     decay, threshold, zero = constants.decay, constants.threshold, scale.dtype.type(0)
-    silent, fired = to_element(zero, spikes[0, 0]), to_element(zero + 1, spikes[0, 0])
+    silent = to_element(zero, spikes[0, 0])
+    fired = to_element(scale.dtype.type(1), spikes[0, 0])
     potential = membrane.final[first:last]
     _start(membrane, first, potential)
     for t in range(len(spikes)):

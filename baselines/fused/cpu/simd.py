@@ -2,8 +2,8 @@
 
 Numba leaves it to LLVM to find loops that can use vector registers. Where LLVM does not find them,
 kernels use :class:`Vector32`; LLVM splits its operations into instructions of the processor.
-Within compiled code vectors of one type can be added, subtracted, multiplied and divided with ``+``,
-``+=``, ``-``, ``*`` and ``/``; each operation rounds once, nothing is fused unless
+Within compiled code vectors of one type can be added, subtracted, multiplied and divided with
+``+``, ``+=``, ``-``, ``*`` and ``/``; each operation rounds once, nothing is fused unless
 :func:`multiply_add` is called.
 """
 
