@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import TINY
+from tiny import FEW_METRICS, SLOW_METRICS, TINY
 
 import bench
 from bench.errors import BenchError
@@ -20,7 +20,7 @@ IDENTITY = ["metric", "split", "layer", "time_step", "noise_kind", "noise_level"
 def trained(tmp_path_factory):
     """The rows and the weights of a tiny ESVAE and a tiny ANN VAE."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    rows = bench.run("esvae,ann_vae", backends="fused", settings=TINY, out=out)
+    rows = bench.run("esvae,ann_vae", settings=TINY, skip=SLOW_METRICS, out=out)
     files = {model: next(out.glob(f"cells/{model}-*/weights-*")) for model in ("esvae", "ann_vae")}
     return rows[rows["kind"] == "model"], files
 
@@ -40,6 +40,7 @@ def test_weights_of_a_run_have_its_scores_to_the_last_digit(model, backend, trai
         weights=files[model],
         name="mine",
         settings=TINY,
+        skip=SLOW_METRICS,
         out=tmp_path / "scores",
     )
     scored = scored[scored["kind"] == "model"]
@@ -60,6 +61,7 @@ def test_the_command_scores_weights_once_and_draws_samples_of_them(
     out, weights = tmp_path / "scores", tmp_path / "official.safetensors"
     weights.write_bytes(files["esvae"].read_bytes())
     arguments = ["--model", "esvae", "--backend", "fused", "--weights", weights, "--out", out]
+    arguments += ["--metrics", FEW_METRICS]
     code, told, err = bench_cli("score", *arguments, *tiny_flags)
     assert (code, err) == (0, "")
     assert "official fused digits" in told
