@@ -13,6 +13,10 @@ from bench.errors import BenchError, ContractError, UnknownNameError, one_line
 from bench.system.source import class_attribute, summary
 
 SUITE = "spikegen-bench"
+# The fastest backend. All compute the same network, so by default a spiking model runs on one.
+DEFAULT_BACKEND = "fused"
+# What to do where a backend cannot be used. The reference needs PyTorch alone.
+OTHER_BACKEND = "choose another backend, for example --backends reference"
 T = TypeVar("T")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.protocol import Protocol, load_protocol, parse_settings
+from bench.registry import DEFAULT_BACKEND
 from bench.system.paths import data_root
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Request:
             or separated by commas; ``"all"`` for every registered dataset, of which those that are
             unavailable become ``skipped`` rows.
         backends: registered names of spiking backends, as a list or separated by commas; ``"all"``
-            for every backend.
+            for every backend. Models without spiking neurons use none.
         protocol: built-in name, path of a TOML file, or a protocol.
         settings: values of the protocol to change, each as ``"key=value"``.
         data_root: folder where datasets are looked for and downloaded to; None for the folder in
@@ -45,7 +46,7 @@ class Request:
 
     models: Names = ALL
     datasets: Names = "digits"
-    backends: Names = ALL
+    backends: Names = DEFAULT_BACKEND
     protocol: str | Path | Protocol = "smoke"
     _: KW_ONLY
     settings: Iterable[str] = ()
@@ -193,7 +194,7 @@ class ScoreRequest:
         weights: path of the model's weights (safetensors); files of network weights that metrics
             need, each as ``"NAME=PATH"``.
         model: registered name of the model that has the weights; None for images.
-        backend: its spiking backend; None for a model without spiking neurons.
+        backend: its spiking backend; a model without spiking neurons uses none.
         reference: trained extractors and reference statistics, as in :class:`RunRequest`.
         metrics: metrics to compute, as in :class:`RunRequest`.
         skip: metrics to leave out.
@@ -214,7 +215,7 @@ class ScoreRequest:
     device: str = "auto"
     weights: str | Path | Iterable[str | Path] = ()
     model: str | None = None
-    backend: str | None = None
+    backend: str = DEFAULT_BACKEND
     reference: str | Path | Iterable[str | Path] | None = ()
     metrics: Names = ALL
     skip: Names = ""
@@ -226,7 +227,7 @@ class ScoreRequest:
         return RunRequest(
             models=() if self.model is None else [self.model],
             datasets=[self.dataset],
-            backends=ALL if self.backend is None else [self.backend],
+            backends=() if self.model is None else [self.backend],
             protocol=self.protocol,
             settings=self.settings,
             data_root=self.data_root,

@@ -16,6 +16,14 @@ class Declining(SpikingBackend):
     def neuron(self, spec):
         raise UnsupportedNeuronError(f"no decay of {spec.decay} here")
 """
+ELSEWHERE = """
+from baselines.backends.reference import ReferenceBackend
+
+
+class Elsewhere(ReferenceBackend):
+    def implementation(self, device):
+        raise RuntimeError(f"only on the device xpu, not on {device.type}")
+"""
 
 
 def test_a_neuron_of_fifteen_lines_is_a_backend(plugins, tmp_path):
@@ -37,4 +45,17 @@ def test_a_backend_that_declines_the_neuron_is_skipped_with_its_reason(plugins, 
     rows = bench.run("esvae", backends="declining", settings=TINY, out=tmp_path / "run")
     rows = rows[rows["model"] == "esvae"]
     assert set(rows["status"]) == {"skipped"}
-    assert set(rows["reason"]) == {"no decay of 0.25 here"}
+    (reason,) = set(rows["reason"])
+    assert reason.startswith("no decay of 0.25 here: ")
+    assert "--backends reference" in reason
+
+
+def test_a_backend_without_the_device_is_skipped_and_the_other_models_run(plugins, tmp_path):
+    plugins("plugin_elsewhere", ELSEWHERE, backends={"elsewhere": "plugin_elsewhere:Elsewhere"})
+    asked = {"settings": TINY, "metrics": "reconstruction_loss", "out": tmp_path / "run"}
+    rows = bench.run("ann_vae,esvae", backends="elsewhere", **asked)
+    asked_for = rows[rows["status"] != "not_asked"].set_index("model")
+    assert asked_for["status"].to_dict() == {"ann_vae": "ok", "esvae": "skipped"}
+    reason = asked_for.loc["esvae", "reason"]
+    assert "the backend elsewhere cannot run here (only on the device xpu, not on cpu)" in reason
+    assert "--backends reference" in reason

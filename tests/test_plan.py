@@ -8,7 +8,7 @@ from PIL import Image
 from bench.errors import BenchError
 from bench.plan.run_plan import make_plan
 from bench.protocol import Override, load_protocol
-from bench.registry import models
+from bench.registry import DEFAULT_BACKEND, backends, models
 from bench.request import Request
 
 
@@ -22,17 +22,24 @@ def plan(tmp_path):
 
 
 def test_all_means_every_registered_one(plan):
-    cells = plan(models=("all",), datasets=("all",)).cells
-    assert {cell.model for cell in cells} == {"ann_vae", "esvae", "fsvae"}
+    cells = plan(models=("all",), datasets=("all",), backends=("all",)).cells
+    assert {cell.model for cell in cells} == set(models.names())
     assert {cell.dataset for cell in cells} == {
         "digits", "mnist", "fashion_mnist", "cifar10", "celeba",
     }  # fmt: skip
-    assert len(cells) == 5 * 9
+    spiking = sum(models.load(name).spiking for name in models.names())
+    assert len(cells) == 5 * (len(models.names()) - spiking + len(backends.names()) * spiking)
+
+
+def test_a_model_runs_on_the_default_backend_unless_others_are_named(plan):
+    assert [cell.backend for cell in plan().cells] == ["torch", DEFAULT_BACKEND]
+    named = plan(backends="spikingjelly,reference").cells
+    assert [cell.backend for cell in named] == ["torch", "spikingjelly", "reference"]
 
 
 def test_a_model_without_spikes_runs_once_whatever_the_backends(plan):
-    for backends in (("all",), ("snntorch",)):
-        cells = [cell for cell in plan(backends=backends).cells if cell.model == "ann_vae"]
+    for names in (("all",), ("snntorch",)):
+        cells = [cell for cell in plan(backends=names).cells if cell.model == "ann_vae"]
         assert [cell.backend for cell in cells] == ["torch"]
 
 
@@ -48,7 +55,7 @@ def test_seeds_are_the_protocols_unless_given(plan):
 
 
 def test_cells_keep_their_keys(plan):
-    first, second = plan().cells, plan().cells
+    first, second = plan(backends="all").cells, plan(backends="all").cells
     assert [cell.key for cell in first] == [cell.key for cell in second]
     assert len({cell.key for cell in first}) == 5
 
@@ -100,7 +107,7 @@ def array_file(folder: Path, pixel):
 
 def test_folder_names_are_readable_unique_and_safe(plan):
     folders = [cell.folder for cell in plan(seeds=(0, 1)).cells]
-    assert len(set(folders)) == 10
+    assert len(set(folders)) == 4
     assert folders[0].startswith("ann_vae-torch-digits-s0-")
     nasty = replace(plan().cells[0], model="../a b/<c>")
     assert not set(nasty.folder) & set("/\\<> ")
@@ -141,3 +148,14 @@ def test_a_backend_that_cannot_be_used_is_skipped_under_all_and_an_error_by_name
     with pytest.raises(BenchError, match="The backend 'broken' cannot be"):
         plan(models="esvae", backends="broken")
     assert plan(models="ann_vae", backends="broken").cells[0].skipped is None
+
+
+def test_the_default_backend_is_skipped_where_it_cannot_be_used_and_another_is_named(plan, plugins):
+    # Two packages claim its name, so neither is used.
+    plugins("plugin_other", "", backends={DEFAULT_BACKEND: "plugin_other:X"})
+    skipped = {cell.model: cell.skipped for cell in plan().cells}
+    assert skipped["ann_vae"] is None
+    assert "claimed by several packages" in skipped["esvae"]
+    assert "--backends reference" in skipped["esvae"]
+    with pytest.raises(BenchError, match=r"Nothing can run: esvae.*--backends reference"):
+        plan(models="esvae")

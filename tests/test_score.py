@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
-from tiny import TINY
+from tiny import FEW_METRICS, SLOW_METRICS, TINY
 
 import bench
 from bench.datasets.digits import Digits
@@ -29,7 +29,7 @@ VARYING = ["model", "model_version", "backend", "cell_key", "run_id", "created_a
 def trained(tmp_path_factory):
     """A run of a tiny ESVAE."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    rows = bench.run("esvae", backends="fused", settings=TINY, out=out)
+    rows = bench.run("esvae", settings=TINY, skip=SLOW_METRICS, out=out)
     return out, rows[rows["kind"] == "model"]
 
 
@@ -38,7 +38,8 @@ def scored(tmp_path):
     """Scores images under the tiny protocol."""
 
     def scored(images, out="scores", **options):
-        rows = bench.score(images, settings=TINY, out=tmp_path / "scored" / out, **options)
+        asked = {"settings": TINY, "skip": SLOW_METRICS, "out": tmp_path / "scored" / out}
+        rows = bench.score(images, **asked, **options)
         return rows[rows["kind"] == "model"]
 
     return scored
@@ -74,7 +75,7 @@ def test_samples_in_bytes_have_one_score_in_any_file(trained, bench_cli, tmp_pat
         code, told, _ = bench_cli("sample", out, "--model", "esvae", "--n", COUNT, "--out", samples)
         assert (code, told) == (0, f"{COUNT} images in {samples}\n")
         code, told, err = bench_cli(
-            "score", samples, "--name", "mine", *tiny_flags, "--out", scores
+            "score", samples, "--name", "mine", *tiny_flags, "--metrics", "fad*", "--out", scores
         )
         assert (code, err) == (0, "")
         assert re.search(r"mine external digits .* seed 0: ok in", told)
@@ -92,16 +93,21 @@ def test_images_stand_beside_trained_models(trained, bench_cli, tiny_flags, tmp_
     out, before = trained
     file = tmp_path / "mine.npz"
     np.savez(file, arr_0=drawn(), arr_1=np.zeros(COUNT))
-    bench.score(file, settings=TINY, out=out)
+    bench.score(file, settings=TINY, metrics=FEW_METRICS, out=out)
     rows = bench.load_results(out)
     assert set(rows["backend"]) == {"fused", "torch", "external"}
     assert len(rows) > len(before)
-    for command in (["report", out], ["results", out], ["table", "esvae-table-1", out]):
+    for command in (
+        ["report", out, "--format", "md"],
+        ["plot", out, "metric_by_model", "samples", "--format", "svg"],
+        ["results", out],
+        ["table", "esvae-table-1", out],
+    ):
         code, told, err = bench_cli(*command)
         assert code == 0, err
-    page = (out / "report.html").read_text(encoding="utf-8")
-    assert "external" in page
-    assert "mine" in page
+    assert "| mine | external |" in (out / "report.md").read_text(encoding="utf-8")
+    for name in ("metric_by_model", "samples"):
+        assert "mine" in set(pd.read_csv(out / "plots" / f"{name}.csv")["model"])
     code, told, _ = bench_cli("compare", out, out)
     assert code == 0, told
 
@@ -121,13 +127,13 @@ def test_without_a_model_there_is_no_throughput(scored):
 
 
 def test_reconstructions_are_compared_with_the_test_set_in_its_order(scored, digits_test_set):
-    perfect = scored(drawn(), name="a", reconstructions=digits_test_set).set_index("metric")
+    asked = {"name": "a", "metrics": "reconstruction_loss,ssim"}
+    perfect = scored(drawn(), reconstructions=digits_test_set, **asked).set_index("metric")
     assert perfect.loc["reconstruction_loss", "value"] == 0
     assert perfect.loc["ssim", "value"] == pytest.approx(1)
     assert perfect.loc["ssim", "n"] == len(digits_test_set)
-    mixed = scored(drawn(), "b", name="a", reconstructions=digits_test_set[::-1]).set_index(
-        "metric"
-    )
+    mixed = scored(drawn(), "b", reconstructions=digits_test_set[::-1], **asked)
+    mixed = mixed.set_index("metric")
     assert mixed.loc["reconstruction_loss", "value"] > 0.1
 
 
@@ -144,14 +150,15 @@ def digits_test_set(tmp_path):
 
 
 def test_the_same_images_again_are_not_scored_again(scored, tmp_path):
-    first = scored(drawn(), name="mine")
+    asked = {"name": "mine", "metrics": FEW_METRICS}
+    first = scored(drawn(), **asked)
     started = time.monotonic()
-    again = scored(drawn(), name="mine")
+    again = scored(drawn(), **asked)
     assert time.monotonic() - started < 5
     assert list(again["created_at"]) == list(first["created_at"])
     changed = drawn()
     changed[0, 0, 0] ^= 1
-    assert set(scored(changed, name="mine")["cell_key"]).isdisjoint(first["cell_key"])
+    assert set(scored(changed, **asked)["cell_key"]).isdisjoint(first["cell_key"])
 
 
 LAYOUTS = {
@@ -163,21 +170,21 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_and_types_of_the_same_images_are_one_cell(layout, scored):
-    asked = {"name": "mine", "metrics": "fad"}
-    assert set(scored(LAYOUTS[layout](drawn()), **asked)["cell_key"]) == set(
-        scored(drawn(), "plain", **asked)["cell_key"]
-    )
+def test_layouts_and_types_of_the_same_images_are_one_cell(scored):
+    asked = {"name": "mine", "metrics": "autoencoder_vendi_score"}
+    keys = {name: set(scored(lay(drawn()), **asked)["cell_key"]) for name, lay in LAYOUTS.items()}
+    assert len(keys["grey"]) == 1
+    assert keys == dict.fromkeys(LAYOUTS, keys["grey"])
 
 
 def test_floats_are_mapped_by_the_range_that_is_said(scored, tmp_path):
     unit = drawn().astype(np.float64) / 255
     np.save(tmp_path / "unit.npy", unit)
     save_file({"images": (unit * 2 - 1).astype(np.float32)}, tmp_path / "signed.safetensors")
-    plain = numbers(scored(drawn(), "plain", name="a"))["value"]
+    asked = {"name": "a", "metrics": "fad*"}
+    plain = numbers(scored(drawn(), "plain", **asked))["value"]
     for name, value_range in (("unit.npy", (0, 1)), ("signed.safetensors", "-1,1")):
-        rows = scored(tmp_path / name, name, image_range=value_range, name="a")
+        rows = scored(tmp_path / name, name, image_range=value_range, **asked)
         pd.testing.assert_series_equal(numbers(rows)["value"], plain, rtol=1e-4, atol=1e-6)
 
 

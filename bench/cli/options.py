@@ -9,6 +9,7 @@ import click
 
 from bench.cli import completion
 from bench.metrics.choice import PRESETS
+from bench.registry import DEFAULT_BACKEND
 from bench.system.network import OFFLINE_VARIABLE
 from bench.system.paths import VARIABLE
 
@@ -29,9 +30,9 @@ datasets = click.option(
 )
 backends = click.option(
     "--backends",
-    default="all",
+    default=DEFAULT_BACKEND,
     show_default=True,
-    help="Comma-separated names, or all.",
+    help="Comma-separated names of the backends that run each spiking model, or all.",
     shell_complete=completion.names("backends", "all"),
 )
 protocol = click.option(

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from bench.cli import EXIT_FAILED, completion, options
+from bench.registry import DEFAULT_BACKEND
 
 
 @click.command("score")
@@ -41,6 +42,8 @@ from bench.cli import EXIT_FAILED, completion, options
 )
 @click.option(
     "--backend",
+    default=DEFAULT_BACKEND,
+    show_default=True,
     help="Spiking backend of the model.",
     shell_complete=completion.names("backends"),
 )

@@ -3,10 +3,11 @@
 import torch
 
 from bench import registry
-from bench.backend import SpikingBackend
+from bench.backend import SpikingBackend, UnsupportedNeuronError
 from bench.errors import SkippedError
 from bench.model import GenerativeModel
 from bench.plan.cells import Cell
+from bench.registry import OTHER_BACKEND
 from bench.store.schema import NO_BACKEND
 from bench.system.devices import lacking_precision
 from bench.system.random_state import seed_everything
@@ -16,10 +17,17 @@ def neuron_implementation(cell: Cell, device: torch.device) -> str | None:
     """Return which code computes the cell's neurons on a device; None without spiking neurons.
 
     Raises:
-        RuntimeError: if the backend cannot run on the device.
+        SkippedError: if the backend cannot run on the device.
     """
     backend = _backend(cell)
-    return backend.implementation(device) if backend else None
+    if backend is None:
+        return None
+    try:
+        return backend.implementation(device)
+    except RuntimeError as error:
+        raise SkippedError(
+            f"the backend {cell.backend} cannot run here ({error}): {OTHER_BACKEND}"
+        ) from error
 
 
 def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) -> GenerativeModel:
@@ -44,7 +52,10 @@ def build_model(cell: Cell, image_shape: tuple[int, ...], device: torch.device) 
         assert cell.info is not None
         assert cell.info.class_counts is not None
         classes = {"classes": len(cell.info.class_counts)}
-    model: GenerativeModel = model_class(image_shape, cell.resolved, _backend(cell), **classes)
+    try:
+        model: GenerativeModel = model_class(image_shape, cell.resolved, _backend(cell), **classes)
+    except UnsupportedNeuronError as error:
+        raise SkippedError(f"{error}: {OTHER_BACKEND}") from error
     return model.to(device)
 
 

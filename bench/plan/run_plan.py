@@ -15,6 +15,7 @@ from bench.errors import BenchError, DatasetWarning, UnknownNameError
 from bench.plan.cells import Cell, DatasetCell, ExtractorCell
 from bench.plan.requested_datasets import RequestedDataset, requested_datasets
 from bench.protocol import BEST_TEST_LOSS, Protocol, describe
+from bench.registry import DEFAULT_BACKEND, OTHER_BACKEND
 from bench.request import ALL, Request
 from bench.store.schema import MODEL, NO_BACKEND, PIXEL_NOISE, REAL_IMAGES
 
@@ -152,17 +153,18 @@ def _broken_backends(request: Request, models: Iterable[_ChosenModel]) -> dict[s
     """Return why backends that the models use cannot be loaded, by name of the backend.
 
     Raises:
-        BenchError: if one of them was requested by name.
+        BenchError: if one of them was requested by name, and is not the default.
     """
+    chosen = set(request.backend_names) - {DEFAULT_BACKEND}
     used = {backend for model in models for backend in model.backends if not model.broken}
     broken = {}
     for name in sorted(used - {NO_BACKEND}):
         try:
             registry.backends.load(name)
         except BenchError as error:
-            if ALL not in request.backend_names:
+            if ALL not in chosen and name in chosen:
                 raise
-            broken[name] = str(error)
+            broken[name] = f"{error} To run all the same, {OTHER_BACKEND}."
     return broken
 
 

@@ -65,7 +65,7 @@ def make_weights_plan(request: ScoreRequest) -> Plan:
     if len(plan.cells) > 1:
         backends = ", ".join(cell.backend for cell in plan.cells)
         raise BenchError(
-            f"The model {request.model} needs a spiking backend: --backend with one of {backends}."
+            f"The model {request.model} is scored on one backend: --backend with one of {backends}."
         )
     (cell,) = plan.cells
     values = {each.name: getattr(cell, each.name) for each in fields(cell)}

@@ -283,7 +283,7 @@ def test_the_gradient_penalty_is_of_the_critic_between_the_images(gan, perturb, 
 
 
 def test_fused_declines_a_gradient_penalty(gan):
-    with pytest.raises(UnsupportedNeuronError, match="second derivatives.*--backends reference"):
+    with pytest.raises(UnsupportedNeuronError, match="second derivatives"):
         gan("swgan", GREY, "models.swgan.constraint=gradient_penalty", backend="fused")
 
 

@@ -623,7 +623,7 @@ def test_a_model_broken_on_purpose_fails_the_gate(bench_cli, tiny, tmp_path, mon
 
 
 def test_a_run_carries_what_its_metrics_declare(tiny_run):
-    (command,) = json.loads((tiny_run[0] / "run.json").read_text())["commands"]
+    command, _ = json.loads((tiny_run[0] / "run.json").read_text())["commands"]
     loss = command["metrics"]["reconstruction_loss"]
     assert (loss["tolerance"], loss["reproducible"]) == (0.02, True)
     assert command["metrics"]["peak_memory"]["reproducible"] is False

@@ -5,6 +5,7 @@ import time
 import commands
 import pytest
 from rows import reproducible
+from tiny import FEW_METRICS
 
 import bench
 from bench.store.inspection import inspect
@@ -39,7 +40,8 @@ def rows_of(out):
 
 
 def test_worker_processes_give_the_rows_of_a_serial_run(bench_cli, tiny_flags, tmp_path):
-    flags = ["run", "--models", "ann_vae,esvae", "--backends", "fused,reference", *tiny_flags]
+    flags = ["run", "--models", "ann_vae,esvae", "--backends", "fused,reference", *tiny_flags,
+             "--metrics", FEW_METRICS]  # fmt: skip
     code, _, err = bench_cli(*flags, "--out", tmp_path / "serial")
     assert code == 0, err
     code, out, err = commands.run(*flags, "--jobs", "2", "--out", tmp_path / "parallel")
@@ -57,7 +59,8 @@ def test_workers_do_not_take_a_folder_for_the_suite(tiny_flags, tmp_path, monkey
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "__init__.py").write_text("raise SystemExit('not the suite')")
     monkeypatch.chdir(tmp_path)
-    flags = ["run", "--models", "ann_vae", *tiny_flags, "--jobs", "2", "--out", "run"]
+    flags = ["run", "--models", "ann_vae", *tiny_flags, "--metrics", "psnr", "--jobs", "2",
+             "--out", "run"]  # fmt: skip
     code, _, err = commands.run(*flags)
     assert code == 0, err
 
@@ -66,11 +69,11 @@ def test_workers_do_not_take_a_folder_for_the_suite(tiny_flags, tmp_path, monkey
 def test_a_killed_worker_fails_its_cell_alone_and_it_can_be_retried(
     site, bench_cli, tiny_flags, tmp_path, monkeypatch
 ):
-    flags = ["run", "--models", "killed,steady,ann_vae", *tiny_flags, "--jobs", "2",
-             "--out", tmp_path / "run"]  # fmt: skip
+    flags = ["run", "--models", "killed,steady,ann_vae", *tiny_flags, "--metrics", FEW_METRICS,
+             "--jobs", "2", "--out", tmp_path / "run"]  # fmt: skip
     code, out, err = commands.run(*flags, paths=[site])
     assert (code, err) == (1, "")
-    rows = bench.load_results(tmp_path / "run")
+    rows = bench.load_results(tmp_path / "run").query("status != 'not_asked'")
     killed = rows["model"] == "killed"
     assert set(rows[killed]["status"]) == {"failed"}
     reason = "the worker process was killed by SIGKILL, as the system does when memory runs out"
@@ -123,7 +126,8 @@ def worked_on(out):
 @pytest.mark.full
 def test_two_commands_share_the_cells(bench_cli, tiny_flags, tmp_path):
     out = tmp_path / "run"
-    flags = ["run", "--models", "ann_vae", "--seeds", "0,1,2,3", *tiny_flags, "--out", out]
+    flags = ["run", "--models", "ann_vae", "--seeds", "0,1,2,3", *tiny_flags,
+             "--metrics", FEW_METRICS, "--out", out]  # fmt: skip
     with commands.started(*flags) as one, commands.started(*flags) as other:
         outputs = [process.communicate(timeout=commands.PATIENCE) for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), outputs

@@ -1,4 +1,4 @@
-"""Five hundred small cells, whose processes are killed at random."""
+"""Hundreds of small cells, whose processes are killed at random."""
 
 import os
 import random
@@ -15,8 +15,8 @@ from tiny import TINY
 import bench
 from bench.store.inspection import inspect
 
-CELLS = 500
-KILLS = 12
+CELLS = 250
+KILLS = 6
 METRICS = ["parameter_count", "reconstruction_loss"]
 SMALL = '''
 import torch

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 import bench
+from bench import registry
 from bench.errors import BenchError
 from bench.recording.layer_timing import ELSEWHERE, Place, layer_seconds
 
 SMALL = ("--batch-size", "4", "--repeats", "1", "--set", "time_steps=2")
 PHASES = ("forward", "backward")
 CELLS = ["model", "backend", "dataset"]
-BACKENDS = ["fused", "reference", "snntorch", "spikingjelly"]
 SOURCE = '''
 import torch
 from bench import GenerativeModel
@@ -116,18 +116,21 @@ def profiled(own):
 
 @pytest.fixture(scope="module")
 def built_in():
-    """The profile of every built-in model on every backend."""
-    return bench.profile(batch_size=4, repeats=1, settings=["time_steps=2"])
+    """The profile of every built-in model, and of one on every backend."""
+    measured = {"batch_size": 4, "repeats": 1, "settings": ["time_steps=2"]}
+    others = bench.profile("esvae", backends="reference,snntorch,spikingjelly", **measured)
+    return pd.concat([bench.profile(**measured), others], ignore_index=True)
 
 
 def layers(rows):
     return rows[(rows["quantity"] == "seconds") & (rows["layer"] != "")]
 
 
-def test_every_model_on_every_backend_has_every_number(built_in):
-    spiking = {(model, backend) for model in ("esvae", "fsvae") for backend in BACKENDS}
+def test_every_model_and_every_backend_have_every_number(built_in):
+    models = {name: registry.models.load(name) for name in registry.models.names()}
+    default = {(name, "fused" if model.spiking else "torch") for name, model in models.items()}
     cells = {names for names, _ in built_in.groupby(["model", "backend"])}
-    assert cells == {("ann_vae", "torch"), *spiking}
+    assert cells == default | {("esvae", backend) for backend in registry.backends.names()}
     whole = built_in[built_in["layer"] == ""]
     for _, found in whole.groupby(CELLS):
         numbers = set(zip(found["activity"], found["quantity"], strict=True))
@@ -233,10 +236,13 @@ def test_a_device_on_which_the_backend_cannot_run(monkeypatch):
     def implementation(self, device):
         raise RuntimeError("not on this device")
 
-    lif = bench.registry.backends.load("reference")
+    lif = bench.registry.backends.load("snntorch")
     monkeypatch.setattr(lif, "implementation", implementation)
-    rows = bench.profile("esvae", backends="reference", batch_size=4, repeats=1)
-    assert set(rows["reason"]) == {"RuntimeError: not on this device"}
+    rows = bench.profile("esvae", backends="snntorch", batch_size=4, repeats=1)
+    assert set(rows["status"]) == {"skipped"}
+    (reason,) = set(rows["reason"])
+    assert "the backend snntorch cannot run here (not on this device)" in reason
+    assert "--backends reference" in reason
 
 
 def test_the_tables_fit_80_columns_and_tell_reasons(own, bench_cli, monkeypatch):

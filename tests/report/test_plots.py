@@ -426,14 +426,14 @@ def test_the_nearest_training_images_stand_below_the_samples(whole_run):
 
 def test_models_with_other_inputs_have_a_grid_of_their_own(whole_run, tmp_path):
     shutil.copytree(whole_run, tmp_path / "run")
-    victim = sorted((tmp_path / "run").glob("cells/fsvae-reference*"))[0] / "images.npz"
+    victim = sorted((tmp_path / "run").glob("cells/esvae-reference*"))[0] / "images.npz"
     with np.load(victim) as file:
         arrays = dict(file)
     np.savez(victim, **{**arrays, "inputs": 255 - arrays["inputs"]})
     data = draw("reconstructions", Run(tmp_path / "run")).rows
     blocks = data.groupby("block")["model"].agg(set)
     assert len(blocks) == 2
-    assert {"fsvae"} in list(blocks)
+    assert {"esvae"} in list(blocks)
 
 
 def test_rasters_are_the_spikes(whole_run):

@@ -16,3 +16,7 @@ TINY = (
     "autoencoder_batch_size=16",
     "models.fsvae.k=3",
 )
+# For tests that are not about what is measured: a run with EfficientNet's distances costs twice as
+# much, one with all metrics four times as much as one with these.
+FEW_METRICS = "reconstruction_loss,fad,firing_rate"
+SLOW_METRICS = "efficientnet*"

@@ -67,7 +67,7 @@ def command(published: Published, backend: str | None, out: str) -> str | None:
 
     Args:
         published: a row of :func:`bench.report.papers.published.published`.
-        backend: backend to run on; None for all.
+        backend: backend to run on; None for the default.
         out: the run directory.
 
     Returns:
