@@ -46,7 +46,7 @@ class SWGAN(SpikingGAN):
         if penalised and not backend.differentiable_twice:
             raise UnsupportedNeuronError(
                 f"a gradient penalty needs second derivatives, which {type(backend).__name__} does "
-                "not compute: choose another backend, such as --backends reference"
+                "not compute"
             )
         self.readout = self.build_readout()
         neuron = protocol_neuron(protocol)

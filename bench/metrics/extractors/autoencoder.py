@@ -47,7 +47,7 @@ class Autoencoder(TrainedExtractor):
 
     @classmethod
     def training_fields(cls, protocol: Protocol) -> tuple[str, ...] | None:
-        """Return the fields of images and training; None unless images are 28x28, 32x32 or 64x64."""
+        """Return the fields of images and training; None if the network cannot take the images."""
         if protocol.image_size not in PADDED_SIZE:
             return None
         return (
@@ -63,7 +63,7 @@ class Autoencoder(TrainedExtractor):
     def training_content(
         cls, dataset: str, fingerprint: str, protocol: Protocol, train_images: int
     ) -> Mapping[str, Any] | None:
-        """Return everything that the weights depend on; None unless images are 28x28, 32x32 or 64x64.
+        """Return everything that the weights depend on; None if the network cannot take the images.
 
         Args:
             dataset: name of the dataset.
