@@ -15,6 +15,7 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
+import commands
 import fork_server
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ import torch
 from drawn import idx, md5
 from file_server import serving_files
 from PIL import Image
-from tiny import TINY
+from tiny import FEW_METRICS, TINY
 
 import bench
 from bench.cli import VERBS
@@ -228,10 +229,10 @@ def test_a_model_from_a_package_outside_installs_and_runs(tiny_flags, tmp_path):
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", site, package], check=True, capture_output=True)
-    command = [sys.executable, "-c", "from bench.cli import main; main()"]
-    command += ["run", "--models", "mine", *tiny_flags, "--out", str(tmp_path / "run")]
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    subprocess.run(command, check=True, capture_output=True, env=environment, cwd=tmp_path)
+    metrics = f"{FEW_METRICS},sampling_throughput"
+    flags = ["--models", "mine", *tiny_flags, "--metrics", metrics, "--out", tmp_path / "run"]
+    code, _, err = commands.run("run", *flags, paths=[site])
+    assert code == 0, err
     rows = bench.load_results(tmp_path / "run")
     assert set(rows["model"]) == {"fad_autoencoder", "real_images", "pixel_noise", "mine"}
     status = rows[rows["model"] == "mine"].groupby("metric")["status"].first()
@@ -240,7 +241,8 @@ def test_a_model_from_a_package_outside_installs_and_runs(tiny_flags, tmp_path):
 
 
 def test_the_metric_the_extractor_and_the_dataset_of_the_docs_plug_in(plugins, tmp_path):
-    before = bench.run("ann_vae", settings=TINY, out=tmp_path / "run")
+    asked = {"settings": TINY, "out": tmp_path / "run"}
+    before = bench.run("ann_vae", metrics="reconstruction_loss", **asked)
     assert "mean_absolute_error" not in set(before["metric"])
     plugins(
         "plugin_docs",
@@ -252,7 +254,8 @@ def test_the_metric_the_extractor_and_the_dataset_of_the_docs_plug_in(plugins, t
         extractors={"thumbnail": "plugin_docs:Thumbnail"},
         datasets={"stripes": "plugin_docs:Stripes"},
     )
-    rows = bench.run("ann_vae", ["digits", "stripes"], settings=TINY, out=tmp_path / "run")
+    metrics = "reconstruction_loss,mean_absolute_error,thumbnail_distance"
+    rows = bench.run("ann_vae", ["digits", "stripes"], metrics=metrics, **asked)
     added = rows[rows["metric"] == "mean_absolute_error"].set_index("dataset")
     assert set(added.index) == {"digits", "stripes"}
     assert set(added["status"]) == {"ok"}

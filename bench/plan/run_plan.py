@@ -209,7 +209,7 @@ def check_protocol_names(request: Request) -> None:
     named = {*protocol.models}
     for override in protocol.overrides:
         named.update(override.models, override.set.get("models", {}))
-    for name in sorted(named - set(registry.models.names())):
+    for name in sorted(name for name in named if name not in registry.models):
         raise UnknownNameError("model", name, registry.models.names())
     requested = {dataset_name(spec) for spec in request.dataset_names}
     known = {*registry.datasets.names(), *requested}

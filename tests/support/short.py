@@ -1,4 +1,4 @@
-"""``bench`` on drawn images: small networks, short protocols, few metrics, plots and backends.
+"""``bench`` on drawn images: small networks, short protocols; ``all`` means few of each plug-in.
 
 What imports this gets MNIST and Fashion-MNIST from the server that ``BENCH_TESTS_SERVER`` names, by
 ``resources.json`` there; the real ones are out of reach of a test.
@@ -24,6 +24,7 @@ METRICS = (
     "training_throughput",
 )
 PLOTS = ("metric_by_model", "latent_noise", "samples", "nearest_training_images")
+MODELS = ("ann_vae", "esvae")
 BACKENDS = ("fused", "reference")
 # The docs name batches of 250.
 SETTINGS = (
@@ -50,6 +51,7 @@ networks.convolution_channels = {32: [4, 4, 8, 8], 64: [4, 4, 8, 8, 8]}.__getite
 repeats.default = 1
 registry.metrics.names = lambda: list(METRICS)
 registry.plots.names = lambda: list(PLOTS)
+registry.models.names = lambda: list(MODELS)
 registry.backends.names = lambda: list(BACKENDS)
 with urlopen(f"{SERVER}resources.json") as listed:
     resources = json.load(listed)
