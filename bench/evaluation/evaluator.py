@@ -133,6 +133,7 @@ class Evaluator:
         with torch.no_grad():
             runner.show("reconstructions", passes.reconstructions)
             runner.show_generated(passes.generated)
+            runner.show("training_step", passes.training_step)
             runner.show("noisy_reconstructions", passes.noisy_reconstructions)
             runner.show("partial_decodings", passes.partial_decodings)
             runner.show_latents(passes.latents)
@@ -363,6 +364,7 @@ def _lacking(model: GenerativeModel, trained: bool) -> _Lacking:
         "generated": no_samples,
         "features": no_samples,
         "sampling_time": no_samples,
+        "training_step": None,
         "latents": None if "encode" in able else "it cannot encode",
         "partial_decodings": _no_partial_decodings(model),
         "selections": None if trained else NO_TRAINING,

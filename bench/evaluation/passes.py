@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.datasets.batches import evaluation_batches
+from bench.datasets.batches import batch_count, evaluation_batches, to_unit_range
 from bench.datasets.preprocessing import draw
 from bench.evaluation.class_labels import ClassLabels, drawn_labels, labels_for
 from bench.evaluation.context import CellContext
@@ -26,10 +26,10 @@ from bench.metrics.noise import (
     derived_seed,
     shuffle,
 )
-from bench.model import GenerativeModel
+from bench.model import GenerativeModel, Step
 from bench.recording.layer_activity import LayerActivity, NotRecorded
 from bench.recording.spikes import recording
-from bench.system.random_state import seed_everything
+from bench.system.random_state import preserved_randomness, seed_everything
 
 RANGE_TOLERANCE = 1e-3
 TIMED_BATCHES = 3
@@ -88,6 +88,25 @@ class Passes:
             check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
             images = _in_plain_layout(images)
             yield Batch("generated", images, None, activity, extractors=self.extractors)
+
+    def training_step(self) -> Iterator[Batch]:
+        """Yield the first training images, with the activity of a training step on them.
+
+        The step starts from the model's weights, which are put back afterwards.
+        """
+        context, model = self.context, self.model
+        n = min(context.protocol.batch_size, len(context.train_images))
+        images = to_unit_range(context.train_images[:n])
+        labels = labels_for(model, context.train_labels).of(0, n)
+        batches = batch_count(len(context.train_images), n, context.protocol.drop_last)
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        with preserved_randomness(), recording(model, n) as activity:
+            seed_everything(context.seed)
+            with torch.enable_grad():
+                model.train().training_step(images, Step(0.0, batches), **labels)
+        model.load_state_dict(weights)
+        model.eval().zero_grad()
+        yield Batch("train", images, None, activity)
 
     def noisy_reconstructions(self) -> Iterator[Batch]:
         """Yield ``noise_images`` test images, reconstructed under each noise and level.

@@ -54,7 +54,8 @@ Need = Literal[
     "noisy_reconstructions",  # noise_images test images, under each noise and level
     "partial_decodings",  # images decoded from the first t = 1..T time steps
     "latents",  # latents of training images, of test images and of the prior
-    "activity",  # activity of layers, within the passes "reconstructions" and "generated"
+    "training_step",  # a batch of training images, for the activity of a training step
+    "activity",  # activity of layers, within these three passes
     "spikes",  # the same, for metrics that are not applicable without spiking layers
     "parameters",  # the model's number of parameters and their size
     "training",  # the record of the training
@@ -105,8 +106,10 @@ class Batch:
     """One batch of output images of a model.
 
     Attributes:
-        split: ``test`` for reconstructions of test images, ``generated`` for samples.
-        images: output images of the model, ``(N, C, H, W)`` in [-1, 1].
+        split: ``test`` for reconstructions of test images, ``generated`` for samples, ``train``
+            in the pass ``training_step``.
+        images: output images of the model, ``(N, C, H, W)`` in [-1, 1]; in the pass
+            ``training_step`` the training images.
         originals: images that were reconstructed, ``(N, C, H, W)`` in [-1, 1]; None for samples.
         activity: activity of the model's layers during the batch, by layer name, if a metric needs
             ``activity`` or ``spikes``; empty in the passes ``noisy_reconstructions`` and
@@ -118,7 +121,7 @@ class Batch:
         extractors: source of the images' features; read it through :meth:`features`.
     """
 
-    split: Literal["test", "generated"]
+    split: Literal["train", "test", "generated"]
     images: Tensor
     originals: Tensor | None
     activity: Mapping[str, LayerActivity]

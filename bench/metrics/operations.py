@@ -1,8 +1,9 @@
 """Operations and energy per image, in NeuroBench's terms (arXiv:2304.04640).
 
 Values are means over images: the split ``test`` is the reconstruction of a test image,
-``generated`` a sample. There is a value for the whole model and one for each part that the model
-names (``encoder``, ``latent_sampler``, ``decoder``) and that runs.
+``generated`` a sample, and ``train`` the forward passes of a training step, per image of its batch.
+There is a value for the whole model and one for each part that the model names, such as ``encoder``
+or ``discriminator``, and that runs.
 :mod:`bench.recording.synaptic_operations` defines the operations; modules of other kinds, such as
 attention, are not counted.
 
@@ -38,7 +39,7 @@ class _Cost(Metric):
     higher_is_better = False
     tolerance = 0.05
     needs = frozenset({"activity"})
-    needs_any = frozenset({"reconstructions", "generated"})
+    needs_any = frozenset({"reconstructions", "generated", "training_step"})
     uncounted: ClassVar[str] = "no linear, convolution or transposed convolution layer runs"
 
     def __init__(self, protocol: Protocol) -> None:

@@ -16,6 +16,7 @@ from baselines.ann_vae import ANNVAE
 from baselines.backends.reference import ReferenceBackend
 from baselines.esvae import ESVAE
 from baselines.fsvae import FSVAE
+from baselines.swgan import SGAD
 from bench.metrics.metric import Batch, ModelFacts
 from bench.metrics.operations import (
     DenseOperations,
@@ -301,6 +302,15 @@ def test_every_parameter_of_a_built_in_model_is_in_one_part(model_class):
     assert sorted(map(id, found)) == sorted(map(id, model.parameters()))
 
 
+def test_generator_and_discriminator_are_all_of_a_gan():
+    protocol = load_protocol("smoke").resolve("sgad", "digits")
+    model = SGAD((1, 32, 32), protocol, ReferenceBackend())
+    parts = model.parts()
+    assert list(parts) == ["generator", "discriminator"]
+    found = [p for modules in parts.values() for m in modules for p in m.parameters()]
+    assert sorted(map(id, found)) == sorted(map(id, model.parameters()))
+
+
 def test_recording_changes_no_result_and_leaves_no_hook(esvae):
     def runs():
         with torch.no_grad():
@@ -435,6 +445,9 @@ def test_parts_that_run_are_those_that_reconstructing_and_sampling_need(table):
     for model in ("esvae", "fsvae"):
         assert parts("energy", model, "generated") == {"latent_sampler", "decoder"}
     assert parts("membrane_updates", "esvae", "generated") == {"decoder"}
+    assert parts("energy", "swgan", "generated") == {"generator"}
+    assert parts("energy", "swgan", "train") == {"generator", "discriminator"}
+    assert parts("energy", "fsvae", "train") == all_three
 
 
 def test_an_ann_multiplies_only_and_has_no_membranes(table):
@@ -474,3 +487,23 @@ def test_operations_of_fsvae_in_numbers(table):
     updates = values(fsvae, "membrane_updates")["fsvae", "reference"]
     assert updates["test", "encoder"] == 2 * (32 * 256 + 64 * 64 + 128 * 16 + 256 * 4 + 4)
     assert updates["test", "latent_sampler"] == 2 * (8 + 16 + 12)
+
+
+def test_operations_of_a_gan_in_numbers(table):
+    """32x32, latent 4, two time steps; a training step shows three batches to the discriminator."""
+    swgan = table[table["model"] == "swgan"]
+    assert set(swgan["model_version"]) == {"1+ours_32"}
+    dense = values(swgan, "synaptic_operations_dense")["swgan", "fused"]
+
+    def up(size):
+        """Connections of a 4x4 kernel of stride 2 in one dimension, without the border's."""
+        return 4 * size - 2
+
+    generator = 4 * 1024 + 2 * (1024 * 8192 + 128 * 64 * up(8) ** 2) + 64 * up(16) ** 2
+    first, second = 32 * 25 * 28**2, 32 * 64 * 25 * 10**2
+    discriminator = first + 2 * (second + 1600 * 1024) + 1024
+    assert dense["generated", "generator"] == dense["train", "generator"] == generator
+    assert dense["train", "discriminator"] == 3 * discriminator
+    updates = values(swgan, "membrane_updates")["swgan", "fused"]
+    assert updates["train", "generator"] == 2 * (1024 + 8192 + 64 * 16**2)
+    assert updates["train", "discriminator"] == 3 * 2 * (32 * 28**2 + 64 * 10**2 + 1024)

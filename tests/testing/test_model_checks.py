@@ -124,7 +124,12 @@ class Modest(Good):
 
 class Misnamed(Good):
     def parts(self):
-        return {"generator": [self.network]}
+        return {"critic": [self.network]}
+
+
+class Forgetful(Good):
+    def sampling_modules(self):
+        return [self.network[0], self.network[2]]
 
 
 class Shared(Good):
@@ -169,7 +174,8 @@ WRONG = {
     Momentum: ("a resumed training", "ends with other values of network.1.weight"),
     Promising: ("declares", "capabilities has 'encode', but the class has no method encode"),
     Modest: ("declares", "the class has the method reconstruct, which capabilities leaves out"),
-    Misnamed: ("parts", "parts has the names generator"),
+    Misnamed: ("parts", "parts has the names critic"),
+    Forgetful: ("sampling_modules", "sample runs network.1, which sampling_modules leaves out"),
     Shared: ("parts", "the parts encoder and decoder share a Linear"),
     Graded: ("spikes are 0 or 1", "scaled"),
 }
@@ -206,7 +212,7 @@ def test_checks_are_tests_of_pytest(check):
     check()
 
 
-@pytest.mark.parametrize("name", ["ann_vae", "esvae", "fsvae"])
+@pytest.mark.parametrize("name", ["ann_vae", "esvae", "fsvae", "sgad", "sgan"])
 def test_the_models_of_the_suite_pass(name):
     settings = ("time_steps=2", "batch_size=4", "latent_size=4", "epochs=1")
     results = check_model(name, settings=settings, device="cpu")
