@@ -164,9 +164,12 @@ class SpikingGAN(GenerativeModel):
         return loss.detach()
 
     def train_generator(self, generated: Tensor) -> Tensor:
-        """Take a step of the generator, and return its loss before it.
+        """Take a step of the generator, and return its loss before it, a scalar.
 
         The discriminator only passes gradients on; its running statistics follow all the same.
+
+        Args:
+            generated: the read-out's output, ``(N, C, H, W)`` or ``(T, N, C, H, W)``.
         """
         self.generator_optimizer.zero_grad()
         self.discriminator.requires_grad_(False)

@@ -136,12 +136,12 @@ class ConvolutionalDiscriminator(nn.Module):
         for _ in DISCRIMINATOR_CHANNELS:
             size = (size - DISCRIMINATOR_KERNEL + 1) // 2
 
-        def convolution(inputs: int, outputs: int) -> PerStepLayer:
+        def layer(inputs: int, outputs: int) -> PerStepLayer:
             synapse = nn.Conv2d(inputs, outputs, DISCRIMINATOR_KERNEL)
             return PerStepLayer(synapse, backend.neuron(spec), PerStepBatchNorm(outputs))
 
-        self.convolution1 = convolution(channels, first)
-        self.convolution2 = convolution(first, second)
+        self.convolution1 = layer(channels, first)
+        self.convolution2 = layer(first, second)
         self.linear = PerStepLayer(nn.Linear(second * size**2, hidden), backend.neuron(spec))
         self.integrator = Integrator(nn.Linear(hidden, 1))
 

@@ -18,8 +18,8 @@ def optimizer(
     """Return the protocol's optimiser.
 
     Args:
-        protocol: protocol with optimiser, learning rate and weight decay. ``betas`` are those of
-            Adam and AdamW; RMSprop has PyTorch's smoothing, 0.99.
+        protocol: protocol with optimiser, learning rate and weight decay. Adam and AdamW take its
+            ``betas``; RMSprop has PyTorch's smoothing, 0.99.
         parameters: parameters, or groups of them, as ``torch.optim`` takes them.
         device: device of the parameters.
         learning_rate: learning rate; None for the protocol's.

@@ -60,8 +60,8 @@ class GenerativeModel(nn.Module, ABC):
         capabilities: methods that the model implements; a metric that needs another one gets
             ``not_applicable`` rows.
         spiking: True if the model is built from a spiking backend; else its backend is None.
-        real_latents: True if the latents of a spiking model are real numbers; those of any other
-            model always are.
+        real_latents: True if the latents of a spiking model are real numbers; other models have no
+            other latents.
         class_conditional: True if the model needs classes. It is then built with the keyword
             argument ``classes``, their number, and every method that takes or returns images, in
             training and evaluation, gets ``labels``, int64 ``(N,)`` in 0..classes - 1.

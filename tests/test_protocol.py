@@ -19,10 +19,10 @@ from bench.protocol import (
 )
 
 DATASETS = ["mnist", "fashion_mnist", "cifar10", "celeba"]
-BUILT_IN = ["esvae_paper", "fsvae_paper", "quick", "smoke", "standard"]
+BUILT_IN = ["esvae_paper", "fsvae_paper", "quick", "sgad_paper", "smoke", "standard"]
 
 
-def test_the_five_protocols_are_there_and_valid():
+def test_the_built_in_protocols_are_there_and_valid():
     assert builtin_protocols() == BUILT_IN
     for name in BUILT_IN:
         protocol = load_protocol(name)

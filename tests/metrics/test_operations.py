@@ -463,7 +463,7 @@ def test_an_ann_multiplies_only_and_has_no_membranes(table):
 
 def test_operations_of_fsvae_in_numbers(table):
     """32x32, latent 4, k 3, two time steps: sums over the layers by hand."""
-    fsvae = table[(table["model"] == "fsvae") & (table["backend"] == "reference")]
+    fsvae = table[table["model"] == "fsvae"]
 
     def down(size):
         return 3 * (size // 2) - 1
@@ -479,12 +479,12 @@ def test_operations_of_fsvae_in_numbers(table):
     layers = [(256, 128, 2), (128, 64, 4), (64, 32, 8), (32, 32, 16)]
     readout = 32 * (3 * 32 - 2) ** 2
     decoder = 2 * (4 * 1024 + sum(a * b * up(s) ** 2 for a, b, s in layers)) + readout
-    dense = values(fsvae, "synaptic_operations_dense")["fsvae", "reference"]
+    dense = values(fsvae, "synaptic_operations_dense")["fsvae", "fused"]
     assert dense["test", "encoder"] == encoder
     assert dense["test", "latent_sampler"] == posterior
     assert dense["generated", "latent_sampler"] == prior
     assert dense["test", "decoder"] == dense["generated", "decoder"] == decoder
-    updates = values(fsvae, "membrane_updates")["fsvae", "reference"]
+    updates = values(fsvae, "membrane_updates")["fsvae", "fused"]
     assert updates["test", "encoder"] == 2 * (32 * 256 + 64 * 64 + 128 * 16 + 256 * 4 + 4)
     assert updates["test", "latent_sampler"] == 2 * (8 + 16 + 12)
 
