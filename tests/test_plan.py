@@ -23,11 +23,11 @@ def plan(tmp_path):
 
 def test_all_means_every_registered_one(plan):
     cells = plan(models=("all",), datasets=("all",)).cells
-    assert {cell.model for cell in cells} == {"ann_vae", "esvae", "fsvae"}
+    assert {cell.model for cell in cells} == {"ann_vae", "esvae", "fsvae", "taid"}
     assert {cell.dataset for cell in cells} == {
         "digits", "mnist", "fashion_mnist", "cifar10", "celeba",
     }  # fmt: skip
-    assert len(cells) == 5 * 9
+    assert len(cells) == 5 * 13
 
 
 def test_a_model_without_spikes_runs_once_whatever_the_backends(plan):

@@ -10,7 +10,7 @@ from bench.errors import BenchError, UnknownNameError
 
 
 def test_built_in_names():
-    assert registry.models.names() == ["ann_vae", "esvae", "fsvae"]
+    assert registry.models.names() == ["ann_vae", "esvae", "fsvae", "taid"]
     assert registry.backends.names() == ["fused", "reference", "snntorch", "spikingjelly"]
     assert registry.datasets.names() == ["celeba", "cifar10", "digits", "fashion_mnist", "mnist"]
 
@@ -19,7 +19,7 @@ def test_an_unknown_name_suggests_and_lists():
     with pytest.raises(UnknownNameError) as error:
         registry.models.load("fsave")
     assert str(error.value) == (
-        "Unknown model 'fsave'. Did you mean: fsvae? Available: ann_vae, esvae, fsvae."
+        "Unknown model 'fsave'. Did you mean: fsvae? Available: ann_vae, esvae, fsvae, taid."
     )
 
 

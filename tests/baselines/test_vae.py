@@ -6,8 +6,8 @@ import torch
 from bench.model import Step
 
 SMALL = (1, 32, 32)
-MODELS = ["ann_vae", "esvae", "fsvae"]
-SETTINGS = ["latent_size=6", "time_steps=7", "models.fsvae.k=4"]
+MODELS = ["ann_vae", "esvae", "fsvae", "taid"]
+SETTINGS = ["latent_size=6", "time_steps=7", "models.fsvae.k=4", "models.taid.k=4"]
 STEP = Step(progress=1.0, batches=10)
 
 

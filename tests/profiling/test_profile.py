@@ -125,7 +125,7 @@ def layers(rows):
 
 
 def test_every_model_on_every_backend_has_every_number(built_in):
-    spiking = {(model, backend) for model in ("esvae", "fsvae") for backend in BACKENDS}
+    spiking = {(model, backend) for model in ("esvae", "fsvae", "taid") for backend in BACKENDS}
     cells = {names for names, _ in built_in.groupby(["model", "backend"])}
     assert cells == {("ann_vae", "torch"), *spiking}
     whole = built_in[built_in["layer"] == ""]
@@ -165,6 +165,7 @@ def test_layers_are_timed_forward_always_and_backward_in_training(built_in):
             "ann_vae": ("encoder.conv1.0", "decoder.to_image"),
             "esvae": ("encoder.convolutions.conv1.synapse", "decoder.readout.synapse"),
             "fsvae": ("encoder.convolutions.conv1.synapse", "decoder.readout.synapse"),
+            "taid": ("encoder.convolutions.conv1.synapse", "decoder.readout.attention"),
         }[model]
         assert {first, last} <= set(names)
         neurons = names[names.str.endswith(".neuron")]
