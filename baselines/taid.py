@@ -14,7 +14,7 @@ from bench.protocol import Protocol
 
 
 class TAIDOptions(FSVAEOptions):
-    """Options of TAID; those of FSVAE have the same meaning.
+    """Options of TAID: FSVAE's, and the kind of attention.
 
     Attributes:
         attention: ``per_channel``, a weight per time step and image channel (official code), or
@@ -52,7 +52,6 @@ class AttentionReadout(nn.Module):
         backend: SpikingBackend,
     ) -> None:
         super().__init__()
-        assert synapse.bias is not None
         inputs, channels = synapse.in_channels, synapse.out_channels
         self.channels, self.time_steps, self.shared = channels, time_steps, attention == "shared"
         self.backend = backend
@@ -61,19 +60,21 @@ class AttentionReadout(nn.Module):
             inputs * channels, channels, kernel_size=3, padding=1, groups=channels
         )
         self.synapse.weight.data = synapse.weight.data.transpose(0, 1).flatten(0, 1)[:, None]
-        self.synapse.bias.data = synapse.bias.data
+        self.synapse.bias = synapse.bias
         self.attention = nn.Linear(time_steps, time_steps, bias=False)
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Return images ``(N, C, H, W)`` in [-1, 1] for spikes ``(T, N, C', H, W)``."""
+        bias = self.synapse.bias
+        assert bias is not None
         with torch.autocast(spikes.device.type, enabled=False):
             maps = self._mean_maps(spikes.shape[3:])
-            means = self.backend.inner_products(spikes, maps) + self.synapse.bias
+            means = self.backend.inner_products(spikes, maps) + bias
             weights = self.attention_weights(means)
             totals = self.backend.weighted_sums(spikes, weights)
         inputs = totals.expand(-1, self.channels, -1, -1, -1).flatten(1, 2)
         potential = self.synapse(inputs).to(totals)
-        extra_bias = (weights.sum(0) - 1) * self.synapse.bias
+        extra_bias = (weights.sum(0) - 1) * bias
         return torch.tanh(potential + extra_bias[:, :, None, None])
 
     def attention_weights(self, means: Tensor) -> Tensor:

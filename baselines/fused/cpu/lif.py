@@ -271,10 +271,9 @@ def _grad_products(grad_spikes: Tensor | None, currents: Tensor, time_steps: int
         weights, maps = grad_spikes.weights, grad_spikes.maps.movedim(2, -1).flatten(2)
     elif grad_spikes is not None:
         steps = _channels_last(grad_spikes)
-    factors, weights, maps = (
-        each.to(number_type).contiguous().numpy() for each in (factors, weights, maps)
-    )
-    return SpikeGradients(factors, _vector_rows(steps.to(currents.dtype)), weights, maps)
+    rows = _vector_rows(steps.to(currents.dtype))
+    numbers = [each.to(number_type).contiguous().numpy() for each in (factors, weights, maps)]
+    return SpikeGradients(numbers[0], rows, numbers[1], numbers[2])
 
 
 def _through_norm(
