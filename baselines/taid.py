@@ -81,7 +81,7 @@ class AttentionReadout(nn.Module):
         """Return ``sigmoid(W m)`` for spatial means m of the currents.
 
         Args:
-            means: means ``(t, N, C)`` of the first t time steps; those of the others count as 0.
+            means: means ``(t, N, C)`` of the first t time steps; the others count as 0.
 
         Returns:
             Weights ``(t, N, C)`` in (0, 1), or ``(t, N, 1)`` if all image channels share them.

@@ -42,6 +42,8 @@ def on_all_backends(request, build, perturb, all_backends):
     name, settings = MODELS[request.param]
 
     def on_all_backends(image_shape, training, *more):
+        if name == "taid" and torch.get_default_dtype() == torch.float32:
+            pytest.skip("its spikes are those of fsvae")
         built = [
             build(name, image_shape, *SETTINGS, *settings, *more, backend=backend, seed=i)
             for i, backend in enumerate(all_backends)
