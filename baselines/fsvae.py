@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -113,13 +113,13 @@ class FSVAE(SpikingVAE):
     """FSVAE (Kamata et al., AAAI 2022, arXiv:2110.00375)."""
 
     version = "1"
-    Options = FSVAEOptions
+    Options: ClassVar[type[FSVAEOptions]] = FSVAEOptions
 
     def __init__(
         self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend | None
     ) -> None:
         super().__init__(image_shape, protocol, backend)
-        self.model_options = FSVAEOptions.model_validate(protocol.options)
+        self.model_options = self.Options.model_validate(protocol.options)
         channels, k, spec = protocol.latent_size, self.model_options.k, protocol_neuron(protocol)
         assert backend is not None
         self.posterior = BernoulliNet(2 * channels, channels, k, spec, backend)

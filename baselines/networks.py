@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Protocol as StructuralType
 
 from torch import Tensor, nn
 
@@ -55,6 +56,18 @@ class SpikingEncoder(nn.Module):
         return self.linear(self.convolutions(images).flatten(2))
 
 
+class Readout(StructuralType):
+    """The decoder's last layer, a module: spikes ``(T, N, C', H, W)`` to images in [-1, 1]."""
+
+    def __call__(self, spikes: Tensor) -> Tensor:
+        """Return images ``(N, C, H, W)`` for spikes ``(T, N, C', H, W)``."""
+        ...
+
+    def prefixes(self, spikes: Tensor) -> Iterator[Tensor]:
+        """Yield the images ``(N, C, H, W)`` of the first t = 1..T steps of ``(T, N, C', H, W)``."""
+        ...
+
+
 class SpikingDecoder(nn.Module):
     """Latent spikes ``(T, N, latent_size)`` to images ``(N, C, H, W)`` in [-1, 1]."""
 
@@ -72,7 +85,7 @@ class SpikingDecoder(nn.Module):
                 for i, (before, after) in enumerate(zip(channels, outputs, strict=True))
             )
         )
-        self.readout = backend.readout(channels[-1], image_shape[0])
+        self.readout: Readout = backend.readout(channels[-1], image_shape[0])
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return images ``(N, C, H, W)`` for latent spikes ``(T, N, latent_size)``."""

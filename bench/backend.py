@@ -490,6 +490,24 @@ class SpikingBackend(ABC):
         """Return layers of this backend as one module that runs them in order."""
         return nn.Sequential(layers)
 
+    def weighted_sums(self, spikes: Tensor, weights: Tensor) -> Tensor:
+        """Return ``sum_t w[t, n, g] * s[t, n]``, ``(N, G, ...)``, with gradients.
+
+        Args:
+            spikes: output s of this backend's layers, ``(T, N, ...)``.
+            weights: weights w ``(T, N, G)``, float32 or float64.
+        """
+        return torch.einsum("tn...,tng->ng...", spikes.to(weights.dtype), weights)
+
+    def inner_products(self, spikes: Tensor, maps: Tensor) -> Tensor:
+        """Return ``<s[t, n], m[g]>``, ``(T, N, G)``, with gradients.
+
+        Args:
+            spikes: output s of this backend's layers, ``(T, N, ...)``.
+            maps: maps m ``(G, ...)``, float32 or float64.
+        """
+        return torch.einsum("tn...,g...->tng", spikes.to(maps.dtype), maps)
+
     def layer(
         self, synapse: nn.Module, outputs: int, spec: NeuronSpec, alpha: float = 1.0
     ) -> SpikingLayer:

@@ -19,7 +19,7 @@ from bench.protocol import (
 )
 
 DATASETS = ["mnist", "fashion_mnist", "cifar10", "celeba"]
-BUILT_IN = ["esvae_paper", "fsvae_paper", "quick", "sgad_paper", "smoke", "standard"]
+BUILT_IN = ["esvae_paper", "fsvae_paper", "quick", "sgad_paper", "smoke", "standard", "taid_paper"]
 
 
 def test_the_built_in_protocols_are_there_and_valid():
@@ -206,7 +206,7 @@ def test_an_epoch_leaves_out_an_incomplete_last_batch_where_the_protocol_says_so
     assert 0 < epoch["losses"]["reconstruction_loss"] < 4
 
 
-@pytest.mark.parametrize("name", ["fsvae_paper", "esvae_paper"])
+@pytest.mark.parametrize("name", ["fsvae_paper", "esvae_paper", "taid_paper"])
 def test_every_value_of_a_paper_s_protocol_has_the_line_that_it_comes_from(name):
     """Behind the value, or in the comments before it."""
     text = (files("bench.protocols") / f"{name}.toml").read_text(encoding="utf-8")
@@ -218,6 +218,27 @@ def test_every_value_of_a_paper_s_protocol_has_the_line_that_it_comes_from(name)
                 assert re.search(r"(\.py|yaml|snn|ann):\d", line.partition("#")[2] + before), line
                 values += 1
     assert values > 25
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_taid_paper_is_fsvae_s_protocol_but_for_celeba_s_batches(dataset):
+    """The learning rate is not scaled by the batch, as it is in FSVAE's code."""
+    ours = {"name", "description", "paper_models", "learning_rate_batch_size", "models"}
+    found, expected = (
+        load_protocol(f"{name}_paper").resolve(name, dataset).model_dump(exclude=ours)
+        for name in ("taid", "fsvae")
+    )
+    batches = {"batch_size", "evaluation_batch_size", "official_test_batching"}
+    differing = {key for key in found if found[key] != expected[key]}
+    assert differing == (batches if dataset == "celeba" else set())
+    taid, fsvae = (
+        load_protocol(f"{name}_paper").resolve(name, dataset) for name in ("taid", "fsvae")
+    )
+    assert taid.options == {**fsvae.options, "attention": "per_channel"}
+    assert (taid.batch_size, taid.effective_learning_rate) == (
+        200 if dataset == "celeba" else 250,
+        1e-3,
+    )
 
 
 def test_model_options_of_the_paper_protocols():

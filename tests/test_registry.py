@@ -10,7 +10,9 @@ from bench.errors import BenchError, UnknownNameError
 
 
 def test_built_in_names():
-    assert registry.models.names() == ["ann_vae", "esvae", "fsvae", "sgad", "sgan", "swgan"]
+    assert registry.models.names() == [
+        "ann_vae", "esvae", "fsvae", "sgad", "sgan", "swgan", "taid",
+    ]  # fmt: skip
     assert registry.backends.names() == ["fused", "reference", "snntorch", "spikingjelly"]
     assert registry.datasets.names() == ["celeba", "cifar10", "digits", "fashion_mnist", "mnist"]
 
@@ -20,7 +22,7 @@ def test_an_unknown_name_suggests_and_lists():
         registry.models.load("fsave")
     assert str(error.value) == (
         "Unknown model 'fsave'. Did you mean: fsvae? Available: ann_vae, esvae, fsvae, "
-        "sgad, sgan, swgan."
+        "sgad, sgan, swgan, taid."
     )
 
 

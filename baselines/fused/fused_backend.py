@@ -3,8 +3,10 @@
 from collections import OrderedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from baselines.fused.cpu import spike_products
+from baselines.fused.cpu.lazy_tensors import ByteSpikes
 from baselines.fused.layers import FusedDirectCodingLayer, FusedLayer, FusedReadout
 from baselines.fused.linear_sequence import LinearSequence
 from baselines.fused.neuron import FusedNeuron
@@ -85,6 +87,18 @@ class FusedBackend(SpikingBackend):
         )
         return LinearSequence(layers) if linear else nn.Sequential(layers)
 
+    def weighted_sums(self, spikes: Tensor, weights: Tensor) -> Tensor:
+        """Return weighted sums over time; see the base class."""
+        if _in_bytes(spikes):
+            return spike_products.weighted_sums(spikes, weights)
+        return super().weighted_sums(spikes, weights)
+
+    def inner_products(self, spikes: Tensor, maps: Tensor) -> Tensor:
+        """Return inner products with maps; see the base class."""
+        if _in_bytes(spikes):
+            return spike_products.inner_products(spikes, maps)
+        return super().inner_products(spikes, maps)
+
     def layer(
         self, synapse: nn.Module, outputs: int, spec: NeuronSpec, alpha: float = 1.0
     ) -> SpikingLayer:
@@ -95,6 +109,10 @@ class FusedBackend(SpikingBackend):
 
 def _channels_last(synapse: nn.Module) -> nn.Module:
     return synapse.to(memory_format=torch.channels_last)
+
+
+def _in_bytes(spikes: Tensor) -> bool:
+    return isinstance(spikes, ByteSpikes) or spikes.dtype == torch.uint8
 
 
 def _triton_version() -> str:

@@ -23,6 +23,7 @@ FORMS = {
     "fsvae-epoch": ["models.fsvae.scheduled_sampling_update=epoch"],
     "fsvae-never": ["models.fsvae.scheduled_sampling=false"],
     "fsvae-prefix-bfloat16": ["precision=bfloat16"],
+    "taid": ["models.taid.k=3"],
 }
 # The second is an epoch's first step, which rounding left just below 1/4.
 PROGRESS = (0.2, 0.25 - 1e-12, 0.9)

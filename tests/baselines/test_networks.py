@@ -4,7 +4,7 @@ import torch
 from baselines.networks import SpikingDecoder, SpikingEncoder, convolution_channels
 from bench.registry import models
 
-MODELS = ["ann_vae", "esvae", "fsvae"]
+MODELS = ["ann_vae", "esvae", "fsvae", "taid"]
 SHAPES = [(1, 32, 32), (3, 32, 32), (3, 64, 64)]
 CIFAR10 = (3, 32, 32), "latent_size=128", "time_steps=16"
 
@@ -138,7 +138,7 @@ def test_other_images_are_refused_with_what_was_given_and_expected(
         assert expected in reason
 
 
-@pytest.mark.parametrize("name", ["esvae", "fsvae"])
+@pytest.mark.parametrize("name", ["esvae", "fsvae", "taid"])
 def test_a_spiking_model_without_a_backend_is_refused(resolve, name):
     with pytest.raises(ValueError, match="needs a spiking backend"):
         models.load(name)((1, 32, 32), resolve(name), None)

@@ -51,7 +51,10 @@ def test_options_complete_the_names_of_plugins(completed, kind):
     [
         (["run", "--models", "fs"], ["fsvae"]),
         (["run", "--models", "fsvae,an"], ["fsvae,ann_vae"]),
-        (["run", "--models", "fsvae,"], ["fsvae,ann_vae", "fsvae,esvae", "fsvae,all"]),
+        (
+            ["run", "--models", "fsvae,"],
+            ["fsvae,ann_vae", "fsvae,esvae", "fsvae,taid", "fsvae,all"],
+        ),
         (["run", "--models", "=", "fsvae,an"], ["fsvae,ann_vae"]),
         (["profile", "--datasets", "digits,mn"], ["digits,mnist"]),
         (["data", "fetch", "mnist", "fash"], ["fashion_mnist"]),
@@ -142,7 +145,7 @@ def test_bash_itself_completes(tmp_path):
     assert ran.stdout.splitlines() == [
         "fsvae,ann_vae",
         "fid_clean",
-        "fsvae,ann_vae fsvae,esvae fsvae,all",
+        "fsvae,ann_vae fsvae,esvae fsvae,taid fsvae,all",
     ]
 
 

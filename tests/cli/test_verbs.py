@@ -12,12 +12,12 @@ from bench.registry import registries
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("models", ["ann_vae", "esvae", "fsvae"]),
+        ("models", ["ann_vae", "esvae", "fsvae", "taid"]),
         ("backends", ["fused", "reference", "snntorch", "spikingjelly"]),
         ("datasets", ["celeba", "cifar10", "digits", "fashion_mnist", "mnist"]),
         ("metrics", ["firing_rate", "peak_memory", "reconstruction_loss"]),
         ("extractors", ["autoencoder", "efficientnet_lite0", "inception_torch_fidelity"]),
-        ("protocols", ["esvae_paper", "fsvae_paper", "quick", "smoke", "standard"]),
+        ("protocols", ["esvae_paper", "fsvae_paper", "quick", "smoke", "standard", "taid_paper"]),
     ],
 )
 def test_ls_lists_names_with_what_they_are(bench_cli, kind, names):

@@ -12,7 +12,7 @@ def test_a_backend_computes_its_neuron_on_a_gpu_too(name):
     assert verdict(results) in {"exact", "within_rounding"}
 
 
-@pytest.mark.parametrize("name", ["ann_vae", "esvae", "fsvae"])
+@pytest.mark.parametrize("name", ["ann_vae", "esvae", "fsvae", "taid"])
 def test_a_model_keeps_its_contract_on_a_gpu_too(name):
     results = check_model(name, backend="fused", device="cuda")
     assert [each for each in results if each.outcome == "failed"] == []

@@ -17,6 +17,7 @@ MODELS = {
     "fsvae-prefix": ("fsvae", ["models.fsvae.posterior_statistics=prefix"]),
     "fsvae-running": ("fsvae", ["models.fsvae.posterior_statistics=running"]),
     "fsvae-epoch": ("fsvae", ["models.fsvae.scheduled_sampling_update=epoch"]),
+    "taid": ("taid", []),
 }
 # Six full batches and a smaller one, twice: warm-up, capture, replays, eager, replays, eager.
 BATCHES = ([8] * 6 + [3]) * 2

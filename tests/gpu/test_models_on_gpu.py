@@ -13,6 +13,7 @@ MODELS = {
     "esvae": ("esvae", []),
     "fsvae-prefix": ("fsvae", ["models.fsvae.posterior_statistics=prefix"]),
     "fsvae-running": ("fsvae", ["models.fsvae.posterior_statistics=running"]),
+    "taid": ("taid", []),
 }
 
 

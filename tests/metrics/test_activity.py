@@ -331,7 +331,7 @@ def test_firing_rates_of_a_run_lie_between_0_and_1_and_fit_the_overall_rate(tiny
 def test_every_layer_of_a_run_has_every_time_step_and_their_mean_is_its_rate(tiny_run):
     _, rows = tiny_run
     rates = statistic(rows, "firing_rate").fillna({"layer": "overall"})
-    assert set(rates["model"]) == {"esvae", "fsvae"}
+    assert set(rates["model"]) == {"esvae", "fsvae", "taid"}
     for _, layer in rates.groupby(["cell_key", "split", "layer"]):
         by_time_step = layer.dropna(subset="time_step").set_index("time_step")["value"]
         assert sorted(by_time_step.index) == [1, 2]

@@ -484,6 +484,9 @@ def test_operations_of_fsvae_in_numbers(table):
     assert dense["test", "latent_sampler"] == posterior
     assert dense["generated", "latent_sampler"] == prior
     assert dense["test", "decoder"] == dense["generated", "decoder"] == decoder
+    taid = table[table["model"] == "taid"]
+    attention = values(taid, "synaptic_operations_dense")["taid", "fused"]
+    assert attention["test", "decoder"] == decoder + 2 * 2
     updates = values(fsvae, "membrane_updates")["fsvae", "fused"]
     assert updates["test", "encoder"] == 2 * (32 * 256 + 64 * 64 + 128 * 16 + 256 * 4 + 4)
     assert updates["test", "latent_sampler"] == 2 * (8 + 16 + 12)

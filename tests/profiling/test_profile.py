@@ -168,6 +168,7 @@ def test_layers_are_timed_forward_always_and_backward_in_training(built_in):
             "ann_vae": ("encoder.conv1.0", "decoder.to_image"),
             "esvae": ("encoder.convolutions.conv1.synapse", "decoder.readout.synapse"),
             "fsvae": ("encoder.convolutions.conv1.synapse", "decoder.readout.synapse"),
+            "taid": ("encoder.convolutions.conv1.synapse", "decoder.readout.attention"),
         }[model]
         assert {first, last} <= set(names)
         neurons = names[names.str.endswith(".neuron")]

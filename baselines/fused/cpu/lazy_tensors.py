@@ -157,6 +157,50 @@ class WeightedSteps(LazyTensor):
         return self.weights.view(-1, *[1] * self.step.dim()) * self.step
 
 
+class LowRankSteps(LazyTensor):
+    """Sums of products ``sum_r w[t, n, r] * x[n, r]``, ``(T, N, C, ...)``.
+
+    They are the gradient of weighted sums over time, and of inner products at each time step. Two
+    of them are added without computing either.
+
+    Args:
+        weights: factors w ``(T, N, R)``.
+        maps: tensors x ``(N, R, C, ...)``.
+        dtype: floating-point dtype of this tensor.
+    """
+
+    weights: Tensor
+    maps: Tensor
+
+    @staticmethod
+    def __new__(cls, weights: Tensor, maps: Tensor, dtype: torch.dtype) -> "LowRankSteps":
+        """Return the tensor without computing its values."""
+        layout = channels_last((len(weights), len(maps)), maps.shape[3:], maps.shape[2])
+        sums: LowRankSteps = Tensor._make_wrapper_subclass(
+            cls, *layout, dtype=dtype, device=maps.device
+        )
+        sums.weights, sums.maps = weights, maps
+        return sums
+
+    def __init__(self, weights: Tensor, maps: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+
+    def materialise(self) -> Tensor:
+        """Return the sums ``(T, N, C, ...)``, with the channels last in memory."""
+        by_channel = self.maps.movedim(2, -1)
+        sums = by_channel.new_empty((*self.shape[:2], by_channel[0, 0].numel()))
+        # Written in its place: otherwise the result has the images first in memory.
+        torch.bmm(self.weights.transpose(0, 1), by_channel.flatten(2), out=sums.transpose(0, 1))
+        return sums.unflatten(2, by_channel.shape[2:]).movedim(-1, 2).to(self.dtype)
+
+    def rearranged(self, function: Any, *args: Any, **kwargs: Any) -> LazyTensor | None:
+        """Add other such sums by adding terms; see the base class."""
+        if function is not aten.add.Tensor or kwargs or not isinstance(args[0], LowRankSteps):
+            return None
+        weights = torch.cat([self.weights, args[0].weights], 2)
+        return LowRankSteps(weights, torch.cat([self.maps, args[0].maps], 1), self.dtype)
+
+
 def channels_last(
     leading: Sequence[int], size: Sequence[int], channels: int
 ) -> tuple[torch.Size, tuple[int, ...]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from baselines.fused.cpu import lif_backward_kernels, lif_kernels
 from baselines.fused.cpu.aligned_memory import empty_aligned, padded
 from baselines.fused.cpu.kernel import PIECES, Array
-from baselines.fused.cpu.lazy_tensors import ByteSpikes, WeightedSteps, materialised
+from baselines.fused.cpu.lazy_tensors import ByteSpikes, LowRankSteps, WeightedSteps, materialised
 from baselines.fused.cpu.lif_backward_kernels import Gradients, SpikeGradients
 from baselines.fused.cpu.lif_constants import LIFConstants
 from baselines.fused.cpu.lif_kernels import MembraneRows, TileAffine
@@ -257,19 +257,23 @@ def _grad_products(grad_spikes: Tensor | None, currents: Tensor, time_steps: int
     """Return the gradient of the spikes as products.
 
     Args:
-        grad_spikes: gradient ``(T, N, C, ...)``, perhaps :class:`WeightedSteps`; None if there is
-            none.
+        grad_spikes: gradient ``(T, N, C, ...)``, perhaps :class:`WeightedSteps` or
+            :class:`LowRankSteps`; None if there is none.
         currents: currents ``(T, N, ..., C)`` or ``(1, N, ..., C)``.
         time_steps: number of time steps T.
     """
-    if grad_spikes is None:
-        factors, steps = currents.new_zeros(time_steps), torch.zeros_like(currents[:1])
-    elif isinstance(grad_spikes, WeightedSteps):
-        factors, steps = grad_spikes.weights, _channels_last(grad_spikes.step[None])
-    else:
-        factors, steps = grad_spikes.new_ones(time_steps), _channels_last(grad_spikes)
     number_type = _number_type(currents)
-    return SpikeGradients(factors.to(number_type).numpy(), _vector_rows(steps.to(currents.dtype)))
+    factors, weights = currents.new_ones(time_steps), currents.new_zeros((time_steps, 0, 1))
+    steps, maps = torch.zeros_like(currents[:1]), currents.new_zeros((0, 1, 1))
+    if isinstance(grad_spikes, WeightedSteps):
+        factors, steps = grad_spikes.weights, _channels_last(grad_spikes.step[None])
+    elif isinstance(grad_spikes, LowRankSteps) and currents[0, 0].numel() % LANES == 0:
+        weights, maps = grad_spikes.weights, grad_spikes.maps.movedim(2, -1).flatten(2)
+    elif grad_spikes is not None:
+        steps = _channels_last(grad_spikes)
+    rows = _vector_rows(steps.to(currents.dtype))
+    numbers = [each.to(number_type).contiguous().numpy() for each in (factors, weights, maps)]
+    return SpikeGradients(numbers[0], rows, numbers[1], numbers[2])
 
 
 def _through_norm(

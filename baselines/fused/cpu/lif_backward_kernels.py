@@ -21,6 +21,7 @@ from baselines.fused.cpu.simd import (
     is_positive,
     load,
     load_scalar,
+    multiply_add,
     select,
     store,
     store_fence,
@@ -36,11 +37,17 @@ class SpikeGradients(NamedTuple):
 
     Attributes:
         factors: factor per time step ``(T,)``.
-        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step.
+        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step; ignored if
+            there are maps.
+        weights: weights ``(T, N, R)`` of the maps.
+        maps: maps ``(N, R, F)`` of which ``steps[t, n * F + f] = sum_r weights[t, n, r] *
+            maps[n, r, f]``, F a multiple of LANES; N = 0 if there are none.
     """
 
     factors: Array
     steps: Array
+    weights: Array
+    maps: Array
 
 
 class Gradients(NamedTuple):
@@ -99,10 +106,12 @@ def lif_backward(
         gradients: gradients of the final potentials, replaced; all other gradients, written.
     """
     neurons, width = len(gradients.membrane), len(affine.scale)
+    combined = len(grad_spikes.maps) > 0
+    grad_steps = len(grad_spikes.factors) if combined else len(grad_spikes.steps)
     for piece in numba.prange(PIECES):
         block = _Block(
             np.empty((len(currents), BLOCK), affine.scale.dtype),
-            np.empty((len(grad_spikes.steps), BLOCK), affine.scale.dtype),
+            np.empty((grad_steps, BLOCK), affine.scale.dtype),
             np.empty((len(grad_spikes.factors), LANES), affine.scale.dtype),
         )
         for tile in part(piece, (neurons + width - 1) // width):
@@ -110,7 +119,10 @@ def lif_backward(
             for begin in range(first, last, BLOCK):
                 count = min(BLOCK, last - begin)
                 _read(currents, begin, count, block.currents)
-                _read(grad_spikes.steps, begin, count, block.grad_spikes)
+                if combined:
+                    _combine(grad_spikes, begin, count, block.grad_spikes)
+                else:
+                    _read(grad_spikes.steps, begin, count, block.grad_spikes)
                 for i in range(0, count, LANES):
                     neuron, place = begin + i, begin + i - first
                     _recompute(block, i, affine, constants, membrane, neuron=neuron, place=place)
@@ -141,6 +153,30 @@ def _read(steps: Array, begin: int, count: int, block: Array) -> None:
     for t in range(time_steps):
         for i in range(0, count, LANES):
             store(block, t * BLOCK + i, to_number(load(steps, t * neurons + begin + i)))
+
+
+@inlined
+def _combine(grad_spikes: SpikeGradients, begin: int, count: int, block: Array) -> None:
+    """Compute the gradients of neurons at all time steps from maps.
+
+    Args:
+        grad_spikes: weights and maps.
+        begin: index of the first neuron.
+        count: number of neurons.
+        block: numbers ``(T, BLOCK)``, written.
+    """
+    weights, maps = grad_spikes.weights.reshape(-1), grad_spikes.maps.reshape(-1)
+    images, terms, features = grad_spikes.maps.shape
+    zero = broadcast(weights[0] - weights[0])
+    for i in range(0, count, LANES):
+        image, place = (begin + i) // features, (begin + i) % features
+        for t in range(len(grad_spikes.factors)):
+            total = zero
+            for term in range(terms):
+                weight = load_scalar(weights, (t * images + image) * terms + term)
+                numbers = load(maps, (image * terms + term) * features + place)
+                total = multiply_add(total, broadcast(weight), numbers)
+            store(block, t * BLOCK + i, total)
 
 
 @inlined
