@@ -12,7 +12,7 @@ ATTENTION_SIZE = 256
 SHARED_SIZE = 1024
 
 
-class AttentionReadout(nn.Module):
+class AttentionDecoding(nn.Module):
     """Weighted decoding: a memory of the images of all steps, by attention.
 
     ``y_t = sigmoid(W s_t + b)`` is the image of a step, and ``m_1 = y_1``. For each later step, the

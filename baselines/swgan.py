@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.attention_decoding import AttentionReadout
+from baselines.attention_decoding import AttentionDecoding
 from baselines.gan import GANOptions, SpikingGAN
 from baselines.gan_networks import ConvolutionalDiscriminator, IntegratingReadout
 from bench.backend import SpikingBackend, UnsupportedNeuronError, protocol_neuron
@@ -107,4 +107,4 @@ class SGAD(SWGAN):
 
     def build_readout(self) -> torch.nn.Module:
         """Return the generator's last layer, with attention."""
-        return AttentionReadout(self.image_shape)
+        return AttentionDecoding(self.image_shape)

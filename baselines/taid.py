@@ -25,7 +25,7 @@ class TAIDOptions(FSVAEOptions):
     attention: Literal["per_channel", "shared"] = "per_channel"
 
 
-class AttentionReadout(nn.Module):
+class TemporalAttentionReadout(nn.Module):
     """``tanh(sum_t a[t, c] * x_t[c])``: currents x of each image channel, weighted in time.
 
     ``a[:, c] = sigmoid(W m[:, c])``, where ``m[t, c]`` is the spatial mean of ``x_t[c]`` and W a
@@ -139,6 +139,6 @@ class TAID(FSVAE):
         assert backend is not None
         assert isinstance(readout, MembraneReadout)
         attention = TAIDOptions.model_validate(protocol.options).attention
-        self.decoder.readout = AttentionReadout(
+        self.decoder.readout = TemporalAttentionReadout(
             readout.synapse, protocol.time_steps, attention, backend
         )

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from baselines.fused.cpu.lazy_tensors import ByteSpikes
-from baselines.taid import AttentionReadout
+from baselines.taid import TemporalAttentionReadout
 from bench.registry import backends
 
 T, N, INPUTS = 6, 3, 5
@@ -51,7 +51,7 @@ def built():
         with torch.random.fork_rng():
             torch.manual_seed(4)
             synapse = nn.ConvTranspose2d(INPUTS, channels, 3, padding=1)
-            readout = AttentionReadout(synapse, T, attention, backends.load(backend)())
+            readout = TemporalAttentionReadout(synapse, T, attention, backends.load(backend)())
         # Weights at which the attention is far from 1/2.
         readout.attention.weight.data *= 8
         return readout
