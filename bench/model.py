@@ -100,7 +100,8 @@ class GenerativeModel(nn.Module, ABC):
     def unpublished(cls, image_shape: ImageShape, protocol: Protocol) -> str | None:
         """Return the name of the network for images ``(C, H, W)`` if no paper describes it.
 
-        The rows have it in ``model_version``, as in ``1+ours_32``.
+        The rows have it in ``model_version``, as in ``1+unpublished.ours_32``, and the report warns
+        of it.
         """
         return None
 

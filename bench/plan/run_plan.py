@@ -17,7 +17,7 @@ from bench.plan.requested_datasets import RequestedDataset, requested_datasets
 from bench.protocol import BEST_TEST_LOSS, Protocol, describe
 from bench.registry import DEFAULT_BACKEND, OTHER_BACKEND
 from bench.request import ALL, Request
-from bench.store.schema import MODEL, NO_BACKEND, PIXEL_NOISE, REAL_IMAGES
+from bench.store.schema import MODEL, NO_BACKEND, PIXEL_NOISE, REAL_IMAGES, UNPUBLISHED
 
 if TYPE_CHECKING:
     from bench.metrics.extractors.extractor import TrainedExtractor
@@ -233,7 +233,7 @@ def _cell(
         resolved = protocol.resolve(model.name, dataset.name)
         skipped = _unsupported(resolved, model, dataset.info)
         variant = model.model_class.unpublished(_image_shape(resolved, dataset.info), resolved)
-        version = f"{version}+{variant}" if variant else version
+        version = f"{version}+{UNPUBLISHED}{variant}" if variant else version
     return Cell(
         model=model.name,
         model_version=version,

@@ -191,6 +191,9 @@ NO_BACKEND = "torch"
 EXTERNAL = "external"
 """Backend of images that were given, without a model."""
 
+UNPUBLISHED = "unpublished."
+"""What comes before the name of a network that no paper describes, in ``model_version``."""
+
 NeuronVerdict = Literal["exact", "within_rounding", "another_neuron"]
 NEURON_VERDICTS: tuple[NeuronVerdict, ...] = get_args(NeuronVerdict)
 """How the neurons of a backend compare with their equations, the best first."""

@@ -495,7 +495,7 @@ def test_operations_of_fsvae_in_numbers(table):
 def test_operations_of_a_gan_in_numbers(table):
     """32x32, latent 4, two time steps; a training step shows three batches to the discriminator."""
     swgan = table[table["model"] == "swgan"]
-    assert set(swgan["model_version"]) == {"1+ours_32"}
+    assert set(swgan["model_version"]) == {"1+unpublished.ours_32"}
     dense = values(swgan, "synaptic_operations_dense")["swgan", "fused"]
 
     def up(size):

@@ -350,6 +350,17 @@ def test_how_long_a_throughput_was_timed_is_no_difference():
     assert comparison_warnings(frame(rows)) == []
 
 
+def test_networks_that_no_paper_describes_are_a_warning():
+    published = row("swgan", model_version="1")
+    assert comparison_warnings(frame([published])) == []
+    own = row("sgad", model_version="1+unpublished.ours_32")
+    scored = row("sgan", model_version="1+unpublished.ours_64+0123456789abcdef")
+    warnings = comparison_warnings(frame([published, own, scored]))
+    found = {warning.values for warning in warnings if warning.field == "model_version"}
+    assert found == {(("ours_32", "sgad/torch"),), (("ours_64", "sgan/torch"),)}
+    assert "networks that no paper describes" in str(warnings[0])
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.permutations(range(6)))
 def test_warnings_do_not_depend_on_the_order_of_rows(order):

@@ -1,5 +1,6 @@
 """Find rows of a report that stand side by side and are not comparable."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from bench.store.schema import (
     INCOMPLETE,
     OK,
     TIMED_UNIT,
+    UNPUBLISHED,
 )
 from bench.system.formatting import compact, short_hash
 
@@ -80,13 +82,14 @@ def comparison_warnings(rows: pd.DataFrame) -> list[ComparisonWarning]:
             are considered.
 
     Returns:
-        Backends that compute another neuron first, then incomplete datasets, then unusable
-        distances, then each difference once, with all metrics that have it. Cells are compared, not
-        rows: a metric can have several ``n`` within a cell.
+        Backends that compute another neuron first, then networks that no paper describes, then
+        incomplete datasets, then unusable distances, then each difference once, with all metrics
+        that have it. Cells are compared, not rows: a metric can have several ``n`` within a cell.
     """
     known = of_models(rows[rows["status"] == OK])
     return [
         *_other_neurons(known),
+        *_unpublished(known),
         *_incomplete(known),
         *_unusable(rows),
         *_differences(known),
@@ -103,6 +106,15 @@ def _other_neurons(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
         )
         values = (("another neuron", _cells(group, rows)),)
         yield ComparisonWarning(str(dataset), "neuron_verdict", text, values, ())
+
+
+def _unpublished(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
+    pattern = rf"\+{re.escape(UNPUBLISHED)}([^+]+)"
+    names = rows["model_version"].astype("string").str.extract(pattern, expand=False)
+    for (dataset, name), group in rows.groupby(["dataset", names], sort=False):
+        text = f"{dataset}: networks that no paper describes, so nothing published compares"
+        values = ((str(name), _cells(group, rows)),)
+        yield ComparisonWarning(str(dataset), "model_version", text, values, ())
 
 
 def _incomplete(rows: pd.DataFrame) -> Iterator[ComparisonWarning]:
