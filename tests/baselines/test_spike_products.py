@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from baselines.fused.cpu import kernel
 from bench.backend import NeuronSpec, Rectangle
 from bench.registry import backends
 
@@ -43,3 +44,15 @@ def test_they_are_those_of_plain_pytorch(channels, dtype):
         scale = wanted.abs().max()
         # The bias before tdBN has no gradient but rounding.
         torch.testing.assert_close(value, wanted, rtol=0, atol=tolerance * max(1, scale.item()))
+
+
+def test_they_do_not_depend_on_the_number_of_threads(monkeypatch, threads):
+    monkeypatch.setattr(kernel, "SMALL", 0)
+    found = []
+    for count in (1, 2):
+        with threads(count):
+            found.append(results("fused", 8, torch.float32))
+    # PyTorch computes the gradient of the synapses' weight, in parts for each thread.
+    weight_gradients = [values.pop(4) for values in found]
+    torch.testing.assert_close(*weight_gradients)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -269,6 +269,7 @@ def _grad_products(grad_spikes: Tensor | None, currents: Tensor, time_steps: int
         factors, steps = grad_spikes.weights, _channels_last(grad_spikes.step[None])
     elif isinstance(grad_spikes, LowRankSteps) and currents[0, 0].numel() % LANES == 0:
         weights, maps = grad_spikes.weights, grad_spikes.maps.movedim(2, -1).flatten(2)
+        steps = currents.new_empty((time_steps, 0))
     elif grad_spikes is not None:
         steps = _channels_last(grad_spikes)
     rows = _vector_rows(steps.to(currents.dtype))

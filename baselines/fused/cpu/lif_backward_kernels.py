@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from baselines.fused.cpu.bfloat16 import to_element, to_number
-from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined, part
+from baselines.fused.cpu.kernel import PIECES, Array, Kernel, called, inlined, part
 from baselines.fused.cpu.lif_constants import RECTANGLE, TRIANGLE, LIFScalars
 from baselines.fused.cpu.lif_kernels import MembraneRows, TileAffine, first_and_last
 from baselines.fused.cpu.simd import (
@@ -37,7 +37,7 @@ class SpikeGradients(NamedTuple):
 
     Attributes:
         factors: factor per time step ``(T,)``.
-        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step; ignored if
+        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step; ``(T, 0)`` if
             there are maps.
         weights: weights ``(T, N, R)`` of the maps.
         maps: maps ``(N, R, F)`` of which ``steps[t, n * F + f] = sum_r weights[t, n, r] *
@@ -106,12 +106,11 @@ def lif_backward(
         gradients: gradients of the final potentials, replaced; all other gradients, written.
     """
     neurons, width = len(gradients.membrane), len(affine.scale)
-    combined = len(grad_spikes.maps) > 0
-    grad_steps = len(grad_spikes.factors) if combined else len(grad_spikes.steps)
     for piece in numba.prange(PIECES):
+        # Numba gives all threads one array if its size is a variable from before the loop.
         block = _Block(
             np.empty((len(currents), BLOCK), affine.scale.dtype),
-            np.empty((grad_steps, BLOCK), affine.scale.dtype),
+            np.empty((len(grad_spikes.steps), BLOCK), affine.scale.dtype),
             np.empty((len(grad_spikes.factors), LANES), affine.scale.dtype),
         )
         for tile in part(piece, (neurons + width - 1) // width):
@@ -119,10 +118,7 @@ def lif_backward(
             for begin in range(first, last, BLOCK):
                 count = min(BLOCK, last - begin)
                 _read(currents, begin, count, block.currents)
-                if combined:
-                    _combine(grad_spikes, begin, count, block.grad_spikes)
-                else:
-                    _read(grad_spikes.steps, begin, count, block.grad_spikes)
+                _read_gradients(grad_spikes, begin, count, block.grad_spikes)
                 for i in range(0, count, LANES):
                     neuron, place = begin + i, begin + i - first
                     _recompute(block, i, affine, constants, membrane, neuron=neuron, place=place)
@@ -153,6 +149,22 @@ def _read(steps: Array, begin: int, count: int, block: Array) -> None:
     for t in range(time_steps):
         for i in range(0, count, LANES):
             store(block, t * BLOCK + i, to_number(load(steps, t * neurons + begin + i)))
+
+
+@called
+def _read_gradients(grad_spikes: SpikeGradients, begin: int, count: int, block: Array) -> None:
+    """Copy or compute the gradients of neurons, but for their factors.
+
+    Args:
+        grad_spikes: gradients of the spikes.
+        begin: index of the first neuron.
+        count: number of neurons.
+        block: numbers ``(S, BLOCK)``, written.
+    """
+    if len(grad_spikes.maps) > 0:
+        _combine(grad_spikes, begin, count, block)
+    else:
+        _read(grad_spikes.steps, begin, count, block)
 
 
 @inlined
