@@ -36,11 +36,16 @@ class SpikeGradients(NamedTuple):
 
     Attributes:
         factors: factor per time step ``(T,)``.
-        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step.
+        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step; ``(T, L /
+            4)`` if squares of 2x2 spikes share a gradient.
+        width: width of the map, even, if squares share gradients, else 0.
+        channels: number of channels, a multiple of LANES, if squares share gradients, else 0.
     """
 
     factors: Array
     steps: Array
+    width: int
+    channels: int
 
 
 class Gradients(NamedTuple):
@@ -52,10 +57,11 @@ class Gradients(NamedTuple):
             multiple of CACHE_LINE.
         membrane: gradients of the final potentials ``(L,)``; replaced by the gradients of the
             initial potentials.
-        sums: sums of the gradients of the currents per neuron of a tile, ``(PIECES, V)``, added to.
-        products: sums of these gradients times the currents less ``mean``, ``(PIECES, V)``, added
+        sums: sums of the gradients of the currents per neuron of a tile, ``(PIECES, S, V)``, added
             to.
-        mean: mean of the currents per neuron of a tile ``(V,)``.
+        products: sums of these gradients times the currents less ``mean``, ``(PIECES, S, V)``,
+            added to.
+        mean: mean of the currents per neuron of a tile ``(S, V)``.
     """
 
     currents: Array
@@ -98,7 +104,7 @@ def lif_backward(
         grad_spikes: gradients of the spikes.
         gradients: gradients of the final potentials, replaced; all other gradients, written.
     """
-    neurons, width = len(gradients.membrane), len(affine.scale)
+    neurons, width = len(gradients.membrane), affine.scale.shape[1]
     for piece in numba.prange(PIECES):
         block = _Block(
             np.empty((len(currents), BLOCK), affine.scale.dtype),
@@ -110,7 +116,10 @@ def lif_backward(
             for begin in range(first, last, BLOCK):
                 count = min(BLOCK, last - begin)
                 _read(currents, begin, count, block.currents)
-                _read(grad_spikes.steps, begin, count, block.grad_spikes)
+                if grad_spikes.width:
+                    _read_squares(grad_spikes, begin, count, block.grad_spikes)
+                else:
+                    _read(grad_spikes.steps, begin, count, block.grad_spikes)
                 for i in range(0, count, LANES):
                     neuron, place = begin + i, begin + i - first
                     _recompute(block, i, affine, constants, membrane, neuron=neuron, place=place)
@@ -144,6 +153,27 @@ def _read(steps: Array, begin: int, count: int, block: Array) -> None:
 
 
 @inlined
+def _read_squares(gradients: SpikeGradients, begin: int, count: int, block: Array) -> None:
+    """Copy the gradients of neurons of which squares share them.
+
+    Args:
+        gradients: gradients of the spikes.
+        begin: index of the first neuron.
+        count: number of neurons.
+        block: numbers ``(T, BLOCK)``, written.
+    """
+    time_steps, length = gradients.steps.shape
+    width, channels = gradients.width, gradients.channels
+    for i in range(0, count, LANES):
+        pixel, channel = (begin + i) // channels, (begin + i) % channels
+        # Heights are even, so that rows of pixels pair up across images.
+        square = pixel // width // 2 * (width // 2) + pixel % width // 2
+        for t in range(time_steps):
+            source = t * length + square * channels + channel
+            store(block, t * BLOCK + i, to_number(load(gradients.steps, source)))
+
+
+@inlined
 def _recompute(
     block: _Block,
     i: int,
@@ -166,10 +196,11 @@ def _recompute(
     """
     decay, threshold = broadcast(constants.decay), broadcast(constants.threshold)
     zero = broadcast(constants.decay - constants.decay)
-    scale, shift = load(affine.scale, place), load(affine.shift, place)
+    row = affine.scale.shape[1] if len(affine.scale) > 1 else 0
     state = zero if membrane.from_rest else load(membrane.initial, neuron)
     step = BLOCK if len(block.currents) > 1 else 0
     for t in range(len(block.potentials)):
+        scale, shift = load(affine.scale, t * row + place), load(affine.shift, t * row + place)
         reached = decay * state + (scale * load(block.currents, t * step + i) + shift)
         store(block.potentials, t * LANES, reached)
         state = select(is_positive(reached - threshold), zero, reached)
@@ -199,8 +230,9 @@ def _backpropagate(
         place: index of the first neuron in its tile.
     """
     decay, threshold = broadcast(constants.decay), broadcast(constants.threshold)
-    zero, mean = broadcast(constants.decay - constants.decay), load(gradients.mean, place)
-    at = piece * gradients.sums.shape[1] + place
+    zero = broadcast(constants.decay - constants.decay)
+    rows, width = gradients.sums.shape[1:]
+    at, row = piece * rows * width + place, width if rows > 1 else 0
     sums, products = load(gradients.sums, at), load(gradients.products, at)
     grad_state, total = load(gradients.membrane, neuron), zero
     step = BLOCK if len(block.currents) > 1 else 0
@@ -215,8 +247,15 @@ def _backpropagate(
         gradient = _through_surrogate(grad_fire, excess, constants)
         gradient = gradient + select(is_positive(excess), zero, grad_state)
         grad_state = decay * gradient
-        sums = sums + gradient
-        products = products + gradient * (load(block.currents, t * step + i) - mean)
+        mean = load(gradients.mean, t * row + place)
+        product = gradient * (load(block.currents, t * step + i) - mean)
+        if row:
+            sums = load(gradients.sums, at + t * row)
+            products = load(gradients.products, at + t * row)
+        sums, products = sums + gradient, products + product
+        if row:
+            store(gradients.sums, at + t * row, sums)
+            store(gradients.products, at + t * row, products)
         if step:
             written = to_element(gradient, load_scalar(gradients.currents, 0))
             store_nontemporal(gradients.currents, t * len(gradients.membrane) + neuron, written)
@@ -226,6 +265,7 @@ def _backpropagate(
         written = to_element(total, load_scalar(gradients.currents, 0))
         store(gradients.currents, neuron, written)
     store(gradients.membrane, neuron, grad_state)
+    # After the last iteration, t = 0: per step, these were written just now.
     store(gradients.sums, at, sums)
     store(gradients.products, at, products)
 

@@ -1,8 +1,9 @@
 """Compiled kernels of normalised LIF neurons and of tdBN.
 
 Arrays are ``(T, L)``: time steps, and the neurons of all images in their order in memory. Values
-per channel are given for one *tile* of V neurons, which repeats along L. Elements are float32,
-float64 or bfloat16 (as uint16, computed in float32); spikes can also be uint8.
+per channel are given for one *tile* of V neurons, which repeats along L; S is T for values of each
+time step, or 1 for values of all steps. Elements are float32, float64 or bfloat16 (as uint16,
+computed in float32); spikes can also be uint8.
 """
 
 from typing import NamedTuple
@@ -21,8 +22,8 @@ class TileAffine(NamedTuple):
     """A scale and a shift per channel, repeated for the neurons of a tile.
 
     Attributes:
-        scale: factors ``(V,)``.
-        shift: summands ``(V,)``.
+        scale: factors ``(S, V)``.
+        shift: summands ``(S, V)``.
     """
 
     scale: Array
@@ -72,7 +73,7 @@ def lif_forward(
         membrane: initial potentials, and final ones, written.
         spikes: spikes ``(T, L)``, written.
     """
-    neurons, width = spikes.shape[1], len(affine.scale)
+    neurons, width = spikes.shape[1], affine.scale.shape[1]
     for piece in numba.prange(PIECES):
         for tile in part(piece, (neurons + width - 1) // width):
             first, last = first_and_last(tile, width, neurons)
@@ -100,13 +101,14 @@ def _fire(
         last: index after the tile's last neuron.
         spikes: spikes ``(T, L)``, written.
     """
-    scale, shift = affine.scale, affine.shift
-    decay, threshold, zero = constants.decay, constants.threshold, scale.dtype.type(0)
+    decay, threshold, zero = constants.decay, constants.threshold, affine.scale.dtype.type(0)
     silent, fired = to_element(zero, spikes[0, 0]), to_element(zero + 1, spikes[0, 0])
     potential = membrane.final[first:last]
     _start(membrane, first, potential)
     for t in range(len(spikes)):
         current, spike = currents[t if len(currents) > 1 else 0, first:last], spikes[t, first:last]
+        row = t if len(affine.scale) > 1 else 0
+        scale, shift = affine.scale[row], affine.shift[row]
         for i in range(last - first):
             normalised = scale[i] * to_number(current[i]) + shift[i]
             reached = decay * potential[i] + normalised
@@ -131,19 +133,21 @@ def add_scaled(gradients: Array, currents: Array, a: Array, b: Array, c: Array) 
     Args:
         gradients: gradients ``(T, L)``, replaced.
         currents: currents ``(T, L)``.
-        a: factors of the gradients, per neuron of a tile ``(V,)``.
-        b: factors of the currents ``(V,)``.
-        c: summands ``(V,)``.
+        a: factors of the gradients, per neuron of a tile ``(S, V)``.
+        b: factors of the currents ``(S, V)``.
+        c: summands ``(S, V)``.
     """
     time_steps, neurons = gradients.shape
-    width = len(a)
+    width = a.shape[1]
     for piece in numba.prange(PIECES):
         for tile in part(piece, (neurons + width - 1) // width):
             first, last = first_and_last(tile, width, neurons)
             for t in range(time_steps):
+                row = t if len(a) > 1 else 0
                 gradient, current = gradients[t, first:last], currents[t, first:last]
+                u, v, w = a[row], b[row], c[row]
                 for i in range(last - first):
-                    value = a[i] * to_number(gradient[i]) + b[i] * to_number(current[i]) + c[i]
+                    value = u[i] * to_number(gradient[i]) + v[i] * to_number(current[i]) + w[i]
                     gradient[i] = to_element(value, gradient[i])
 
 
@@ -153,20 +157,21 @@ def sum_deviations(currents: Array, origin: Array, sums: Array, squares: Array) 
 
     Args:
         currents: currents x ``(T, L)``.
-        origin: numbers per neuron of a tile ``(V,)``; digits are lost far from the mean.
-        sums: sums per piece and neuron of a tile ``(PIECES, V)``, added to.
-        squares: sums of squares ``(PIECES, V)``, added to.
+        origin: numbers per neuron of a tile ``(S, V)``; digits are lost far from the mean.
+        sums: sums per piece and neuron of a tile ``(PIECES, S, V)``, added to.
+        squares: sums of squares ``(PIECES, S, V)``, added to.
     """
     time_steps, neurons = currents.shape
-    width = len(origin)
+    width = origin.shape[1]
     for piece in numba.prange(PIECES):
-        total, square = sums[piece], squares[piece]
         for tile in part(piece, (neurons + width - 1) // width):
             first, last = first_and_last(tile, width, neurons)
             for t in range(time_steps):
+                row = t if len(origin) > 1 else 0
+                total, square, near = sums[piece, row], squares[piece, row], origin[row]
                 current = currents[t, first:last]
                 for i in range(last - first):
-                    deviation = to_number(current[i]) - origin[i]
+                    deviation = to_number(current[i]) - near[i]
                     total[i] += deviation
                     square[i] += deviation * deviation
 
@@ -197,13 +202,14 @@ def add_pieces(sums: Array, total: Array) -> None:
     """Add the sums of all pieces and neurons of a tile, by channel.
 
     Args:
-        sums: sums ``(PIECES, V)``, V a multiple of C.
-        total: totals ``(C,)`` float64, added to.
+        sums: sums ``(PIECES, S, V)``, V a multiple of C.
+        total: totals ``(S, C)`` float64, added to.
     """
-    pieces, width = sums.shape
-    channels = len(total)
+    pieces, rows, width = sums.shape
+    channels = total.shape[1]
     for piece in range(pieces):
-        for first in range(0, width, channels):
-            values = sums[piece, first : first + channels]
-            for i in range(channels):
-                total[i] += values[i]
+        for row in range(rows):
+            for first in range(0, width, channels):
+                values = sums[piece, row, first : first + channels]
+                for i in range(channels):
+                    total[row, i] += values[i]
