@@ -204,4 +204,5 @@ def _firing(periods: Array) -> FiringNeurons:
     """Return the entries of ``periods``, of two axes, that are not 0."""
     rows, columns = np.nonzero(periods)
     indptr = np.searchsorted(rows, np.arange(len(periods) + 1))
-    return FiringNeurons(indptr, columns, periods[rows, columns])
+    # NumPy returns the columns with gaps between them.
+    return FiringNeurons(indptr, np.ascontiguousarray(columns), periods[rows, columns])
