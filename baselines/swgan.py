@@ -107,4 +107,4 @@ class SGAD(SWGAN):
 
     def build_readout(self, backend: SpikingBackend) -> torch.nn.Module:
         """Return the generator's last layer, with attention."""
-        return AttentionReadout(self.image_shape)
+        return AttentionReadout(self.image_shape, backend)

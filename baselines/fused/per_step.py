@@ -20,7 +20,7 @@ def fastest(layer: nn.Module) -> nn.Module:
     if isinstance(layer, Integrator):
         return FusedIntegrator(layer.synapse)
     if not isinstance(layer, PerStepLayer):
-        return layer
+        return _fast_synapse(layer)
     neuron = FusedNeuron(layer.neuron.spec, in_bytes=True, periodic=True)
     return FusedPerStepLayer(_fast_synapse(layer.synapse), neuron, layer.norm, layer.pooled)
 

@@ -92,6 +92,9 @@ class PlainUpsampling(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return currents ``(N, C', 2 * H, 2 * W)`` for inputs ``(N, C, H, W)``."""
+        if self.out_channels % LANES:
+            # Tables would be of channels that are not there.
+            return super().forward(input.to(self.weight.dtype), output_size)
         if input.dtype == torch.uint8:
             return _byte_currents(input, self.weight, self.bias, True)
         if not isinstance(input, ByteSpikes) or not _channels_last_on_cpu(input, self.weight):

@@ -190,7 +190,7 @@ def test_equal_time_steps_are_normalised_once_with_the_statistics_of_all(repeats
 
 @pytest.mark.usefixtures("double_precision")
 def test_attention_weights_sum_to_one_and_zero_weights_halve_the_memory():
-    readout = AttentionReadout(GREY)
+    readout = AttentionReadout(GREY, backends.load("reference")())
     images = torch.rand(5, 2, *GREY)
     assert torch.equal(readout.memory(images[:1]), images[0])
     weights = readout.weights(images[0], readout.key(images[1].flatten(1)))
