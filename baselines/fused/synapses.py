@@ -9,6 +9,7 @@ Values equal PyTorch's up to the order of sums.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 
@@ -93,13 +94,21 @@ class PlainUpsampling(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return currents ``(N, C', 2 * H, 2 * W)`` for inputs ``(N, C, H, W)``."""
         if self.out_channels % LANES:
-            # Tables would be of channels that are not there.
-            return super().forward(input.to(self.weight.dtype), output_size)
+            return self._by_pixel(input.to(self.weight.dtype))
         if input.dtype == torch.uint8:
             return _byte_currents(input, self.weight, self.bias, True)
         if not isinstance(input, ByteSpikes) or not _channels_last_on_cpu(input, self.weight):
             return super().forward(input, output_size)
         return _Convolution.apply(input, self.weight, self.bias, True, True)
+
+    def _by_pixel(self, input: Tensor) -> Tensor:
+        """Return the currents as sums over pixels, which is fastest for few output channels."""
+        height, width = input.shape[2:]
+        pixels = input.movedim(1, -1).flatten(1, 2)
+        windows = pixels @ self.weight.flatten(1)
+        size, side = (2 * height, 2 * width), self.kernel_size
+        currents = F.fold(windows.mT, size, side, padding=self.padding, stride=self.stride)
+        return currents + self.bias[:, None, None]
 
 
 class PooledConvolution(nn.Conv2d):

@@ -374,15 +374,18 @@ def _tiled(by_channel: Array) -> Array:
 
 
 def _by_channel(sums: Array, channels: int) -> Array:
-    """Return sums ``(PIECES, S, V)`` added up per channel, ``(S, C)`` float64."""
+    """Return sums ``(P, S, V)`` added up per channel, ``(S, C)`` float64."""
     total = np.zeros((sums.shape[1], channels))
     lif_kernels.add_pieces(sums, total)
     return total
 
 
 def _zeros_per_piece(tile: Array) -> Array:
-    """Return zeros ``(PIECES, S, V)`` for the sums over tiles ``(S, V)``."""
-    return np.zeros((PIECES, *tile.shape), tile.dtype)
+    """Return zeros ``(P, S, V)`` for the sums over tiles ``(S, V)``.
+
+    P is PIECES, or 1 for tiles of so many neurons that the pieces share them.
+    """
+    return np.zeros((PIECES if tile.shape[1] <= TILE else 1, *tile.shape), tile.dtype)
 
 
 def _channels_last(tensor: Tensor, axis: int = CHANNEL_AXIS) -> Tensor:

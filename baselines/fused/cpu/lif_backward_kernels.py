@@ -11,9 +11,9 @@ import numba
 import numpy as np
 
 from baselines.fused.cpu.bfloat16 import to_element, to_number
-from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined, part
+from baselines.fused.cpu.kernel import PIECES, Array, Kernel, inlined
 from baselines.fused.cpu.lif_constants import RECTANGLE, TRIANGLE, LIFScalars
-from baselines.fused.cpu.lif_kernels import MembraneRows, TileAffine, first_and_last
+from baselines.fused.cpu.lif_kernels import BLOCK, MembraneRows, TileAffine, tiles_and_blocks
 from baselines.fused.cpu.simd import (
     LANES,
     Vector,
@@ -26,9 +26,6 @@ from baselines.fused.cpu.simd import (
     store_fence,
     store_nontemporal,
 )
-
-# Neurons that are read together: long stretches of memory are read faster, and these fit the cache.
-BLOCK = 128
 
 
 class SpikeGradients(NamedTuple):
@@ -57,10 +54,9 @@ class Gradients(NamedTuple):
             multiple of CACHE_LINE.
         membrane: gradients of the final potentials ``(L,)``; replaced by the gradients of the
             initial potentials.
-        sums: sums of the gradients of the currents per neuron of a tile, ``(PIECES, S, V)``, added
-            to.
-        products: sums of these gradients times the currents less ``mean``, ``(PIECES, S, V)``,
-            added to.
+        sums: sums of the gradients of the currents per neuron of a tile, ``(P, S, V)``, added to;
+            P is PIECES, or 1 for tiles of so many neurons that the pieces share them.
+        products: sums of these gradients times the currents less ``mean``, ``(P, S, V)``, added to.
         mean: mean of the currents per neuron of a tile ``(S, V)``.
     """
 
@@ -105,15 +101,21 @@ def lif_backward(
         gradients: gradients of the final potentials, replaced; all other gradients, written.
     """
     neurons, width = len(gradients.membrane), affine.scale.shape[1]
+    tile_count, blocks = (neurons + width - 1) // width, (width + BLOCK - 1) // BLOCK
     for piece in numba.prange(PIECES):
         block = _Block(
             np.empty((len(currents), BLOCK), affine.scale.dtype),
             np.empty((len(grad_spikes.steps), BLOCK), affine.scale.dtype),
             np.empty((len(grad_spikes.factors), LANES), affine.scale.dtype),
         )
-        for tile in part(piece, (neurons + width - 1) // width):
-            first, last = first_and_last(tile, width, neurons)
-            for begin in range(first, last, BLOCK):
+        pieces = len(gradients.sums)
+        target = piece if pieces > 1 else 0
+        tiles, columns = tiles_and_blocks(piece, pieces, tile_count, blocks)
+        for tile in tiles:
+            first = tile * width
+            last = min(first + width, neurons)
+            for column in columns:
+                begin = first + column * BLOCK
                 count = min(BLOCK, last - begin)
                 _read(currents, begin, count, block.currents)
                 if grad_spikes.width:
@@ -129,7 +131,7 @@ def lif_backward(
                         constants,
                         grad_spikes.factors,
                         gradients,
-                        piece=piece,
+                        piece=target,
                         neuron=neuron,
                         place=place,
                     )
@@ -225,7 +227,7 @@ def _backpropagate(
         constants: constants of the neurons.
         factors: factors of the gradients of the spikes ``(T,)``.
         gradients: gradients, written.
-        piece: index of the piece.
+        piece: index of the sums to add to.
         neuron: index of the first neuron.
         place: index of the first neuron in its tile.
     """

@@ -14,6 +14,8 @@ from baselines.fused.cpu.bfloat16 import to_element, to_number
 from baselines.fused.cpu.kernel import PIECES, Array, Kernel, called, inlined, part
 from baselines.fused.cpu.lif_constants import LIFScalars
 
+# Neurons that are read together: long stretches of memory are read faster, and these fit the cache.
+BLOCK = 128
 # Neurons whose spikes are summed together.
 SUMMED = 2**11
 
@@ -54,6 +56,24 @@ def first_and_last(tile: int, width: int, neurons: int) -> tuple[int, int]:
         neurons: number of all neurons.
     """
     return tile * width, min((tile + 1) * width, neurons)
+
+
+@inlined
+def tiles_and_blocks(
+    piece: int, pieces: int, tiles: int, blocks: int
+) -> tuple[range, range]:
+    """Return the share of a piece of the work: tiles, or blocks of every tile.
+
+    Args:
+        piece: index of the piece.
+        pieces: number of pieces that sum on their own; 1 to divide the blocks, so that each sum is
+            of one piece.
+        tiles: number of tiles.
+        blocks: number of blocks of neurons in a tile.
+    """
+    if pieces > 1:
+        return part(piece, tiles), range(blocks)
+    return range(tiles), part(piece, blocks)
 
 
 @Kernel
@@ -158,19 +178,25 @@ def sum_deviations(currents: Array, origin: Array, sums: Array, squares: Array) 
     Args:
         currents: currents x ``(T, L)``.
         origin: numbers per neuron of a tile ``(S, V)``; digits are lost far from the mean.
-        sums: sums per piece and neuron of a tile ``(PIECES, S, V)``, added to.
-        squares: sums of squares ``(PIECES, S, V)``, added to.
+        sums: sums per piece and neuron of a tile ``(P, S, V)``, added to; P is PIECES, or 1 for
+            tiles of so many neurons that the pieces share them.
+        squares: sums of squares ``(P, S, V)``, added to.
     """
     time_steps, neurons = currents.shape
-    width = origin.shape[1]
+    pieces, _, width = sums.shape
+    tile_count, blocks = (neurons + width - 1) // width, (width + BLOCK - 1) // BLOCK
     for piece in numba.prange(PIECES):
-        for tile in part(piece, (neurons + width - 1) // width):
-            first, last = first_and_last(tile, width, neurons)
+        target = piece if pieces > 1 else 0
+        tiles, columns = tiles_and_blocks(piece, pieces, tile_count, blocks)
+        for tile in tiles:
+            first = tile * width
+            begin = min(columns.start * BLOCK, neurons - first)
+            end = min(columns.stop * BLOCK, width, neurons - first)
             for t in range(time_steps):
                 row = t if len(origin) > 1 else 0
-                total, square, near = sums[piece, row], squares[piece, row], origin[row]
-                current = currents[t, first:last]
-                for i in range(last - first):
+                near, current = origin[row, begin:end], currents[t, first + begin : first + end]
+                total, square = sums[target, row, begin:end], squares[target, row, begin:end]
+                for i in range(end - begin):
                     deviation = to_number(current[i]) - near[i]
                     total[i] += deviation
                     square[i] += deviation * deviation
@@ -202,7 +228,7 @@ def add_pieces(sums: Array, total: Array) -> None:
     """Add the sums of all pieces and neurons of a tile, by channel.
 
     Args:
-        sums: sums ``(PIECES, S, V)``, V a multiple of C.
+        sums: sums ``(P, S, V)``, V a multiple of C.
         total: totals ``(S, C)`` float64, added to.
     """
     pieces, rows, width = sums.shape
