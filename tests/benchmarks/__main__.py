@@ -3,6 +3,7 @@
 import argparse
 
 import comparison
+import gans
 import harness
 import metrics
 import report
@@ -10,7 +11,7 @@ import scheduling
 import speed
 
 PARTS = {
-    module.__name__: module for module in (speed, harness, scheduling, metrics, comparison, report)
+    module.__name__: module for module in (speed, gans, harness, scheduling, metrics, comparison, report)
 }
 
 if __name__ == "__main__":
