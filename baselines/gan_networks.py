@@ -135,13 +135,13 @@ class ConvolutionalDiscriminator(nn.Module):
         for _ in DISCRIMINATOR_CHANNELS:
             size = (size - DISCRIMINATOR_KERNEL + 1) // 2
 
-        def convolution(inputs: int, outputs: int) -> PerStepLayer:
+        def pooled_layer(inputs: int, outputs: int) -> PerStepLayer:
             synapse = nn.Conv2d(inputs, outputs, DISCRIMINATOR_KERNEL)
             norm = PerStepBatchNorm(outputs)
             return backend.fastest(PerStepLayer(synapse, backend.neuron(spec), norm, pooled=True))
 
-        self.convolution1 = convolution(channels, first)
-        self.convolution2 = convolution(first, second)
+        self.convolution1 = pooled_layer(channels, first)
+        self.convolution2 = pooled_layer(first, second)
         linear = PerStepLayer(nn.Linear(second * size**2, hidden), backend.neuron(spec))
         self.linear = backend.fastest(linear)
         self.integrator = backend.fastest(Integrator(nn.Linear(hidden, 1)))

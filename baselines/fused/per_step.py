@@ -44,7 +44,9 @@ class FusedPerStepLayer(PerStepLayer):
             # A single value per channel and step.
             spikes = self.neuron(self.norm(currents, repeats), repeats)
         else:
-            spikes = self.neuron(currents, repeats, norm=_normalisation(self.norm, currents, repeats))
+            spikes = self.neuron(
+                currents, repeats, norm=_normalisation(self.norm, currents, repeats)
+            )
         return _average(spikes) if self.pooled else spikes
 
 
@@ -101,7 +103,7 @@ def _normalisation(norm: PerStepBatchNorm, currents: Tensor, repeats: int) -> li
 def _track(
     norm: PerStepBatchNorm, mean: Tensor, variance: Tensor, values: int, repeats: int
 ) -> None:
-    """Update the running statistics with those of T time steps, one after the other.
+    """Update the running statistics with the statistics of T time steps, one after the other.
 
     Args:
         norm: batch norm.

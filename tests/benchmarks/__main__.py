@@ -10,9 +10,8 @@ import report
 import scheduling
 import speed
 
-PARTS = {
-    module.__name__: module for module in (speed, gans, harness, scheduling, metrics, comparison, report)
-}
+MODULES = (speed, gans, harness, scheduling, metrics, comparison, report)
+PARTS = {module.__name__: module for module in MODULES}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

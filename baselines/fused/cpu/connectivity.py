@@ -7,6 +7,7 @@ import numpy as np
 
 from baselines.fused.cpu.kernel import Array
 
+
 class Connectivity(NamedTuple):
     """Connections from input pixels to Q output pixels: a sparse matrix in CSR format.
 

@@ -55,7 +55,7 @@ class Normalisation:
 
     @cached_property
     def affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift of the currents, each shaped as ``mean``."""
+        """Scale and shift of the currents, each ``(C,)`` or ``(T, C)``, as ``mean``."""
         scale = self.weight * self.inverse_deviation
         return scale, self.bias - self.mean * scale
 

@@ -109,19 +109,14 @@ def lif_backward(
             np.empty((len(grad_spikes.factors), LANES), affine.scale.dtype),
         )
         pieces = len(gradients.sums)
-        target = piece if pieces > 1 else 0
         tiles, columns = tiles_and_blocks(piece, pieces, tile_count, blocks)
         for tile in tiles:
             first = tile * width
-            last = min(first + width, neurons)
             for column in columns:
                 begin = first + column * BLOCK
-                count = min(BLOCK, last - begin)
+                count = min(BLOCK, min(first + width, neurons) - begin)
                 _read(currents, begin, count, block.currents)
-                if grad_spikes.width:
-                    _read_squares(grad_spikes, begin, count, block.grad_spikes)
-                else:
-                    _read(grad_spikes.steps, begin, count, block.grad_spikes)
+                _read_gradients(grad_spikes, begin, count, block.grad_spikes)
                 for i in range(0, count, LANES):
                     neuron, place = begin + i, begin + i - first
                     _recompute(block, i, affine, constants, membrane, neuron=neuron, place=place)
@@ -131,7 +126,7 @@ def lif_backward(
                         constants,
                         grad_spikes.factors,
                         gradients,
-                        piece=target,
+                        piece=np.int64(piece) % pieces,
                         neuron=neuron,
                         place=place,
                     )
@@ -173,6 +168,22 @@ def _read_squares(gradients: SpikeGradients, begin: int, count: int, block: Arra
         for t in range(time_steps):
             source = t * length + square * channels + channel
             store(block, t * BLOCK + i, to_number(load(gradients.steps, source)))
+
+
+@inlined
+def _read_gradients(gradients: SpikeGradients, begin: int, count: int, block: Array) -> None:
+    """Copy the gradients of neurons at all time steps.
+
+    Args:
+        gradients: gradients of the spikes.
+        begin: index of the first neuron.
+        count: number of neurons.
+        block: numbers ``(S, BLOCK)``, written.
+    """
+    if gradients.width:
+        _read_squares(gradients, begin, count, block)
+    else:
+        _read(gradients.steps, begin, count, block)
 
 
 @inlined

@@ -9,6 +9,7 @@ computed in float32); spikes can also be uint8.
 from typing import NamedTuple
 
 import numba
+import numpy as np
 
 from baselines.fused.cpu.bfloat16 import to_element, to_number
 from baselines.fused.cpu.kernel import PIECES, Array, Kernel, called, inlined, part
@@ -59,9 +60,7 @@ def first_and_last(tile: int, width: int, neurons: int) -> tuple[int, int]:
 
 
 @inlined
-def tiles_and_blocks(
-    piece: int, pieces: int, tiles: int, blocks: int
-) -> tuple[range, range]:
+def tiles_and_blocks(piece: int, pieces: int, tiles: int, blocks: int) -> tuple[range, range]:
     """Return the share of a piece of the work: tiles, or blocks of every tile.
 
     Args:
@@ -186,7 +185,7 @@ def sum_deviations(currents: Array, origin: Array, sums: Array, squares: Array) 
     pieces, _, width = sums.shape
     tile_count, blocks = (neurons + width - 1) // width, (width + BLOCK - 1) // BLOCK
     for piece in numba.prange(PIECES):
-        target = piece if pieces > 1 else 0
+        target = np.int64(piece) % pieces
         tiles, columns = tiles_and_blocks(piece, pieces, tile_count, blocks)
         for tile in tiles:
             first = tile * width

@@ -55,7 +55,7 @@ class PeriodicSpikes(ByteSpikes):
 
     @property
     def uint8(self) -> Tensor:  # type: ignore[override]
-        """The spikes as uint8, of this tensor's shape."""
+        """The spikes as uint8, ``(T, N, C, ...)`` or folded, of this tensor's shape."""
         steps = torch.arange(1, self.time_steps + 1, dtype=torch.uint8)
         periods = self.periods.masked_fill(self.periods == 0, LONGEST + 1)
         multiples = steps.view(-1, *[1] * periods.dim()) % periods == 0
@@ -166,7 +166,11 @@ def convolve(pooled: PooledSpikes, weight: Tensor, bias: Tensor) -> Tensor:
     )
     quarters = (weight.detach() * QUARTER).permute(1, 2, 3, 0).flip(1, 2).contiguous()
     periodic_kernels.convolve(
-        _by_image(spikes), windows, quarters.view(-1).numpy(), bias.detach().numpy(), currents.numpy()
+        _by_image(spikes),
+        windows,
+        quarters.view(-1).numpy(),
+        bias.detach().numpy(),
+        currents.numpy(),
     )
     return currents.view(-1, *size, len(bias)).movedim(-1, 1)
 

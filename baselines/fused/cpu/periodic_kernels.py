@@ -1,9 +1,9 @@
 """Compiled kernels on neurons that fire with a period.
 
 A neuron at rest with the same current at each step first fires at some step p, is then at rest
-again, and fires at each multiple of p. Synapses are linear, so their currents are sums over periods:
-``x_t = b + sum_{p | t} y_p``, where ``y_p`` sums the weights of the neurons of period p. A neuron
-then takes part once, and not once per time step, and a silent one never.
+again, and fires at each multiple of p. Synapses are linear, so their currents are sums over
+periods: ``x_t = b + sum_{p | t} y_p``, where ``y_p`` sums the weights of the neurons of period p. A
+neuron then takes part once, and not once per time step, and a silent one never.
 
 Sizes: T time steps, N images, C input and O output channels, O a multiple of LANES. A period is in
 1..T, or 0 for a silent neuron.
@@ -205,9 +205,7 @@ def connection_gradients(neurons: FiringNeurons, grad_currents: Array, grad_weig
         for block in part(piece, outputs // LANES):
             channel = block * LANES
             for image in range(images):
-                _sum_multiples(
-                    gradients, image * outputs + channel, LANES, sums=scratch, target=0
-                )
+                _sum_multiples(gradients, image * outputs + channel, LANES, sums=scratch, target=0)
                 sums[image * row : (image + 1) * row] = scratch
             for neuron in range(len(grad_weights)):
                 total = load(scratch, 0)

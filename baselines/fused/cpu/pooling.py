@@ -22,9 +22,7 @@ class PooledGradient(LazyTensor):
         """Return the tensor without computing its values."""
         steps, images, channels, height, width = averages.shape
         layout = channels_last((steps, images), (2 * height, 2 * width), channels)
-        gradient: PooledGradient = Tensor._make_wrapper_subclass(
-            cls, *layout, dtype=averages.dtype
-        )
+        gradient: PooledGradient = Tensor._make_wrapper_subclass(cls, *layout, dtype=averages.dtype)
         gradient.averages = averages
         return gradient
 
