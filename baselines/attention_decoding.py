@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.gan_networks import to_image
+from bench.backend import SpikingBackend
 from bench.model import ImageShape
 
 ATTENTION_SIZE = 256
@@ -26,13 +27,14 @@ class AttentionDecoding(nn.Module):
 
     Args:
         image_shape: shape of the images, ``(C, H, W)``.
+        backend: builds the synapses.
     """
 
-    def __init__(self, image_shape: ImageShape) -> None:
+    def __init__(self, image_shape: ImageShape, backend: SpikingBackend) -> None:
         super().__init__()
         channels, height, width = image_shape
         features = channels * height * width
-        self.synapse = to_image(image_shape)
+        self.synapse = backend.fastest(to_image(image_shape))
         self.shared = nn.Sequential()
         if channels > 1:
             self.shared.extend([nn.Linear(features, SHARED_SIZE), nn.ReLU()])

@@ -77,18 +77,24 @@ class PerStepLayer(nn.Module):
         synapse: module from ``(R, inputs, ...)`` to ``(R, outputs, ...)``, R any batch size.
         neuron: neurons of the layer.
         norm: batch norm; None for a layer without.
+        pooled: True to average the spikes over squares of 2x2.
     """
 
     def __init__(
-        self, synapse: nn.Module, neuron: SpikingNeuron, norm: PerStepBatchNorm | None = None
+        self,
+        synapse: nn.Module,
+        neuron: SpikingNeuron,
+        norm: PerStepBatchNorm | None = None,
+        pooled: bool = False,
     ) -> None:
         super().__init__()
         self.synapse = synapse
         self.norm = norm
         self.neuron = neuron
+        self.pooled = pooled
 
     def forward(self, inputs: Tensor, repeats: int = 1) -> Tensor:
-        """Return spikes ``(repeats * T, N, outputs, ...)``.
+        """Return spikes ``(repeats * T, N, outputs, ...)``, averaged if ``pooled``.
 
         Args:
             inputs: inputs ``(T, N, inputs, ...)``.
@@ -98,7 +104,13 @@ class PerStepLayer(nn.Module):
         currents = self.synapse(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
         if self.norm is not None:
             currents = self.norm(currents, repeats)
-        return self.neuron(currents, repeats)
+        spikes: Tensor = self.neuron(currents, repeats)
+        return average(spikes) if self.pooled else spikes
+
+
+def average(spikes: Tensor) -> Tensor:
+    """Average spikes ``(T, N, C, H, W)`` over squares of 2x2: ``(T, N, C, H / 2, W / 2)``."""
+    return F.avg_pool2d(spikes.flatten(0, 1), 2).unflatten(0, spikes.shape[:2])
 
 
 class Integrator(nn.Module):
@@ -115,14 +127,18 @@ class Integrator(nn.Module):
     def forward(self, spikes: Tensor) -> Tensor:
         """Return potentials ``(N, outputs, ...)`` for spikes ``(T, N, inputs, ...)``."""
         weights = integrator_weights(len(spikes))
-        total = torch.zeros_like(spikes[0])
-        for weight, spike in zip(weights, spikes, strict=True):
-            total = total.add(spike, alpha=weight)
-        potential: Tensor = self.synapse(total)
+        potential: Tensor = self.synapse(self.weighted_sum(spikes, weights))
         bias = self.synapse.bias
         assert bias is not None
         missing = (sum(weights) - 1) * bias.view(-1, *[1] * (potential.ndim - 2))
         return potential + missing
+
+    def weighted_sum(self, spikes: Tensor, weights: list[float]) -> Tensor:
+        """Return ``sum_t w_t * s_t``, ``(N, ...)``, for spikes ``(T, N, ...)`` and T weights."""
+        total = torch.zeros_like(spikes[0])
+        for weight, spike in zip(weights, spikes, strict=True):
+            total = total.add(spike, alpha=weight)
+        return total
 
 
 def integrator_weights(time_steps: int) -> list[float]:

@@ -6,7 +6,6 @@ and one 64x64 RGB images; the network for 32x32 images is the suite's own.
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.gan_layers import Integrator, PerStepBatchNorm, PerStepLayer
@@ -73,7 +72,7 @@ class Generator(nn.Module):
 
         def layer(synapse: nn.Module, outputs: int) -> PerStepLayer:
             norm = PerStepBatchNorm(outputs, batch_statistics)
-            return PerStepLayer(synapse, backend.neuron(spec), norm)
+            return backend.fastest(PerStepLayer(synapse, backend.neuron(spec), norm))
 
         self.linear1 = layer(nn.Linear(latent_size, HIDDEN), HIDDEN)
         self.linear2 = layer(nn.Linear(HIDDEN, features), features)
@@ -92,9 +91,9 @@ class Generator(nn.Module):
 class IntegratingReadout(nn.Module):
     """The last layer of SWGAN: ``sigmoid(u_T / 16)`` of an integrator that never fires."""
 
-    def __init__(self, image_shape: ImageShape) -> None:
+    def __init__(self, image_shape: ImageShape, backend: SpikingBackend) -> None:
         super().__init__()
-        self.integrator = Integrator(to_image(image_shape))
+        self.integrator = backend.fastest(Integrator(to_image(image_shape)))
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Return images ``(N, C, H, W)`` for spikes ``(T, N, C', H / 2, W / 2)``."""
@@ -107,7 +106,7 @@ class SpikingReadout(nn.Module):
 
     def __init__(self, image_shape: ImageShape, spec: NeuronSpec, backend: SpikingBackend) -> None:
         super().__init__()
-        self.layer = PerStepLayer(to_image(image_shape), backend.neuron(spec))
+        self.layer = backend.fastest(PerStepLayer(to_image(image_shape), backend.neuron(spec)))
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Return spikes ``(T, N, C, H, W)`` for spikes ``(T, N, C', H / 2, W / 2)``."""
@@ -136,19 +135,20 @@ class ConvolutionalDiscriminator(nn.Module):
         for _ in DISCRIMINATOR_CHANNELS:
             size = (size - DISCRIMINATOR_KERNEL + 1) // 2
 
-        def layer(inputs: int, outputs: int) -> PerStepLayer:
+        def pooled_layer(inputs: int, outputs: int) -> PerStepLayer:
             synapse = nn.Conv2d(inputs, outputs, DISCRIMINATOR_KERNEL)
-            return PerStepLayer(synapse, backend.neuron(spec), PerStepBatchNorm(outputs))
+            norm = PerStepBatchNorm(outputs)
+            return backend.fastest(PerStepLayer(synapse, backend.neuron(spec), norm, pooled=True))
 
-        self.convolution1 = layer(channels, first)
-        self.convolution2 = layer(first, second)
-        self.linear = PerStepLayer(nn.Linear(second * size**2, hidden), backend.neuron(spec))
-        self.integrator = Integrator(nn.Linear(hidden, 1))
+        self.convolution1 = pooled_layer(channels, first)
+        self.convolution2 = pooled_layer(first, second)
+        linear = PerStepLayer(nn.Linear(second * size**2, hidden), backend.neuron(spec))
+        self.linear = backend.fastest(linear)
+        self.integrator = backend.fastest(Integrator(nn.Linear(hidden, 1)))
 
     def forward(self, images: Tensor, time_steps: int) -> Tensor:
         """Return the critic's values ``(N,)`` for images ``(N, C, H, W)``."""
-        spikes = _pooled(self.convolution1(images[None], time_steps))
-        spikes = _pooled(self.convolution2(spikes))
+        spikes = self.convolution2(self.convolution1(images[None], time_steps))
         potential: Tensor = self.integrator(self.linear(spikes.flatten(2)))
         return potential.flatten() / READOUT_SCALE
 
@@ -166,8 +166,8 @@ class LinearDiscriminator(nn.Module):
         super().__init__()
         channels, height, width = image_shape
         synapse = nn.Linear(channels * height * width, SGAN_HIDDEN)
-        self.linear = PerStepLayer(synapse, backend.neuron(spec))
-        self.integrator = Integrator(nn.Linear(SGAN_HIDDEN, 1))
+        self.linear = backend.fastest(PerStepLayer(synapse, backend.neuron(spec)))
+        self.integrator = backend.fastest(Integrator(nn.Linear(SGAN_HIDDEN, 1)))
 
     def forward(self, images: Tensor, repeats: int = 1) -> Tensor:
         """Return the logit of each image being real, ``(N,)``.
@@ -188,8 +188,3 @@ def upsampling4(inputs: int, outputs: int) -> nn.ConvTranspose2d:
 def to_image(image_shape: ImageShape) -> nn.ConvTranspose2d:
     """Return the generator's last transposed convolution, to images ``(R, C, H, W)``."""
     return upsampling4(SIZES[image_shape[1]].channels[-1], image_shape[0])
-
-
-def _pooled(spikes: Tensor) -> Tensor:
-    """Average spikes ``(T, N, C, H, W)`` over squares of 2x2: ``(T, N, C, H / 2, W / 2)``."""
-    return F.avg_pool2d(spikes.flatten(0, 1), 2).unflatten(0, spikes.shape[:2])

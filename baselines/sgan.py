@@ -52,7 +52,7 @@ class SGAN(SpikingGAN):
 
     def images_of(self, generated: Tensor) -> Tensor:
         """Return firing rates ``(N, C, H, W)`` of spikes ``(T, N, C, H, W)``."""
-        return generated.mean(0)
+        return generated.mean(0, dtype=torch.get_default_dtype())
 
 
 def _entropy(logits: Tensor, target: float) -> Tensor:

@@ -48,13 +48,13 @@ class SWGAN(SpikingGAN):
                 f"a gradient penalty needs second derivatives, which {type(backend).__name__} does "
                 "not compute"
             )
-        self.readout = self.build_readout()
+        self.readout = self.build_readout(backend)
         neuron = protocol_neuron(protocol)
         self.discriminator = ConvolutionalDiscriminator(image_shape, neuron, backend)
 
-    def build_readout(self) -> torch.nn.Module:
+    def build_readout(self, backend: SpikingBackend) -> torch.nn.Module:
         """Return the generator's last layer."""
-        return IntegratingReadout(self.image_shape)
+        return IntegratingReadout(self.image_shape, backend)
 
     def critic(self, images: Tensor) -> Tensor:
         """Return the critic's values ``(N,)`` for images ``(N, C, H, W)`` in [0, 1]."""
@@ -105,6 +105,6 @@ class SGAD(SWGAN):
 
     version = "1"
 
-    def build_readout(self) -> torch.nn.Module:
+    def build_readout(self, backend: SpikingBackend) -> torch.nn.Module:
         """Return the generator's last layer, with attention."""
-        return AttentionDecoding(self.image_shape)
+        return AttentionDecoding(self.image_shape, backend)

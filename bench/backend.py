@@ -421,6 +421,17 @@ class SpikingBackend(ABC):
             UnsupportedNeuronError: the backend cannot compute this neuron; says why.
         """
 
+    def fastest(self, layer: nn.Module) -> nn.Module:
+        """Return the backend's fastest form of a layer in plain PyTorch.
+
+        The result has the same parameters under the same names, and computes the same.
+
+        Args:
+            layer: layer of a model, with neurons of this backend or between its layers; returned
+                as it is if the backend has no faster form.
+        """
+        return layer
+
     def implementation(self, device: torch.device) -> str:
         """Return the name and version of the code that computes the neuron on ``device``.
 

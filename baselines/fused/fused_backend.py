@@ -10,6 +10,7 @@ from baselines.fused.cpu.lazy_tensors import ByteSpikes
 from baselines.fused.layers import FusedDirectCodingLayer, FusedLayer, FusedReadout
 from baselines.fused.linear_sequence import LinearSequence
 from baselines.fused.neuron import FusedNeuron
+from baselines.fused.per_step import fastest
 from baselines.fused.synapses import Downsampling, SpikeLinear, Upsampling
 from bench.backend import (
     MembraneReadout,
@@ -33,6 +34,10 @@ class FusedBackend(SpikingBackend):
             UnsupportedNeuronError: see :class:`~baselines.fused.neuron.FusedNeuron`.
         """
         return FusedNeuron(spec)
+
+    def fastest(self, layer: nn.Module) -> nn.Module:
+        """Return a layer of the spiking GANs in a faster form; see the base class."""
+        return fastest(layer)
 
     def implementation(self, device: torch.device) -> str:
         """Return the compiler of the kernels and its version.

@@ -36,7 +36,18 @@ class FusedReadout(MembraneReadout):
 
     def weighted_sum(self, spikes: Tensor, weights: list[float]) -> Tensor:
         """Return ``sum_t w_t * s_t``, ``(N, ...)``, for spikes ``(T, N, ...)`` and T weights."""
-        return _WeightedSum.apply(weights, spikes, self.synapse.weight.dtype)
+        return weighted_sum(spikes, weights, self.synapse.weight.dtype)
+
+
+def weighted_sum(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> Tensor:
+    """Return ``sum_t w_t * s_t``, ``(N, ...)``.
+
+    Args:
+        spikes: spikes ``(T, N, ...)``.
+        weights: T weights.
+        dtype: dtype of the sum.
+    """
+    return _WeightedSum.apply(weights, spikes, dtype)
 
 
 class _WeightedSum(torch.autograd.Function):

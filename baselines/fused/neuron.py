@@ -7,6 +7,7 @@ from torch import Tensor
 
 from baselines.fused.cpu import lif, lookup
 from baselines.fused.cpu.lif_constants import LIFConstants
+from baselines.fused.cpu.periodic import LONGEST
 from bench.backend import (
     NORM_EPSILON,
     NORM_MOMENTUM,
@@ -32,15 +33,17 @@ class FusedNeuron(SpikingNeuron):
         spec: the neuron to compute.
         in_bytes: True to return uint8 spikes where no gradient flows, and float spikes with a
             uint8 copy elsewhere. The layers of this backend accept both.
+        periodic: True to return
+            :class:`~baselines.fused.cpu.periodic.PeriodicSpikes` for repeated currents on a CPU.
 
     Raises:
         UnsupportedNeuronError: the kernels do not compute its surrogate gradient.
     """
 
-    def __init__(self, spec: NeuronSpec, in_bytes: bool = False) -> None:
+    def __init__(self, spec: NeuronSpec, in_bytes: bool = False, periodic: bool = False) -> None:
         super().__init__(spec)
         self._constants = LIFConstants.of(spec)
-        self._in_bytes = in_bytes
+        self._in_bytes, self._periodic = in_bytes, periodic
         self._known: tuple[NeuronState, lif.Normalisation] | None = None
 
     def forward(
@@ -48,7 +51,7 @@ class FusedNeuron(SpikingNeuron):
         currents: Tensor,
         repeats: int = 1,
         *,
-        norm: TimeDependentBatchNorm | None = None,
+        norm: TimeDependentBatchNorm | lif.Normalisation | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:
         """Return spikes ``(T, N, ...)``; see the base class.
@@ -57,7 +60,7 @@ class FusedNeuron(SpikingNeuron):
             currents: input currents ``(T, N, ...)``, or ``(1, N, ...)`` if they are the same at
                 every step. The kernel reads currents that are repeated once.
             repeats: number T of equal time steps that currents ``(1, N, ...)`` stand for.
-            norm: tdBN to apply to the currents first.
+            norm: tdBN to apply to the currents first, or on a CPU any normalisation.
             bias: summand per channel ``(C,)`` that the currents lack; only with a norm, on CUDA.
         """
         check_repeats(currents, repeats)
@@ -67,6 +70,8 @@ class FusedNeuron(SpikingNeuron):
         with torch.autocast(device, enabled=False) if casts else nullcontext():
             if norm is None:
                 spikes, membrane = self.integrate(at_least_float32(currents), membrane, repeats)
+            elif isinstance(norm, lif.Normalisation):
+                spikes, membrane = self._lif(currents, membrane, repeats * len(currents), norm)
             else:
                 spikes, membrane = self._normalised(currents, norm, repeats, membrane, bias)
         if self.state is not None:
@@ -163,8 +168,15 @@ class FusedNeuron(SpikingNeuron):
         time_steps: int,
         norm: lif.Normalisation | None,
     ) -> tuple[Tensor, Tensor]:
+        repeated = len(currents) == 1 < time_steps <= LONGEST and self.state is None
         return lif.lif_forward(
-            currents, membrane, time_steps, self._constants, norm=norm, in_bytes=self._in_bytes
+            currents,
+            membrane,
+            time_steps,
+            self._constants,
+            norm=norm,
+            in_bytes=self._in_bytes,
+            periodic=self._periodic and repeated,
         )
 
 

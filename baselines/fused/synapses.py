@@ -9,11 +9,14 @@ Values equal PyTorch's up to the order of sums.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 
-from baselines.fused.cpu import input_gradients, lookup, weight_gradients
+from baselines.fused.cpu import input_gradients, lookup, periodic, weight_gradients
 from baselines.fused.cpu.lazy_tensors import ByteSpikes, bytes_of
+from baselines.fused.cpu.periodic import PeriodicSpikes, PooledSpikes
+from baselines.fused.cpu.simd import LANES
 
 _STRIDE, _PADDING, _DILATION, _NONE = [2, 2], [1, 1], [1, 1], [0, 0]
 # A table costs more than it saves for fewer pixels, or for gradients of fewer rows.
@@ -27,6 +30,8 @@ class SpikeLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return currents ``(R, C')`` for inputs ``(R, C)``."""
         rounded = torch.is_autocast_enabled("cpu")
+        if isinstance(input, PeriodicSpikes) and not rounded and len(self.weight) % LANES == 0:
+            return _PeriodicConnection.apply(input, self.weight, self.bias)
         if isinstance(input, ByteSpikes) and not rounded:
             return _Connection.apply(input, self.weight, self.bias)
         if input.dtype != torch.uint8:
@@ -83,6 +88,40 @@ class Upsampling(nn.ConvTranspose2d):
         return _Convolution.apply(input, self.weight, self.bias, True, self.spiking_input)
 
 
+class PlainUpsampling(nn.ConvTranspose2d):
+    """A transposed convolution 4x4 that doubles height and width; see :class:`Upsampling`."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return currents ``(N, C', 2 * H, 2 * W)`` for inputs ``(N, C, H, W)``."""
+        if self.out_channels % LANES:
+            return self._by_pixel(input.to(self.weight.dtype))
+        if input.dtype == torch.uint8:
+            return _byte_currents(input, self.weight, self.bias, True)
+        if not isinstance(input, ByteSpikes) or not _channels_last_on_cpu(input, self.weight):
+            return super().forward(input, output_size)
+        return _Convolution.apply(input, self.weight, self.bias, True, True)
+
+    def _by_pixel(self, input: Tensor) -> Tensor:
+        """Return the currents as sums over pixels, which is fastest for few output channels."""
+        height, width = input.shape[2:]
+        pixels = input.movedim(1, -1).flatten(1, 2)
+        windows = pixels @ self.weight.flatten(1)
+        size, side = (2 * height, 2 * width), self.kernel_size
+        currents = F.fold(windows.mT, size, side, padding=self.padding, stride=self.stride)
+        return currents + self.bias[:, None, None]
+
+
+class PooledConvolution(nn.Conv2d):
+    """A convolution without padding, of spikes that are averaged over squares."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return currents ``(N, C', H', W')`` for inputs ``(N, C, H, W)``."""
+        rounded = torch.is_autocast_enabled("cpu")
+        if isinstance(input, PooledSpikes) and not rounded and len(self.weight) % LANES == 0:
+            return _PooledConvolution.apply(input, self.weight, self.bias)
+        return super().forward(input)
+
+
 def bias_left_out(synapse: nn.Module) -> Tensor | None:
     """Return the bias ``(C,)`` that the currents of these synapses lack; None if they lack none.
 
@@ -116,7 +155,7 @@ def _worth_a_table(images: Tensor) -> bool:
 
 
 def _dense(input: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
-    added = [1, 1] if transposed else _NONE
+    added = [1, 1] if transposed and weight.shape[-1] == 3 else _NONE
     return torch.convolution(
         input, weight, bias, _STRIDE, _PADDING, _DILATION, transposed, added, 1
     )
@@ -150,7 +189,7 @@ class _Convolution(torch.autograd.Function):
             grad_input = _input_gradient(grad_output, weight, ctx.transposed)
         if _worth_a_table(input) and weight.dtype != torch.bfloat16:
             grad_weight, grad_bias = weight_gradients.convolution_gradients(
-                input, grad_output, ctx.transposed
+                input, grad_output, ctx.transposed, weight.shape[-1]
             )
         else:
             # The weight gradient of a transposed convolution is its convolution's, roles swapped.
@@ -162,7 +201,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def _input_gradient(grad_output: Tensor, weight: Tensor, transposed: bool) -> Tensor:
-    if input_gradients.are_faster(grad_output, weight, transposed):
+    if weight.shape[-1] == 3 and input_gradients.are_faster(grad_output, weight, transposed):
         return input_gradients.convolution_gradient(grad_output, weight, transposed)
     return _dense(grad_output, weight, None, not transposed)
 
@@ -189,3 +228,44 @@ class _Connection(torch.autograd.Function):
         if len(spikes) < ROWS_WORTH_LOOKING_BACK:
             return grad_input, grad_output.T @ spikes.to(grad_output.dtype), grad_output.sum(0)
         return grad_input, *weight_gradients.linear_gradients(spikes, grad_output)
+
+
+class _PeriodicConnection(torch.autograd.Function):
+    """A linear layer of neurons that fire with a period."""
+
+    @staticmethod
+    def forward(ctx: Any, input: PeriodicSpikes, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.spikes = input.detach()
+        ctx.save_for_backward(weight)
+        return periodic.connect(ctx.spikes, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        grad_weight = grad_bias = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = periodic.connection_gradient(ctx.spikes, grad_output)
+            grad_bias = grad_output.sum(0)
+        return grad_output @ weight if ctx.needs_input_grad[0] else None, grad_weight, grad_bias
+
+
+class _PooledConvolution(torch.autograd.Function):
+    """A convolution of pooled spikes of neurons that fire with a period."""
+
+    @staticmethod
+    def forward(ctx: Any, input: PooledSpikes, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.pooled = input.detach()
+        ctx.save_for_backward(weight)
+        return periodic.convolve(ctx.pooled, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        grad_output = grad_output.contiguous(memory_format=torch.channels_last)
+        grad_input = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_input = torch.conv_transpose2d(grad_output, weight)
+        if ctx.needs_input_grad[1]:
+            grad_weight = periodic.convolution_gradient(ctx.pooled, grad_output, weight)
+            grad_bias = grad_output.sum((0, 2, 3))
+        return grad_input, grad_weight, grad_bias

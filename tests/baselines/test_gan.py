@@ -43,8 +43,9 @@ def gan(build):
 def pair(double_precision, gan, perturb):
     """A model whose neurons fire, and its naive twin with a copy of the weights."""
 
-    def pair(name, training, *settings, image_shape=GREY):
-        model = perturb_to_fire(perturb, gan(name, image_shape, *settings)).train(training)
+    def pair(name, training, *settings, image_shape=GREY, backend="reference"):
+        built = gan(name, image_shape, *settings, backend=backend)
+        model = perturb_to_fire(perturb, built).train(training)
         return model, getattr(naive_gan, type(model).__name__)(model)
 
     return pair
@@ -81,10 +82,11 @@ def test_networks_have_the_official_numbers_of_parameters(gan, case, expected):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("backend", ["reference", "fused"])
 def test_outputs_gradients_and_statistics_equal_loops_over_time(
-    pair, random_images, assert_same_gradients, name, training
+    pair, random_images, assert_same_gradients, name, training, backend
 ):
-    model, twin = pair(name, training)
+    model, twin = pair(name, training, "time_steps=5", backend=backend)
     fired = firing_rates(model)
     latents = torch.randn(3, 5, generator=torch.Generator().manual_seed(4))
     images = (random_images(3, GREY) + 1) / 2
@@ -190,7 +192,7 @@ def test_equal_time_steps_are_normalised_once_with_the_statistics_of_all(repeats
 
 @pytest.mark.usefixtures("double_precision")
 def test_attention_weights_sum_to_one_and_zero_weights_halve_the_memory():
-    readout = AttentionDecoding(GREY)
+    readout = AttentionDecoding(GREY, backends.load("reference")())
     images = torch.rand(5, 2, *GREY)
     assert torch.equal(readout.memory(images[:1]), images[0])
     weights = readout.weights(images[0], readout.key(images[1].flatten(1)))

@@ -3,15 +3,15 @@
 import argparse
 
 import comparison
+import gans
 import harness
 import metrics
 import report
 import scheduling
 import speed
 
-PARTS = {
-    module.__name__: module for module in (speed, harness, scheduling, metrics, comparison, report)
-}
+MODULES = (speed, gans, harness, scheduling, metrics, comparison, report)
+PARTS = {module.__name__: module for module in MODULES}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

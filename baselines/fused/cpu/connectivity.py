@@ -7,8 +7,6 @@ import numpy as np
 
 from baselines.fused.cpu.kernel import Array
 
-SIDE = 3
-
 
 class Connectivity(NamedTuple):
     """Connections from input pixels to Q output pixels: a sparse matrix in CSR format.
@@ -34,23 +32,28 @@ class Connectivity(NamedTuple):
 
 
 @lru_cache
-def convolution_connectivity(height: int, width: int, transposed: bool) -> Connectivity:
-    """Return the connectivity of a convolution 3x3, stride 2, padding 1 (output padding 1).
+def convolution_connectivity(
+    height: int, width: int, transposed: bool, side: int = 3
+) -> Connectivity:
+    """Return the connectivity of a convolution of stride 2 and padding 1.
+
+    A transposed one doubles height and width: for 3x3, the output padding is 1, for 4x4 it is 0.
 
     Args:
         height: height of the smaller map, which is the output unless ``transposed``.
         width: width of the smaller map.
         transposed: True if the convolution is transposed, so that the smaller map is the input.
+        side: height and width of the kernel, 3 or 4.
     """
     i, j, down, right = np.meshgrid(
-        *(np.arange(size) for size in (height, width, SIDE, SIDE)), indexing="ij"
+        *(np.arange(size) for size in (height, width, side, side)), indexing="ij"
     )
     row, column = 2 * i - 1 + down, 2 * j - 1 + right
     inside = (row >= 0) & (row < 2 * height) & (column >= 0) & (column < 2 * width)
     small, large = (i * width + j)[inside], (row * 2 * width + column)[inside]
-    taps = (SIDE * down + right)[inside]
+    taps = (side * down + right)[inside]
     outputs, inputs = (large, small) if transposed else (small, large)
-    uses_tap = np.zeros((outputs.max() + 1, SIDE**2), bool)
+    uses_tap = np.zeros((outputs.max() + 1, side**2), bool)
     uses_tap[outputs, taps] = True
     pixel_order = np.lexsort(uses_tap.T)
     rank = np.argsort(pixel_order)
@@ -62,7 +65,7 @@ def convolution_connectivity(height: int, width: int, transposed: bool) -> Conne
         taps=taps[order],
         pixel_order=pixel_order,
         rank=rank,
-        kernel_size=SIDE**2,
+        kernel_size=side**2,
     )
 
 

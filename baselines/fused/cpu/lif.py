@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.fused.cpu import lif_backward_kernels, lif_kernels
+from baselines.fused.cpu import lif_backward_kernels, lif_kernels, periodic_kernels
 from baselines.fused.cpu.aligned_memory import empty_aligned, padded
 from baselines.fused.cpu.kernel import PIECES, Array
 from baselines.fused.cpu.lazy_tensors import ByteSpikes, LowRankSteps, WeightedSteps, materialised
@@ -23,6 +23,8 @@ from baselines.fused.cpu.lif_backward_kernels import Gradients, SpikeGradients
 from baselines.fused.cpu.lif_constants import LIFConstants
 from baselines.fused.cpu.lif_kernels import MembraneRows, TileAffine
 from baselines.fused.cpu.packed_spikes import PackedSpikeTensor
+from baselines.fused.cpu.periodic import PeriodicSpikes
+from baselines.fused.cpu.pooling import PooledGradient
 from baselines.fused.cpu.simd import LANES
 
 CHANNEL_AXIS = 2
@@ -39,8 +41,8 @@ class Normalisation:
     Attributes:
         weight: learned factor ``(C,)``.
         bias: learned summand ``(C,)``.
-        mean: mean of the currents ``(C,)``.
-        inverse_deviation: one over the standard deviation of the currents ``(C,)``.
+        mean: mean of the currents ``(C,)``, or of each time step ``(T, C)``.
+        inverse_deviation: one over the standard deviation of the currents, shaped as ``mean``.
         from_batch: True if mean and deviation are statistics of the currents themselves, so that
             gradients flow through them.
     """
@@ -53,7 +55,7 @@ class Normalisation:
 
     @cached_property
     def affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift of the currents, each ``(C,)``."""
+        """Scale and shift of the currents, each ``(C,)`` or ``(T, C)``, as ``mean``."""
         scale = self.weight * self.inverse_deviation
         return scale, self.bias - self.mean * scale
 
@@ -64,20 +66,30 @@ class Normalisation:
         return TileAffine(_tiled(scale.numpy()), _tiled(shift.numpy()))
 
 
-def moments(currents: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance per channel, each ``(C,)``, of ``(T, N, C, ...)``."""
+def moments(currents: Tensor, per_step: bool = False) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance per channel of currents ``(T, N, C, ...)``.
+
+    Args:
+        currents: currents ``(T, N, C, ...)``.
+        per_step: True for the moments of each time step.
+
+    Returns:
+        Means and variances, each ``(C,)``, or ``(T, C)`` if ``per_step``.
+    """
     by_channel = _channels_last(currents.detach())
-    channels = by_channel.shape[-1]
+    channels, steps = by_channel.shape[-1], len(by_channel) if per_step else 1
     # The first values are near enough to the mean for the sums to keep their digits.
-    few = by_channel.reshape(-1, channels)[:FEW]
-    origin = few.to(_number_type(currents)).mean(0)
+    few = by_channel.reshape(steps, -1, channels)[:, :FEW]
+    origin = few.to(_number_type(currents)).mean(1)
     tile = _tiled(origin.numpy())
     sums, squares = _zeros_per_piece(tile), _zeros_per_piece(tile)
     lif_kernels.sum_deviations(_rows(by_channel), tile, sums, squares)
-    elements = by_channel.numel() / channels
+    elements = by_channel.numel() / (channels * steps)
     offset, square = (_by_channel(each, channels) / elements for each in (sums, squares))
     mean, variance = origin.numpy() + offset, np.maximum(square - offset**2, 0)
-    return torch.from_numpy(mean).to(origin.dtype), torch.from_numpy(variance).to(origin.dtype)
+    both = (torch.from_numpy(each).to(origin.dtype) for each in (mean, variance))
+    mean, variance = (each if per_step else each[0] for each in both)
+    return mean, variance
 
 
 def lif_forward(
@@ -87,6 +99,7 @@ def lif_forward(
     constants: LIFConstants,
     norm: Normalisation | None,
     in_bytes: bool,
+    periodic: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Normalise currents and run the neurons through all time steps, with gradients.
 
@@ -99,11 +112,13 @@ def lif_forward(
         norm: normalisation of the currents; None to leave them unchanged.
         in_bytes: True to return uint8 spikes where no gradient can flow, and :class:`ByteSpikes`
             elsewhere; False to return spikes in the dtype of the currents.
+        periodic: True to return :class:`PeriodicSpikes` and no potential; only for currents that
+            are the same at every step, and neurons at rest.
 
     Returns:
         Spikes ``(T, N, C, ...)``, and the potential ``(N, C, ...)`` after the last reset.
     """
-    call = _Call(constants, time_steps, torch.uint8 if in_bytes else currents.dtype)
+    call = _Call(constants, time_steps, torch.uint8 if in_bytes else currents.dtype, periodic)
     if not torch.is_grad_enabled():
         by_channel = _channels_last(materialised(currents))
         return _forward(by_channel, membrane, _tiles(norm, by_channel), call)
@@ -136,11 +151,13 @@ class _Call(NamedTuple):
         constants: constants of the neurons.
         time_steps: number of time steps T.
         dtype: dtype of the spikes that are written.
+        periodic: True to write periods instead.
     """
 
     constants: LIFConstants
     time_steps: int
     dtype: torch.dtype
+    periodic: bool
 
 
 class _LIF(torch.autograd.Function):
@@ -164,7 +181,9 @@ class _LIF(torch.autograd.Function):
         ctx.from_batch, ctx.call, ctx.tiles = from_batch, call, _tiles(norm, by_channel)
         ctx.set_materialize_grads(False)
         spikes, final = _forward(by_channel, membrane, ctx.tiles, call)
-        return spikes if call.dtype == currents.dtype else ByteSpikes(spikes, currents.dtype), final
+        if call.periodic or call.dtype == currents.dtype:
+            return spikes, final
+        return ByteSpikes(spikes, currents.dtype), final
 
     @staticmethod
     def backward(
@@ -194,7 +213,7 @@ class _LIF(torch.autograd.Function):
         )
         grad_weight = grad_bias = None
         if norm is not None:
-            elements = currents.numel() // currents.shape[-1]
+            elements = currents.numel() // norm.mean.numel()
             grad_weight, grad_bias = _through_norm(norm, rows, gradients, elements)
         neurons = grad_membrane.numel()
         grad_currents = grad_rows[:, :neurons].reshape(currents.shape).to(currents.dtype)
@@ -219,12 +238,25 @@ def _forward(
         tiles: scale and shift of the currents.
         call: constants, time steps and dtype.
     """
+    if call.periodic:
+        return _periods(currents, tiles, call), currents.new_empty(0)
     spikes = empty_aligned((call.time_steps, *currents.shape[1:]), call.dtype)
     final = currents.new_empty(currents.shape[1:], dtype=_number_type(currents))
     membrane_rows = _membrane_rows(membrane, final)
     constants = call.constants.scalars(tiles.scale)
     lif_kernels.lif_forward(_rows(currents), tiles, constants, membrane_rows, _rows(spikes))
     return _channels_restored(spikes), _channels_restored(final, CHANNEL_AXIS - 1)
+
+
+def _periods(currents: Tensor, tiles: TileAffine, call: _Call) -> PeriodicSpikes:
+    """Run neurons at rest whose currents ``(1, N, ..., C)`` are the same at every step."""
+    periods = torch.empty(currents.shape, dtype=torch.uint8)
+    constants = call.constants.scalars(tiles.scale)
+    periodic_kernels.find_periods(
+        _rows(currents), tiles, constants, time_steps=call.time_steps, periods=_rows(periods)
+    )
+    restored = _channels_restored(periods)[0]
+    return PeriodicSpikes(restored, call.time_steps, _number_type(currents))
 
 
 def _membrane_rows(membrane: Tensor | None, final: Tensor) -> MembraneRows:
@@ -262,19 +294,26 @@ def _grad_products(grad_spikes: Tensor | None, currents: Tensor, time_steps: int
         currents: currents ``(T, N, ..., C)`` or ``(1, N, ..., C)``.
         time_steps: number of time steps T.
     """
-    number_type = _number_type(currents)
+    number_type, channels_of = _number_type(currents), currents.shape[-1]
     factors, weights = currents.new_ones(time_steps), currents.new_zeros((time_steps, 0, 1))
     steps, maps = torch.zeros_like(currents[:1]), currents.new_zeros((0, 1, 1))
+    width = channels = 0
     if isinstance(grad_spikes, WeightedSteps):
         factors, steps = grad_spikes.weights, _channels_last(grad_spikes.step[None])
     elif isinstance(grad_spikes, LowRankSteps) and currents[0, 0].numel() % LANES == 0:
         weights, maps = grad_spikes.weights, grad_spikes.maps.movedim(2, -1).flatten(2)
         steps = currents.new_empty((time_steps, 0))
+    elif isinstance(grad_spikes, PooledGradient) and channels_of % LANES == 0:
+        width, channels = currents.shape[-2], channels_of
+        factors = grad_spikes.averages.new_full((time_steps,), 1 / 4)
+        steps = _channels_last(grad_spikes.averages)
     elif grad_spikes is not None:
-        steps = _channels_last(grad_spikes)
+        steps = _channels_last(materialised(grad_spikes))
     rows = _vector_rows(steps.to(currents.dtype))
     numbers = [each.to(number_type).contiguous().numpy() for each in (factors, weights, maps)]
-    return SpikeGradients(numbers[0], rows, numbers[1], numbers[2])
+    return SpikeGradients(
+        numbers[0], rows, weights=numbers[1], maps=numbers[2], width=width, channels=channels
+    )
 
 
 def _through_norm(
@@ -288,7 +327,7 @@ def _through_norm(
         norm: normalisation that was applied.
         currents: currents ``(T, L)`` or ``(1, L)``, L a multiple of LANES.
         gradients: gradients of the normalised currents, and their sums.
-        elements: number of currents per channel.
+        elements: number of currents per channel and mean.
     """
     # In NumPy: for so few numbers PyTorch takes longer to start than to compute.
     weight, mean, inverse_deviation = (
@@ -297,14 +336,14 @@ def _through_norm(
     channels = len(weight)
     grad_bias = _by_channel(gradients.sums, channels)
     grad_weight = _by_channel(gradients.products, channels) * inverse_deviation
-    scale = weight * inverse_deviation.astype(np.float64)
+    scale = np.atleast_2d(weight * inverse_deviation.astype(np.float64))
     slope, offset = np.zeros_like(scale), np.zeros_like(scale)
     if norm.from_batch:
         slope = -scale * inverse_deviation * grad_weight / elements
         offset = -scale * grad_bias / elements - slope * mean
     a, b, c = (_tiled(each.astype(weight.dtype)) for each in (scale, slope, offset))
     lif_kernels.add_scaled(gradients.currents, currents, a, b, c)
-    grad_weight, grad_bias = (each.astype(weight.dtype) for each in (grad_weight, grad_bias))
+    grad_weight, grad_bias = (each.sum(0).astype(weight.dtype) for each in (grad_weight, grad_bias))
     return torch.from_numpy(grad_weight), torch.from_numpy(grad_bias)
 
 
@@ -330,23 +369,28 @@ def _tiles(norm: Normalisation | None, currents: Tensor) -> TileAffine:
 
 
 def _tiled(by_channel: Array) -> Array:
-    """Return values ``(C,)`` repeated for the neurons of a tile, ``(V,)``."""
-    least = math.lcm(len(by_channel), LANES) // len(by_channel)
-    repeats = max(1, TILE // len(by_channel) // least) * least
+    """Return values ``(C,)`` or ``(S, C)`` repeated for the neurons of a tile, ``(S, V)``."""
+    rows = np.atleast_2d(by_channel)
+    channels = rows.shape[1]
+    least = math.lcm(channels, LANES) // channels
+    repeats = max(1, TILE // channels // least) * least
     # Faster than numpy.tile.
-    return np.concatenate([by_channel] * repeats)
+    return np.concatenate([rows] * repeats, axis=1)
 
 
 def _by_channel(sums: Array, channels: int) -> Array:
-    """Return sums ``(PIECES, V)`` added up per channel, ``(C,)`` float64."""
-    total = np.zeros(channels)
+    """Return sums ``(P, S, V)`` added up per channel, ``(S, C)`` float64."""
+    total = np.zeros((sums.shape[1], channels))
     lif_kernels.add_pieces(sums, total)
     return total
 
 
 def _zeros_per_piece(tile: Array) -> Array:
-    """Return zeros ``(PIECES, V)`` for the sums over tiles ``(V,)``."""
-    return np.zeros((PIECES, len(tile)), tile.dtype)
+    """Return zeros ``(P, S, V)`` for the sums over tiles ``(S, V)``.
+
+    P is PIECES, or 1 for tiles of so many neurons that the pieces share them.
+    """
+    return np.zeros((PIECES if tile.shape[1] <= TILE else 1, *tile.shape), tile.dtype)
 
 
 def _channels_last(tensor: Tensor, axis: int = CHANNEL_AXIS) -> Tensor:

@@ -11,9 +11,9 @@ import numba
 import numpy as np
 
 from baselines.fused.cpu.bfloat16 import to_element, to_number
-from baselines.fused.cpu.kernel import PIECES, Array, Kernel, called, inlined, part
+from baselines.fused.cpu.kernel import PIECES, Array, Kernel, called, inlined
 from baselines.fused.cpu.lif_constants import RECTANGLE, TRIANGLE, LIFScalars
-from baselines.fused.cpu.lif_kernels import MembraneRows, TileAffine, first_and_last
+from baselines.fused.cpu.lif_kernels import BLOCK, MembraneRows, TileAffine, tiles_and_blocks
 from baselines.fused.cpu.simd import (
     LANES,
     Vector,
@@ -28,26 +28,27 @@ from baselines.fused.cpu.simd import (
     store_nontemporal,
 )
 
-# Neurons that are read together: long stretches of memory are read faster, and these fit the cache.
-BLOCK = 128
-
 
 class SpikeGradients(NamedTuple):
     """Gradients of the spikes, as products ``factors[t] * steps[t]``.
 
     Attributes:
         factors: factor per time step ``(T,)``.
-        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step; ``(T, 0)`` if
-            there are maps.
+        steps: gradients ``(T, L)``, or ``(1, L)`` if they are the same at every step; ``(T, L /
+            4)`` if squares of 2x2 spikes share a gradient; ``(T, 0)`` if there are maps.
         weights: weights ``(T, N, R)`` of the maps.
         maps: maps ``(N, R, F)`` of which ``steps[t, n * F + f] = sum_r weights[t, n, r] *
             maps[n, r, f]``, F a multiple of LANES; N = 0 if there are none.
+        width: width of the map, even, if squares share gradients, else 0.
+        channels: number of channels, a multiple of LANES, if squares share gradients, else 0.
     """
 
     factors: Array
     steps: Array
     weights: Array
     maps: Array
+    width: int
+    channels: int
 
 
 class Gradients(NamedTuple):
@@ -59,10 +60,10 @@ class Gradients(NamedTuple):
             multiple of CACHE_LINE.
         membrane: gradients of the final potentials ``(L,)``; replaced by the gradients of the
             initial potentials.
-        sums: sums of the gradients of the currents per neuron of a tile, ``(PIECES, V)``, added to.
-        products: sums of these gradients times the currents less ``mean``, ``(PIECES, V)``, added
-            to.
-        mean: mean of the currents per neuron of a tile ``(V,)``.
+        sums: sums of the gradients of the currents per neuron of a tile, ``(P, S, V)``, added to;
+            P is PIECES, or 1 for tiles of so many neurons that the pieces share them.
+        products: sums of these gradients times the currents less ``mean``, ``(P, S, V)``, added to.
+        mean: mean of the currents per neuron of a tile ``(S, V)``.
     """
 
     currents: Array
@@ -105,7 +106,8 @@ def lif_backward(
         grad_spikes: gradients of the spikes.
         gradients: gradients of the final potentials, replaced; all other gradients, written.
     """
-    neurons, width = len(gradients.membrane), len(affine.scale)
+    neurons, width = len(gradients.membrane), affine.scale.shape[1]
+    tile_count, blocks = (neurons + width - 1) // width, (width + BLOCK - 1) // BLOCK
     for piece in numba.prange(PIECES):
         # Numba gives all threads one array if its size is a variable from before the loop.
         block = _Block(
@@ -113,10 +115,13 @@ def lif_backward(
             np.empty((len(grad_spikes.steps), BLOCK), affine.scale.dtype),
             np.empty((len(grad_spikes.factors), LANES), affine.scale.dtype),
         )
-        for tile in part(piece, (neurons + width - 1) // width):
-            first, last = first_and_last(tile, width, neurons)
-            for begin in range(first, last, BLOCK):
-                count = min(BLOCK, last - begin)
+        pieces = len(gradients.sums)
+        tiles, columns = tiles_and_blocks(piece, pieces, tile_count, blocks)
+        for tile in tiles:
+            first = tile * width
+            for column in columns:
+                begin = first + column * BLOCK
+                count = min(BLOCK, min(first + width, neurons) - begin)
                 _read(currents, begin, count, block.currents)
                 _read_gradients(grad_spikes, begin, count, block.grad_spikes)
                 for i in range(0, count, LANES):
@@ -128,7 +133,7 @@ def lif_backward(
                         constants,
                         grad_spikes.factors,
                         gradients,
-                        piece=piece,
+                        piece=np.int64(piece) % pieces,
                         neuron=neuron,
                         place=place,
                     )
@@ -163,6 +168,8 @@ def _read_gradients(grad_spikes: SpikeGradients, begin: int, count: int, block: 
     """
     if len(grad_spikes.maps) > 0:
         _combine(grad_spikes, begin, count, block)
+    elif grad_spikes.width:
+        _read_squares(grad_spikes, begin, count, block)
     else:
         _read(grad_spikes.steps, begin, count, block)
 
@@ -192,6 +199,27 @@ def _combine(grad_spikes: SpikeGradients, begin: int, count: int, block: Array) 
 
 
 @inlined
+def _read_squares(gradients: SpikeGradients, begin: int, count: int, block: Array) -> None:
+    """Copy the gradients of neurons of which squares share them.
+
+    Args:
+        gradients: gradients of the spikes.
+        begin: index of the first neuron.
+        count: number of neurons.
+        block: numbers ``(T, BLOCK)``, written.
+    """
+    time_steps, length = gradients.steps.shape
+    width, channels = gradients.width, gradients.channels
+    for i in range(0, count, LANES):
+        pixel, channel = (begin + i) // channels, (begin + i) % channels
+        # Heights are even, so that rows of pixels pair up across images.
+        square = pixel // width // 2 * (width // 2) + pixel % width // 2
+        for t in range(time_steps):
+            source = t * length + square * channels + channel
+            store(block, t * BLOCK + i, to_number(load(gradients.steps, source)))
+
+
+@inlined
 def _recompute(
     block: _Block,
     i: int,
@@ -214,10 +242,11 @@ def _recompute(
     """
     decay, threshold = broadcast(constants.decay), broadcast(constants.threshold)
     zero = broadcast(constants.decay - constants.decay)
-    scale, shift = load(affine.scale, place), load(affine.shift, place)
+    row = affine.scale.shape[1] if len(affine.scale) > 1 else 0
     state = zero if membrane.from_rest else load(membrane.initial, neuron)
     step = BLOCK if len(block.currents) > 1 else 0
     for t in range(len(block.potentials)):
+        scale, shift = load(affine.scale, t * row + place), load(affine.shift, t * row + place)
         reached = decay * state + (scale * load(block.currents, t * step + i) + shift)
         store(block.potentials, t * LANES, reached)
         state = select(is_positive(reached - threshold), zero, reached)
@@ -242,13 +271,14 @@ def _backpropagate(
         constants: constants of the neurons.
         factors: factors of the gradients of the spikes ``(T,)``.
         gradients: gradients, written.
-        piece: index of the piece.
+        piece: index of the sums to add to.
         neuron: index of the first neuron.
         place: index of the first neuron in its tile.
     """
     decay, threshold = broadcast(constants.decay), broadcast(constants.threshold)
-    zero, mean = broadcast(constants.decay - constants.decay), load(gradients.mean, place)
-    at = piece * gradients.sums.shape[1] + place
+    zero = broadcast(constants.decay - constants.decay)
+    rows, width = gradients.sums.shape[1:]
+    at, row = piece * rows * width + place, width if rows > 1 else 0
     sums, products = load(gradients.sums, at), load(gradients.products, at)
     grad_state, total = load(gradients.membrane, neuron), zero
     step = BLOCK if len(block.currents) > 1 else 0
@@ -263,8 +293,15 @@ def _backpropagate(
         gradient = _through_surrogate(grad_fire, excess, constants)
         gradient = gradient + select(is_positive(excess), zero, grad_state)
         grad_state = decay * gradient
-        sums = sums + gradient
-        products = products + gradient * (load(block.currents, t * step + i) - mean)
+        mean = load(gradients.mean, t * row + place)
+        product = gradient * (load(block.currents, t * step + i) - mean)
+        if row:
+            sums = load(gradients.sums, at + t * row)
+            products = load(gradients.products, at + t * row)
+        sums, products = sums + gradient, products + product
+        if row:
+            store(gradients.sums, at + t * row, sums)
+            store(gradients.products, at + t * row, products)
         if step:
             written = to_element(gradient, load_scalar(gradients.currents, 0))
             store_nontemporal(gradients.currents, t * len(gradients.membrane) + neuron, written)
@@ -274,6 +311,7 @@ def _backpropagate(
         written = to_element(total, load_scalar(gradients.currents, 0))
         store(gradients.currents, neuron, written)
     store(gradients.membrane, neuron, grad_state)
+    # After the last iteration, t = 0: per step, these were written just now.
     store(gradients.sums, at, sums)
     store(gradients.products, at, products)
 

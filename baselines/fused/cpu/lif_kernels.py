@@ -1,18 +1,22 @@
 """Compiled kernels of normalised LIF neurons and of tdBN.
 
 Arrays are ``(T, L)``: time steps, and the neurons of all images in their order in memory. Values
-per channel are given for one *tile* of V neurons, which repeats along L. Elements are float32,
-float64 or bfloat16 (as uint16, computed in float32); spikes can also be uint8.
+per channel are given for one *tile* of V neurons, which repeats along L; S is T for values of each
+time step, or 1 for values of all steps. Elements are float32, float64 or bfloat16 (as uint16,
+computed in float32); spikes can also be uint8.
 """
 
 from typing import NamedTuple
 
 import numba
+import numpy as np
 
 from baselines.fused.cpu.bfloat16 import to_element, to_number
 from baselines.fused.cpu.kernel import PIECES, Array, Kernel, called, inlined, part
 from baselines.fused.cpu.lif_constants import LIFScalars
 
+# Neurons that are read together: long stretches of memory are read faster, and these fit the cache.
+BLOCK = 128
 # Neurons whose spikes are summed together.
 SUMMED = 2**11
 
@@ -21,8 +25,8 @@ class TileAffine(NamedTuple):
     """A scale and a shift per channel, repeated for the neurons of a tile.
 
     Attributes:
-        scale: factors ``(V,)``.
-        shift: summands ``(V,)``.
+        scale: factors ``(S, V)``.
+        shift: summands ``(S, V)``.
     """
 
     scale: Array
@@ -55,6 +59,22 @@ def first_and_last(tile: int, width: int, neurons: int) -> tuple[int, int]:
     return tile * width, min((tile + 1) * width, neurons)
 
 
+@inlined
+def tiles_and_blocks(piece: int, pieces: int, tiles: int, blocks: int) -> tuple[range, range]:
+    """Return the share of a piece of the work: tiles, or blocks of every tile.
+
+    Args:
+        piece: index of the piece.
+        pieces: number of pieces that sum on their own; 1 to divide the blocks, so that each sum is
+            of one piece.
+        tiles: number of tiles.
+        blocks: number of blocks of neurons in a tile.
+    """
+    if pieces > 1:
+        return part(piece, tiles), range(blocks)
+    return range(tiles), part(piece, blocks)
+
+
 @Kernel
 def lif_forward(
     currents: Array,
@@ -72,7 +92,7 @@ def lif_forward(
         membrane: initial potentials, and final ones, written.
         spikes: spikes ``(T, L)``, written.
     """
-    neurons, width = spikes.shape[1], len(affine.scale)
+    neurons, width = spikes.shape[1], affine.scale.shape[1]
     for piece in numba.prange(PIECES):
         for tile in part(piece, (neurons + width - 1) // width):
             first, last = first_and_last(tile, width, neurons)
@@ -100,14 +120,15 @@ def _fire(
         last: index after the tile's last neuron.
         spikes: spikes ``(T, L)``, written.
     """
-    scale, shift = affine.scale, affine.shift
-    decay, threshold, zero = constants.decay, constants.threshold, scale.dtype.type(0)
+    decay, threshold, zero = constants.decay, constants.threshold, affine.scale.dtype.type(0)
     silent = to_element(zero, spikes[0, 0])
-    fired = to_element(scale.dtype.type(1), spikes[0, 0])
+    fired = to_element(affine.scale.dtype.type(1), spikes[0, 0])
     potential = membrane.final[first:last]
     _start(membrane, first, potential)
     for t in range(len(spikes)):
         current, spike = currents[t if len(currents) > 1 else 0, first:last], spikes[t, first:last]
+        row = t if len(affine.scale) > 1 else 0
+        scale, shift = affine.scale[row], affine.shift[row]
         for i in range(last - first):
             normalised = scale[i] * to_number(current[i]) + shift[i]
             reached = decay * potential[i] + normalised
@@ -132,19 +153,21 @@ def add_scaled(gradients: Array, currents: Array, a: Array, b: Array, c: Array) 
     Args:
         gradients: gradients ``(T, L)``, replaced.
         currents: currents ``(T, L)``.
-        a: factors of the gradients, per neuron of a tile ``(V,)``.
-        b: factors of the currents ``(V,)``.
-        c: summands ``(V,)``.
+        a: factors of the gradients, per neuron of a tile ``(S, V)``.
+        b: factors of the currents ``(S, V)``.
+        c: summands ``(S, V)``.
     """
     time_steps, neurons = gradients.shape
-    width = len(a)
+    width = a.shape[1]
     for piece in numba.prange(PIECES):
         for tile in part(piece, (neurons + width - 1) // width):
             first, last = first_and_last(tile, width, neurons)
             for t in range(time_steps):
+                row = t if len(a) > 1 else 0
                 gradient, current = gradients[t, first:last], currents[t, first:last]
+                u, v, w = a[row], b[row], c[row]
                 for i in range(last - first):
-                    value = a[i] * to_number(gradient[i]) + b[i] * to_number(current[i]) + c[i]
+                    value = u[i] * to_number(gradient[i]) + v[i] * to_number(current[i]) + w[i]
                     gradient[i] = to_element(value, gradient[i])
 
 
@@ -154,20 +177,27 @@ def sum_deviations(currents: Array, origin: Array, sums: Array, squares: Array) 
 
     Args:
         currents: currents x ``(T, L)``.
-        origin: numbers per neuron of a tile ``(V,)``; digits are lost far from the mean.
-        sums: sums per piece and neuron of a tile ``(PIECES, V)``, added to.
-        squares: sums of squares ``(PIECES, V)``, added to.
+        origin: numbers per neuron of a tile ``(S, V)``; digits are lost far from the mean.
+        sums: sums per piece and neuron of a tile ``(P, S, V)``, added to; P is PIECES, or 1 for
+            tiles of so many neurons that the pieces share them.
+        squares: sums of squares ``(P, S, V)``, added to.
     """
     time_steps, neurons = currents.shape
-    width = len(origin)
+    pieces, _, width = sums.shape
+    tile_count, blocks = (neurons + width - 1) // width, (width + BLOCK - 1) // BLOCK
     for piece in numba.prange(PIECES):
-        total, square = sums[piece], squares[piece]
-        for tile in part(piece, (neurons + width - 1) // width):
-            first, last = first_and_last(tile, width, neurons)
+        target = np.int64(piece) % pieces
+        tiles, columns = tiles_and_blocks(piece, pieces, tile_count, blocks)
+        for tile in tiles:
+            first = tile * width
+            begin = min(columns.start * BLOCK, neurons - first)
+            end = min(columns.stop * BLOCK, width, neurons - first)
             for t in range(time_steps):
-                current = currents[t, first:last]
-                for i in range(last - first):
-                    deviation = to_number(current[i]) - origin[i]
+                row = t if len(origin) > 1 else 0
+                near, current = origin[row, begin:end], currents[t, first + begin : first + end]
+                total, square = sums[target, row, begin:end], squares[target, row, begin:end]
+                for i in range(end - begin):
+                    deviation = to_number(current[i]) - near[i]
                     total[i] += deviation
                     square[i] += deviation * deviation
 
@@ -198,13 +228,14 @@ def add_pieces(sums: Array, total: Array) -> None:
     """Add the sums of all pieces and neurons of a tile, by channel.
 
     Args:
-        sums: sums ``(PIECES, V)``, V a multiple of C.
-        total: totals ``(C,)`` float64, added to.
+        sums: sums ``(P, S, V)``, V a multiple of C.
+        total: totals ``(S, C)`` float64, added to.
     """
-    pieces, width = sums.shape
-    channels = len(total)
+    pieces, rows, width = sums.shape
+    channels = total.shape[1]
     for piece in range(pieces):
-        for first in range(0, width, channels):
-            values = sums[piece, first : first + channels]
-            for i in range(channels):
-                total[i] += values[i]
+        for row in range(rows):
+            for first in range(0, width, channels):
+                values = sums[piece, row, first : first + channels]
+                for i in range(channels):
+                    total[row, i] += values[i]

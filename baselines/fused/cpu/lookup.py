@@ -213,11 +213,11 @@ class _Source:
 def convolve(
     spikes: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rounded: bool = False
 ) -> LazyCurrents:
-    """Return the currents of a convolution 3x3, stride 2, padding 1 (output padding 1).
+    """Return the currents of a convolution of stride 2; see :func:`convolution_connectivity`.
 
     Args:
         spikes: spikes ``(R, C, H, W)``, packed or uint8; H and W are even unless ``transposed``.
-        weight: weights ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``.
+        weight: weights ``(O, C, K, K)``, or ``(C, O, K, K)`` if ``transposed``, K 3 or 4.
         bias: bias ``(O,)``.
         transposed: True to double height and width instead of halving them.
         rounded: True to round weights, bias and currents, but not partial sums, to bfloat16.
@@ -230,7 +230,7 @@ def convolve(
         spikes,
         values(weight, rounded).permute(axes).flatten(0, 1),
         values(bias, rounded),
-        convolution_connectivity(height, width, transposed),
+        convolution_connectivity(height, width, transposed, weight.shape[-1]),
         (2 * height, 2 * width) if transposed else (height, width),
         rounded=rounded,
     )

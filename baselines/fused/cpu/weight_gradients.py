@@ -21,7 +21,7 @@ PARTS = 16
 
 
 def convolution_gradients(
-    spikes: Tensor, grad_currents: Tensor, transposed: bool
+    spikes: Tensor, grad_currents: Tensor, transposed: bool, side: int = 3
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of weight and bias of :func:`lookup.convolve`.
 
@@ -29,17 +29,18 @@ def convolution_gradients(
         spikes: uint8 spikes ``(R, C, H, W)``.
         grad_currents: gradient of the currents ``(R, O, H', W')``.
         transposed: True if the convolution doubles height and width.
+        side: height and width K of the kernel, 3 or 4.
 
     Returns:
-        Gradients of the weight ``(O, C, 3, 3)``, or ``(C, O, 3, 3)`` if ``transposed``, and of the
+        Gradients of the weight ``(O, C, K, K)``, or ``(C, O, K, K)`` if ``transposed``, and of the
         bias ``(O,)``.
     """
     height, width = (spikes if transposed else grad_currents).shape[2:]
-    connectivity = convolution_connectivity(height, width, transposed)
+    connectivity = convolution_connectivity(height, width, transposed, side)
     grad_weight, grad_bias = _gradients(
         spikes.flatten(2).mT, grad_currents.flatten(2).mT, connectivity
     )
-    grad_weight = grad_weight.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
+    grad_weight = grad_weight.unflatten(0, (side, side)).permute(2, 3, 0, 1)
     return grad_weight if transposed else grad_weight.transpose(0, 1), grad_bias
 
 
