@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tiny import TINY
+from tiny import SLOW_METRICS, TINY
 
 import bench
 
@@ -31,8 +31,9 @@ def test_a_neuron_of_fifteen_lines_is_a_backend(plugins, tmp_path):
     (source,) = (block for block in code if "SpikingBackend" in block)
     assert len([line for line in source.splitlines() if line]) <= 15
     plugins("plugin_neuron", source, backends={"mine": "plugin_neuron:MyBackend"})
+    asked = {"settings": TINY, "skip": SLOW_METRICS, "out": tmp_path / "run"}
     for model in ("esvae", "fsvae"):
-        rows = bench.run(model, backends="reference,mine", settings=TINY, out=tmp_path / "run")
+        rows = bench.run(model, backends="reference,mine", **asked)
         rows = rows[rows["unit"].notna() & (rows["status"] == "ok") & (rows["model"] == model)]
         measured = rows[~rows["metric"].str.contains("throughput|peak_memory")]
         values = {name: list(part["value"]) for name, part in measured.groupby("backend")}
@@ -42,8 +43,9 @@ def test_a_neuron_of_fifteen_lines_is_a_backend(plugins, tmp_path):
 
 def test_a_backend_that_declines_the_neuron_is_skipped_with_its_reason(plugins, tmp_path):
     plugins("plugin_declining", DECLINING, backends={"declining": "plugin_declining:Declining"})
-    rows = bench.run("esvae", backends="declining", settings=TINY, out=tmp_path / "run")
-    rows = rows[rows["model"] == "esvae"]
+    asked = {"settings": TINY, "metrics": "psnr", "out": tmp_path / "run"}
+    rows = bench.run("esvae", backends="declining", **asked)
+    rows = rows[rows["status"] != "not_asked"]
     assert set(rows["status"]) == {"skipped"}
     (reason,) = set(rows["reason"])
     assert reason.startswith("no decay of 0.25 here: ")

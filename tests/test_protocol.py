@@ -184,7 +184,7 @@ def test_a_model_that_its_paper_does_not_train_is_named_in_the_rows(tmp_path, ti
     path = tmp_path / "paper.toml"
     lines = [*tiny, "learning_rate=1e-3"]
     path.write_text('paper_models = ["esvae"]\n' + "\n".join(lines))
-    rows = bench.run("ann_vae,esvae", backends="fused", protocol=path, out=tmp_path / "run")
+    rows = bench.run("ann_vae,esvae", protocol=path, metrics="fad", out=tmp_path / "run")
     names = rows.groupby("model")["protocol"].unique().map(list).to_dict()
     of_the_dataset = ("fad_autoencoder", "real_images", "pixel_noise")
     assert names == {
@@ -199,7 +199,7 @@ def test_an_epoch_leaves_out_an_incomplete_last_batch_where_the_protocol_says_so
     drop_last, images, tiny, tmp_path
 ):
     settings = [*tiny, "batch_size=20", f"drop_last={drop_last}"]
-    bench.run("ann_vae", settings=settings, out=tmp_path / "run")
+    bench.run("ann_vae", settings=settings, metrics="psnr", out=tmp_path / "run")
     (path,) = tmp_path.glob("run/cells/ann_vae*/training.json")
     (epoch,) = json.loads(path.read_text())["epochs"]
     assert epoch["images"] == images

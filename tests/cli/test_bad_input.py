@@ -227,7 +227,7 @@ def test_a_protocol_that_is_no_toml_file(fails, tmp_path, name):
 def test_what_is_left_out_is_told_once_and_recorded(bench_cli, tmp_path, tiny_flags):
     path = pictures(tmp_path / "a", val_images=np.zeros(1))
     command = ["run", "--models", "ann_vae", "--datasets", f"npz:{path}", *tiny_flags]
-    command += ["--set", "train_images=32", "--out", tmp_path / "out"]
+    command += ["--set", "train_images=32", "--metrics", "psnr", "--out", tmp_path / "out"]
     for arguments in ([*command, "--dry-run"], command):
         code, _, err = bench_cli(*arguments)
         assert code == 0

@@ -609,7 +609,8 @@ def test_a_run_with_failures_becomes_a_reference_only_on_purpose(
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_a_model_broken_on_purpose_fails_the_gate(bench_cli, tiny, tmp_path, monkeypatch, seeds):
-    arguments = {"models": "ann_vae", "settings": tiny, "seeds": seeds}
+    metrics = "reconstruction_loss,parameter_count"
+    arguments = {"models": "ann_vae", "settings": tiny, "seeds": seeds, "metrics": metrics}
     bench.run(**arguments, out=tmp_path / "before")
     bench_cli("reference", "update", tmp_path / "before", tmp_path / "reference")
     whole = ANNVAE.decode

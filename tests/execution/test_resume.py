@@ -215,8 +215,8 @@ def test_checkpoints_by_epochs(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Checkpoints, "save", lambda self, state: (written.append(state["epoch"]), save(self, state))
     )
-    settings = [*tiny, "epochs=5"]
-    bench.run("ann_vae", settings=settings, out=tmp_path / "run", checkpoint_every="2epochs")
+    asked = {"settings": [*tiny, "epochs=5"], "metrics": "psnr", "out": tmp_path / "run"}
+    bench.run("ann_vae", checkpoint_every="2epochs", **asked)
     assert written == [2, 4]
 
 
@@ -229,8 +229,9 @@ def test_an_interval_that_makes_no_sense_is_refused(text, tmp_path):
 
 
 def test_a_training_state_that_is_no_data_fails_at_the_first_checkpoint(scheduled, tiny, tmp_path):
-    rows = bench.run("unwritable", settings=tiny, out=tmp_path / "run", checkpoint_every="1epochs")
-    failed = rows[rows["model"] == "unwritable"]
+    asked = {"settings": tiny, "metrics": "psnr", "out": tmp_path / "run"}
+    rows = bench.run("unwritable", checkpoint_every="1epochs", **asked)
+    failed = rows[rows["status"] != "not_asked"]
     assert set(failed["status"]) == {"failed"}
     assert failed["reason"].str.contains("the training state cannot be a checkpoint").all()
 
@@ -249,8 +250,8 @@ def test_a_checkpoint_of_other_code_is_told_and_not_thrown_away(
     monkeypatch.setattr(
         plugin_resume.Scheduled, "load_training_state", lambda self, state: state["velocity"]
     )
-    rows = bench.run("scheduled", settings=[*tiny, "epochs=5000"], out=out)
-    reasons = rows[rows["model"] == "scheduled"]["reason"]
+    rows = bench.run("scheduled", settings=[*tiny, "epochs=5000"], metrics="psnr", out=out)
+    reasons = rows[rows["status"] != "not_asked"]["reason"]
     (checkpoint,) = out.glob("cells/scheduled*/checkpoint.pt")
     assert set(reasons) == {
         "CheckpointError: the checkpoint does not fit the model as it is now (KeyError: "
@@ -259,7 +260,8 @@ def test_a_checkpoint_of_other_code_is_told_and_not_thrown_away(
 
 
 def test_a_cell_leaves_a_log(tiny, tmp_path):
-    bench.run("esvae", backends="fused", settings=[*tiny, "epochs=2"], out=tmp_path / "run")
+    asked = {"settings": [*tiny, "epochs=2"], "metrics": "psnr", "out": tmp_path / "run"}
+    bench.run("esvae", **asked)
     (log,) = tmp_path.glob("run/cells/esvae*/cell.log")
     lines = log.read_text()
     assert re.search(r"INFO bench.execution.cell: esvae fused digits smoke.* seed 0 on cpu", lines)
@@ -270,8 +272,9 @@ def test_a_cell_leaves_a_log(tiny, tmp_path):
 def test_in_a_thread_a_run_works_too(tiny, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
+    asked = {"settings": tiny, "metrics": "psnr", "out": tmp_path / "run"}
     with ThreadPoolExecutor(1) as pool:
-        rows = pool.submit(bench.run, "ann_vae", settings=tiny, out=tmp_path / "run").result()
+        rows = pool.submit(bench.run, "ann_vae", **asked).result()
     assert "failed" not in set(rows["status"])
 
 

@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+from tiny import SLOW_METRICS
 
 import bench
 from bench import registry
@@ -97,7 +98,8 @@ def test_a_metric_that_breaks_its_contract_fails_alone(metrics, tiny, tmp_path):
         m_abstract="class M_abstract(M_plain): name, compute = 'm_abstract', Metric.compute\n",
         m_lacking="class M_lacking(Metric):\n    name = 'm_lacking'\n    compute = None\n",
     )
-    rows = bench.run(models="ann_vae", settings=tiny, out=tmp_path / "run")
+    asked = {"settings": tiny, "skip": SLOW_METRICS, "out": tmp_path / "run"}
+    rows = bench.run("ann_vae", **asked)
     rows = rows[rows["kind"] == "model"].set_index("metric")
     for name, (_, value) in ACCEPTED.items():
         assert (rows.loc[name, "status"], rows.loc[name, "value"]) == ("ok", value)
@@ -111,13 +113,14 @@ def test_a_metric_that_breaks_its_contract_fails_alone(metrics, tiny, tmp_path):
         assert rows.loc[name, "status"] == ("skipped" if name == "m_unknown" else "failed"), name
         assert words in rows.loc[name, "reason"], name
     built_in = rows[~rows.index.str.startswith("m_")]
-    assert set(built_in["status"]) <= {"ok", "not_applicable", "skipped"}
+    assert set(built_in["status"]) <= {"ok", "not_applicable", "skipped", "not_asked"}
     assert (built_in.loc["psnr", "status"], len(built_in) > 40) == ("ok", True)
 
 
 def test_a_metric_that_cannot_be_imported_is_skipped(plugins, tiny_flags, bench_cli, tmp_path):
     plugins("plugin_broken", "raise OSError('no licence')", metrics={"m_plain": "plugin_broken:X"})
-    arguments = ["run", "--models", "ann_vae", *tiny_flags, "--out", tmp_path / "run"]
+    arguments = ["run", "--models", "ann_vae", *tiny_flags, "--metrics", "psnr,m_plain",
+                 "--out", tmp_path / "run"]  # fmt: skip
     code, out, _ = bench_cli(*arguments)
     assert code == 0
     reason = "The metric 'm_plain' cannot be imported from plugin_broken:X"
@@ -143,7 +146,8 @@ def test_a_broken_extractor_leaves_its_metrics_without_a_number(plugins, tiny, t
     )
     plugins("plugin_broken", source, extractors={"broken": "plugin_broken:X"})
     plugins("plugin_reading", text, metrics={"reading": "plugin_reading:Reading"})
-    rows = bench.run(models="ann_vae", settings=tiny, out=tmp_path / "run")
+    asked = {"settings": tiny, "metrics": "psnr,reading", "out": tmp_path / "run"}
+    rows = bench.run("ann_vae", **asked)
     (row,) = rows[rows["metric"] == "reading"].itertuples()
     assert row.status == ("skipped" if "OSError" in source else "failed")
     assert "The extractor 'broken' cannot be" in row.reason
@@ -176,7 +180,8 @@ def test_an_extractor_whose_check_of_availability_fails_breaks_nothing_else(
     )
     plugins("plugin_checked", FAILING_CHECK, extractors={"checked": "plugin_checked:X"})
     plugins("plugin_reading", text, metrics={"reading": "plugin_reading:Reading"})
-    arguments = ["run", "--models", "ann_vae", *tiny_flags, "--out", tmp_path / "run"]
+    arguments = ["run", "--models", "ann_vae", *tiny_flags, "--metrics", "psnr,reading",
+                 "--out", tmp_path / "run"]  # fmt: skip
     assert bench_cli(*arguments)[0] == 0
     # Only now, that the metric was skipped before, the run asks whether it is available.
     code, out, _ = bench_cli(*arguments)

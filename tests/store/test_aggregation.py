@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import FEW_METRICS
 
 import bench
 from bench.store.run_directory import frame
@@ -58,7 +59,8 @@ def test_nothing_known_gives_an_empty_table():
 
 
 def test_a_run_of_several_seeds_prints_and_writes_them_together(bench_cli, tiny_flags, tmp_path):
-    arguments = ["--models", "ann_vae", "--seeds", "0,1", *tiny_flags, "--out", tmp_path / "run"]
+    arguments = ["--models", "ann_vae", "--seeds", "0,1", *tiny_flags, "--metrics", FEW_METRICS,
+                 "--out", tmp_path / "run"]  # fmt: skip
     code, out, _ = bench_cli("run", *arguments)
     assert code == 0
     losses = bench.load_results(tmp_path / "run").query("metric == 'reconstruction_loss'")["value"]
