@@ -66,15 +66,13 @@ def _fast_synapse(synapse: nn.Module) -> nn.Module:
             case nn.Linear():
                 fast = SpikeLinear(synapse.in_features, synapse.out_features)
                 last = synapse.weight.data.mT.contiguous().mT
-            case nn.Conv2d(kernel_size=(5, 5), padding=(0, 0), stride=(1, 1)):
-                fast = PooledConvolution(
-                    synapse.in_channels, synapse.out_channels, synapse.kernel_size[0]
-                )
+            case nn.Conv2d(padding=(0, 0), stride=(1, 1)):
+                sizes = synapse.in_channels, synapse.out_channels, synapse.kernel_size
+                fast = PooledConvolution(*sizes)
                 last = synapse.weight.data.contiguous(memory_format=torch.channels_last)
             case nn.ConvTranspose2d(kernel_size=(4, 4), stride=(2, 2), padding=(1, 1)):
-                fast = PlainUpsampling(
-                    synapse.in_channels, synapse.out_channels, kernel_size=4, stride=2, padding=1
-                )
+                sizes = synapse.in_channels, synapse.out_channels, synapse.kernel_size
+                fast = PlainUpsampling(*sizes, stride=2, padding=1)
                 last = synapse.weight.data.contiguous(memory_format=torch.channels_last)
             case _:
                 return synapse
@@ -134,9 +132,7 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, spikes: Tensor) -> Tensor:
         if isinstance(spikes, PeriodicSpikes):
-            detached = spikes.detach()
-            assert isinstance(detached, PeriodicSpikes)
-            return PooledSpikes(detached)
+            return PooledSpikes(spikes.detach())
         return pooling.average(bytes_of(spikes), torch.get_default_dtype())
 
     @staticmethod

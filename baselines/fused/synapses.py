@@ -106,8 +106,8 @@ class PlainUpsampling(nn.ConvTranspose2d):
         height, width = input.shape[2:]
         pixels = input.movedim(1, -1).flatten(1, 2)
         windows = pixels @ self.weight.flatten(1)
-        assert self.bias is not None
-        currents = F.fold(windows.mT, (2 * height, 2 * width), 4, padding=1, stride=2)
+        size, side = (2 * height, 2 * width), self.kernel_size
+        currents = F.fold(windows.mT, size, side, padding=self.padding, stride=self.stride)
         return currents + self.bias[:, None, None]
 
 
