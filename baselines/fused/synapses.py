@@ -235,7 +235,7 @@ class _PeriodicConnection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: PeriodicSpikes, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.spikes = input.detach()
+        ctx.spikes = PeriodicSpikes(input.periods, input.time_steps, input.dtype, folded=True)
         ctx.save_for_backward(weight)
         return periodic.connect(ctx.spikes, weight, bias)
 
@@ -254,7 +254,7 @@ class _PooledConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: PooledSpikes, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.pooled = input.detach()
+        ctx.pooled = PooledSpikes(input.spikes, folded=True)
         ctx.save_for_backward(weight)
         return periodic.convolve(ctx.pooled, weight, bias)
 
