@@ -70,7 +70,7 @@ class Generator(nn.Module):
         self.smallest_map = (size.channels[0], size.smallest_map, size.smallest_map)
         features = size.channels[0] * size.smallest_map**2
 
-        def layer(synapse: nn.Module, outputs: int) -> PerStepLayer:
+        def layer(synapse: nn.Module, outputs: int) -> nn.Module:
             norm = PerStepBatchNorm(outputs, batch_statistics)
             return backend.fastest(PerStepLayer(synapse, backend.neuron(spec), norm))
 
@@ -135,7 +135,7 @@ class ConvolutionalDiscriminator(nn.Module):
         for _ in DISCRIMINATOR_CHANNELS:
             size = (size - DISCRIMINATOR_KERNEL + 1) // 2
 
-        def pooled_layer(inputs: int, outputs: int) -> PerStepLayer:
+        def pooled_layer(inputs: int, outputs: int) -> nn.Module:
             synapse = nn.Conv2d(inputs, outputs, DISCRIMINATOR_KERNEL)
             norm = PerStepBatchNorm(outputs)
             return backend.fastest(PerStepLayer(synapse, backend.neuron(spec), norm, pooled=True))

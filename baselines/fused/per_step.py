@@ -63,22 +63,30 @@ def _fast_synapse(synapse: nn.Module) -> nn.Module:
     with torch.device("meta"):
         fast: nn.Linear | nn.Conv2d | nn.ConvTranspose2d
         match synapse:
-            case nn.Linear():
+            case nn.Linear(bias=nn.Parameter()):
                 fast = SpikeLinear(synapse.in_features, synapse.out_features)
                 last = synapse.weight.data.mT.contiguous().mT
-            case nn.Conv2d(padding=(0, 0), stride=(1, 1)):
-                sizes = synapse.in_channels, synapse.out_channels, synapse.kernel_size
-                fast = PooledConvolution(*sizes)
+            case nn.Conv2d(kernel_size=(side, width), padding=(0, 0), stride=(1, 1)) if (
+                side == width and _is_plain(synapse)
+            ):
+                fast = PooledConvolution(synapse.in_channels, synapse.out_channels, side)
                 last = synapse.weight.data.contiguous(memory_format=torch.channels_last)
-            case nn.ConvTranspose2d(kernel_size=(4, 4), stride=(2, 2), padding=(1, 1)):
-                sizes = synapse.in_channels, synapse.out_channels, synapse.kernel_size
-                fast = PlainUpsampling(*sizes, stride=2, padding=1)
+            case nn.ConvTranspose2d(kernel_size=(4, 4), stride=(2, 2), padding=(1, 1)) if (
+                synapse.output_padding == (0, 0) and _is_plain(synapse)
+            ):
+                channels = synapse.in_channels, synapse.out_channels
+                fast = PlainUpsampling(*channels, kernel_size=4, stride=2, padding=1)
                 last = synapse.weight.data.contiguous(memory_format=torch.channels_last)
             case _:
                 return synapse
     synapse.weight.data = last
     fast.weight, fast.bias = synapse.weight, synapse.bias
     return fast
+
+
+def _is_plain(synapse: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Return True for a convolution with bias, and without dilation or groups."""
+    return synapse.bias is not None and synapse.dilation == (1, 1) and synapse.groups == 1
 
 
 def _normalisation(norm: PerStepBatchNorm, currents: Tensor, repeats: int) -> lif.Normalisation:
@@ -132,7 +140,8 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, spikes: Tensor) -> Tensor:
         if isinstance(spikes, PeriodicSpikes):
-            return PooledSpikes(spikes.detach())
+            unrecorded = PeriodicSpikes(spikes.periods, spikes.time_steps, spikes.dtype)
+            return PooledSpikes(unrecorded)
         return pooling.average(bytes_of(spikes), torch.get_default_dtype())
 
     @staticmethod

@@ -106,8 +106,8 @@ class PlainUpsampling(nn.ConvTranspose2d):
         height, width = input.shape[2:]
         pixels = input.movedim(1, -1).flatten(1, 2)
         windows = pixels @ self.weight.flatten(1)
-        size, side = (2 * height, 2 * width), self.kernel_size
-        currents = F.fold(windows.mT, size, side, padding=self.padding, stride=self.stride)
+        assert self.bias is not None
+        currents = F.fold(windows.mT, (2 * height, 2 * width), 4, padding=1, stride=2)
         return currents + self.bias[:, None, None]
 
 
@@ -235,7 +235,7 @@ class _PeriodicConnection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: PeriodicSpikes, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.spikes = input.detach()
+        ctx.spikes = PeriodicSpikes(input.periods, input.time_steps, input.dtype, folded=True)
         ctx.save_for_backward(weight)
         return periodic.connect(ctx.spikes, weight, bias)
 
@@ -254,7 +254,7 @@ class _PooledConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: PooledSpikes, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.pooled = input.detach()
+        ctx.pooled = PooledSpikes(input.spikes, folded=True)
         ctx.save_for_backward(weight)
         return periodic.convolve(ctx.pooled, weight, bias)
 

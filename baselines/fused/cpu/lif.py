@@ -86,10 +86,9 @@ def moments(currents: Tensor, per_step: bool = False) -> tuple[Tensor, Tensor]:
     lif_kernels.sum_deviations(_rows(by_channel), tile, sums, squares)
     elements = by_channel.numel() / (channels * steps)
     offset, square = (_by_channel(each, channels) / elements for each in (sums, squares))
-    mean, variance = origin.numpy() + offset, np.maximum(square - offset**2, 0)
-    both = (torch.from_numpy(each).to(origin.dtype) for each in (mean, variance))
-    mean, variance = (each if per_step else each[0] for each in both)
-    return mean, variance
+    both = np.stack([origin.numpy() + offset, np.maximum(square - offset**2, 0)])
+    mean, variance = torch.from_numpy(both).to(origin.dtype)
+    return (mean, variance) if per_step else (mean[0], variance[0])
 
 
 def lif_forward(
