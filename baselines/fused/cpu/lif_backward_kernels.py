@@ -276,8 +276,7 @@ def _backpropagate(
         place: index of the first neuron in its tile.
     """
     decay, threshold = broadcast(constants.decay), broadcast(constants.threshold)
-    zero = broadcast(constants.decay - constants.decay)
-    rows, width = gradients.sums.shape[1:]
+    zero, (rows, width) = broadcast(constants.decay - constants.decay), gradients.sums.shape[1:]
     at, row = piece * rows * width + place, width if rows > 1 else 0
     sums, products = load(gradients.sums, at), load(gradients.products, at)
     grad_state, total = load(gradients.membrane, neuron), zero
@@ -293,12 +292,11 @@ def _backpropagate(
         gradient = _through_surrogate(grad_fire, excess, constants)
         gradient = gradient + select(is_positive(excess), zero, grad_state)
         grad_state = decay * gradient
-        mean = load(gradients.mean, t * row + place)
-        product = gradient * (load(block.currents, t * step + i) - mean)
+        deviation = load(block.currents, t * step + i) - load(gradients.mean, t * row + place)
         if row:
             sums = load(gradients.sums, at + t * row)
             products = load(gradients.products, at + t * row)
-        sums, products = sums + gradient, products + product
+        sums, products = sums + gradient, products + gradient * deviation
         if row:
             store(gradients.sums, at + t * row, sums)
             store(gradients.products, at + t * row, products)
