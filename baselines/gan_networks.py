@@ -26,7 +26,7 @@ class NetworkSize:
 
     Attributes:
         smallest_map: height and width of the generator's first map.
-        channels: channels of the generator's maps, without those of the image.
+        channels: channels of the generator's maps; the image is not one of them.
         discriminator_hidden: outputs of the discriminator's first linear layer.
     """
 

@@ -104,6 +104,14 @@ def model_rows(tiny_run):
 
 
 @pytest.fixture(scope="session")
+def vae_rows(model_rows):
+    """The rows of the models that encode, decode and reconstruct."""
+    able = {name: registry.models.load(name).capabilities for name in model_rows["model"].unique()}
+    vaes = [name for name, has in able.items() if {"encode", "decode", "reconstruct"} <= has]
+    return model_rows[model_rows["model"].isin(vaes)]
+
+
+@pytest.fixture(scope="session")
 def real_data():
     """The folder of real MNIST files beside the checkout, where there is one."""
     folder = Path(__file__).parents[2] / "shared" / "data"

@@ -37,6 +37,9 @@ def of_models(rows):
     return rows[rows["kind"] == "model"]
 
 
+GAN_GRIDS = ("inputs", "samples")
+
+
 def model_folders(out):
     folders = (out / "cells").iterdir()
     others = (AUTOENCODER, "real_images", "pixel_noise")
@@ -111,18 +114,35 @@ def test_every_cell_keeps_its_settings_history_weights_and_images(tiny_run):
         assert (cell["backend"] == "torch") == (cell["neuron_implementation"] is None)
         history = json.loads((folder / "training.json").read_text())
         assert len(history["epochs"]) == 1
-        assert history["epochs"][0]["losses"]["loss"] > 0
+        losses = history["epochs"][0]["losses"]
+        gan = {"discriminator_loss", "generator_loss"}
+        assert losses.keys() == gan or losses["loss"] > 0
         assert (folder / "weights-last.safetensors").exists()
-        for name in ("inputs", "reconstructions", "samples"):
+        for name in GAN_GRIDS if losses.keys() == gan else (*GAN_GRIDS, "reconstructions"):
             with Image.open(folder / "images" / f"{name}.png") as image:
                 assert image.size[0] == 8 * 34 + 2
         assert not list(folder.glob(".*")), "a temporary file was left behind"
 
 
+def is_gan(folder):
+    return folder.name.startswith(("swgan", "sgad", "sgan"))
+
+
+def test_a_gan_keeps_its_samples_and_no_more(tiny_run):
+    out, _ = tiny_run
+    folders = list(filter(is_gan, model_folders(out)))
+    assert len(folders) == 3
+    for folder in folders:
+        images = dict(np.load(folder / "images.npz", allow_pickle=False))
+        shapes = {"inputs": (24, 1, 32, 32), "samples": (32, 1, 32, 32)}
+        assert {name: array.shape for name, array in images.items()} == shapes
+        assert not (folder / "spikes.npz").exists()
+
+
 def test_every_cell_keeps_what_the_report_draws(tiny_run):
     out, _ = tiny_run
     inputs = set()
-    for folder in model_folders(out):
+    for folder in (each for each in model_folders(out) if not is_gan(each)):
         spiking = not folder.name.startswith("ann_vae")
         images = dict(np.load(folder / "images.npz", allow_pickle=False))
         levels = images.pop("latent_flip_levels")

@@ -53,7 +53,15 @@ def test_options_complete_the_names_of_plugins(completed, kind):
         (["run", "--models", "fsvae,an"], ["fsvae,ann_vae"]),
         (
             ["run", "--models", "fsvae,"],
-            ["fsvae,ann_vae", "fsvae,esvae", "fsvae,taid", "fsvae,all"],
+            [
+                "fsvae,ann_vae",
+                "fsvae,esvae",
+                "fsvae,sgad",
+                "fsvae,sgan",
+                "fsvae,swgan",
+                "fsvae,taid",
+                "fsvae,all",
+            ],
         ),
         (["run", "--models", "=", "fsvae,an"], ["fsvae,ann_vae"]),
         (["profile", "--datasets", "digits,mn"], ["digits,mnist"]),
@@ -145,7 +153,7 @@ def test_bash_itself_completes(tmp_path):
     assert ran.stdout.splitlines() == [
         "fsvae,ann_vae",
         "fid_clean",
-        "fsvae,ann_vae fsvae,esvae fsvae,taid fsvae,all",
+        "fsvae,ann_vae fsvae,esvae fsvae,sgad fsvae,sgan fsvae,swgan fsvae,taid fsvae,all",
     ]
 
 

@@ -319,8 +319,8 @@ def test_the_pass_gives_each_drawn_image_its_label():
     assert {batch.labels for batch in batches if batch.split == "prior"} == {None}
 
 
-def test_a_run_has_all_three_for_every_model(model_rows):
-    rows = model_rows
+def test_a_run_has_all_three_for_every_vae(vae_rows):
+    rows = vae_rows
     for metric in METRICS:
         found = rows[rows["metric"] == metric.name]
         assert len(found) == rows["cell_key"].nunique()

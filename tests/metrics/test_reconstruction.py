@@ -173,8 +173,8 @@ def test_ssim_does_not_apply_to_images_smaller_than_its_window():
     assert "10x16" in found.reason
 
 
-def test_a_run_has_all_three_with_intervals(model_rows):
-    rows = model_rows
+def test_a_run_has_all_three_with_intervals(vae_rows):
+    rows = vae_rows
     for name in ("reconstruction_loss", "psnr", "ssim"):
         found = rows[rows["metric"] == name]
         assert len(found) == rows["cell_key"].nunique()

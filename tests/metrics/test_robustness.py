@@ -388,8 +388,8 @@ def test_the_error_grows_with_the_level_and_shuffling_shows():
     assert values[LATENT_SHUFFLE, None] > 0
 
 
-def test_a_run_has_the_curves_of_every_model(tiny_run):
-    _, rows = tiny_run
+def test_a_run_has_the_curves_of_every_vae(vae_rows):
+    rows = vae_rows
     curves = rows[rows["metric"].str.startswith("noise_robustness")]
     for (model, metric, _), curve in curves.groupby(["model", "metric", "cell_key"]):
         kinds = [kind for kind in KINDS if kind != NO_NOISE or metric == "noise_robustness"]

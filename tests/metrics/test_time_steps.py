@@ -167,8 +167,8 @@ def test_one_sample_has_no_distance_but_a_reason(passes):
     assert row.reason == "1 generated and 20 reference images: 2 of each are needed"
 
 
-def test_a_run_has_every_step_and_ends_with_the_full_decoding(model_rows):
-    rows = model_rows
+def test_a_run_has_every_step_and_ends_with_the_full_decoding(vae_rows):
+    rows = vae_rows
     for (model, _), cell in rows.groupby(["model", "cell_key"]):
         loss = cell[cell["metric"] == "reconstruction_loss_by_time_step"]
         distance = cell[cell["metric"] == "frechet_distance_by_time_step"]
