@@ -29,6 +29,8 @@ def numbers(rows):
     """The values that a repetition gives again, by everything that names them."""
     counted = rows[(rows["status"] == "ok") & (rows["unit"] != "images/s")]
     counted = counted[~counted["metric"].isin(["peak_memory", "training_graph_replays"])]
+    # Operations of a training step are counted where the model is trained.
+    counted = counted[counted["split"] != "train"]
     return counted.set_index(IDENTITY)[["value", "ci_low", "ci_high", "n", "extractor_sha256"]]
 
 
@@ -169,3 +171,36 @@ def test_weights_of_half_precision_are_scored(trained, tmp_path):
         out=tmp_path / "scores",
     )
     assert rows.set_index("metric").loc["parameter_count", "status"] == "ok"
+
+
+SEALED = """
+import torch
+from torch import nn
+from bench import GenerativeModel
+
+
+class Sealed(GenerativeModel):
+    version = "1"
+    capabilities = frozenset({"sample"})
+
+    def __init__(self, image_shape, protocol, backend):
+        super().__init__(image_shape, protocol, backend)
+        self.layer = nn.Linear(2, torch.Size(image_shape).numel())
+
+    def training_step(self, images, step):
+        raise RuntimeError("its training is not public")
+
+    def sample(self, n, generator):
+        draws = torch.randn(n, 2, generator=generator, device=self.device)
+        return self.layer(draws).tanh().view(n, *self.image_shape)
+"""
+
+
+def test_weights_of_a_model_that_cannot_train_are_scored(plugins, tmp_path):
+    plugins("plugin_sealed", SEALED, models={"sealed": "plugin_sealed:Sealed"})
+    weights = tmp_path / "sealed.safetensors"
+    save_file({"layer.weight": torch.ones(1024, 2), "layer.bias": torch.zeros(1024)}, weights)
+    asked = {"metrics": "synaptic_operations_dense", "settings": TINY, "out": tmp_path / "run"}
+    rows = bench.score(model="sealed", weights=[weights], **asked)
+    found = rows[rows["metric"] == "synaptic_operations_dense"]
+    assert found[["split", "status", "value"]].values.tolist() == [["generated", "ok", 2048.0]]

@@ -364,7 +364,7 @@ def _lacking(model: GenerativeModel, trained: bool) -> _Lacking:
         "generated": no_samples,
         "features": no_samples,
         "sampling_time": no_samples,
-        "training_step": None,
+        "training_step": None if trained else NO_TRAINING,
         "latents": None if "encode" in able else "it cannot encode",
         "partial_decodings": _no_partial_decodings(model),
         "selections": None if trained else NO_TRAINING,

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import bench
 from baselines.attention_decoding import AttentionDecoding
 from baselines.gan import GANOptions
 from baselines.gan_layers import Integrator, PerStepBatchNorm, PerStepLayer, tracked_twice
@@ -246,6 +247,23 @@ def test_spikes_are_identical_on_all_backends(gan, perturb, random_images, all_b
         torch.testing.assert_close(other_samples, samples, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_do_not_depend_on_the_number_of_threads(
+    gan, perturb, random_images, threads, name
+):
+    """Its linear layer is large enough for kernels to run on all threads."""
+    images, found = (random_images(8, GREY) + 1) / 2, []
+    latents = torch.randn(8, 5, generator=torch.Generator().manual_seed(4))
+    for count in (1, 2):
+        model = perturb_to_fire(perturb, gan(name, GREY, "time_steps=8", backend="fused"))
+        with threads(count):
+            generated = model.generated(latents)
+            loss = model.discriminator_loss(images, generated) + model.generator_loss(generated)
+            loss.backward()
+        found.append({name: value.grad for name, value in model.named_parameters()})
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
 def test_the_generator_learns_after_every_so_many_batches(gan, random_images):
     model = gan("swgan", GREY, "models.swgan.critic_steps=2")
     before = [p.clone() for p in model.generator.parameters()]
@@ -322,6 +340,17 @@ def test_the_neuron_of_the_protocol_is_the_official_one_in_other_units(resolve):
     (ours,) = torch.autograd.grad((spikes * draws).sum(), currents)
     (theirs,) = torch.autograd.grad((expected * draws).sum(), currents)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_epochs_are_chosen_by_metrics_for_a_model_without_a_test_loss(tiny, tmp_path):
+    settings = [*tiny, "epochs=2", "epoch_selection=best_per_metric"]
+    rows = bench.run("sgan", settings=settings, metrics="fad", out=tmp_path / "run")
+    (fad,) = rows[(rows["model"] == "sgan") & (rows["metric"] == "fad")].itertuples()
+    assert (fad.status, fad.epoch_selection) == ("ok", "best_per_metric")
+    (folder,) = (tmp_path / "run").glob("cells/sgan-*")
+    kept = {path.name for path in folder.glob("weights-*.safetensors")}
+    assert "weights-fad.safetensors" in kept
+    assert "weights-best_test_loss.safetensors" not in kept
 
 
 def test_unknown_options_are_refused(resolve):

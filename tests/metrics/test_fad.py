@@ -207,6 +207,23 @@ def test_another_image_size_is_skipped_with_the_way_out(tmp_path):
         Autoencoder(digits(tmp_path, "image_size=48"))
 
 
+def test_images_of_28x28_are_padded_with_the_lowest_value(tmp_path):
+    context = digits(tmp_path, "image_size=28")
+    extractor = Autoencoder(context)
+    images = to_unit_range(context.test_images)
+    assert images.shape[2:] == (28, 28)
+    assert "28x28 padded to 32x32 with -1" in extractor.description
+    framed = torch.full((len(images), 1, 32, 32), -1.0)
+    framed[..., 2:30, 2:30] = images
+    network = AutoencoderNetwork(1, 32, 128)
+    network.load_state_dict(extractor.weights.tensors)
+    with torch.no_grad():
+        expected, whole = network.eval().encode(framed), network(framed)
+    torch.testing.assert_close(extractor(images).pool, expected)
+    torch.testing.assert_close(extractor.reconstruct(images), whole[..., 2:30, 2:30])
+    assert shown(FAD, context, images).value == pytest.approx(0, abs=1e-6)
+
+
 def test_fad_is_zero_on_the_reference_and_grows_with_lost_contrast(tmp_path):
     context = digits(tmp_path)
     images = to_unit_range(context.test_images)

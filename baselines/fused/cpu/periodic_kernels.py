@@ -97,12 +97,8 @@ def _find(
         last: index after the tile's last neuron.
         periods: periods ``(1, L)``, written.
     """
-    decay, threshold, scale, shift = (
-        constants.decay,
-        constants.threshold,
-        affine.scale[0],
-        affine.shift[0],
-    )
+    decay, threshold = constants.decay, constants.threshold
+    scale, shift = affine.scale[0], affine.shift[0]
     current, period = currents[0, first:last], periods[0, first:last]
     potential = np.zeros(last - first, scale.dtype)
     period[:] = 0
@@ -210,10 +206,8 @@ def connection_gradients(neurons: FiringNeurons, grad_currents: Array, grad_weig
             for neuron in range(len(grad_weights)):
                 total = load(scratch, 0)
                 for k in range(neurons.indptr[neuron], neurons.indptr[neuron + 1]):
-                    image, period = (
-                        load_scalar(neurons.indices, k),
-                        load_scalar(neurons.periods, k),
-                    )
+                    image = load_scalar(neurons.indices, k)
+                    period = load_scalar(neurons.periods, k)
                     total += load(sums, image * row + period * LANES)
                 store(targets, neuron * outputs + channel, total)
 
