@@ -25,6 +25,8 @@ import bench
 from bench import registry
 from bench.comparison.compare import compare
 from bench.protocol import load_protocol
+from bench.report.page.metric_tables import headline
+from bench.report.run_reader import Run
 from bench.report.run_summary import print_summary
 from bench.store.schema import COLUMNS
 from bench.system.checksums import SummedFolder
@@ -514,6 +516,24 @@ def test_the_summary_has_values_with_half_of_their_intervals(tiny_run):
     row = rows[(rows["metric"] == "ssim") & (rows["model"] == "ann_vae")].iloc[0]
     value, half = compact(row["value"]), compact((row["ci_high"] - row["ci_low"]) / 2, 2)
     assert re.search(rf"ann_vae .* {value}.*\n.*±{half}", printed.getvalue())
+
+
+def test_main_metrics_are_of_their_split_or_not_there(tiny_run):
+    """A GAN fires while it samples only, and the firing rate is shown of test images."""
+    out, rows = tiny_run
+    assert (rows[rows["model"] == "sgan"].query("metric == 'firing_rate'")["split"] != "test").all()
+    shown = headline(rows[rows["kind"] == "model"], Run(out).headlines("report"))
+    labels = [column.heading for column in shown.columns]
+    (entry,) = (line[labels.index("firing rate")] for line in shown.rows if line[0].text == "sgan")
+    assert (entry.text, entry.note) == ("n/a", "of generated only")
+    for seeds in (1, 2):
+        printed = io.StringIO()
+        several = pd.concat([rows, rows.assign(seed=1, cell_key=rows["cell_key"] + "b")])
+        print_summary(rows if seeds == 1 else several, out, Console(width=200, file=printed))
+        # Reconstruction loss, SSIM and firing rate, in a row of two lines.
+        cells = re.findall(r"^ +sgan .*\n.*", printed.getvalue(), flags=re.MULTILINE)
+        assert [cell.split().count("-") for cell in cells] == [3] * len(cells)
+        assert len(cells) == {1: 1, 2: 3}[seeds]
 
 
 def test_the_summary_fits_80_columns(tiny_run):

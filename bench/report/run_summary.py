@@ -132,17 +132,20 @@ def _names(row: pd.Series) -> list[str]:
 
 
 def _select(rows: pd.DataFrame, metric: str, column: Headline) -> pd.DataFrame:
-    """Return the rows of a metric, limited to the headline's split if it has any."""
+    """Return the rows of a metric, of the headline's split if it has one."""
     rows = rows[rows["metric"] == metric]
-    measured = rows[rows["split"] == column.split]
-    return rows if measured.empty else measured
+    return rows if column.split is None else rows[rows["split"] == column.split]
 
 
 def _value(cell: pd.DataFrame, metric: str, column: Headline) -> str:
-    rows = _select(cell, metric, column)
+    own, rows = _select(cell, metric, column), cell[cell["metric"] == metric]
     if rows.empty:
         return ""
-    row = rows.iloc[0]
+    # A row that says why there is no number has no split. A value of another split is none.
+    lacking = rows[rows["status"] != OK]
+    if own.empty and lacking.empty:
+        return NO_NUMBER
+    row = (lacking if own.empty else own).iloc[0]
     if row["status"] == OK:
         return _with_interval(row)
     return NO_NUMBER if row["status"] == NOT_APPLICABLE else _word(row["status"])

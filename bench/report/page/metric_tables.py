@@ -22,6 +22,7 @@ from bench.store.schema import (
     FAILED,
     HASHES,
     NO_VALUE,
+    NOT_APPLICABLE,
     OK,
     SKIPPED,
     Headline,
@@ -312,4 +313,8 @@ def _without_number(rows: pd.DataFrame) -> TableEntry:
         if not reasons.empty:
             note = "" if pd.isna(reasons.iloc[0]) else str(reasons.iloc[0])
             return TableEntry(status_word(status), None, note, status)
-    return TableEntry("")
+    # Values of other splits than the table shows.
+    splits = ", ".join(rows["split"].dropna().unique())
+    if not splits:
+        return TableEntry("")
+    return TableEntry(status_word(NOT_APPLICABLE), None, f"of {splits} only", NOT_APPLICABLE)
