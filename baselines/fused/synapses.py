@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 
-from baselines.fused.cpu import input_gradients, lookup, periodic, weight_gradients
+from baselines.fused.cpu import input_gradients, lookup, periodic, weight_gradients, windows
 from baselines.fused.cpu.lazy_tensors import ByteSpikes, bytes_of
 from baselines.fused.cpu.periodic import PeriodicSpikes, PooledSpikes
 from baselines.fused.cpu.simd import LANES
@@ -94,7 +94,7 @@ class PlainUpsampling(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return currents ``(N, C', 2 * H, 2 * W)`` for inputs ``(N, C, H, W)``."""
         if self.out_channels % LANES:
-            return self._by_pixel(input.to(self.weight.dtype))
+            return self._by_pixel(input)
         if input.dtype == torch.uint8:
             return _byte_currents(input, self.weight, self.bias, True)
         if not isinstance(input, ByteSpikes) or not _channels_last_on_cpu(input, self.weight):
@@ -103,11 +103,14 @@ class PlainUpsampling(nn.ConvTranspose2d):
 
     def _by_pixel(self, input: Tensor) -> Tensor:
         """Return the currents as sums over pixels, which is fastest for few output channels."""
-        height, width = input.shape[2:]
-        pixels = input.movedim(1, -1).flatten(1, 2)
-        windows = pixels @ self.weight.flatten(1)
         assert self.bias is not None
-        currents = F.fold(windows.mT, (2 * height, 2 * width), 4, padding=1, stride=2)
+        in_bytes = isinstance(input, ByteSpikes) or input.dtype == torch.uint8
+        if in_bytes and not torch.is_autocast_enabled("cpu"):
+            return windows.upsample(input, self.weight, self.bias)
+        height, width = input.shape[2:]
+        pixels = input.to(self.weight.dtype).movedim(1, -1).flatten(1, 2)
+        by_pixel = pixels @ self.weight.flatten(1)
+        currents = F.fold(by_pixel.mT, (2 * height, 2 * width), 4, padding=1, stride=2)
         return currents + self.bias[:, None, None]
 
 
