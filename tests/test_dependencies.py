@@ -8,9 +8,12 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from bench.store.schema import NOT_INSTALLED
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -107,3 +110,11 @@ def test_constraints_are_the_versions_of_the_smoke_reference():
         both = recorded.keys() & pins.keys()
         assert len(both) >= 10
         assert {name: pins[name] for name in both} == {name: recorded[name] for name in both}
+
+
+def test_the_smoke_reference_was_measured_without_optional_packages():
+    """A value that a plain installation cannot have would be missing in every run of the gate."""
+    rows = pd.read_parquet(ROOT / "results/reference/smoke/results.parquet")
+    optional = rows[rows["metric"].str.startswith("efficientnet_")]
+    assert len(optional) >= 20
+    assert set(optional["status"]) == {NOT_INSTALLED}

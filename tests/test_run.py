@@ -25,7 +25,7 @@ import bench
 from bench import registry
 from bench.comparison.compare import compare
 from bench.protocol import load_protocol
-from bench.report.page.metric_tables import headline
+from bench.report.page.model_tables import model_tables
 from bench.report.run_reader import Run
 from bench.report.run_summary import print_summary
 from bench.store.schema import COLUMNS
@@ -522,7 +522,7 @@ def test_main_metrics_are_of_their_split_or_not_there(tiny_run):
     """A GAN fires while it samples only, and the firing rate is shown of test images."""
     out, rows = tiny_run
     assert (rows[rows["model"] == "sgan"].query("metric == 'firing_rate'")["split"] != "test").all()
-    shown = headline(rows[rows["kind"] == "model"], Run(out).headlines("report"))
+    (shown,) = model_tables(Run(out))
     labels = [column.heading for column in shown.columns]
     (entry,) = (line[labels.index("firing rate")] for line in shown.rows if line[0].text == "sgan")
     assert (entry.text, entry.note) == ("n/a", "of generated only")

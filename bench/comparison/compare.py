@@ -10,11 +10,11 @@ from bench.comparison.differences import incomparable, other_processors
 from bench.comparison.explanations import explain
 from bench.comparison.failures import without_values
 from bench.comparison.pairing import SIDES, newest_cells, pair_cells
-from bench.comparison.policy import ENOUGH_SEEDS, Policy
+from bench.comparison.policy import Policy
 from bench.comparison.statistics import judge, summarise
 from bench.store.declarations import DEFAULT_TOLERANCE
 from bench.store.other_neurons import footnotes, mark_other_neurons
-from bench.store.schema import CELL, MODEL, PAIRED_BY
+from bench.store.schema import CELL, ENOUGH_SEEDS, MODEL, PAIRED_BY
 
 COMPARED = ("better", "same", "worse", "changed")
 INCONCLUSIVE = "inconclusive"

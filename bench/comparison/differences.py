@@ -3,8 +3,8 @@
 import pandas as pd
 
 from bench.comparison.pairing import SIDES
-from bench.comparison.policy import ENOUGH_SEEDS, Policy
-from bench.store.schema import GATE_COMPARABLE_BY, HASHES
+from bench.comparison.policy import Policy
+from bench.store.schema import ENOUGH_SEEDS, GATE_COMPARABLE_BY, HASHES
 from bench.system.formatting import short_hash
 
 

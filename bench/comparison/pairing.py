@@ -4,8 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.comparison.policy import ENOUGH_SEEDS
-from bench.store.schema import CELL
+from bench.store.schema import CELL, ENOUGH_SEEDS
 
 SIDES = ("reference", "here")
 # Protocols of a side, by hash: the name, and the seeds that ran under it.

@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 
 from bench.store.declarations import MetricDeclaration
 
-ENOUGH_SEEDS = 3
-"""Seeds on each side from which a t-test decides."""
-
 
 @dataclass(frozen=True)
 class Policy:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.comparison.policy import ENOUGH_SEEDS
+from bench.store.schema import ENOUGH_SEEDS
 
 LEVEL = 0.05
 ROUNDING = 1e-12

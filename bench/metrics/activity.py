@@ -13,7 +13,7 @@ from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
 from bench.recording.layer_activity import NeuronCounts, SpikeTrains
-from bench.store.schema import MAIN_VIEWS, Headline
+from bench.store.schema import MAIN_VIEWS, SHARE, Headline
 
 NO_SPIKES = "none of the model's spiking layers runs"
 
@@ -21,6 +21,7 @@ NO_SPIKES = "none of the model's spiking layers runs"
 class _Spikes(Metric):
     """Sums spike trains by split and layer."""
 
+    group = "spikes"
     needs = frozenset({"spikes"})
     needs_any = frozenset({"reconstructions", "generated"})
 
@@ -58,6 +59,7 @@ class FiringRate(_Spikes):
     """
 
     name = "firing_rate"
+    bounds = SHARE
     headline = Headline(80, "firing rate", "test", MAIN_VIEWS)
     unit = "spikes per neuron and time step"
     higher_is_better = None
@@ -97,6 +99,7 @@ class _NeuronShare(_Spikes):
     """Share of neurons with a property, overall and by spiking layer."""
 
     unit = "1"
+    bounds = SHARE
     higher_is_better = None
     tolerance = 0.05
 
@@ -151,6 +154,8 @@ class ActivationSparsity(Metric):
     """
 
     name = "activation_sparsity"
+    group = "spikes"
+    bounds = SHARE
     unit = "1"
     higher_is_better = True
     tolerance = 0.05

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import median
 
 from bench.metrics.metric import Metric, ModelFacts, Observation
-from bench.store.schema import NOT_APPLICABLE, Headline
+from bench.store.schema import NOT_APPLICABLE, NOT_NEGATIVE, Headline
 from bench.system.devices import NO_PEAK_MEMORY
 
 CANNOT_SAMPLE = Observation(None, status=NOT_APPLICABLE, reason="the model cannot sample")
@@ -14,6 +14,9 @@ class ParameterCount(Metric):
     """Number of parameters; lower is better."""
 
     name = "parameter_count"
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "parameters"
     headline = Headline(100, "parameters", None, ("report",))
     unit = "parameters"
     higher_is_better = False
@@ -29,6 +32,9 @@ class Footprint(Metric):
     """Bytes of parameters and buffers (NeuroBench, arXiv:2304.04640); lower is better."""
 
     name = "footprint"
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "size of weights and buffers"
     unit = "bytes"
     higher_is_better = False
     tolerance = 0.0
@@ -46,6 +52,9 @@ class SamplingParameterCount(Metric):
     """
 
     name = "sampling_parameter_count"
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "parameters that sampling needs"
     unit = "parameters"
     higher_is_better = False
     tolerance = 0.0
@@ -60,6 +69,9 @@ class SamplingFootprint(Metric):
     """Bytes of parameters and buffers of the modules that sampling runs; lower is better."""
 
     name = "sampling_footprint"
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "size of weights and buffers that sampling needs"
     unit = "bytes"
     higher_is_better = False
     tolerance = 0.0
@@ -77,7 +89,10 @@ class TrainingThroughput(Metric):
     """
 
     name = "training_throughput"
-    headline = Headline(110, "training, images/s", "train", ("summary", "report"), "train img/s")
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "training speed"
+    headline = Headline(110, "training", "train", ("summary", "report"), "training")
     unit = "images/s"
     higher_is_better = True
     tolerance = 0.3
@@ -99,6 +114,9 @@ class SamplingThroughput(Metric):
     """
 
     name = "sampling_throughput"
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "sampling speed"
     unit = "images/s"
     higher_is_better = True
     tolerance = 0.3
@@ -120,6 +138,9 @@ class TrainingGraphReplays(Metric):
     """
 
     name = "training_graph_replays"
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "CUDA graph replays in training"
     unit = "1"
     higher_is_better = None
     tolerance = 0.3
@@ -136,6 +157,9 @@ class SamplingGraphReplays(Metric):
     """Share of the calls timed for the sampling throughput that were replayed from a CUDA graph."""
 
     name = "sampling_graph_replays"
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "CUDA graph replays in sampling"
     unit = "1"
     higher_is_better = None
     tolerance = 0.3
@@ -164,6 +188,9 @@ class PeakMemory(Metric):
     """
 
     name = "peak_memory"
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "peak memory of training"
     unit = "bytes"
     higher_is_better = False
     tolerance = 0.3

@@ -14,7 +14,7 @@ from bench.metrics.distribution import DistributionMetric, Estimate, counts
 from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.frechet import Moments, frechet_distance, moments, near_distances
 from bench.metrics.uncertainty import GROUPS, LineFit, fit_line, jackknife_error, subset_sizes
-from bench.store.schema import VIEWS, Headline
+from bench.store.schema import NOT_NEGATIVE, VIEWS, Headline
 
 OFFICIAL_FID_IMAGES = 5000
 SUBSET_SEED = 0
@@ -33,6 +33,8 @@ class FID(DistributionMetric):
     """
 
     name = "fid"
+    label = "FID"
+    bounds = NOT_NEGATIVE
     headline = Headline(40, "FID", "generated", VIEWS)
     higher_is_better = False
     tolerance = 0.05
@@ -59,6 +61,7 @@ class CleanFID(FID):
     """FID with the preprocessing of clean-fid for image files (Parmar et al., arXiv:2104.11222)."""
 
     name = "fid_clean"
+    label = "FID, clean-fid"
     extractors = ("inception_clean",)
     selects_epochs = False
 
@@ -70,6 +73,7 @@ class OfficialFID(FID):
     """
 
     name = "fid_official"
+    label = "FID, papers' code"
     version = "2"
     extractors = ("inception_clean_float",)
     first_images = OFFICIAL_FID_IMAGES
@@ -79,6 +83,7 @@ class EfficientNetFrechetDistance(FID):
     """Fréchet distance of EfficientNet-Lite0 features: FID's formula, not comparable with FID."""
 
     name = "efficientnet_frechet_distance"
+    label = "Fréchet distance, EfficientNet"
     headline = Headline(60, "EfficientNet FD", "generated", ("metric_by_model",))
     extractors = ("efficientnet_lite0",)
     selects_epochs = False
@@ -92,6 +97,7 @@ class DINOv2FrechetDistance(FID):
     """
 
     name = "fd_dinov2"
+    label = "Fréchet distance, DINOv2"
     headline = Headline(65, "DINOv2 FD", "generated", ("metric_by_model",))
     extractors = ("dinov2",)
     selects_epochs = False
@@ -113,6 +119,7 @@ class InfiniteFID(DistributionMetric):
     """
 
     name = "fid_infinity"
+    label = "FID, infinitely many images"
     higher_is_better: ClassVar[bool | None] = False
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
@@ -151,6 +158,7 @@ class InfiniteFIDSlope(InfiniteFID):
     """
 
     name = "fid_infinity_slope"
+    label = "FID, slope over 1 / images"
     higher_is_better = None
 
     def of_line(self, fit: LineFit, pair: FeaturePair, n: int) -> Estimate:
@@ -173,6 +181,7 @@ class KID(DistributionMetric):
     """
 
     name = "kid"
+    label = "KID"
     higher_is_better = False
     tolerance = 0.1
     extractors = ("inception_torch_fidelity",)
@@ -195,6 +204,7 @@ class EfficientNetKID(KID):
     """Kernel distance of EfficientNet-Lite0 features: KID's formula, not comparable with KID."""
 
     name = "efficientnet_kid"
+    label = "KID, EfficientNet"
     extractors = ("efficientnet_lite0",)
 
 
@@ -202,6 +212,7 @@ class DINOv2KID(KID):
     """Kernel distance of DINOv2 features: KID's formula, not comparable with KID."""
 
     name = "kid_dinov2"
+    label = "KID, DINOv2"
     extractors = ("dinov2",)
 
 

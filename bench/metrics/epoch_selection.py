@@ -44,6 +44,7 @@ class ReconstructionLossSelectionGain(_SelectionGain):
     """Reduction of ``reconstruction_loss`` by selecting the epoch."""
 
     name = "reconstruction_loss_selection_gain"
+    label = "reconstruction loss, gain from choosing the epoch"
     of = "reconstruction_loss"
 
 
@@ -51,6 +52,7 @@ class FADSelectionGain(_SelectionGain):
     """Reduction of ``fad`` by selecting the epoch."""
 
     name = "fad_selection_gain"
+    label = "FAD, gain from choosing the epoch"
     of = "fad"
 
 
@@ -58,6 +60,7 @@ class FIDSelectionGain(_SelectionGain):
     """Reduction of ``fid`` by selecting the epoch."""
 
     name = "fid_selection_gain"
+    label = "FID, gain from choosing the epoch"
     of = "fid"
 
 
@@ -65,4 +68,5 @@ class InceptionScoreSelectionGain(_SelectionGain):
     """Increase of ``inception_score`` by selecting the epoch."""
 
     name = "inception_score_selection_gain"
+    label = "Inception score, gain from choosing the epoch"
     of = "inception_score"

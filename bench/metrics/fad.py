@@ -7,7 +7,7 @@ from bench.metrics.distribution import DistributionMetric, Estimate, counts
 from bench.metrics.extractors.autoencoder import OfficialAutoencoder
 from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.frechet import frechet_distance, moments
-from bench.store.schema import VIEWS, Headline
+from bench.store.schema import NOT_NEGATIVE, VIEWS, Headline
 
 
 class FAD(FID):
@@ -19,6 +19,7 @@ class FAD(FID):
     """
 
     name = "fad"
+    label = "FAD"
     headline = Headline(70, "FAD", "generated", VIEWS)
     extractors = ("autoencoder",)
 
@@ -34,6 +35,8 @@ class OfficialFAD(DistributionMetric):
     """
 
     name = "fad_official"
+    label = "FAD, papers' code"
+    bounds = NOT_NEGATIVE
     higher_is_better = False
     tolerance = 0.05
     extractors = ("official_autoencoder",)
@@ -60,6 +63,7 @@ class InfiniteFAD(InfiniteFID):
     """
 
     name = "fad_infinity"
+    label = "FAD, infinitely many images"
     extractors = ("autoencoder",)
     smallest_part = 4
 
@@ -72,6 +76,7 @@ class InfiniteFADSlope(InfiniteFIDSlope):
     """
 
     name = "fad_infinity_slope"
+    label = "FAD, slope over 1 / images"
     extractors = ("autoencoder",)
     smallest_part = 4
 

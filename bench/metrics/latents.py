@@ -21,6 +21,7 @@ from bench.metrics.uncertainty import (
     wilson_interval,
 )
 from bench.protocol import Protocol
+from bench.store.schema import NOT_NEGATIVE, SHARE
 
 PROBE_ITERATIONS = 1000
 MMD_LATENTS = 2000
@@ -38,6 +39,8 @@ class LinearProbeAccuracy(Metric):
     """
 
     name = "linear_probe_accuracy"
+    label = "accuracy of a linear probe on latents"
+    bounds = SHARE
     version = "2"
     unit = "1"
     higher_is_better = True
@@ -97,6 +100,7 @@ class PosteriorPriorMMD(Metric):
     """
 
     name = "posterior_prior_mmd"
+    label = "MMD of posterior and prior"
     version = "2"
     unit = "1"
     higher_is_better = False
@@ -138,6 +142,8 @@ class PosteriorPriorFrechetDistance(Metric):
     """
 
     name = "posterior_prior_frechet_distance"
+    label = "Fréchet distance of posterior and prior"
+    bounds = NOT_NEGATIVE
     version = "2"
     unit = "1"
     higher_is_better = False

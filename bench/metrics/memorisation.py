@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from bench.metrics.distribution import DistributionMetric, Estimate
 from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.uncertainty import wilson_interval
-from bench.store.schema import TEST, TRAIN
+from bench.store.schema import SHARE, TEST, TRAIN
 
 VECTORS_AT_ONCE = 1000
 # Features of one image in float32 differ by about 1e-6 of their length from batch to batch.
@@ -48,6 +48,8 @@ class Authenticity(MemorisationMetric):
     """
 
     name = "authenticity"
+    label = "authenticity, Inception"
+    bounds = SHARE
     splits = (TRAIN,)
     higher_is_better = True
     tolerance = 0.05
@@ -67,6 +69,7 @@ class AutoencoderAuthenticity(Authenticity):
     """Authenticity in the feature space of FAD's autoencoder."""
 
     name = "autoencoder_authenticity"
+    label = "authenticity, autoencoder"
     extractors = ("autoencoder",)
 
 
@@ -86,6 +89,7 @@ class DataCopyingTest(MemorisationMetric):
     """
 
     name = "data_copying_test"
+    label = "data-copying test, Inception"
     higher_is_better = None
     tolerance = 0.1
 
@@ -104,6 +108,7 @@ class AutoencoderDataCopyingTest(DataCopyingTest):
     """The test C_T for data-copying in the feature space of FAD's autoencoder."""
 
     name = "autoencoder_data_copying_test"
+    label = "data-copying test, autoencoder"
     extractors = ("autoencoder",)
 
 
@@ -116,6 +121,7 @@ class TrainingDistanceRatio(MemorisationMetric):
     """
 
     name = "training_distance_ratio"
+    label = "distance to training images, to test images; Inception"
     higher_is_better = None
     tolerance = 0.05
 
@@ -133,6 +139,7 @@ class AutoencoderTrainingDistanceRatio(TrainingDistanceRatio):
     """Ratio of distances to the training images in the feature space of FAD's autoencoder."""
 
     name = "autoencoder_training_distance_ratio"
+    label = "distance to training images, to test images; autoencoder"
     extractors = ("autoencoder",)
 
 

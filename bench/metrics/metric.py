@@ -44,7 +44,7 @@ from bench.metrics.feature_pairs import GeneratedFeatures
 from bench.protocol import Protocol
 from bench.recording.layer_activity import LayerActivity
 from bench.recording.training_record import TrainingRecord
-from bench.store.schema import Headline, Status
+from bench.store.schema import UNBOUNDED, Bounds, Group, Headline, Status
 
 # What a metric can read. A metric receives only the passes that it lists.
 Need = Literal[
@@ -244,6 +244,9 @@ class Metric(ABC):
         selects_epochs: True if ``best_per_metric`` selects an epoch by this metric.
         has_scale: True if real images and noise are scored by the metric too, once per dataset.
         reproducible: False if the metric measures the machine, so that values differ between runs.
+        label: name for people; the registered name with spaces if empty. Not inherited.
+        group: group of metrics in reports.
+        bounds: smallest and largest possible value, which no interval over seeds exceeds.
         headline: place among the main numbers of a run; None for other metrics. Not inherited.
     """
 
@@ -258,12 +261,16 @@ class Metric(ABC):
     selects_epochs: ClassVar[bool] = False
     has_scale: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
+    label: ClassVar[str] = ""
+    group: ClassVar[Group] = "quality"
+    bounds: ClassVar[Bounds] = UNBOUNDED
     headline: ClassVar[Headline | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # A subclass of a headline metric is not a headline itself.
+        # A subclass of a headline metric is not a headline itself, and has a name of its own.
         cls.headline = cls.__dict__.get("headline")
+        cls.label = cls.__dict__.get("label", "")
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol

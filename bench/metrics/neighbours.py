@@ -16,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from bench.metrics.distribution import DistributionMetric, Estimate, counts, mean_with_error
 from bench.metrics.feature_pairs import FeaturePair
+from bench.store.schema import NOT_NEGATIVE, SHARE
 
 # Squared distances are sums of products with an error of about 1e-14 of the largest one. Distances
 # that differ by less than this share of it count as equal.
@@ -67,6 +68,7 @@ class Precision(_NeighbourMetric):
     """
 
     name = "precision"
+    bounds = SHARE
 
     def scores(self, overlap: Neighbourhoods) -> np.ndarray:
         """Return whether each generated image lies in a reference ball, boolean ``(N,)``."""
@@ -80,6 +82,7 @@ class Recall(_NeighbourMetric):
     """
 
     name = "recall"
+    bounds = SHARE
 
     def scores(self, overlap: Neighbourhoods) -> np.ndarray:
         """Return whether each reference image lies in a generated ball, boolean ``(M,)``."""
@@ -90,6 +93,7 @@ class DINOv2Precision(Precision):
     """Precision in the space of DINOv2 features (Stein et al., arXiv:2306.04675)."""
 
     name = "precision_dinov2"
+    label = "precision, DINOv2"
     extractors = ("dinov2",)
 
 
@@ -97,6 +101,7 @@ class DINOv2Recall(Recall):
     """Recall in the space of DINOv2 features (Stein et al., arXiv:2306.04675)."""
 
     name = "recall_dinov2"
+    label = "recall, DINOv2"
     extractors = ("dinov2",)
 
 
@@ -107,6 +112,7 @@ class Density(_NeighbourMetric):
     """
 
     name = "density"
+    bounds = NOT_NEGATIVE
 
     def scores(self, overlap: Neighbourhoods) -> np.ndarray:
         """Return the number of reference balls around each generated image over k, ``(N,)``."""
@@ -120,6 +126,7 @@ class Coverage(_NeighbourMetric):
     """
 
     name = "coverage"
+    bounds = SHARE
 
     def scores(self, overlap: Neighbourhoods) -> np.ndarray:
         """Return whether each reference ball contains a generated image, boolean ``(M,)``."""

@@ -27,7 +27,7 @@ from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
 from bench.recording.layer_activity import LayerActivity
 from bench.recording.synaptic_operations import Operations
-from bench.store.schema import MAIN_VIEWS, Headline
+from bench.store.schema import MAIN_VIEWS, NOT_NEGATIVE, Headline
 
 PICOJOULES_PER_MAC = 4.6
 PICOJOULES_PER_AC = 0.9
@@ -36,6 +36,8 @@ PICOJOULES_PER_AC = 0.9
 class _Cost(Metric):
     """Mean cost per image, for the whole model and by part."""
 
+    group = "cost"
+    bounds = NOT_NEGATIVE
     higher_is_better = False
     tolerance = 0.05
     needs = frozenset({"activity"})
@@ -108,6 +110,7 @@ class DenseOperations(_SynapticOperations):
     """
 
     name = "synaptic_operations_dense"
+    label = "synaptic operations, dense"
     tolerance = 0.0
 
     @staticmethod
@@ -124,6 +127,7 @@ class EffectiveMACs(_SynapticOperations):
     """
 
     name = "synaptic_operations_effective_macs"
+    label = "synaptic operations, effective MACs"
 
     @staticmethod
     def _of(operations: Operations) -> tuple[Tensor, bool]:
@@ -139,6 +143,7 @@ class EffectiveACs(_SynapticOperations):
     """
 
     name = "synaptic_operations_effective_acs"
+    label = "synaptic operations, effective ACs"
 
     @staticmethod
     def _of(operations: Operations) -> tuple[Tensor, bool]:
@@ -154,7 +159,7 @@ class Energy(_SynapticOperations):
     """
 
     name = "energy"
-    headline = Headline(90, "energy per sample, pJ", "generated", MAIN_VIEWS, "sample pJ")
+    headline = Headline(90, "energy per sample", "generated", MAIN_VIEWS, "sample energy")
     unit = "pJ per image"
 
     @staticmethod

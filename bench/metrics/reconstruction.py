@@ -11,7 +11,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.uncertainty import interval
 from bench.protocol import Protocol
-from bench.store.schema import MAIN_VIEWS, VIEWS, Headline
+from bench.store.schema import MAIN_VIEWS, NOT_NEGATIVE, VIEWS, Headline
 from bench.system.devices import tf32
 
 PEAK_TO_PEAK = 2.0
@@ -127,6 +127,7 @@ class ReconstructionLoss(Metric):
     """
 
     name = "reconstruction_loss"
+    bounds = NOT_NEGATIVE
     headline = Headline(10, "reconstruction loss", "test", VIEWS, "recon. loss")
     unit = "1"
     higher_is_better = False
@@ -169,7 +170,8 @@ class PSNR(Metric):
     """
 
     name = "psnr"
-    headline = Headline(20, "PSNR, dB", "test", ("report",))
+    label = "PSNR"
+    headline = Headline(20, "PSNR", "test", ("report",))
     unit = "dB"
     higher_is_better = True
     tolerance = 0.02
@@ -205,6 +207,8 @@ class SSIM(Metric):
     """
 
     name = "ssim"
+    label = "SSIM"
+    bounds = -1.0, 1.0
     headline = Headline(30, "SSIM", "test", MAIN_VIEWS)
     unit = "1"
     higher_is_better = True
@@ -241,6 +245,8 @@ class OfficialReconstructionLoss(Metric):
     """
 
     name = "reconstruction_loss_official"
+    label = "reconstruction loss, papers' code"
+    bounds = NOT_NEGATIVE
     selects_epochs = True
     unit = "1"
     higher_is_better = False

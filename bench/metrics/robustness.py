@@ -9,6 +9,7 @@ from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.noise import INPUT_NOISE, LATENT_NOISE, LATENT_SHUFFLE, NO_NOISE
 from bench.metrics.reconstruction import ImageMean, squared_errors
 from bench.protocol import Protocol
+from bench.store.schema import NOT_NEGATIVE
 
 KINDS = (*LATENT_NOISE, LATENT_SHUFFLE, *INPUT_NOISE)
 
@@ -16,6 +17,8 @@ KINDS = (*LATENT_NOISE, LATENT_SHUFFLE, *INPUT_NOISE)
 class _NoisyLoss(Metric):
     """Mean squared error of noisy reconstructions, by kind and level of the noise."""
 
+    group = "robustness"
+    bounds = NOT_NEGATIVE
     unit = "1"
     higher_is_better = False
     tolerance = 0.05
@@ -70,6 +73,7 @@ class NoiseRobustness(_NoisyLoss):
     """
 
     name = "noise_robustness"
+    label = "reconstruction loss under noise"
     version = "2"
 
     def target(self, batch: Batch) -> Tensor | None:
@@ -86,6 +90,7 @@ class NoiseRobustnessToNoiseFree(_NoisyLoss):
     """
 
     name = "noise_robustness_to_noise_free"
+    label = "distance to the reconstruction without noise"
     version = "2"
 
     def target(self, batch: Batch) -> Tensor | None:

@@ -24,6 +24,7 @@ class InceptionScore(DistributionMetric):
     """
 
     name = "inception_score"
+    label = "Inception score"
     headline = Headline(50, "Inception score", "generated")
     higher_is_better = True
     tolerance = 0.05
@@ -45,6 +46,7 @@ class EfficientNetScore(InceptionScore):
     """Inception score's formula on EfficientNet-Lite0's logits, not comparable with that score."""
 
     name = "efficientnet_score"
+    label = "Inception score, EfficientNet"
     extractors = ("efficientnet_lite0",)
     selects_epochs = False
 
@@ -58,6 +60,7 @@ class OfficialInceptionScore(DistributionMetric):
     """
 
     name = "inception_score_official"
+    label = "Inception score, papers' code"
     higher_is_better = True
     tolerance = 0.05
     splits = ()

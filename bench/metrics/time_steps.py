@@ -7,6 +7,7 @@ from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean, squared_errors
 from bench.metrics.uncertainty import GroupedMoments, interval
 from bench.protocol import Protocol
+from bench.store.schema import NOT_NEGATIVE
 
 
 class ReconstructionLossByTimeStep(Metric):
@@ -18,6 +19,7 @@ class ReconstructionLossByTimeStep(Metric):
     """
 
     name = "reconstruction_loss_by_time_step"
+    bounds = NOT_NEGATIVE
     version = "2"
     unit = "1"
     higher_is_better = False
@@ -50,6 +52,7 @@ class FrechetDistanceByTimeStep(Metric):
     """
 
     name = "frechet_distance_by_time_step"
+    label = "Fréchet distance by time step"
     unit = "1"
     higher_is_better = False
     tolerance = 0.05

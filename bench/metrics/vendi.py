@@ -25,6 +25,7 @@ class VendiScore(DistributionMetric):
     """
 
     name = "vendi_score"
+    label = "Vendi score, Inception"
     higher_is_better = True
     tolerance = 0.05
     extractors = ("inception_torch_fidelity",)
@@ -46,6 +47,7 @@ class AutoencoderVendiScore(VendiScore):
     """Vendi score in the feature space of FAD's autoencoder."""
 
     name = "autoencoder_vendi_score"
+    label = "Vendi score, autoencoder"
     extractors = ("autoencoder",)
 
 

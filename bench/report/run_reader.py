@@ -14,8 +14,8 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.report.query import no_match, select
-from bench.store.aggregation import of_models
-from bench.store.declarations import headlines
+from bench.store.aggregation import across_seeds, of_models
+from bench.store.declarations import MetricDeclaration, headlines, known_declarations
 from bench.store.other_neurons import mark_other_neurons
 from bench.store.run_directory import load_results
 from bench.store.schema import (
@@ -70,6 +70,18 @@ class Run:
         if chosen.empty and self._where:
             raise BenchError(no_match(rows, self._where))
         return mark_other_neurons(chosen, rows)
+
+    @cached_property
+    def declarations(self) -> dict[str, MetricDeclaration]:
+        """What the run's metrics declare, by name; a metric that nobody knows is not among them."""
+        return known_declarations(self.path, self.rows["metric"])
+
+    def across_seeds(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Average rows over seeds, with intervals within the metrics' bounds.
+
+        See :func:`bench.across_seeds`.
+        """
+        return across_seeds(rows, {name: each.bounds for name, each in self.declarations.items()})
 
     def headlines(self, view: View) -> dict[str, Headline]:
         """Return the headlines that a table or plot shows, in their order, by metric name."""

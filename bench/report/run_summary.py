@@ -31,9 +31,10 @@ from bench.store.schema import (
     TABLE_FILE,
     Headline,
 )
-from bench.system.formatting import compact
+from bench.system.formatting import compact, readable_scale
 
 NAMED = 3
+UNIT_WIDTH = 8
 NO_NUMBER = "-"
 Columns = Mapping[str, Headline]
 
@@ -48,9 +49,9 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     """
     rows = mark_other_neurons(rows)
     columns = headlines(out, rows["metric"], "summary")
-    shown = whole_models(rows)
-    console.print(_cells_table(shown, columns))
-    seeds = _seeds_table(shown, columns)
+    shown, units = _scaled(whole_models(rows), columns)
+    console.print(_cells_table(shown, columns, units))
+    seeds = _seeds_table(shown, columns, units)
     if seeds is not None:
         console.print("Over seeds: mean ± half of the 95 % interval", highlight=False)
         console.print(seeds)
@@ -87,35 +88,49 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     )
 
 
-def _cells_table(rows: pd.DataFrame, columns: Columns) -> Table:
+def _scaled(rows: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return rows in units that suit each main metric, and these units by metric."""
+    rows, units = rows.copy(), {}
+    for metric in columns:
+        own = _select(rows, metric, columns[metric]).dropna(subset="value")
+        if not own.empty:
+            scale = readable_scale(str(own["unit"].iloc[0]), own["value"])
+            rows.loc[rows["metric"] == metric, ["value", "ci_low", "ci_high"]] *= scale.factor
+            units[metric] = scale.unit.removesuffix(" per image")
+    return rows, units
+
+
+def _cells_table(rows: pd.DataFrame, columns: Columns, units: Mapping[str, str]) -> Table:
     columns = _filled(rows, columns)
-    table = _empty_table([*CELL, "seed"], columns)
+    table = _empty_table([*CELL, "seed"], columns, units)
     for _, cell in rows[rows["metric"].isin(columns)].groupby("cell_key", sort=False):
         names = [f"{name}\n" for name in (*_names(cell.iloc[0]), str(cell.iloc[0]["seed"]))]
         table.add_row(*map(escape, names), *(_value(cell, *column) for column in columns.items()))
     return table
 
 
-def _seeds_table(rows: pd.DataFrame, columns: Columns) -> Table | None:
+def _seeds_table(rows: pd.DataFrame, columns: Columns, units: Mapping[str, str]) -> Table | None:
     """Return means over seeds, or None if no cell has a second seed."""
     means = across_seeds(rows)
     means = means[means["seeds"] > 1]
     columns = _filled(means, columns)
     if not columns:
         return None
-    table = _empty_table([*CELL, "seeds"], columns)
+    table = _empty_table([*CELL, "seeds"], columns, units)
     for _, group in means.groupby([*CELL, "protocol_hash"], sort=False):
         names = [f"{name}\n" for name in (*_names(group.iloc[0]), str(group["seeds"].max()))]
         table.add_row(*map(escape, names), *(_mean(group, *column) for column in columns.items()))
     return table
 
 
-def _empty_table(names: list[str], columns: Columns) -> Table:
+def _empty_table(names: list[str], columns: Columns, units: Mapping[str, str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in names:
         table.add_column(heading, no_wrap=True, overflow="fold", vertical="bottom")
-    for column in columns.values():
-        heading = (column.short or column.label).replace(" ", "\n")
+    for metric, column in columns.items():
+        unit = units.get(metric, "")
+        words = f"{column.short or column.label} {unit if len(unit) <= UNIT_WIDTH else ''}"
+        heading = words.strip().replace(" ", "\n")
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     return table
 

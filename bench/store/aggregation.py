@@ -1,12 +1,13 @@
 """Means over seeds, with their standard deviations and confidence intervals."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.store.schema import MODEL, OBSERVATION, OK, PARTS
+from bench.store.schema import MODEL, OBSERVATION, OK, PARTS, Bounds
 
 CONFIDENCE = 0.95
 
@@ -22,11 +23,12 @@ def whole_models(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows[list(PARTS)].isna().all(axis=1)]
 
 
-def across_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+def across_seeds(rows: pd.DataFrame, bounds: Mapping[str, Bounds] | None = None) -> pd.DataFrame:
     """Average ``ok`` rows that differ only by their seed.
 
     Args:
         rows: rows of a run, as :func:`bench.load_results` returns them.
+        bounds: smallest and largest possible value by metric name; intervals end there.
 
     Returns:
         One row per observation: the columns that identify it, then ``seeds`` (their number),
@@ -45,7 +47,16 @@ def across_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     keys = [key for key in OBSERVATION if key in known]
     groups = known.groupby(keys, dropna=False, sort=False, observed=True)["value"]
     table = groups.agg(seeds="size", value="mean", standard_deviation="std").reset_index()
-    return table.join(_interval(table))
+    table = table.join(_interval(table))
+    if bounds:
+        table["ci_low"] = table["ci_low"].clip(lower=_limits(table, bounds, 0))
+        table["ci_high"] = table["ci_high"].clip(upper=_limits(table, bounds, 1))
+    return table
+
+
+def _limits(table: pd.DataFrame, bounds: Mapping[str, Bounds], end: int) -> "pd.Series[float]":
+    """Return the smallest (0) or largest (1) possible value of each row, NaN if there is none."""
+    return table["metric"].map({name: each[end] for name, each in bounds.items()}).astype(float)
 
 
 def _interval(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.errors import BenchError, one_line
-from bench.store.schema import RUN_FILE, Headline, View
+from bench.store.schema import GROUPS, RUN_FILE, UNBOUNDED, Bounds, Group, Headline, View
 
 if TYPE_CHECKING:
     from bench.metrics.metric import Metric
 
 DEFAULT_TOLERANCE = 0.05
 METRICS = "metrics"
-HEADLINE = "headline"
+HEADLINE, LABEL, BOUNDS = "headline", "label", "bounds"
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,30 @@ class MetricDeclaration:
     Attributes:
         tolerance: relative change that the gate accepts.
         reproducible: False if the metric measures the machine and so differs from run to run.
+        label: its name for people; "" for the registered name with spaces.
+        group: its group in reports.
+        bounds: smallest and largest possible value; None if there is none.
         headline: its place among the main numbers of a run; None for other metrics.
     """
 
     tolerance: float = DEFAULT_TOLERANCE
     reproducible: bool = True
+    label: str = ""
+    group: Group = GROUPS[0]
+    bounds: Bounds = UNBOUNDED
     headline: Headline | None = None
 
 
 def declaration(metric: "type[Metric]") -> MetricDeclaration:
     """Return what a metric class declares."""
-    return MetricDeclaration(metric.tolerance, metric.reproducible, metric.headline)
+    return MetricDeclaration(
+        metric.tolerance,
+        metric.reproducible,
+        label=metric.label,
+        group=metric.group,
+        bounds=metric.bounds,
+        headline=metric.headline,
+    )
 
 
 def record(metrics: "Mapping[str, type[Metric]]") -> dict[str, Any]:
@@ -67,11 +80,41 @@ def installed(names: Iterable[str]) -> dict[str, MetricDeclaration]:
     return {name: declaration(registry.metrics.load(name)) for name in known}
 
 
-def headlines(run: Path, names: Iterable[str], view: View) -> dict[str, Headline]:
-    """Return the headlines that a table or plot shows.
+def known_declarations(run: Path, names: Iterable[str]) -> dict[str, MetricDeclaration]:
+    """Return what the named metrics declare, as far as anything declares it.
 
-    If ``run.json`` of an earlier release says nothing of a metric's headline, the installed metric
-    declares it.
+    If ``run.json`` of an earlier release lacks a metric's headline or label, the installed metric
+    declares everything.
+
+    Args:
+        run: a run directory.
+        names: names of metrics.
+
+    Raises:
+        BenchError: ``run.json`` or an installed metric cannot be read.
+    """
+    facts, names = _facts(run), sorted(set(names))
+    older = [name for name in names if not {HEADLINE, LABEL} <= facts.get(name, {}).keys()]
+    found = declared(run) | installed(older)
+    return {name: found[name] for name in names if name in found}
+
+
+def bounds(run: Path) -> dict[str, Bounds]:
+    """Return the smallest and largest possible values that the metrics of a run declared.
+
+    Args:
+        run: a run directory; without ``run.json``, no metric has any.
+
+    Raises:
+        BenchError: the declarations in ``run.json`` cannot be read.
+    """
+    if not (run / RUN_FILE).exists():
+        return {}
+    return {name: each.bounds for name, each in declared(run).items()}
+
+
+def headlines(run: Path, names: Iterable[str], view: View) -> dict[str, Headline]:
+    """Return the headlines that a table or plot shows; see :func:`known_declarations`.
 
     Args:
         run: a run directory.
@@ -84,9 +127,7 @@ def headlines(run: Path, names: Iterable[str], view: View) -> dict[str, Headline
     Raises:
         BenchError: ``run.json`` or an installed metric cannot be read.
     """
-    facts, names = _facts(run), sorted(set(names))
-    found = declared(run) | installed(n for n in names if HEADLINE not in facts.get(n, {}))
-    main = {name: found[name].headline for name in names if name in found}
+    main = {name: each.headline for name, each in known_declarations(run, names).items()}
     shown = {name: each for name, each in main.items() if each and view in each.views}
     return dict(sorted(shown.items(), key=lambda item: item[1].rank))
 
@@ -108,7 +149,8 @@ def _parsed(run: Path, facts: Mapping[str, Any]) -> MetricDeclaration:
         headline = facts.get(HEADLINE)
         if headline:
             headline = Headline(**{**headline, "views": tuple(headline["views"])})
-        return MetricDeclaration(**{**facts, HEADLINE: headline})
+        bounds = tuple(facts.get(BOUNDS, UNBOUNDED))
+        return MetricDeclaration(**{**facts, HEADLINE: headline, BOUNDS: bounds})
     except (AttributeError, KeyError, TypeError) as error:
         raise _unreadable(run, error) from error
 

@@ -19,6 +19,7 @@ from filelock import Timeout
 
 from bench.errors import BenchError, OutputError, one_line
 from bench.store.aggregation import across_seeds
+from bench.store.declarations import bounds
 from bench.store.schema import (
     ACROSS_SEEDS_FILE,
     CELL_LOCKS,
@@ -217,7 +218,7 @@ class RunDirectory:
             with files.write(CSV_FILE) as file:
                 rows.to_csv(file, index=False)
             with files.write(ACROSS_SEEDS_FILE) as file:
-                across_seeds(rows).to_csv(file, index=False)
+                across_seeds(rows, bounds(self.path)).to_csv(file, index=False)
         return rows
 
     def _gathered(self) -> pa.Table:

@@ -209,7 +209,20 @@ INCOMPLETE = {
 }
 """What a ``dataset_variant`` other than ``complete`` means."""
 
-# Headlines
+# What metrics declare
+
+Group = Literal["quality", "robustness", "spikes", "cost"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""Groups of metrics, in the order in which reports show them."""
+
+Bounds = tuple[float | None, float | None]
+"""Smallest and largest possible value; None if there is none."""
+UNBOUNDED: Bounds = (None, None)
+NOT_NEGATIVE: Bounds = (0.0, None)
+SHARE: Bounds = (0.0, 1.0)
+
+ENOUGH_SEEDS = 3
+"""Least number of seeds on each side of a test over seeds."""
 
 View = Literal["summary", "report", "metric_by_model", "quality_against_energy"]
 VIEWS: tuple[View, ...] = get_args(View)

@@ -2,7 +2,9 @@
 
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -11,6 +13,11 @@ SMALL, LARGE = 1e-3, 1e15
 HASH_DIGITS = 12
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _PREFIXES = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
+# Units that can have a prefix: what is printed, and its size in the unit.
+_SCALED_UNITS = {"pJ": ("J", 1e-12), "bytes": ("B", 1.0)}
+_SI = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1.0: "", 1e-3: "m", 1e-6: "µ", 1e-9: "n"}
+_COUNTED = ("parameters", "operations", "updates", "images")
+_WORDS = {1e12: "trillion", 1e9: "billion", 1e6: "million", 1e3: "thousand"}
 _BACKSLASHED = re.compile(r"([\\`*_\[\]#|~$&])")
 
 
@@ -54,6 +61,56 @@ def compact(value: Any, digits: int = 3) -> str:
             if max(10_000, size) <= abs(value) < LARGE:
                 return f"{number(value / size, digits)}{prefix}"
     return number(value, digits)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A unit that suits a group of numbers.
+
+    Attributes:
+        factor: what the numbers are multiplied by.
+        unit: the unit with its prefix; "" for none.
+    """
+
+    factor: float
+    unit: str
+
+
+def readable_scale(unit: str, values: Iterable[float]) -> Scale:
+    """Return the unit in which the median of some numbers is between 1 and 1,000, if it has one.
+
+    Energies and sizes get a prefix, counts a word. Other units stay.
+
+    Args:
+        unit: unit of the numbers; "1" for none.
+        values: the numbers; missing ones do not count.
+
+    >>> readable_scale("pJ per image", [25318989.0])
+    Scale(factor=1e-06, unit='µJ per image')
+    >>> readable_scale("operations per image", [5504128.0]).unit
+    'million operations per image'
+    >>> readable_scale("dB", [19.0]), readable_scale("1", [0.1])
+    (Scale(factor=1.0, unit='dB'), Scale(factor=1.0, unit=''))
+    """
+    sizes = [abs(v) for v in values if not pd.isna(v) and math.isfinite(v) and v]
+    name, _, rest = unit.partition(" ")
+    if unit == "1" or not sizes:
+        return Scale(1.0, "" if unit == "1" else unit)
+    if name in _SCALED_UNITS:
+        symbol, size = _SCALED_UNITS[name]
+        step, prefix = _fitting(median(sizes) * size, _SI)
+        return Scale(float(f"{size / step:.12g}"), f"{prefix}{symbol} {rest}".strip())
+    if name in _COUNTED:
+        step, word = _fitting(median(sizes), _WORDS | {1.0: ""})
+        return Scale(1 / step, f"{word} {unit}".strip())
+    return Scale(1.0, unit)
+
+
+def _fitting(value: float, steps: Mapping[float, str]) -> tuple[float, str]:
+    """Return the largest step that does not exceed a value, or the smallest step."""
+    return next(
+        ((s, name) for s, name in steps.items() if s <= value), (min(steps), steps[min(steps)])
+    )
 
 
 def with_interval(value: Any, low: Any, high: Any) -> str:
@@ -131,7 +188,10 @@ def escape_markdown(text: str) -> str:
 
 
 def pipe_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[int] = ()
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Collection[int] = (),
+    strong: Collection[tuple[int, int]] = (),
 ) -> str:
     r"""Return a Markdown table.
 
@@ -139,6 +199,7 @@ def pipe_table(
         headings: heading of each column, unescaped.
         rows: texts of each row, unescaped.
         right: indices of the columns that are aligned to the right.
+        strong: row and column of the texts that are emphasised.
 
     >>> print(pipe_table(["model", "fad"], [["fsvae", "52"]], right=[1]))
     | model | fad |
@@ -147,4 +208,6 @@ def pipe_table(
     """
     marks = ["---:" if i in right else "---" for i in range(len(headings))]
     head, *body = [list(map(escape_markdown, line)) for line in (headings, *rows)]
+    for row, column in strong:
+        body[row][column] = f"**{body[row][column]}**"
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, marks, *body))

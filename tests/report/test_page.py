@@ -14,7 +14,10 @@ from bench.report.run_reader import Run
 from bench.store.run_directory import frame
 from bench.system.formatting import number, with_interval
 
-ORDER = ["Summary", "Warnings", "Tables", "Plots", "Images", "Provenance", "Missing numbers"]
+ORDER = [
+    *("Summary", "Warnings", "Measurements", "Tables"),
+    *("Plots", "Images", "Provenance", "Missing numbers"),
+]
 
 
 class Page(HTMLParser):
@@ -114,16 +117,17 @@ def test_the_page_is_where_it_was_asked_for(bench_cli, tmp_path):
 def test_headline_is_mean_and_interval_over_seeds(markdown, tmp_path):
     text = markdown(write_run(tmp_path / "run", seeds()))
     # Student's t at 0.975 with 2 degrees of freedom is 4.3027: 4.3027 * 0.1 / sqrt(3) = 0.248.
-    assert "| vae | torch | digits | 3 | 0.50 ± 0.25 |" in text
+    assert "| vae torch | 3 | 200 | 0.50 ± 0.25 |" in text
 
 
 def test_headline_of_one_seed_has_no_interval(markdown, tmp_path):
-    assert "| vae | torch | digits | 1 | 0.5 |" in markdown(write_run(tmp_path / "run", [row()]))
+    assert "| vae torch | 1 | 200 | 0.5 |" in markdown(write_run(tmp_path / "run", [row()]))
 
 
 def test_headline_tells_datasets_apart_by_name_alone_where_that_is_enough(markdown, tmp_path):
     other = {"dataset": "mnist", "dataset_fingerprint": "e" * 64, "dataset_variant": "subset"}
-    of_two = [row(), row(**other, train_images=7), row("gan", model_version="2")]
+    of_two = [row(), row(backend="fused"), row(**other, train_images=7)]
+    of_two.append(row("gan", model_version="2"))
     assert "fingerprint | seeds" not in markdown(write_run(tmp_path / "two", of_two))
     text = markdown(
         write_run(tmp_path / "three", [*of_two, row(seed=1, dataset_fingerprint="d" * 64)])
@@ -218,7 +222,7 @@ def test_cells_that_were_asked_for_and_are_absent_are_counted(report, tmp_path):
         ([], "This run has no rows yet."),
         ([failed("ValueError: broken")], "Nothing was measured"),
         ([failed("nothing here", status="skipped")], "Nothing was measured"),
-        ([row(metric="of_nobody")], "of_nobody"),
+        ([row(metric="of_nobody")], "of nobody"),
         ([row(metric=SCRIPT, unit=SCRIPT, extractor=SCRIPT)], SCRIPT),
         ([row(split=None, n=None, epoch_selection=None, higher_is_better=None)], "vae"),
     ],

@@ -72,12 +72,13 @@ def opened(browser):
 
 def names(browser):
     """The first column of the headline table, as it is shown."""
-    rows = browser.find_elements(By.CSS_SELECTOR, "#headline tbody tr")
-    return [r.find_element(By.TAG_NAME, "th").text for r in rows if r.is_displayed()]
+    rows = browser.find_elements(By.CSS_SELECTOR, "#models-1 tbody tr")
+    shown = [r.find_element(By.TAG_NAME, "th").text for r in rows if r.is_displayed()]
+    return [text.splitlines()[0] for text in shown]
 
 
 def heading(browser, text):
-    headings = browser.find_elements(By.CSS_SELECTOR, "#headline thead th")
+    headings = browser.find_elements(By.CSS_SELECTOR, "#models-1 thead th")
     return next(h for h in headings if h.text.startswith(text))
 
 
@@ -101,6 +102,36 @@ def test_the_page_never_scrolls_sideways(opened, request, page, width):
     wider = """return [...document.querySelectorAll("table")].every(
         t => t.closest(".scroll").getBoundingClientRect().right <= innerWidth)"""
     assert browser.execute_script(wider)
+
+
+@pytest.mark.parametrize("page", ["made_page", "tiny_page"])
+def test_the_table_of_models_fits_a_desktop_without_a_scrollbar(opened, request, page):
+    browser = opened(request.getfixturevalue(page), DESKTOP)
+    widths = browser.execute_script(
+        """return [...document.querySelectorAll(".narrow .scroll")].map(
+            s => [s.scrollWidth, s.clientWidth])"""
+    )
+    assert widths
+    assert all(content <= box for content, box in widths)
+
+
+@pytest.mark.parametrize("page", ["made_page", "tiny_page"])
+def test_on_a_phone_each_model_is_a_card_that_is_still_a_table_row(opened, request, page):
+    browser = opened(request.getfixturevalue(page), PHONE)
+    cards = browser.execute_script(
+        """return [...document.querySelectorAll(".narrow tbody tr")].map(row => ({
+            name: row.cells[0].innerText, roles: [...row.cells].map(c => c.getAttribute("role")),
+            right: Math.max(...[...row.cells].map(c => c.getBoundingClientRect().right)),
+            heading: getComputedStyle(row.cells[1], "::before").content,
+            layout: getComputedStyle(row).display}))"""
+    )
+    assert cards
+    for card in cards:
+        assert card["name"]
+        assert card["layout"] == "grid"
+        assert card["right"] <= PHONE
+        assert "seeds" in card["heading"]
+        assert set(card["roles"]) == {"rowheader", "cell"}
 
 
 @pytest.mark.parametrize("page", ["made_page", "tiny_page"])
@@ -140,14 +171,14 @@ def test_words_sort_as_words_and_only_one_column_is_marked(opened, made_page):
     heading(browser, "model").find_element(By.TAG_NAME, "button").click()
     shown = names(browser)
     assert shown.index("a") < shown.index("b") < shown.index("z")
-    headings = browser.find_elements(By.CSS_SELECTOR, "#headline thead th")
+    headings = browser.find_elements(By.CSS_SELECTOR, "#models-1 thead th")
     assert [h.get_attribute("aria-sort") for h in headings].count("none") == len(headings) - 1
 
 
 def test_headings_are_reached_by_keyboard(opened, made_page):
     browser = opened(made_page)
-    browser.find_element(By.CSS_SELECTOR, "#headline").parent.execute_script(
-        "document.querySelector('[aria-controls=headline]').focus()"
+    browser.find_element(By.CSS_SELECTOR, "#models-1").parent.execute_script(
+        "document.querySelector('[aria-controls=models-1]').focus()"
     )
     browser.switch_to.active_element.send_keys(Keys.TAB)
     browser.switch_to.active_element.send_keys(Keys.TAB)
@@ -159,7 +190,7 @@ def test_headings_are_reached_by_keyboard(opened, made_page):
 
 def test_the_filter_keeps_rows_that_have_every_word(opened, made_page):
     browser = opened(made_page)
-    field = browser.find_element(By.CSS_SELECTOR, "[aria-controls=headline]")
+    field = browser.find_element(By.CSS_SELECTOR, "[aria-controls=models-1]")
     field.send_keys("SCRIPT torch")
     assert names(browser) == [SCRIPT]
     status = browser.find_element(By.CSS_SELECTOR, "#summary [role=status]")

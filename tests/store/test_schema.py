@@ -158,7 +158,9 @@ def test_a_metric_from_outside_declares_its_own_headline(bench_cli, tmp_path):
     (run / "run.json").write_text(json.dumps(content))
     code, _, _ = bench_cli("report", run, "--format", "md")
     assert code == 0
-    assert "| seeds | dead | reconstruction loss ↓ |" in (run / "report.md").read_text()
+    assert (
+        "| trained on, images | dead | reconstruction loss ↓ |" in (run / "report.md").read_text()
+    )
 
 
 def test_a_headline_that_cannot_be_read_is_one_line(bench_cli, tmp_path):

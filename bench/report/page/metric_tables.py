@@ -1,10 +1,10 @@
-"""The numbers of a run as tables: main metrics, measurements, cells and trained extractors."""
+"""The numbers of a run as tables: main metrics by backend, cells and trained extractors."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import pandas as pd
 
+from bench.report.page.model_tables import ARROWS, DIRECTIONS, without_number
 from bench.report.page.sortable_table import (
     SortableTable,
     TableColumn,
@@ -13,7 +13,8 @@ from bench.report.page.sortable_table import (
     measured,
     word,
 )
-from bench.store.aggregation import across_seeds, of_models, whole_models
+from bench.report.run_reader import Run
+from bench.store.aggregation import of_models, whole_models
 from bench.store.other_neurons import footnotes
 from bench.store.schema import (
     CELL,
@@ -21,12 +22,9 @@ from bench.store.schema import (
     EXTRACTOR,
     FAILED,
     HASHES,
-    NO_VALUE,
-    NOT_APPLICABLE,
     OK,
     SKIPPED,
     Headline,
-    status_word,
 )
 from bench.system.formatting import short_hash, with_interval
 
@@ -49,32 +47,26 @@ VARIES_WITHIN = {
     "dataset_fingerprint": ["dataset"],
     "train_images": ["dataset"],
 }
-MEASUREMENT = [*SETTING, "metric", "split", "epoch_selection", "extractor", "metric_version"]
-DIRECTIONS = {True: "higher is better", False: "lower is better"}
-ARROWS = {True: " ↑", False: " ↓"}
 
 Headlines = Mapping[str, Headline]
 
 
-def headline(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
+def by_backend(run: Run) -> SortableTable | None:
     """Return the main metrics: mean and interval over seeds, a row per model, backend and dataset.
 
     Cells that differ in protocol, device or content have rows of their own.
 
-    Args:
-        rows: rows of a run.
-        headlines: main metrics, by name.
-
     Returns:
         The table, or None if no row is about a main metric.
     """
-    shown = whole_models(rows)
+    headlines = run.headlines("report")
+    shown = whole_models(run.rows)
     shown = shown[shown["metric"].isin(headlines)]
     if shown.empty:
         return None
     columns = _filled(shown, headlines)
     names = _names(shown)
-    together = across_seeds(shown)
+    together = run.across_seeds(shown)
     means = dict(iter(together.groupby(SETTING, dropna=False, sort=False, observed=True)))
     body = [
         (
@@ -96,49 +88,22 @@ def headline(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
         "Mean over seeds ± half of its 95 % interval (Student's t). A mean without ± is from a "
         "single seed, or from seeds that agree."
     )
-    return SortableTable("headline", _noted(caption, shown), tuple(headings), tuple(body))
-
-
-def measurements(rows: pd.DataFrame) -> SortableTable | None:
-    """Return every metric of whole models, averaged over seeds; None if nothing was measured."""
-    table = _averaged(whole_models(rows))
-    if table.empty:
-        return None
-    names = _names(table)
-    headings = [
-        TableColumn("metric"),
-        TableColumn("split"),
-        *(TableColumn(VARIATION.get(name, name)) for name in names),
-        TableColumn("mean", "mean over seeds", True),
-        TableColumn("95 % low", "lower end of the interval over seeds", True),
-        TableColumn("95 % high", "upper end of the interval over seeds", True),
-        TableColumn("seeds", "number of seeds that the mean is over", True),
-        TableColumn("n", "number of images that one value is computed from", True),
-        TableColumn("unit"),
-        TableColumn("better"),
-        TableColumn("epoch", "how the epoch was chosen"),
-        TableColumn("extractor"),
-    ]
-    body = tuple(_measurement(row, names) for row in table.to_dict("records"))
-    caption = (
-        "Every metric of whole models. Values by layer, time step and noise are in the plots and "
-        "in results.csv."
+    return SortableTable(
+        "by-backend",
+        _noted(caption, shown),
+        tuple(headings),
+        tuple(body),
+        title="Main metrics by backend",
     )
-    return SortableTable("measurements", _noted(caption, table), tuple(headings), body)
 
 
-def cells(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
-    """Return how each cell of a model ended, and its main metrics; None if there are no cells.
-
-    Args:
-        rows: rows of a run.
-        headlines: main metrics, by name.
-    """
-    rows = of_models(rows)
+def cells(run: Run) -> SortableTable | None:
+    """Return how each cell of a model ended, and its main metrics; None if there are no cells."""
+    rows = of_models(run.rows)
     if rows.empty:
         return None
     shown = whole_models(rows)
-    columns = _filled(shown, headlines)
+    columns = _filled(shown, run.headlines("report"))
     headings = [
         *map(TableColumn, CELL),
         TableColumn("seed", numeric=True),
@@ -190,7 +155,7 @@ def extractors(rows: pd.DataFrame) -> SortableTable | None:
     body = tuple(
         (
             *(word(row[name]) for name in words),
-            measured(row["value"]) if row["status"] == OK else _without_number(own.loc[[index]]),
+            measured(row["value"]) if row["status"] == OK else without_number(own.loc[[index]]),
             count(row["n"]),
             *(word(row[name]) for name in ("extractor", "protocol", "device", "cell_key")),
         )
@@ -218,36 +183,6 @@ def cell_statuses(rows: pd.DataFrame) -> "pd.Series[str]":
 def _noted(caption: str, rows: pd.DataFrame) -> str:
     """Return a caption, with the footnote of backends that compute another neuron."""
     return " ".join([caption, *footnotes(rows["backend"])])
-
-
-def _averaged(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return means over seeds, with the smallest and largest ``n``."""
-    table = across_seeds(rows)
-    known = rows[rows["status"] == OK]
-    n = known.groupby(MEASUREMENT, dropna=False, sort=False, observed=True)["n"]
-    numbers = n.agg(least="min", most="max").reset_index()
-    return table.merge(numbers, on=MEASUREMENT, how="left")
-
-
-def _measurement(row: Mapping[Any, Any], names: Iterable[str]) -> tuple[TableEntry, ...]:
-    n = count(row["least"])
-    if not pd.isna(row["least"]) and row["least"] != row["most"]:
-        n = TableEntry(f"{row['least']}-{row['most']}", float(row["least"]))
-    better = row["higher_is_better"]
-    return (
-        word(row["metric"]),
-        word(row["split"]),
-        *(_named(name, row[name]) for name in names),
-        measured(row["value"]),
-        measured(row["ci_low"]),
-        measured(row["ci_high"]),
-        count(row["seeds"]),
-        n,
-        word(row["unit"] if row["unit"] != "1" else ""),
-        TableEntry("" if pd.isna(better) else "higher" if better else "lower"),
-        word(row["epoch_selection"]),
-        word(row["extractor"]),
-    )
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
@@ -293,7 +228,7 @@ def _select(rows: pd.DataFrame, metric: str, main: Headline) -> pd.DataFrame:
 def _mean(means: pd.DataFrame, rows: pd.DataFrame, metric: str, main: Headline) -> TableEntry:
     own = _select(means, metric, main)
     if own.empty:
-        return _without_number(rows[rows["metric"] == metric])
+        return without_number(rows[rows["metric"] == metric])
     row = own.iloc[0]
     text = with_interval(row["value"], row["ci_low"], row["ci_high"])
     return TableEntry(text, float(row["value"]), f"over {row['seeds']} seeds")
@@ -303,18 +238,5 @@ def _single(rows: pd.DataFrame, metric: str, main: Headline) -> TableEntry:
     own = _select(rows, metric, main)
     own = own[own["status"] == OK]
     if own.empty:
-        return _without_number(rows[rows["metric"] == metric])
+        return without_number(rows[rows["metric"] == metric])
     return measured(own.iloc[0]["value"])
-
-
-def _without_number(rows: pd.DataFrame) -> TableEntry:
-    for status in NO_VALUE:
-        reasons = rows.loc[rows["status"] == status, "reason"]
-        if not reasons.empty:
-            note = "" if pd.isna(reasons.iloc[0]) else str(reasons.iloc[0])
-            return TableEntry(status_word(status), None, note, status)
-    # Values of other splits than the table shows.
-    splits = ", ".join(rows["split"].dropna().unique())
-    if not splits:
-        return TableEntry("")
-    return TableEntry(status_word(NOT_APPLICABLE), None, f"of {splits} only", NOT_APPLICABLE)

@@ -32,12 +32,21 @@ class TableEntry:
         order: number that the row is sorted by in a numeric column; None sorts last.
         note: explanation of the text.
         status: ``failed``, ``skipped`` or ``not_applicable`` if there is no number.
+        detail: what stands below the text, smaller.
+        strong: True if the text is emphasised.
     """
 
     text: str
     order: float | None = None
     note: str = ""
     status: str = ""
+    detail: str = ""
+    strong: bool = False
+
+    @property
+    def line(self) -> str:
+        """The text with its detail, in one line."""
+        return f"{self.text} {self.detail}".strip()
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,20 @@ class SortableTable:
         caption: what the table shows.
         columns: columns from left to right; the first one names the row.
         rows: rows from top to bottom, one entry per column.
+        title: heading of the table; the name if empty.
+        footer: a last row that sorting leaves in its place; empty for none.
+        note: sentence below the table.
+        narrow: True if the rows become cards on a narrow screen.
     """
 
     name: str
     caption: str
     columns: tuple[TableColumn, ...]
     rows: tuple[tuple[TableEntry, ...], ...]
+    title: str = ""
+    footer: tuple[TableEntry, ...] = ()
+    note: str = ""
+    narrow: bool = False
 
 
 def word(value: Any) -> TableEntry:

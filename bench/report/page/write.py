@@ -13,11 +13,14 @@ from bench.errors import BenchError
 from bench.report.page import figures, metric_tables, outcomes
 from bench.report.page.comparability import ComparisonWarning, comparison_warnings
 from bench.report.page.figures import Drawn, File, Grids
+from bench.report.page.measurement_tables import measurement_tables
+from bench.report.page.model_tables import model_tables
 from bench.report.page.paper_tables import paper_tables
 from bench.report.page.provenance import Provenance, provenance
 from bench.report.page.scale_table import scale_table
 from bench.report.page.sortable_table import SortableTable
 from bench.report.run_reader import Run
+from bench.store.aggregation import of_models, whole_models
 from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_ASKED, NOT_INSTALLED, OK, SKIPPED
 from bench.system.files import atomic
 from bench.system.formatting import escape_markdown, pipe_table
@@ -34,9 +37,12 @@ class Report:
         title: name of the run directory.
         notice: first sentence of a report that has little to show; "" otherwise.
         facts: the summary.
-        headline: main metrics, averaged over seeds.
+        models: main metrics of each model, a table per dataset and protocol.
         warnings: rows that are not comparable.
-        tables: measurements, cells, trained extractors, scales of distances, and tables of papers.
+        measurements: all metrics by model, a table per group of metrics, dataset and protocol.
+        long_form: means over seeds of all metrics, one row each, as CSV; None without values.
+        tables: main metrics by backend, cells, trained extractors, scales of distances, and tables
+            of papers.
         plots: plots, or the reasons why they were not drawn.
         grids: images of the cells.
         provenance: commands, datasets, protocols, versions.
@@ -47,8 +53,10 @@ class Report:
     title: str
     notice: str
     facts: list[outcomes.Fact]
-    headline: SortableTable | None
+    models: list[SortableTable]
     warnings: list[ComparisonWarning]
+    measurements: list[SortableTable]
+    long_form: File | None
     tables: list[SortableTable]
     plots: list[Drawn]
     grids: Grids
@@ -69,10 +77,10 @@ def build(path: Path) -> Report:
     if not (rows["status"] == OK).any():
         notice = NO_ROWS if rows.empty else NO_VALUES
     origin = provenance(path)
-    main = run.headlines("report")
+    several = of_models(rows).groupby("model")["backend"].nunique().gt(1).any()
     tables = (
-        metric_tables.measurements(rows),
-        metric_tables.cells(rows, main),
+        metric_tables.by_backend(run) if several else None,
+        metric_tables.cells(run),
         metric_tables.extractors(rows),
         scale_table(rows),
     )
@@ -80,8 +88,10 @@ def build(path: Path) -> Report:
         title=path.resolve().name,
         notice=notice,
         facts=outcomes.facts(rows, origin.planned),
-        headline=metric_tables.headline(rows, main),
+        models=model_tables(run),
         warnings=comparison_warnings(rows),
+        measurements=measurement_tables(run),
+        long_form=_long_form(run),
         tables=[*(table for table in tables if table is not None), *paper_tables(rows, path)],
         plots=list(figures.drawn(run)),
         grids=figures.grids(run),
@@ -91,6 +101,14 @@ def build(path: Path) -> Report:
         ),
         not_applicable=outcomes.missing_numbers(rows, (NOT_APPLICABLE,), "not_applicable"),
     )
+
+
+def _long_form(run: Run) -> File | None:
+    """Return the means of whole models over seeds as CSV; None if there are no values."""
+    table = run.across_seeds(whole_models(run.rows))
+    if table.empty:
+        return None
+    return File("measurements.csv", table.to_csv(index=False).encode(), "text/csv")
 
 
 def write_html(path: Path, out: Path | None = None) -> Path:
@@ -173,7 +191,10 @@ def _escaped(value: Any) -> Any:
 def _pipe_table(table: SortableTable) -> _Markdown:
     headings = [column.heading for column in table.columns]
     right = [i for i, column in enumerate(table.columns) if column.numeric]
-    return _Markdown(pipe_table(headings, ([e.text for e in row] for row in table.rows), right))
+    rows = [*table.rows, *([table.footer] if table.footer else [])]
+    strong = {(i, j) for i, row in enumerate(rows) for j, entry in enumerate(row) if entry.strong}
+    texts = ([entry.line for entry in row] for row in rows)
+    return _Markdown(pipe_table(headings, texts, right, strong))
 
 
 def _environment(**options: Any) -> jinja2.Environment:

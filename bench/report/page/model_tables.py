@@ -1,0 +1,288 @@
+"""The table that answers which model is best: models by main metrics, per dataset and protocol."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from bench.report.best_models import Best, best_models, comparisons
+from bench.report.model_means import (
+    SETTING,
+    equal_backends,
+    fold,
+    joined,
+    model_names,
+    over_seeds,
+)
+from bench.report.page.sortable_table import SortableTable, TableColumn, TableEntry
+from bench.report.run_reader import Run
+from bench.store.aggregation import whole_models
+from bench.store.other_neurons import footnotes
+from bench.store.schema import (
+    ENOUGH_SEEDS,
+    INCOMPLETE,
+    NO_VALUE,
+    NOT_APPLICABLE,
+    Headline,
+    status_word,
+)
+from bench.system.formatting import Scale, compact, number, readable_scale, with_interval
+
+LONGEST_PROTOCOL = 48
+# An interval that is smaller, relative to the value, is rounding.
+ROUNDING = 1e-9
+ARROWS = {True: " ↑", False: " ↓"}
+DIRECTIONS = {True: "higher is better", False: "lower is better"}
+SEED_INTERVAL = "± is half of the 95 % interval of the mean over seeds (Student's t)"
+IMAGE_INTERVAL = "with a single seed, half of the interval over images"
+
+
+def model_tables(run: Run) -> list[SortableTable]:
+    """Return the main metrics, a row per model, in one table per dataset and protocol.
+
+    Backends of a model are averaged. The last row names the best model by each metric, or the
+    models that do not differ from it by more than chance.
+    """
+    headlines = run.headlines("report")
+    shown = whole_models(run.rows)
+    shown = shown[shown["metric"].isin(headlines)]
+    tables: list[SortableTable] = []
+    for _, rows in settings(shown):
+        used = {name: each for name, each in headlines.items() if _has_value(rows, name, each)}
+        if used:
+            own = rows.assign(name=model_names(rows))
+            tables.append(_Table(run, own, used).table(f"models-{len(tables) + 1}"))
+    return tables
+
+
+def settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of each dataset and protocol, with a title.
+
+    What else rules out a comparison, such as a part of a dataset or a device, separates rows too
+    and stands in the title.
+
+    Args:
+        rows: rows of a run.
+    """
+    for setting, group in rows.groupby(SETTING, dropna=False, sort=False):
+        facts = dict(zip(SETTING, setting, strict=True))
+        title = f"{facts['dataset']}, protocol {_short(str(facts['protocol']))}"
+        same = rows[(rows["dataset"] == facts["dataset"]) & (rows["protocol"] == facts["protocol"])]
+        if facts["dataset_variant"] in INCOMPLETE:
+            title += f", {INCOMPLETE[facts['dataset_variant']]}"
+        if same["dataset_fingerprint"].nunique(dropna=False) > 1:
+            title += f", content {str(facts['dataset_fingerprint'])[:12]}"
+        if same["device"].nunique(dropna=False) > 1:
+            title += f", on {facts['device']}"
+        yield title, group
+
+
+def _short(protocol: str) -> str:
+    """Return the name of a protocol, of whose changed settings only so many are shown as fit.
+
+    >>> _short("smoke+epochs=3"), _short("smoke+" + "+".join(f"setting_{i}=1" for i in range(9)))
+    ('smoke+epochs=3', 'smoke+setting_0=1+setting_1=1+setting_2=1 and 6 more settings')
+    """
+    if len(protocol) <= LONGEST_PROTOCOL:
+        return protocol
+    parts = protocol.split("+")
+    shown = next(n for n in range(len(parts), 0, -1) if n == 1 or _fits(parts[:n]))
+    return f"{'+'.join(parts[:shown])} and {len(parts) - shown} more settings"
+
+
+def _fits(parts: list[str]) -> bool:
+    return len("+".join(parts)) <= LONGEST_PROTOCOL
+
+
+class _Table:
+    """The table of one setting.
+
+    Args:
+        run: the run.
+        rows: rows of main metrics in the setting, with the column ``name``.
+        headlines: the main metrics that have values.
+    """
+
+    def __init__(self, run: Run, rows: pd.DataFrame, headlines: Mapping[str, Headline]) -> None:
+        splits = rows["metric"].map({name: each.split for name, each in headlines.items()})
+        of_split = rows["split"].fillna("") == splits.fillna("")
+        self.run, self.rows, self.headlines = run, rows, headlines
+        folded = fold(rows[of_split & rows["metric"].isin(headlines)])
+        self.means = over_seeds(folded, run)
+        self.best = best_models(folded)
+        self.tests = comparisons(folded)
+        self.backends = equal_backends(rows[of_split], run)
+        self.scales = {
+            metric: readable_scale(str(own["unit"].iloc[0]), own["value"])
+            for metric, own in self.means.groupby("metric", sort=False)
+        }
+        self.budgets = (rows["train_images"] * rows["epoch"]).groupby(rows["name"]).max()
+
+    def table(self, name: str) -> SortableTable:
+        """Return the table.
+
+        Args:
+            name: its name in the page.
+        """
+        (title, _), *_ = settings(self.rows)
+        names = list(self.rows["name"].unique())
+        return SortableTable(
+            name,
+            f"{SEED_INTERVAL}; {IMAGE_INTERVAL}. Bold: better than every other model.",
+            (
+                TableColumn("model"),
+                TableColumn("seeds", "number of seeds that the mean is over", True),
+                TableColumn("trained on, images", "training images times epochs", True),
+                *(self._column(metric) for metric in self.headlines),
+            ),
+            tuple(self._row(model) for model in names),
+            title=title,
+            footer=self._footer() if len(names) > 1 else (),
+            note=self._note(),
+            narrow=True,
+        )
+
+    def _column(self, metric: str) -> TableColumn:
+        main, scale = self.headlines[metric], self.scales[metric]
+        up = self.rows.loc[self.rows["metric"] == metric, "higher_is_better"].iloc[0]
+        meaning = f"{metric}, {main.split}" if main.split else metric
+        heading = with_unit(main.label, scale)
+        if pd.isna(up):
+            return TableColumn(heading, meaning, True)
+        return TableColumn(heading + ARROWS[bool(up)], f"{meaning}: {DIRECTIONS[bool(up)]}", True)
+
+    def _row(self, name: str) -> tuple[TableEntry, ...]:
+        own = self.rows[self.rows["name"] == name]
+        seeds = sorted(own["seed"].dropna().unique())
+        budget = self.budgets.get(name)
+        return (
+            TableEntry(name, detail=_backends(self.backends.get(name, []), own)),
+            TableEntry(str(len(seeds)), len(seeds), f"seeds {', '.join(map(str, seeds))}"),
+            TableEntry("") if pd.isna(budget) else TableEntry(compact(budget), float(budget)),
+            *(self._entry(name, metric) for metric in self.headlines),
+        )
+
+    def _entry(self, name: str, metric: str) -> TableEntry:
+        found = self.means[(self.means["name"] == name) & (self.means["metric"] == metric)]
+        if found.empty:
+            rows = self.rows[(self.rows["name"] == name) & (self.rows["metric"] == metric)]
+            return without_number(rows)
+        best = self.best.get(metric)
+        strong = best is not None and best.model == name and not best.equals
+        return mean_entry(
+            found.iloc[0], self.scales[metric], strong, self._measures_machine(metric)
+        )
+
+    def _measures_machine(self, metric: str) -> bool:
+        known = self.run.declarations.get(metric)
+        return known is not None and not known.reproducible
+
+    def _footer(self) -> tuple[TableEntry, ...]:
+        return (
+            TableEntry("best"),
+            TableEntry(""),
+            TableEntry(""),
+            *(_verdict(self.best.get(metric)) for metric in self.headlines),
+        )
+
+    def _note(self) -> str:
+        """Return which tests the table's verdicts rest on, and what is not equal in it."""
+        used = frozenset().union(*(best.methods for best in self.best.values()))
+        sentences = []
+        if "seeds" in used:
+            sentences.append(
+                f"With {ENOUGH_SEEDS} or more seeds, Welch's t-test decides whether two models "
+                f"differ (p ≤ 0.05 after the correction of Benjamini and Hochberg for "
+                f"{self.tests} tests)."
+            )
+        if "intervals" in used:
+            sentences.append(
+                f"With fewer than {ENOUGH_SEEDS} seeds, intervals over images decide, which must "
+                "not overlap."
+            )
+        if "none" in used:
+            sentences.append("Numbers of a single run without an interval are not compared.")
+        if self.budgets.nunique() > 1:
+            sentences.append("The models were trained on different numbers of images.")
+        return " ".join([*sentences, *footnotes(self.rows["backend"])])
+
+
+def with_unit(label: str, scale: Scale) -> str:
+    """Return a heading with its unit; a unit that repeats the heading is shortened.
+
+    >>> with_unit("energy per sample", Scale(1e-6, "µJ per image"))
+    'energy per sample, µJ'
+    >>> with_unit("parameters", Scale(1e-3, "thousand parameters"))
+    'parameters, thousand'
+    """
+    unit = scale.unit.removesuffix(" per image") if "per " in label else scale.unit
+    unit = unit.removesuffix(label.split(",")[0]).strip()
+    return f"{label}, {unit}" if unit and len(unit) <= 24 else label
+
+
+def mean_entry(row: Any, scale: Scale, strong: bool, of_machine: bool) -> TableEntry:
+    """Return the entry of a mean: the number, and below it half of its interval.
+
+    Args:
+        row: a row of :func:`bench.report.model_means.over_seeds`.
+        scale: unit of the number.
+        strong: True to emphasise it.
+        of_machine: True for a metric of the machine: of several backends, whose mean says nothing,
+            the range is shown.
+    """
+    value, low, high = (row[name] * scale.factor for name in ("value", "ci_low", "ci_high"))
+    least, most = row["least"] * scale.factor, row["most"] * scale.factor
+    note = f"{number(low)} to {number(high)}" if not pd.isna(low) else ""
+    if least != most:
+        note = f"{note}; by backend {number(least)} to {number(most)}".removeprefix("; ")
+        if of_machine:
+            return TableEntry(f"{number(least, 3)} to {number(most, 3)}", float(row["value"]), note)
+    if high - low <= ROUNDING * abs(value):
+        low = high = value
+    text, _, half = with_interval(value, low, high).partition(" ± ")
+    return TableEntry(
+        text, float(row["value"]), note, detail=f"± {half}" if half else "", strong=strong
+    )
+
+
+def without_number(rows: pd.DataFrame) -> TableEntry:
+    """Return the entry of a place without a number: why there is none.
+
+    Args:
+        rows: rows of one model and metric, of any split.
+    """
+    for status in NO_VALUE:
+        reasons = rows.loc[rows["status"] == status, "reason"]
+        if not reasons.empty:
+            note = "" if pd.isna(reasons.iloc[0]) else str(reasons.iloc[0])
+            return TableEntry(status_word(status), None, note, status)
+    # Values of other splits than the table shows.
+    splits = ", ".join(rows["split"].dropna().unique())
+    if not splits:
+        return TableEntry("")
+    return TableEntry(status_word(NOT_APPLICABLE), None, f"of {splits} only", NOT_APPLICABLE)
+
+
+def _has_value(rows: pd.DataFrame, metric: str, main: Headline) -> bool:
+    own = rows[(rows["metric"] == metric) & rows["value"].notna()]
+    return bool((own["split"].fillna("") == (main.split or "")).any())
+
+
+def _backends(groups: list[list[str]], rows: pd.DataFrame) -> str:
+    names = list(rows["backend"].unique())
+    if len(names) == 1:
+        return str(names[0])
+    if len(groups) == 1:
+        return f"{joined(map(str, names))}: same numbers"
+    return f"mean of {joined(map(str, names))}"
+
+
+def _verdict(best: Best | None) -> TableEntry:
+    if best is None:
+        return TableEntry("")
+    if best.methods == {"none"}:
+        return TableEntry("not compared")
+    if not best.equals:
+        return TableEntry(best.model)
+    names = [best.model, *best.equals]
+    return TableEntry("no difference", note=joined(names), detail=", ".join(names))
