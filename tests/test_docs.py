@@ -351,6 +351,12 @@ def test_every_column_and_every_setting_is_described():
     assert [name for name in Protocol.model_fields if f"`{name}`" not in protocols] == []
 
 
+def test_the_api_has_every_public_name():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    described = re.findall(r"^::: bench\.(?:\w+\.)*(\w+)$", text, re.MULTILINE)
+    assert set(bench.__all__) <= set(described)
+
+
 def test_the_docs_name_every_metric_and_noise():
     from bench.metrics.noise import INPUT_NOISE, LATENT_NOISE
     from bench.registry import metrics
