@@ -1,4 +1,4 @@
-"""A third party's backend, typed as docs/plugins.md shows it."""
+"""A third party's backend, typed as docs/neuron.md shows it."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from tiny import SLOW_METRICS, TINY
 
 import bench
 
-DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
+DOCS = Path(__file__).parents[1] / "docs" / "neuron.md"
 DECLINING = """
 from bench.backend import SpikingBackend, UnsupportedNeuronError
 

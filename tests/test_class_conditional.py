@@ -21,7 +21,7 @@ from bench.evaluation.showcase import showcase
 from bench.protocol import load_protocol
 from bench.testing import check_model
 
-PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
+PAGE = Path(__file__).parents[1] / "docs" / "model.md"
 MEANS = next(
     code
     for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "examples" / "README.md",
     ROOT / "reports" / "README.md",
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("results/*/*/README.md")),
@@ -348,6 +349,12 @@ def test_every_column_and_every_setting_is_described():
     rows, protocols = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("rows", "protocols"))
     assert [name for name in COLUMNS if f"`{name}`" not in rows] == []
     assert [name for name in Protocol.model_fields if f"`{name}`" not in protocols] == []
+
+
+def test_the_api_has_every_public_name():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    described = re.findall(r"^::: bench\.(?:\w+\.)*(\w+)$", text, re.MULTILINE)
+    assert set(bench.__all__) <= set(described)
 
 
 def test_the_docs_name_every_metric_and_noise():

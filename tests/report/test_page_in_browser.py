@@ -1,48 +1,21 @@
-"""The report in a real browser: headless Chromium, which Debian has as ``chromium``."""
+"""The report in a real browser."""
 
-import json
-import os
-import shutil
-
+import chromium
 import pytest
 from page_runs import ODD, SCRIPT, failed, row, write_run
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from bench.report.page.write import write_html
 
-WITHOUT = "BENCH_WITHOUT_BROWSER"
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 VALUES = {"b": 20.0, "a": 3.0, SCRIPT: 0.01, ODD: -1.0}
 PHONE, DESKTOP = 375, 1280
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if os.environ.get(WITHOUT) == "1":
-        pytest.skip(f"{WITHOUT}=1")
-    programs = [_program("chromium", "chromium-browser"), _program("chromedriver")]
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(programs[1]))
-    yield driver
-    driver.quit()
-
-
-def _program(*names):
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.fail(
-            f"no {names[0]} here: apt-get install chromium chromium-driver, "
-            f"or leave these tests out with {WITHOUT}=1",
-            pytrace=False,
-        )
-    return found
+    with chromium.started() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +59,7 @@ def heading(browser, text):
 def test_opens_from_disk_without_error_or_request(opened, request, page):
     browser = opened(request.getfixturevalue(page))
     assert browser.get_log("browser") == []
-    events = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
-    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    urls = [event["request"]["url"] for event in sent]
+    urls = chromium.requests(browser)
     assert urls[0].startswith("file://")
     assert all(url.startswith("data:") for url in urls[1:])
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
-    path for package in ("bench", "baselines") for path in (ROOT / package).rglob("*.py")
+    path for folder in ("bench", "baselines", "examples") for path in (ROOT / folder).rglob("*.py")
 )
 PAGES = sorted(
     [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
         *(ROOT / "docs").glob("*.md"),
+        ROOT / "examples" / "README.md",
         ROOT / "reports" / "README.md",
         *(ROOT / "results").rglob("README.md"),
         *(ROOT / "bench").rglob("*.md"),

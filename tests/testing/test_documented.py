@@ -27,7 +27,7 @@ def example(page, name):
     ("page", "name", "check"),
     [
         ("README.md", "Mine", lambda cls: check_model(cls, device="cpu")),
-        ("docs/plugins.md", "MyBackend", lambda cls: check_backend(cls, "cpu")),
+        ("docs/neuron.md", "MyBackend", lambda cls: check_backend(cls, "cpu")),
         ("docs/plugins.md", "MeanAbsoluteError", lambda cls: check_metric(cls, "cpu")),
         ("docs/plugins.md", "Stripes", lambda cls: check_dataset(cls, "/")),
     ],
