@@ -73,7 +73,7 @@ def headline(rows: pd.DataFrame, headlines: Headlines) -> SortableTable | None:
     if shown.empty:
         return None
     columns = _filled(shown, headlines)
-    names = _names(shown)
+    names = naming_columns(shown)
     together = across_seeds(shown)
     means = dict(iter(together.groupby(SETTING, dropna=False, sort=False, observed=True)))
     body = [
@@ -104,7 +104,7 @@ def measurements(rows: pd.DataFrame) -> SortableTable | None:
     table = _averaged(whole_models(rows))
     if table.empty:
         return None
-    names = _names(table)
+    names = naming_columns(table)
     headings = [
         TableColumn("metric"),
         TableColumn("split"),
@@ -250,8 +250,8 @@ def _measurement(row: Mapping[Any, Any], names: Iterable[str]) -> tuple[TableEnt
     )
 
 
-def _names(rows: pd.DataFrame) -> list[str]:
-    """Return the columns that name a row, without the variations that are equal in all rows."""
+def naming_columns(rows: pd.DataFrame) -> list[str]:
+    """Return the columns that name a cell, without the variations that are equal in all rows."""
     return [*CELL, *(name for name in CELL_VARIATION if _varies(name, rows))]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from bench.errors import BenchError
 from bench.report.page import figures, metric_tables, outcomes
@@ -65,9 +66,6 @@ def build(path: Path) -> Report:
     """
     run = Run(path)
     rows = run.rows
-    notice = ""
-    if not (rows["status"] == OK).any():
-        notice = NO_ROWS if rows.empty else NO_VALUES
     origin = provenance(path)
     main = run.headlines("report")
     tables = (
@@ -78,7 +76,7 @@ def build(path: Path) -> Report:
     )
     return Report(
         title=path.resolve().name,
-        notice=notice,
+        notice=_notice(rows),
         facts=outcomes.facts(rows, origin.planned),
         headline=metric_tables.headline(rows, main),
         warnings=comparison_warnings(rows),
@@ -90,6 +88,31 @@ def build(path: Path) -> Report:
             rows, (FAILED, SKIPPED, NOT_INSTALLED, NOT_ASKED), "missing"
         ),
         not_applicable=outcomes.missing_numbers(rows, (NOT_APPLICABLE,), "not_applicable"),
+    )
+
+
+def _notice(rows: pd.DataFrame) -> str:
+    if (rows["status"] == OK).any():
+        return ""
+    return NO_ROWS if rows.empty else NO_VALUES
+
+
+def summary_html(run: Run) -> str:
+    """Return the head of a run's report as a fragment of HTML: name, facts and main metrics.
+
+    Raises:
+        BenchError: the run cannot be read.
+    """
+    rows = run.rows
+    return (
+        _environment(autoescape=True)
+        .get_template("summary.html.j2")
+        .render(
+            title=run.path.resolve().name,
+            notice=_notice(rows),
+            facts=outcomes.facts(rows, provenance(run.path).planned),
+            headline=metric_tables.headline(rows, run.headlines("report")),
+        )
     )
 
 
