@@ -1,8 +1,8 @@
 """A benchmark of spiking generative models under one set of rules.
 
 ``bench.run`` trains and evaluates models on datasets, ``bench.score`` scores images that exist,
-``bench.load_results`` reads the results of a run, ``bench.across_seeds`` averages them over seeds,
-and ``bench.profile`` measures speed.
+``bench.open`` reads a run for a notebook, ``bench.load_results`` reads its rows alone,
+``bench.across_seeds`` averages them over seeds, and ``bench.profile`` measures speed.
 """
 
 import importlib
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bench.errors import BenchError
     from bench.model import GenerativeModel
     from bench.protocol import Protocol, load_protocol
+    from bench.report.opened_run import open_run as open
     from bench.store.aggregation import across_seeds
     from bench.store.run_directory import load_results
 
@@ -23,28 +24,31 @@ __all__ = [
     "across_seeds",
     "load_protocol",
     "load_results",
+    "open",
     "profile",
     "run",
     "score",
 ]
 
 _HOMES = {
-    "BenchError": "bench.errors",
-    "GenerativeModel": "bench.model",
-    "Protocol": "bench.protocol",
-    "across_seeds": "bench.store.aggregation",
-    "load_protocol": "bench.protocol",
-    "load_results": "bench.store.run_directory",
-    "profile": "bench.api",
-    "run": "bench.api",
-    "score": "bench.api",
+    "BenchError": "bench.errors:BenchError",
+    "GenerativeModel": "bench.model:GenerativeModel",
+    "Protocol": "bench.protocol:Protocol",
+    "across_seeds": "bench.store.aggregation:across_seeds",
+    "load_protocol": "bench.protocol:load_protocol",
+    "load_results": "bench.store.run_directory:load_results",
+    "open": "bench.report.opened_run:open_run",
+    "profile": "bench.api:profile",
+    "run": "bench.api:run",
+    "score": "bench.api:score",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import bench`` imports no torch."""
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        module, _, attribute = _HOMES[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -47,7 +47,7 @@ from bench.system.environment import environment
 from bench.system.formatting import duration_seconds
 from bench.system.memory import existing_objects_spared, keep_freed_memory
 from bench.system.paths import Resources, cache_folder, safe_name, weight_files
-from bench.system.progress import Reporter
+from bench.system.progress import Reporter, requested
 from bench.system.signals import TimeLimitReached, terminable, time_limit
 from bench.training.checkpoints import Interval
 
@@ -112,7 +112,9 @@ def run(request: RunRequest) -> pd.DataFrame:
         Interrupted: if Ctrl-C or SIGTERM stops the run, after a checkpoint was saved; the subclass
             TimeLimitReached, if the time limit does.
     """
-    return execute(prepare(request), request.reporter)
+    prepared = prepare(request)
+    with requested(request.reporter) as reporter:
+        return execute(prepared, reporter)
 
 
 @takes(ScoreRequest)
@@ -131,7 +133,9 @@ def score(request: ScoreRequest) -> pd.DataFrame:
         BenchError: if the request contains a mistake; nothing is written then.
         OutputError: if the run directory cannot be written.
     """
-    return execute(prepare_score(request), request.reporter)
+    prepared = prepare_score(request)
+    with requested(request.reporter) as reporter:
+        return execute(prepared, reporter)
 
 
 def sample(
@@ -209,8 +213,8 @@ def profile(request: ProfileRequest) -> pd.DataFrame:
     plan = make_plan(request, request.full_protocol.seeds[:1])
     device = resolve_device(request.device)
     keep_freed_memory()
-    with existing_objects_spared():
-        return profile_cells(plan, device, request.repeats, request.reporter or Reporter())
+    with existing_objects_spared(), requested(request.reporter) as reporter:
+        return profile_cells(plan, device, request.repeats, reporter)
 
 
 def prepare(request: RunRequest, download: bool = True) -> PreparedRun:
@@ -275,12 +279,12 @@ def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRu
     return PreparedRun(request, plan, context, cluster, asked=asked, seconds=seconds)
 
 
-def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataFrame:
+def execute(prepared: PreparedRun, reporter: Reporter) -> pd.DataFrame:
     """Do what is missing of a prepared run, and return the rows of its cells.
 
     Args:
         prepared: result of :func:`prepare`.
-        reporter: receiver of the progress; None to report none.
+        reporter: receiver of the progress.
     """
     keep_freed_memory()
     context, plan = prepared.context, prepared.plan
@@ -298,7 +302,7 @@ def execute(prepared: PreparedRun, reporter: Reporter | None = None) -> pd.DataF
     try:
         with terminable(), time_limit(prepared.seconds), existing_objects_spared():
             keep_trained_weights(plan, context)
-            _run_cells(prepared, reporter or Reporter())
+            _run_cells(prepared, reporter)
     except TimeLimitReached:
         context.directory.collect()
         raise

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import BenchError
 from bench.protocol import Protocol, load_protocol, parse_settings
@@ -41,7 +41,8 @@ class Request:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         image_range: lowest and highest possible value of the pixels in datasets given by path,
             mapped to 0..255, as a pair or ``"LOW,HIGH"``; None for 0..255.
-        reporter: receiver of the progress; None to report none.
+        reporter: receiver of the progress; ``"auto"`` for bars on standard error, or lines of text
+            if that is neither a terminal nor a notebook; None for silence.
     """
 
     models: Names = ALL
@@ -53,7 +54,7 @@ class Request:
     data_root: str | Path | None = None
     device: str = "auto"
     image_range: str | tuple[float, float] | None = None
-    reporter: "Reporter | None" = None
+    reporter: "Reporter | Literal['auto'] | None" = "auto"
 
     @cached_property
     def model_names(self) -> tuple[str, ...]:
@@ -198,7 +199,8 @@ class ScoreRequest:
         reference: trained extractors and reference statistics, as in :class:`RunRequest`.
         metrics: metrics to compute, as in :class:`RunRequest`.
         skip: metrics to leave out.
-        reporter: receiver of the progress; None to report none.
+        reporter: receiver of the progress; ``"auto"`` for bars on standard error, or lines of text
+            if that is neither a terminal nor a notebook; None for silence.
     """
 
     images: Any = None
@@ -219,7 +221,7 @@ class ScoreRequest:
     reference: str | Path | Iterable[str | Path] | None = ()
     metrics: Names = ALL
     skip: Names = ""
-    reporter: "Reporter | None" = None
+    reporter: "Reporter | Literal['auto'] | None" = "auto"
 
     @cached_property
     def base(self) -> RunRequest:

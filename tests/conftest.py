@@ -46,6 +46,7 @@ def bench_cli(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "400")
+        capsys.readouterr()  # What was printed before.
         with pytest.raises(SystemExit) as exit_:
             cli.main()
         captured = capsys.readouterr()

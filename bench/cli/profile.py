@@ -43,14 +43,10 @@ def command(file_format: str, **fields: Any) -> int:
 
     Exit codes: 0 nothing failed, 1 a model failed, 2 a mistake in the command.
     """
-    from rich.console import Console
-
     from bench.api import profile
     from bench.store.schema import FAILED
-    from bench.system.progress import reporting
 
-    with reporting(Console(stderr=True)) as reporter:
-        rows = profile(**fields, reporter=reporter)
+    rows = profile(**fields)
     _print(rows, file_format)
     return EXIT_FAILED if (rows["status"] == FAILED).any() else 0
 

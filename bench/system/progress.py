@@ -1,8 +1,9 @@
-"""Progress reports of a run: live bars on a terminal, lines of text elsewhere."""
+"""Progress reports of a run: live bars in a terminal or notebook, lines of text elsewhere."""
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -15,7 +16,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bench.errors import BenchError
+
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_UPDATES = 0.5
+AUTO: Literal["auto"] = "auto"
+"""Stands for the reporter that suits where standard error goes."""
 _WAITING = "waiting for another process, which works on the remaining {} cells"
 
 
@@ -184,10 +190,30 @@ class _Bar(WorkReporter):
         self._progress.advance(self._cells)
 
 
+class _NotebookProgress(Progress):
+    """Bars in an output of a notebook, which is replaced; Rich's own need another package."""
+
+    def start(self) -> None:
+        from IPython.display import DisplayHandle
+
+        self._handle = DisplayHandle()
+        self._handle.display(self)
+        self._last_update = time.monotonic()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        if time.monotonic() - self._last_update >= SECONDS_BETWEEN_UPDATES:
+            self._handle.update(self)
+            self._last_update = time.monotonic()
+
+    def stop(self) -> None:
+        self._handle.update(self)
+
+
 @contextmanager
 def reporting(console: Console) -> Iterator[Reporter]:
-    """Create bars if the console is a terminal, else a reporter that prints lines."""
-    if not console.is_terminal:
+    """Create bars if the console is a terminal or a notebook, else a reporter that prints lines."""
+    if not (console.is_terminal or console.is_jupyter):
         yield LineReporter(console)
         return
     columns = (
@@ -198,8 +224,36 @@ def reporting(console: Console) -> Iterator[Reporter]:
         TextColumn("{task.fields[losses]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    if console.is_jupyter:
+        bars: Progress = _NotebookProgress(*columns, console=console, auto_refresh=False)
+    else:
+        bars = Progress(*columns, console=console, transient=True)
+    with bars as progress:
         yield BarReporter(progress)
+
+
+@contextmanager
+def requested(reporter: Reporter | Literal["auto"] | None) -> Iterator[Reporter]:
+    """Create the reporter that a request asks for.
+
+    Args:
+        reporter: a reporter, ``"auto"`` for bars or lines on standard error, or None for silence.
+
+    Raises:
+        BenchError: the reporter is something else.
+    """
+    if reporter is None:
+        yield Reporter()
+    elif isinstance(reporter, Reporter):
+        yield reporter
+    elif reporter == AUTO:
+        with reporting(Console(stderr=True)) as chosen:
+            yield chosen
+    else:
+        raise BenchError(
+            f"Reporter {reporter!r}: expected 'auto', None for silence, or a "
+            "bench.system.progress.Reporter."
+        )
 
 
 def _in_words(losses: Mapping[str, float]) -> str:

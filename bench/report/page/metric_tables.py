@@ -65,7 +65,7 @@ def by_backend(run: Run) -> SortableTable | None:
     if shown.empty:
         return None
     columns = _filled(shown, headlines)
-    names = _names(shown)
+    names = naming_columns(shown)
     together = run.across_seeds(shown)
     means = dict(iter(together.groupby(SETTING, dropna=False, sort=False, observed=True)))
     body = [
@@ -185,8 +185,8 @@ def _noted(caption: str, rows: pd.DataFrame) -> str:
     return " ".join([caption, *footnotes(rows["backend"])])
 
 
-def _names(rows: pd.DataFrame) -> list[str]:
-    """Return the columns that name a row, without the variations that are equal in all rows."""
+def naming_columns(rows: pd.DataFrame) -> list[str]:
+    """Return the columns that name a cell, without the variations that are equal in all rows."""
     return [*CELL, *(name for name in CELL_VARIATION if _varies(name, rows))]
 
 

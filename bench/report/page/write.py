@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from bench.errors import BenchError
 from bench.report.page import figures, metric_tables, outcomes
@@ -73,9 +74,6 @@ def build(path: Path) -> Report:
     """
     run = Run(path)
     rows = run.rows
-    notice = ""
-    if not (rows["status"] == OK).any():
-        notice = NO_ROWS if rows.empty else NO_VALUES
     origin = provenance(path)
     several = of_models(rows).groupby("model")["backend"].nunique().gt(1).any()
     tables = (
@@ -86,7 +84,7 @@ def build(path: Path) -> Report:
     )
     return Report(
         title=path.resolve().name,
-        notice=notice,
+        notice=_notice(rows),
         facts=outcomes.facts(rows, origin.planned),
         models=model_tables(run),
         warnings=comparison_warnings(rows),
@@ -109,6 +107,31 @@ def _long_form(run: Run) -> File | None:
     if table.empty:
         return None
     return File("measurements.csv", table.to_csv(index=False).encode(), "text/csv")
+
+
+def _notice(rows: pd.DataFrame) -> str:
+    if (rows["status"] == OK).any():
+        return ""
+    return NO_ROWS if rows.empty else NO_VALUES
+
+
+def summary_html(run: Run) -> str:
+    """Return the head of a run's report as a fragment of HTML: name, facts and main metrics.
+
+    Raises:
+        BenchError: the run cannot be read.
+    """
+    rows = run.rows
+    return (
+        _environment(autoescape=True)
+        .get_template("summary.html.j2")
+        .render(
+            title=run.path.resolve().name,
+            notice=_notice(rows),
+            facts=outcomes.facts(rows, provenance(run.path).planned),
+            models=model_tables(run),
+        )
+    )
 
 
 def write_html(path: Path, out: Path | None = None) -> Path:
