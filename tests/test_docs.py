@@ -158,7 +158,7 @@ def folder_of(finished, tmp_path_factory):
         for name in ("data", "downloads"):
             (here / name).mkdir()
         draw_images(here)
-        for copy in ("runs/smoke", "DIR"):
+        for copy in ("runs/smoke", "runs/first", "runs/second", "DIR"):
             shutil.copytree(finished, here / copy)
         (weights,) = (here / "DIR").glob("cells/esvae-*/weights-last.safetensors")
         shutil.copy(weights, here / "official.safetensors")

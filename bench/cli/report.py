@@ -1,14 +1,23 @@
 """``bench report``: a run as one page."""
 
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
-from bench.cli import options
+from bench.cli import completion
 
 
 @click.command("report")
-@options.run_directory("directory")
+@click.argument(
+    "directories",
+    metavar="DIR...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    shell_complete=completion.run_directories,
+)
 @click.option(
     "--format",
     "output_format",
@@ -20,15 +29,25 @@ from bench.cli import options
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The file to write.  [default: report.html or report.md in DIR]",
+    help="The file to write; needed for several runs.  [default: report.html or report.md in DIR]",
 )
-def command(directory: Path, output_format: str, out: Path | None) -> None:
-    """Write the report of the run directory DIR.
+def command(directories: tuple[Path, ...], output_format: str, out: Path | None) -> None:
+    """Write the report of the run directory DIR, or of several as if they were one.
 
     The report has a summary, warnings about rows that are not comparable, tables, plots, images,
     provenance, and the reasons for missing numbers. The HTML file needs no network.
     """
     from bench.report.page.write import WRITERS
+    from bench.store.merging import merge_runs
 
-    written = WRITERS[output_format](directory, out)
+    write = WRITERS[output_format]
+    if len(directories) == 1:
+        written = write(directories[0], out)
+    elif out is None:
+        raise click.UsageError("A report of several runs needs --out FILE.")
+    else:
+        with TemporaryDirectory() as folder:
+            merged = Path(folder) / " and ".join(path.resolve().name for path in directories)
+            merge_runs(directories, merged, os.symlink)
+            written = write(merged, out)
     click.echo(f"Report: {written}")

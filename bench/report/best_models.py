@@ -68,7 +68,7 @@ def comparisons(values: pd.DataFrame) -> int:
     """Return the number of t-tests that :func:`best_models` corrects for.
 
     Args:
-        values: as :func:`best_models` takes them.
+        values: rows of all models and metrics, as for :func:`best_models`.
     """
     return sum(pair.method == "seeds" for pair in _pairs(values))
 

@@ -73,7 +73,7 @@ class Run:
 
     @cached_property
     def declarations(self) -> dict[str, MetricDeclaration]:
-        """What the run's metrics declare, by name; a metric that nobody knows is not among them."""
+        """Declarations of the run's metrics by name, as far as anything declares them."""
         return known_declarations(self.path, self.rows["metric"])
 
     def across_seeds(self, rows: pd.DataFrame) -> pd.DataFrame:

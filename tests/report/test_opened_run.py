@@ -26,7 +26,7 @@ def test_the_rows_are_those_of_the_run_directory(tiny_run):
 
 
 def test_the_table_has_means_and_half_intervals_over_seeds(tmp_path):
-    values = {"a": [0.4, 0.5, 0.9], "b": [0.2]}
+    values = {"a": [0.4, 0.5, 0.7], "b": [0.2]}
     rows = [each for model in values for each in seeds(model, values=values[model])]
     rows += seeds("a", "ssim", (0.1, 0.3)) + seeds("a", "ssim", (5.0, 7.0), split="train")
     table = bench.open(write_run(tmp_path / "run", rows)).table()
