@@ -252,6 +252,38 @@ def test_energies_of_two_versions_share_no_panel(tmp_path):
     assert drawing.rows["pareto"].all()
 
 
+def test_energies_are_shown_in_a_unit_that_fits_and_stored_in_the_rows_unit(tmp_path):
+    energies = {"a": 4e6, "b": 25e6}
+    rows = [
+        row(
+            model=name,
+            cell_key=name,
+            metric="energy",
+            unit="pJ per image",
+            value=value,
+            split="generated",
+        )
+        for name, value in energies.items()
+    ]
+    drawing = draw("metric_by_model", Run(write_run(tmp_path, frame(rows))))
+    (panel,) = (ax for ax in drawing.figure.axes if ax.get_xlabel())
+    assert "µJ per image" in " ".join(panel.get_xlabel().split())
+    ticks = dict(zip(panel.get_xticks(), panel.get_xticklabels(), strict=True))
+    assert all(float(label.get_text()) == pytest.approx(at * 1e-6) for at, label in ticks.items())
+    assert set(drawing.rows["value"]) == set(energies.values())
+
+
+def test_an_interval_of_a_mean_ends_at_the_bounds_of_its_metric(tmp_path):
+    rows = [
+        row(cell_key=f"k{i}", seed=i, metric="reconstruction_loss", value=value)
+        for i, value in enumerate((0.01, 0.5, 0.1))
+    ]
+    data = draw("metric_by_model", Run(write_run(tmp_path, frame(rows)))).rows
+    mean = data[data["estimate"] != "seed"].iloc[0]
+    assert mean["ci_low"] == 0
+    assert mean["ci_high"] > 0.5
+
+
 def test_the_images_timed_do_not_part_throughputs(tmp_path):
     rows = [
         row(cell_key=f"k{n}", model=f"m{n}", metric="training_throughput", unit="images/s", n=n)

@@ -11,8 +11,8 @@ from bench.report.plots.plot import Plot
 from bench.report.plots.plot_data import add_seed_means, best_estimates, groups, measured_rows
 from bench.report.plots.style import (
     LINE_INCHES,
-    axis_label,
     hide_panels,
+    label_axis,
     panel_grid,
     text_height,
     wrap_text,
@@ -43,7 +43,7 @@ class _AgainstTimeStep(Plot):
     def draw(self, run: Run) -> tuple[Figure, pd.DataFrame]:
         """Draw two panels per row; the data has a row per seed and time step, and the means."""
         rows = measured_rows(run, self.metrics, _whole_model_by_time_step)
-        rows = add_seed_means(rows).reindex(columns=SHOWN)
+        rows = add_seed_means(rows, run).reindex(columns=SHOWN)
         return self._figure(rows, Curves(rows, run)), rows
 
     def _figure(self, rows: pd.DataFrame, curves: Curves) -> Figure:
@@ -63,7 +63,7 @@ class _AgainstTimeStep(Plot):
             curves.draw(ax, part, "time_step")
             ax.set_title(title, loc="left")
             ax.set(xlabel=self.x_label)
-            ax.set_ylabel(axis_label(part.iloc[0], 1.8))
+            label_axis(ax.yaxis, part.iloc[0], part["value"], 1.8)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         hide_panels(axes.flat[len(parts) :])
         curves.add_legend(figure)

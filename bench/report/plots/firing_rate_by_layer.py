@@ -14,9 +14,9 @@ from bench.report.plots.style import (
     LINE_INCHES,
     SeriesStyle,
     add_legend,
-    axis_label,
     escape_text,
     hide_panels,
+    label_axis,
     legend_handle,
     legend_height,
     panel_grid,
@@ -55,7 +55,7 @@ class FiringRateByLayer(Plot):
         The data has a row per seed and layer, and one for the mean if there are several seeds.
         """
         rows = measured_rows(run, [METRIC], _by_layer)
-        rows = add_seed_means(rows).reindex(columns=SHOWN)
+        rows = add_seed_means(rows, run).reindex(columns=SHOWN)
         backends = set(rows["backend"])
         styles = series_styles(series_names(run)[1])
         return _figure(rows, {k: v for k, v in styles.items() if k in backends}), rows
@@ -107,4 +107,4 @@ def _draw_panel(
     ax.set_yticks(np.arange(len(layers)), [escape_text(name) for name in layers])
     ax.tick_params(axis="y", length=0)
     ax.locator_params(axis="x", nbins=4)
-    ax.set_xlabel(axis_label(rows.iloc[0], 2.4))
+    label_axis(ax.xaxis, rows.iloc[0], rows["value"], 2.4)

@@ -11,8 +11,8 @@ from bench.report.plots.style import (
     LINE_INCHES,
     SeriesStyle,
     add_legend,
-    axis_label,
     hide_panels,
+    label_axis,
     legend_handle,
     legend_height,
     log_if_wide,
@@ -51,7 +51,7 @@ class MetricByModel(Plot):
 
         The data has a row per seed, and one for the mean if there are several seeds.
         """
-        rows = add_seed_means(headline_rows(run, "metric_by_model")).reindex(columns=SHOWN)
+        rows = add_seed_means(headline_rows(run, "metric_by_model"), run).reindex(columns=SHOWN)
         backends = set(rows["backend"])
         styles = series_styles(series_names(run)[1])
         styles = {name: style for name, style in styles.items() if name in backends}
@@ -147,4 +147,4 @@ def _draw_panel(
     ax.set(ylim=(places.height, 0), yticks=[])
     ax.grid(False, axis="y")
     log_if_wide(ax, rows["value"], "x")
-    ax.set_xlabel(axis_label(rows.iloc[0], PANEL_INCHES))
+    label_axis(ax.xaxis, rows.iloc[0], rows["value"], PANEL_INCHES)

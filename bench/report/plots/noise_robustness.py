@@ -21,8 +21,8 @@ from bench.report.plots.style import (
     GREY,
     LINE_INCHES,
     WIDTH,
-    axis_label,
     escape_text,
+    label_axis,
     panel_grid,
     set_row_title,
     text_height,
@@ -58,7 +58,7 @@ class NoiseRobustness(Plot):
         The data has a row per seed, kind and level, and one for the mean over several seeds.
         """
         rows = measured_rows(run, METRICS, lambda rows: rows[rows["noise_kind"].notna()])
-        rows = add_seed_means(rows).reindex(columns=SHOWN)
+        rows = add_seed_means(rows, run).reindex(columns=SHOWN)
         return _figure(rows, Curves(rows, run)), rows
 
 
@@ -78,7 +78,7 @@ def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
         for ax, kind in zip(row, kinds, strict=True):
             _draw_panel(ax, part, kind, curves, levels)
             ax.set_title(escape_text(kind), loc="left")
-        row[0].set_ylabel(axis_label(part.iloc[0], 1.7))
+        label_axis(row[0].yaxis, part.iloc[0], part["value"], 1.7)
         set_row_title(row[0], title, escape_text(kinds[0]))
     for ax in axes[-1]:
         ax.set_xlabel("noise level a")

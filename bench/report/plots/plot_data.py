@@ -7,7 +7,7 @@ import pandas as pd
 
 from bench.report.plots.plot import NotDrawnError
 from bench.report.run_reader import Run
-from bench.store.aggregation import across_seeds, of_models, whole_models
+from bench.store.aggregation import of_models, whole_models
 from bench.store.schema import COMPARABLE_BY, COMPLETE, GENERATED, OK, TIMED_UNIT, View
 
 SEED = "seed"
@@ -176,11 +176,12 @@ def shorten_protocols(names: Iterable[str]) -> dict[str, str]:
     return {name: name for name in short} if ambiguous else short
 
 
-def add_seed_means(rows: pd.DataFrame) -> pd.DataFrame:
+def add_seed_means(rows: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Append the mean over seeds, with its interval, of each observation with several seeds.
 
     Args:
         rows: rows as :func:`measured_rows` returns them.
+        run: the run of the rows.
 
     Returns:
         The rows and the means. The column ``estimate`` is ``seed`` or ``mean over seeds``,
@@ -190,7 +191,7 @@ def add_seed_means(rows: pd.DataFrame) -> pd.DataFrame:
     together = []
     distinct = ["n", "extractor_sha256", "label", "context"]
     for key, group in rows.drop(columns="device").groupby(distinct, dropna=False, sort=False):
-        means = across_seeds(group)
+        means = run.across_seeds(group)
         known: Any = dict(zip(distinct, key, strict=True))
         together.append(means.assign(estimate=MEAN, **known))
     means = pd.concat(together) if together else singles.iloc[:0]

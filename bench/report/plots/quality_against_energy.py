@@ -24,8 +24,8 @@ from bench.report.plots.style import (
     GREY,
     LINE_INCHES,
     add_legend,
-    axis_label,
     hide_panels,
+    label_axis,
     legend_handle,
     legend_height,
     log_if_wide,
@@ -83,8 +83,8 @@ class QualityAgainstEnergy(Plot):
 
 
 def _joined(run: Run) -> pd.DataFrame:
-    quality = add_seed_means(headline_rows(run, "quality_against_energy"))
-    energy = add_seed_means(measured_rows(run, [ENERGY], whole_models))
+    quality = add_seed_means(headline_rows(run, "quality_against_energy"), run)
+    energy = add_seed_means(measured_rows(run, [ENERGY], whole_models), run)
     on = [*CELL, "estimate", "seed", "seeds"]
     renamed = {name: f"{ENERGY}_{name}" for name in OF_ENERGY}
     joined = quality.merge(energy[[*on, *OF_ENERGY]].rename(columns=renamed), on=on)
@@ -163,9 +163,10 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, curves: Curves, fills: dict[str, A
     log_if_wide(ax, rows["energy_value"], "x")
     log_if_wide(ax, rows["value"], "y")
     first = rows.iloc[0]
-    ax.set_ylabel(axis_label(first, 2.2))
+    label_axis(ax.yaxis, first, rows["value"], 2.2)
     energy = {name: first[f"{ENERGY}_{name}"] for name in ("unit", "higher_is_better")}
-    ax.set_xlabel(axis_label(pd.Series({"metric": ENERGY, **energy}), 2.9))
+    of_energy = pd.Series({"metric": ENERGY, **energy})
+    label_axis(ax.xaxis, of_energy, rows["energy_value"], 2.9)
 
 
 def _draw_point(ax: Axes, row: dict[str, Any], curves: Curves, fills: dict[str, Any]) -> None:

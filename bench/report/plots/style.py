@@ -10,11 +10,13 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from bench.store.other_neurons import IN_SHORT, is_marked
+from bench.system.formatting import readable_scale
 
 WIDTH = 7.2
 """Printed width of a figure in inches: two columns of a paper."""
@@ -159,13 +161,25 @@ def text_height(texts: Iterable[str]) -> float:
     return LINE_INCHES * max((text.count("\n") + 1 for text in texts), default=0)
 
 
-def axis_label(row: pd.Series, inches: float) -> str:
-    """Return a row's metric with its unit and direction, with line breaks that fit a width."""
+def label_axis(axis: Axis, row: pd.Series, values: Iterable[float], inches: float) -> None:
+    """Label an axis with a metric, its direction, and a unit in which the ticks are short numbers.
+
+    Args:
+        axis: the axis.
+        row: a row of the metric, with its unit and direction.
+        values: the values that the axis shows.
+        inches: width that the label must fit, with line breaks.
+    """
+    unit = "1" if pd.isna(row["unit"]) else row["unit"]
+    scale = readable_scale(unit, values)
     metric = row["metric"].replace("_", " ")
-    details = [] if row["unit"] in ("1", None) or pd.isna(row["unit"]) else [row["unit"]]
+    details = [scale.unit] if scale.unit else []
     if not pd.isna(row["higher_is_better"]):
         details.append(HIGHER if row["higher_is_better"] else LOWER)
-    return wrap_text(f"{metric}\n{', '.join(details)}" if details else metric, inches)
+    label = f"{metric}\n{', '.join(details)}" if details else metric
+    axis.set_label_text(wrap_text(label, inches))
+    if scale.factor != 1:
+        axis.set_major_formatter(lambda value, _: f"{value * scale.factor:g}")
 
 
 def panel_grid(
