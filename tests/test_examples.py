@@ -84,5 +84,6 @@ def test_the_notebook_runs_and_shows_a_table_and_two_figures(tmp_path, monkeypat
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = [output["data"].keys() for output in outputs if "data" in output]
     assert sum("image/png" in kinds for kinds in shown) == 2
-    (table,) = (output["data"]["text/plain"] for output in outputs if "text/html" in output["data"])
-    assert all(name in table for name in ("ann_vae", "esvae", "psnr", "firing_rate"))
+    results = [output["data"] for output in outputs if output["output_type"] == "execute_result"]
+    (page,) = (data["text/html"] for data in results if "text/html" in data)
+    assert all(text in page for text in ("ann_vae", "esvae", "PSNR", "firing rate"))
