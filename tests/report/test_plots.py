@@ -15,16 +15,20 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from bench.report.plots.drawing import draw_plot, load_plots
+from bench.report.plots.plot import NotDrawnError
 from bench.report.plots.plot_data import measured_rows, shorten_protocols
 from bench.report.plots.style import COLOURS, series_styles
 from bench.report.run_reader import Run
 from bench.store.run_directory import SCHEMA, frame
 
+OVER_PROTOCOLS = "quality_against_training_images"
 BUILT_IN = [
-    "metric_by_model", "quality_against_energy", "quality_by_time_step", "noise_robustness",
+    "metric_by_model", "quality_against_energy", OVER_PROTOCOLS,
+    "quality_by_time_step", "noise_robustness",
     "firing_rate_by_layer", "firing_rate_by_time_step", "training_curves", "reconstructions",
     "samples", "nearest_training_images", "latent_noise", "latent_rasters",
 ]  # fmt: skip
+OF_ONE_PROTOCOL = [name for name in BUILT_IN if name != OVER_PROTOCOLS]
 FROM_FILES = [
     "reconstructions", "samples", "nearest_training_images", "latent_noise", "latent_rasters",
 ]  # fmt: skip
@@ -89,7 +93,8 @@ def no_collector():
 def test_every_plot_becomes_three_files(bench_cli, whole_run, tmp_path):
     code, out, err = bench_cli("plot", whole_run, "--out", tmp_path)
     assert (code, err) == (0, "")
-    for name in BUILT_IN:
+    assert f"{OVER_PROTOCOLS}: not drawn: in no panel" in out
+    for name in OF_ONE_PROTOCOL:
         assert f"{name}: {tmp_path / name}.png" in out
         root = ElementTree.parse(tmp_path / f"{name}.svg").getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -250,6 +255,34 @@ def test_energies_of_two_versions_share_no_panel(tmp_path):
         "test: d, n=10; energy version 1", "test: d, n=10; energy version 2",
     ]  # fmt: skip
     assert drawing.rows["pareto"].all()
+
+
+def test_quality_against_training_images_joins_protocols(tmp_path):
+    def trained(protocol, epoch, value, **changes):
+        key = f"{protocol}{changes}"
+        known = {"metric": "reconstruction_loss", "train_images": 100, "epoch": epoch}
+        return row(
+            cell_key=key, protocol=protocol, protocol_hash=key, value=value, **known | changes
+        )
+
+    rows = [
+        trained("short", 1, 0.5, model="a"),
+        trained("long", 40, 0.1, model="a"),
+        trained("short", 2, 0.4, model="b"),
+        trained("long", 40, 0.3, model="a", metric="fad", split="generated"),
+    ]
+    drawing = draw(OVER_PROTOCOLS, Run(write_run(tmp_path, frame(rows))))
+    points = drawing.rows.set_index(["model", "training_images"])["value"]
+    assert points.to_dict() == {("a", 100): 0.5, ("a", 4000): 0.1, ("b", 200): 0.4}
+    (panel,) = (ax for ax in drawing.figure.axes if ax.get_xlabel())
+    assert panel.get_xscale() == "log"
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["100", "200", "4,000"]
+
+
+def test_one_budget_is_no_curve(tmp_path):
+    rows = [row(metric="reconstruction_loss", train_images=100, epoch=2)]
+    with pytest.raises(NotDrawnError, match="give several runs"):
+        draw(OVER_PROTOCOLS, Run(write_run(tmp_path, frame(rows))))
 
 
 def test_energies_are_shown_in_a_unit_that_fits_and_stored_in_the_rows_unit(tmp_path):
@@ -571,7 +604,7 @@ def test_the_title_of_a_row_stays_off_the_titles_of_its_panels(whole_run, tmp_pa
     assert all(tick == int(tick) for tick in epochs)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", OF_ONE_PROTOCOL)
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_long_titles_stay_in_the_figure_and_off_other_panels(two_long_protocols, name):
     figure = draw(name, Run(two_long_protocols)).figure
