@@ -92,7 +92,7 @@ class TrainingThroughput(Metric):
     group = "cost"
     bounds = NOT_NEGATIVE
     label = "training speed"
-    headline = Headline(110, "training", "train", ("summary", "report"), "training")
+    headline = Headline(110, "training", "train", ("summary", "report"), "train img/s")
     unit = "images/s"
     higher_is_better = True
     tolerance = 0.3

@@ -34,7 +34,7 @@ from bench.store.schema import (
 from bench.system.formatting import compact, readable_scale
 
 NAMED = 3
-UNIT_WIDTH = 8
+UNIT_WIDTH = 5
 NO_NUMBER = "-"
 Columns = Mapping[str, Headline]
 

@@ -57,7 +57,7 @@ def test_the_steps_work_on_the_same_folders():
     (report,) = (options for name, options in known if name == "report")
     assert {str(options["run"]) for options in compared} == {str(run["out"])}
     assert {str(options["reference"]) for options in compared} == set(run["reference"])
-    assert str(report["directory"]) == str(run["out"])
+    assert [str(path) for path in report["directories"]] == [str(run["out"])]
     assert {options["output_format"] for options in compared} == {"github", "md"}
     upload = next(step for step in STEPS if "upload-artifact" in step.get("uses", ""))
     assert upload["with"]["path"] == str(report["out"])

@@ -275,7 +275,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(disk, finished, bench_cli, 
     assert bench_cli(*ann_vae)[0] == 0
     done = bench.load_results(disk / "run")
     free = shutil.disk_usage(disk).free
-    (disk / "ballast").write_bytes(b"0" * (free - 40_000))
+    (disk / "ballast").write_bytes(b"0" * (free - 80_000))
     code, _, err = bench_cli(*flags)
     assert code == 1
     assert err.startswith("Error: ")
