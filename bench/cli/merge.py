@@ -4,18 +4,11 @@ from pathlib import Path
 
 import click
 
-from bench.cli import completion
+from bench.cli import options
 
 
 @click.command("merge")
-@click.argument(
-    "directories",
-    metavar="DIR...",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path),
-    shell_complete=completion.run_directories,
-)
+@options.run_directories
 @click.option(
     "--out",
     required=True,

@@ -171,6 +171,16 @@ def run(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
+run_directories = click.argument(
+    "directories",
+    metavar="DIR...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    shell_complete=completion.run_directories,
+)
+
+
 def run_directory(name: str, metavar: str = "DIR") -> Callable[[Any], Any]:
     """Return a required argument that is the path of a run directory."""
     return click.argument(

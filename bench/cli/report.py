@@ -6,18 +6,11 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from bench.cli import completion
+from bench.cli import options
 
 
 @click.command("report")
-@click.argument(
-    "directories",
-    metavar="DIR...",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path),
-    shell_complete=completion.run_directories,
-)
+@options.run_directories
 @click.option(
     "--format",
     "output_format",

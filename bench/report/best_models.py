@@ -35,7 +35,7 @@ class Best:
     methods: frozenset[Method]
 
 
-def best_models(values: pd.DataFrame) -> dict[str, Best]:
+def best_models(values: pd.DataFrame) -> tuple[dict[str, Best], int]:
     """Return the best model by each metric that has a direction and values of several models.
 
     Two models with three or more seeds each are compared by Welch's t-test. Its p-values are
@@ -48,7 +48,7 @@ def best_models(values: pd.DataFrame) -> dict[str, Best]:
             model), ``seed``, ``value``, ``ci_low``, ``ci_high``, ``n`` and ``higher_is_better``.
 
     Returns:
-        The best model by metric.
+        The best model by metric, and the number of t-tests that were corrected for.
     """
     judged = _judged(values)
     found = {}
@@ -61,16 +61,7 @@ def best_models(values: pd.DataFrame) -> dict[str, Best]:
         own = [pair for pair in judged if pair.metric == metric and best in pair.names]
         equals = tuple(_other(pair, best) for pair in own if not pair.differs)
         found[str(metric)] = Best(best, equals, frozenset(pair.method for pair in own))
-    return found
-
-
-def comparisons(values: pd.DataFrame) -> int:
-    """Return the number of t-tests that :func:`best_models` corrects for.
-
-    Args:
-        values: rows of all models and metrics, as for :func:`best_models`.
-    """
-    return sum(pair.method == "seeds" for pair in _pairs(values))
+    return found, sum(pair.method == "seeds" for pair in judged)
 
 
 @dataclass

@@ -48,8 +48,9 @@ def equal_backends(rows: pd.DataFrame, run: Run) -> dict[str, list[list[str]]]:
             str(backend): tuple(part.sort_values(keys)["value"].fillna(float("inf")))
             for backend, part in own.groupby("backend", sort=False)
         }
-        alike = groupby(sorted(numbers, key=lambda b: numbers[b]), key=lambda b: numbers[b])
-        groups[str(name)] = [sorted(backends) for _, backends in alike]
+        in_order = sorted(numbers, key=lambda backend: numbers[backend])
+        same = groupby(in_order, key=lambda backend: numbers[backend])
+        groups[str(name)] = [sorted(backends) for _, backends in same]
     return groups
 
 

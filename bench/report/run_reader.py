@@ -76,6 +76,10 @@ class Run:
         """Declarations of the run's metrics by name, as far as anything declares them."""
         return known_declarations(self.path, self.rows["metric"])
 
+    def declaration(self, metric: str) -> MetricDeclaration:
+        """Return what a metric declares; the defaults for one that nobody knows."""
+        return self.declarations.get(metric, MetricDeclaration())
+
     def across_seeds(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Average rows over seeds, with intervals within the metrics' bounds.
 

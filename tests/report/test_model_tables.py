@@ -10,7 +10,7 @@ from page_runs import row, write_run
 from scipy import stats
 
 import bench
-from bench.report.best_models import best_models, comparisons
+from bench.report.best_models import best_models
 from bench.report.model_means import fold, over_seeds
 from bench.report.page.measurement_tables import measurement_tables
 from bench.report.page.model_tables import model_tables
@@ -40,7 +40,7 @@ def texts(table, column):
 
 def best_of(rows):
     table = frame(rows)
-    return best_models(table.assign(name=table["model"]))
+    return best_models(table.assign(name=table["model"]))[0]
 
 
 def test_the_best_is_bold_where_a_test_over_seeds_says_so(run):
@@ -108,7 +108,7 @@ def test_verdicts_are_corrected_welch_tests(seed, models, count):
         equals = {m for m in means if m != wanted and frozenset((metric, wanted, m)) not in differ}
         assert set(best.equals) == equals
     table = frame(rows)
-    assert comparisons(table.assign(name=table["model"])) == len(pairs)
+    assert best_models(table.assign(name=table["model"]))[1] == len(pairs)
 
 
 @pytest.mark.parametrize(("width", "equals"), [(0.04, ()), (0.06, ("b",))])
@@ -195,6 +195,24 @@ def test_each_dataset_and_protocol_has_a_table(run):
         "mnist, protocol smoke, a subset of the dataset",
         "digits, protocol quick",
     ]
+
+
+@pytest.mark.parametrize(
+    "change", [{"n": 30}, {"extractor": "another"}, {"metric_version": "2"}, {"train_images": 7}]
+)
+def test_numbers_that_are_not_comparable_have_no_verdict(run, change):
+    better, worse = seeds("a", (0.1, 0.11, 0.12)), seeds("b", (0.9, 0.91, 0.92))
+    (table,) = model_tables(run(better, worse))
+    assert texts(table, "reconstruction loss ↓")["a"].strong
+    (table,) = model_tables(run(better, seeds("b", (0.9, 0.91, 0.92), **change)))
+    shown = texts(table, "reconstruction loss ↓")
+    assert (shown["a"].strong, shown["best"].text) == (False, "not comparable")
+
+
+def test_tables_of_two_devices_name_them(run):
+    parts = run(seeds("a", (0.1, 0.2)), seeds("b", (0.1, 0.2), device="cuda"))
+    titles = [table.title for table in model_tables(parts)]
+    assert titles == ["digits, protocol smoke, on cpu", "digits, protocol smoke, on cuda"]
 
 
 def test_training_budgets_are_shown_and_differences_marked(run):

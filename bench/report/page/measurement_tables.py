@@ -51,7 +51,7 @@ def _of_setting(run: Run, title: str, rows: pd.DataFrame, before: int) -> list[S
     rows = rows.assign(name=_column_names(rows, backends))
     means = over_seeds(fold(rows), run) if (rows["value"].notna()).any() else rows.iloc[:0]
     names = list(rows["name"].unique())
-    groups = means["metric"].map(lambda name: _declared(run, name).group)
+    groups = means["metric"].map(lambda name: run.declaration(name).group)
     note = " ".join([*_same_numbers(backends), *footnotes(rows["backend"])])
     tables: list[SortableTable] = []
     for group in GROUPS:
@@ -88,14 +88,10 @@ def _same_numbers(backends: Mapping[str, list[list[str]]]) -> list[str]:
     ]
 
 
-def _declared(run: Run, metric: str) -> MetricDeclaration:
-    return run.declarations.get(metric, MetricDeclaration())
-
-
 def _place(run: Run, part: pd.DataFrame) -> tuple[Any, ...]:
     """Return what the rows of a table are sorted by: headlines first, then by label."""
     first = part.iloc[0]
-    known = _declared(run, first["metric"])
+    known = run.declaration(first["metric"])
     rank = known.headline.rank if known.headline else 1000
     level = -1.0 if pd.isna(first["noise_level"]) else first["noise_level"]
     texts = (_label(known, first["metric"]), *(str(first[key]) for key in ("noise_kind", "split")))
@@ -118,7 +114,7 @@ def _row(
         names: names of the columns.
     """
     first = part.iloc[0]
-    known = _declared(run, first["metric"])
+    known = run.declaration(first["metric"])
     scale = readable_scale(str(first["unit"]), part["value"])
     by_name = {row["name"]: row for row in part.to_dict("records")}
     of_metric = rows[rows["metric"] == first["metric"]]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.best_models import Best, best_models, comparisons
+from bench.report.best_models import Best, best_models
 from bench.report.model_means import (
     SETTING,
     equal_backends,
@@ -19,10 +19,13 @@ from bench.report.run_reader import Run
 from bench.store.aggregation import whole_models
 from bench.store.other_neurons import footnotes
 from bench.store.schema import (
+    COMPARABLE_BY,
     ENOUGH_SEEDS,
     INCOMPLETE,
     NO_VALUE,
     NOT_APPLICABLE,
+    OK,
+    TIMED_UNIT,
     Headline,
     status_word,
 )
@@ -47,11 +50,11 @@ def model_tables(run: Run) -> list[SortableTable]:
     shown = whole_models(run.rows)
     shown = shown[shown["metric"].isin(headlines)]
     tables: list[SortableTable] = []
-    for _, rows in settings(shown):
+    for title, rows in settings(shown):
         used = {name: each for name, each in headlines.items() if _has_value(rows, name, each)}
         if used:
             own = rows.assign(name=model_names(rows))
-            tables.append(_Table(run, own, used).table(f"models-{len(tables) + 1}"))
+            tables.append(_Table(run, own, used).table(f"models-{len(tables) + 1}", title))
     return tables
 
 
@@ -107,10 +110,11 @@ class _Table:
         splits = rows["metric"].map({name: each.split for name, each in headlines.items()})
         of_split = rows["split"].fillna("") == splits.fillna("")
         self.run, self.rows, self.headlines = run, rows, headlines
-        folded = fold(rows[of_split & rows["metric"].isin(headlines)])
+        shown = rows[of_split & rows["metric"].isin(headlines)]
+        folded = fold(shown)
         self.means = over_seeds(folded, run)
-        self.best = best_models(folded)
-        self.tests = comparisons(folded)
+        self.incomparable = _incomparable(shown)
+        self.best, self.tests = best_models(folded[~folded["metric"].isin(self.incomparable)])
         self.backends = equal_backends(rows[of_split], run)
         self.scales = {
             metric: readable_scale(str(own["unit"].iloc[0]), own["value"])
@@ -118,13 +122,8 @@ class _Table:
         }
         self.budgets = (rows["train_images"] * rows["epoch"]).groupby(rows["name"]).max()
 
-    def table(self, name: str) -> SortableTable:
-        """Return the table.
-
-        Args:
-            name: its name in the page.
-        """
-        (title, _), *_ = settings(self.rows)
+    def table(self, name: str, title: str) -> SortableTable:
+        """Return the table, under its name in the page and its title."""
         names = list(self.rows["name"].unique())
         return SortableTable(
             name,
@@ -169,20 +168,20 @@ class _Table:
             return without_number(rows)
         best = self.best.get(metric)
         strong = best is not None and best.model == name and not best.equals
-        return mean_entry(
-            found.iloc[0], self.scales[metric], strong, self._measures_machine(metric)
-        )
-
-    def _measures_machine(self, metric: str) -> bool:
-        known = self.run.declarations.get(metric)
-        return known is not None and not known.reproducible
+        of_machine = not self.run.declaration(metric).reproducible
+        return mean_entry(found.iloc[0], self.scales[metric], strong, of_machine)
 
     def _footer(self) -> tuple[TableEntry, ...]:
         return (
             TableEntry("best"),
             TableEntry(""),
             TableEntry(""),
-            *(_verdict(self.best.get(metric)) for metric in self.headlines),
+            *(
+                TableEntry("not comparable", note="see the warnings")
+                if metric in self.incomparable
+                else _verdict(self.best.get(metric))
+                for metric in self.headlines
+            ),
         )
 
     def _note(self) -> str:
@@ -266,6 +265,18 @@ def without_number(rows: pd.DataFrame) -> TableEntry:
 def _has_value(rows: pd.DataFrame, metric: str, main: Headline) -> bool:
     own = rows[(rows["metric"] == metric) & rows["value"].notna()]
     return bool((own["split"].fillna("") == (main.split or "")).any())
+
+
+def _incomparable(rows: pd.DataFrame) -> set[str]:
+    """Return the metrics whose numbers the warnings call not comparable.
+
+    Args:
+        rows: rows of one setting.
+    """
+    known = rows[rows["status"] == OK]
+    known = known.assign(n=known["n"].mask(known["unit"] == TIMED_UNIT))
+    kinds = known.groupby("metric")[list(COMPARABLE_BY)].nunique(dropna=False)
+    return set(kinds.index[(kinds > 1).any(axis=1)])
 
 
 def _backends(groups: list[list[str]], rows: pd.DataFrame) -> str:
