@@ -53,6 +53,7 @@ class FrechetDistanceByTimeStep(Metric):
 
     name = "frechet_distance_by_time_step"
     label = "Fréchet distance by time step"
+    bounds = NOT_NEGATIVE
     unit = "1"
     higher_is_better = False
     tolerance = 0.05

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from bench.store.schema import ENOUGH_SEEDS
 
@@ -119,6 +118,9 @@ def _judged(values: pd.DataFrame) -> list[_Pair]:
     tested = [pair for pair in pairs if pair.method == "seeds"]
     if not tested:
         return pairs
+    # Only runs of several seeds wait for this import, which takes a second.
+    from scipy import stats
+
     sides = [
         [
             np.array([f(pair.samples[side]["value"]) for pair in tested])

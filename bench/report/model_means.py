@@ -42,6 +42,7 @@ def equal_backends(rows: pd.DataFrame, run: Run) -> dict[str, list[list[str]]]:
     machine = {name for name, each in run.declarations.items() if not each.reproducible}
     compared = rows[~rows["metric"].isin(machine)]
     keys = [*(name for name in _FOLDED if name != "model"), "seed"]
+    compared = compared[["name", "backend", "value", *keys]]
     groups = {}
     for name, own in compared.groupby("name", sort=False):
         numbers = {
@@ -84,11 +85,7 @@ def over_seeds(folded: pd.DataFrame, run: Run) -> pd.DataFrame:
         One row per name and observation, as :func:`bench.across_seeds` returns them, with
         ``least`` and ``most``, the extremes of the means of the backends, and the smallest ``n``.
     """
-    tables = [
-        run.across_seeds(rows).assign(name=name)
-        for name, rows in folded.groupby("name", sort=False)
-    ]
-    means = pd.concat(tables, ignore_index=True)
+    means = run.across_seeds(folded, apart=["name"])
     keys = ["name", *_FOLDED]
     groups = folded.groupby(keys, dropna=False, sort=False, observed=True)
     more = groups.agg(least=("least", "mean"), most=("most", "mean"), n=("n", "min"))

@@ -3,7 +3,9 @@
 import fnmatch
 import functools
 import operator
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -36,6 +38,29 @@ def select(rows: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
             operator.or_, (_matches(rows[column], column, value) for value in wanted.split(","))
         )
     return rows[matches]
+
+
+def records_by(
+    rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]
+) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Return rows as dictionaries, in lists by the values of some columns.
+
+    A table whose every place selects its own rows is made much faster from these.
+
+    Args:
+        rows: the rows.
+        by: columns whose values are the key; none of these is missing.
+        columns: columns of the dictionaries.
+
+    >>> rows = pd.DataFrame({"metric": ["fad", "ssim", "fad"], "value": [3, 1, 2]})
+    >>> records_by(rows, ["metric"], ["value"])
+    {('fad',): [{'value': 3}, {'value': 2}], ('ssim',): [{'value': 1}]}
+    """
+    found = defaultdict(list)
+    keys = zip(*(rows[name] for name in by), strict=True)
+    for key, record in zip(keys, rows[list(columns)].to_dict("records"), strict=True):
+        found[key].append({str(name): value for name, value in record.items()})
+    return dict(found)
 
 
 def no_match(rows: pd.DataFrame, conditions: Iterable[str]) -> str:

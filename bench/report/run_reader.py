@@ -4,7 +4,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,17 @@ class Run:
         """Return what a metric declares; the defaults for one that nobody knows."""
         return self.declarations.get(metric, MetricDeclaration())
 
-    def across_seeds(self, rows: pd.DataFrame) -> pd.DataFrame:
+    def label(self, metric: str) -> str:
+        """Return the name of a metric for people."""
+        return self.declaration(metric).label or metric.replace("_", " ")
+
+    def across_seeds(self, rows: pd.DataFrame, apart: Iterable[str] = ()) -> pd.DataFrame:
         """Average rows over seeds, with intervals within the metrics' bounds.
 
         See :func:`bench.across_seeds`.
         """
-        return across_seeds(rows, {name: each.bounds for name, each in self.declarations.items()})
+        bounds = {name: each.bounds for name, each in self.declarations.items()}
+        return across_seeds(rows, bounds, apart)
 
     def headlines(self, view: View) -> dict[str, Headline]:
         """Return the headlines that a table or plot shows, in their order, by metric name."""

@@ -1,11 +1,11 @@
 """Means over seeds, with their standard deviations and confidence intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from bench.store.schema import MODEL, OBSERVATION, OK, PARTS, Bounds
 
@@ -23,12 +23,15 @@ def whole_models(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows[list(PARTS)].isna().all(axis=1)]
 
 
-def across_seeds(rows: pd.DataFrame, bounds: Mapping[str, Bounds] | None = None) -> pd.DataFrame:
+def across_seeds(
+    rows: pd.DataFrame, bounds: Mapping[str, Bounds] | None = None, apart: Iterable[str] = ()
+) -> pd.DataFrame:
     """Average ``ok`` rows that differ only by their seed.
 
     Args:
         rows: rows of a run, as :func:`bench.load_results` returns them.
         bounds: smallest and largest possible value by metric name; intervals end there.
+        apart: further columns in which rows of one observation agree; they are kept.
 
     Returns:
         One row per observation: the columns that identify it, then ``seeds`` (their number),
@@ -44,7 +47,7 @@ def across_seeds(rows: pd.DataFrame, bounds: Mapping[str, Bounds] | None = None)
     [[2.0, 2.0, 1.41]]
     """
     known = rows[rows["status"] == OK]
-    keys = [key for key in OBSERVATION if key in known]
+    keys = [*apart, *(key for key in OBSERVATION if key in known)]
     groups = known.groupby(keys, dropna=False, sort=False, observed=True)["value"]
     table = groups.agg(seeds="size", value="mean", standard_deviation="std").reset_index()
     table = table.join(_interval(table))
@@ -63,6 +66,6 @@ def _interval(table: pd.DataFrame) -> pd.DataFrame:
     """Return ``ci_low`` and ``ci_high`` of the means."""
     seeds: Any = table["seeds"].to_numpy(dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        factor = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)
+        factor = stdtrit(seeds - 1, (1 + CONFIDENCE) / 2)
         half = factor * table["standard_deviation"] / np.sqrt(seeds)
     return pd.DataFrame({"ci_low": table["value"] - half, "ci_high": table["value"] + half})

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from bench import registry
+from bench.store.declarations import MetricDeclaration, record
 from bench.store.run_directory import CellFolder, RunDirectory, frame
 from bench.store.schema import SCHEMA_VERSION
 from bench.system.files import write_json
@@ -55,7 +58,11 @@ def generate(path):
         for seed in range(SEEDS)
     ]
     keys = [f"{i:016x}" for i in range(len(cells))]
-    directory.begin({"run_id": "r", "started_at": "now", "asked": {}, "cells": keys})
+    names = {observation["metric"] for observation in _observations(generator)}
+    metrics = {name: asdict(MetricDeclaration()) for name in names}
+    metrics |= record({name: registry.metrics.load(name) for name in names & {*SINGLE}})
+    command = {"run_id": "r", "started_at": "now", "asked": {}, "cells": keys}
+    directory.begin(command | {"metrics": metrics})
     for key, cell in zip(keys, cells, strict=True):
         _write_cell(path / "cells" / f"{'-'.join(map(str, cell))}-{key}", key, cell, generator)
     return len(cells), len(directory.collect())

@@ -9,14 +9,17 @@ from bench.report.model_means import equal_backends, fold, joined, model_names, 
 from bench.report.page.model_tables import (
     ARROWS,
     DIRECTIONS,
+    MEAN,
+    PLACE,
+    WITHOUT_NUMBER,
     mean_entry,
     settings,
     without_number,
 )
 from bench.report.page.sortable_table import SortableTable, TableColumn, TableEntry
+from bench.report.query import records_by
 from bench.report.run_reader import Run
 from bench.store.aggregation import of_models
-from bench.store.declarations import MetricDeclaration
 from bench.store.other_neurons import footnotes
 from bench.store.schema import GROUPS
 from bench.system.formatting import number, readable_scale
@@ -51,6 +54,7 @@ def _of_setting(run: Run, title: str, rows: pd.DataFrame, before: int) -> list[S
     rows = rows.assign(name=_column_names(rows, backends))
     means = over_seeds(fold(rows), run) if (rows["value"].notna()).any() else rows.iloc[:0]
     names = list(rows["name"].unique())
+    rows_of = records_by(rows, PLACE, WITHOUT_NUMBER)
     groups = means["metric"].map(lambda name: run.declaration(name).group)
     note = " ".join([*_same_numbers(backends), *footnotes(rows["backend"])])
     tables: list[SortableTable] = []
@@ -60,7 +64,7 @@ def _of_setting(run: Run, title: str, rows: pd.DataFrame, before: int) -> list[S
             continue
         lines = own.groupby(KEYS, dropna=False, sort=False, observed=True)
         ordered = sorted((part for _, part in lines), key=lambda part: _place(run, part))
-        body = tuple(_row(run, part, rows, names) for part in ordered)
+        body = tuple(_row(run, part, rows_of, names) for part in ordered)
         columns = (TableColumn("metric"), *(TableColumn(name, "", True) for name in names))
         caption = "Means over seeds; below them, half of the 95 % interval."
         name = f"{group}-{before + len(tables) + 1}"
@@ -94,40 +98,35 @@ def _place(run: Run, part: pd.DataFrame) -> tuple[Any, ...]:
     known = run.declaration(first["metric"])
     rank = known.headline.rank if known.headline else 1000
     level = -1.0 if pd.isna(first["noise_level"]) else first["noise_level"]
-    texts = (_label(known, first["metric"]), *(str(first[key]) for key in ("noise_kind", "split")))
+    texts = (run.label(first["metric"]), *(str(first[key]) for key in ("noise_kind", "split")))
     return rank, texts[0].lower(), texts[1:], level
 
 
-def _label(known: MetricDeclaration, metric: str) -> str:
-    return known.label or metric.replace("_", " ")
-
-
 def _row(
-    run: Run, part: pd.DataFrame, rows: pd.DataFrame, names: list[str]
+    run: Run, part: pd.DataFrame, rows_of: Mapping[Any, list[dict[str, Any]]], names: list[str]
 ) -> tuple[TableEntry, ...]:
     """Return the row of one metric.
 
     Args:
         run: the run.
         part: means of the metric, one row per column of the table.
-        rows: rows of the setting, for the reasons of missing numbers.
+        rows_of: rows of the setting by name and metric, for the reasons of missing numbers.
         names: names of the columns.
     """
     first = part.iloc[0]
     known = run.declaration(first["metric"])
     scale = readable_scale(str(first["unit"]), part["value"])
-    by_name = {row["name"]: row for row in part.to_dict("records")}
-    of_metric = rows[rows["metric"] == first["metric"]]
+    by_name = {key[0]: rows[0] for key, rows in records_by(part, PLACE, MEAN).items()}
     entries = (
         mean_entry(by_name[name], scale, strong=False, of_machine=not known.reproducible)
         if name in by_name
-        else without_number(of_metric[of_metric["name"] == name])
+        else without_number(rows_of.get((name, first["metric"]), []))
         for name in names
     )
     noise = "" if pd.isna(first["noise_kind"]) else str(first["noise_kind"]).replace("_", " ")
     if not pd.isna(first["noise_level"]):
         noise += f" {number(first['noise_level'])}"
-    label, up = _label(known, first["metric"]), first["higher_is_better"]
+    label, up = run.label(first["metric"]), first["higher_is_better"]
     unit = scale.unit.removesuffix(f" {label}")
     about = [noise, "" if pd.isna(first["split"]) else str(first["split"]), unit]
     return (

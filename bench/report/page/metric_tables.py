@@ -1,10 +1,11 @@
 """The numbers of a run as tables: main metrics by backend, cells and trained extractors."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
-from bench.report.page.model_tables import ARROWS, DIRECTIONS, without_number
+from bench.report.page.model_tables import ARROWS, DIRECTIONS, WITHOUT_NUMBER, without_number
 from bench.report.page.sortable_table import (
     SortableTable,
     TableColumn,
@@ -13,6 +14,7 @@ from bench.report.page.sortable_table import (
     measured,
     word,
 )
+from bench.report.query import records_by
 from bench.report.run_reader import Run
 from bench.store.aggregation import of_models, whole_models
 from bench.store.other_neurons import footnotes
@@ -48,7 +50,10 @@ VARIES_WITHIN = {
     "train_images": ["dataset"],
 }
 
+OF_MEAN = ["split", "value", "ci_low", "ci_high", "seeds"]
+
 Headlines = Mapping[str, Headline]
+Records = list[dict[str, Any]]
 
 
 def by_backend(run: Run) -> SortableTable | None:
@@ -66,18 +71,21 @@ def by_backend(run: Run) -> SortableTable | None:
         return None
     columns = _filled(shown, headlines)
     names = naming_columns(shown)
-    together = run.across_seeds(shown)
-    means = dict(iter(together.groupby(SETTING, dropna=False, sort=False, observed=True)))
+    settings = shown.groupby(SETTING, dropna=False, sort=False, observed=True).ngroup()
+    shown = shown.assign(setting=settings)
+    places = ["setting", "metric"]
+    means = records_by(run.across_seeds(shown, apart=["setting"]), places, OF_MEAN)
+    singles = records_by(shown, places, WITHOUT_NUMBER)
     body = [
         (
             *(_named(name, group[name].iloc[0]) for name in names),
             _seeds(group),
             *(
-                _mean(means.get(setting, together.iloc[:0]), group, *column)
-                for column in columns.items()
+                _mean(means.get((setting, metric), []), singles.get((setting, metric), []), main)
+                for metric, main in columns.items()
             ),
         )
-        for setting, group in shown.groupby(SETTING, dropna=False, sort=False, observed=True)
+        for setting, group in shown.groupby("setting")
     ]
     headings = [
         *(TableColumn(VARIATION.get(name, name)) for name in names),
@@ -115,19 +123,20 @@ def cells(run: Run) -> SortableTable | None:
         *(_metric_column(shown, *column) for column in columns.items()),
         *map(TableColumn, ("protocol", "protocol hash", "device", "cell")),
     ]
-    overall = dict(iter(shown.groupby("cell_key", sort=False)))
+    places = records_by(shown, ["cell_key", "metric"], ["value", *WITHOUT_NUMBER])
     ends = cell_statuses(rows)
+    epochs = rows.groupby("cell_key")["epoch"].max()
     body = []
-    for key, group in rows.groupby("cell_key", sort=False):
-        first, own = group.iloc[0], overall.get(key, shown.iloc[:0])
+    for first in rows.drop_duplicates("cell_key").to_dict("records"):
+        key = first["cell_key"]
         status = ends[key]
         body.append(
             (
                 *(word(first[name]) for name in CELL),
                 count(first["seed"]),
                 TableEntry(status, status="" if status == OK else status),
-                count(group["epoch"].max()),
-                *(_single(own, *column) for column in columns.items()),
+                count(epochs[key]),
+                *(_single(places.get((key, metric), []), main) for metric, main in columns.items()),
                 word(first["protocol"]),
                 word(short_hash(first["protocol_hash"])),
                 word(first["device"]),
@@ -155,11 +164,11 @@ def extractors(rows: pd.DataFrame) -> SortableTable | None:
     body = tuple(
         (
             *(word(row[name]) for name in words),
-            measured(row["value"]) if row["status"] == OK else without_number(own.loc[[index]]),
+            measured(row["value"]) if row["status"] == OK else without_number([row]),
             count(row["n"]),
             *(word(row[name]) for name in ("extractor", "protocol", "device", "cell_key")),
         )
-        for index, row in own.iterrows()
+        for row in own.to_dict("records")
     )
     caption = "Networks that were trained to extract the features that metrics compare."
     return SortableTable("extractors", caption, tuple(headings), body)
@@ -220,23 +229,26 @@ def _metric_column(rows: pd.DataFrame, metric: str, main: Headline) -> TableColu
     return TableColumn(main.label + ARROWS[up], f"{meaning}: {DIRECTIONS[up]}", True)
 
 
-def _select(rows: pd.DataFrame, metric: str, main: Headline) -> pd.DataFrame:
-    chosen = rows[rows["metric"] == metric]
-    return chosen if main.split is None else chosen[chosen["split"] == main.split]
+def _of_split(rows: Records, main: Headline) -> Records:
+    return [row for row in rows if main.split is None or row["split"] == main.split]
 
 
-def _mean(means: pd.DataFrame, rows: pd.DataFrame, metric: str, main: Headline) -> TableEntry:
-    own = _select(means, metric, main)
-    if own.empty:
-        return without_number(rows[rows["metric"] == metric])
-    row = own.iloc[0]
+def _mean(means: Records, rows: Records, main: Headline) -> TableEntry:
+    """Return the entry of a metric's mean.
+
+    Args:
+        means: its means, of all splits.
+        rows: its rows, for the reason if there is no mean.
+        main: declaration of the metric.
+    """
+    own = _of_split(means, main)
+    if not own:
+        return without_number(rows)
+    row = own[0]
     text = with_interval(row["value"], row["ci_low"], row["ci_high"])
     return TableEntry(text, float(row["value"]), f"over {row['seeds']} seeds")
 
 
-def _single(rows: pd.DataFrame, metric: str, main: Headline) -> TableEntry:
-    own = _select(rows, metric, main)
-    own = own[own["status"] == OK]
-    if own.empty:
-        return without_number(rows[rows["metric"] == metric])
-    return measured(own.iloc[0]["value"])
+def _single(rows: Records, main: Headline) -> TableEntry:
+    own = [row for row in _of_split(rows, main) if row["status"] == OK]
+    return measured(own[0]["value"]) if own else without_number(rows)

@@ -1,6 +1,6 @@
 """The table that answers which model is best: models by main metrics, per dataset and protocol."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ from bench.report.model_means import (
     over_seeds,
 )
 from bench.report.page.sortable_table import SortableTable, TableColumn, TableEntry
+from bench.report.query import records_by
 from bench.report.run_reader import Run
 from bench.store.aggregation import whole_models
 from bench.store.other_neurons import footnotes
@@ -36,6 +37,11 @@ LONGEST_PROTOCOL = 48
 ROUNDING = 1e-9
 ARROWS = {True: " ↑", False: " ↓"}
 DIRECTIONS = {True: "higher is better", False: "lower is better"}
+PLACE = ["name", "metric"]
+MEAN = ["name", "value", "ci_low", "ci_high", "least", "most"]
+"""Columns of a mean that its entry shows."""
+WITHOUT_NUMBER = ["status", "reason", "split"]
+"""Columns of a row that say why there is no number."""
 SEED_INTERVAL = "± is half of the 95 % interval of the mean over seeds (Student's t)"
 IMAGE_INTERVAL = "with a single seed, half of the interval over images"
 
@@ -113,6 +119,8 @@ class _Table:
         shown = rows[of_split & rows["metric"].isin(headlines)]
         folded = fold(shown)
         self.means = over_seeds(folded, run)
+        self.mean_of = records_by(self.means, PLACE, MEAN)
+        self.rows_of = records_by(rows, PLACE, WITHOUT_NUMBER)
         self.incomparable = _incomparable(shown)
         self.best, self.tests = best_models(folded[~folded["metric"].isin(self.incomparable)])
         self.backends = equal_backends(rows[of_split], run)
@@ -162,14 +170,13 @@ class _Table:
         )
 
     def _entry(self, name: str, metric: str) -> TableEntry:
-        found = self.means[(self.means["name"] == name) & (self.means["metric"] == metric)]
-        if found.empty:
-            rows = self.rows[(self.rows["name"] == name) & (self.rows["metric"] == metric)]
-            return without_number(rows)
+        found = self.mean_of.get((name, metric))
+        if not found:
+            return without_number(self.rows_of.get((name, metric), []))
         best = self.best.get(metric)
         strong = best is not None and best.model == name and not best.equals
         of_machine = not self.run.declaration(metric).reproducible
-        return mean_entry(found.iloc[0], self.scales[metric], strong, of_machine)
+        return mean_entry(found[0], self.scales[metric], strong, of_machine)
 
     def _footer(self) -> tuple[TableEntry, ...]:
         return (
@@ -219,11 +226,11 @@ def with_unit(label: str, scale: Scale) -> str:
     return f"{label}, {unit}" if unit and len(unit) <= 24 else label
 
 
-def mean_entry(row: Any, scale: Scale, strong: bool, of_machine: bool) -> TableEntry:
+def mean_entry(row: Mapping[str, Any], scale: Scale, strong: bool, of_machine: bool) -> TableEntry:
     """Return the entry of a mean: the number, and below it half of its interval.
 
     Args:
-        row: a row of :func:`bench.report.model_means.over_seeds`.
+        row: a row of :func:`bench.report.model_means.over_seeds`, with ``MEAN``.
         scale: unit of the number.
         strong: True to emphasise it.
         of_machine: True for a metric of the machine: of several backends, whose mean says nothing,
@@ -244,19 +251,19 @@ def mean_entry(row: Any, scale: Scale, strong: bool, of_machine: bool) -> TableE
     )
 
 
-def without_number(rows: pd.DataFrame) -> TableEntry:
+def without_number(rows: Collection[Mapping[Any, Any]]) -> TableEntry:
     """Return the entry of a place without a number: why there is none.
 
     Args:
-        rows: rows of one model and metric, of any split.
+        rows: rows of one model and metric, of any split, with ``WITHOUT_NUMBER``.
     """
+    reasons = {row["status"]: row["reason"] for row in reversed([*rows])}
     for status in NO_VALUE:
-        reasons = rows.loc[rows["status"] == status, "reason"]
-        if not reasons.empty:
-            note = "" if pd.isna(reasons.iloc[0]) else str(reasons.iloc[0])
+        if status in reasons:
+            note = "" if pd.isna(reasons[status]) else str(reasons[status])
             return TableEntry(status_word(status), None, note, status)
     # Values of other splits than the table shows.
-    splits = ", ".join(rows["split"].dropna().unique())
+    splits = ", ".join(dict.fromkeys(row["split"] for row in rows if not pd.isna(row["split"])))
     if not splits:
         return TableEntry("")
     return TableEntry(status_word(NOT_APPLICABLE), None, f"of {splits} only", NOT_APPLICABLE)

@@ -20,9 +20,9 @@ from bench.report.plots.style import (
 from bench.report.run_reader import Run
 
 SHOWN = [
-    "metric", "split", "context", "unit", "higher_is_better", "label", "model", "model_version",
-    "backend", "dataset", "protocol", "protocol_hash", "n", "extractor", "extractor_sha256",
-    "time_step", "estimate", "seed", "seeds", "value", "ci_low", "ci_high",
+    "metric", "metric_label", "split", "context", "unit", "higher_is_better", "label", "model",
+    "model_version", "backend", "dataset", "protocol", "protocol_hash", "n", "extractor",
+    "extractor_sha256", "time_step", "estimate", "seed", "seeds", "value", "ci_low", "ci_high",
 ]  # fmt: skip
 COLUMNS = 2
 PANEL_INCHES = 2.2

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,6 +21,8 @@ from bench.report.run_reader import Run
 
 MOST_CURVES = 12
 """Largest number of curves in a panel; above it, each backend has its own panels."""
+MOST_BANDS = 6
+"""Largest number of curves with bands in a panel."""
 ALL_BACKENDS = "all backends"
 
 
@@ -48,31 +49,30 @@ class Curves:
     def draw(self, ax: Axes, rows: pd.DataFrame, x: str, *, marker_step: int = 1) -> None:
         """Draw a curve per model and backend, with a band from ``ci_low`` to ``ci_high``.
 
+        A curve of a single point has a line instead. Many bands would hide each other, so a panel
+        of more than ``MOST_BANDS`` curves has none.
+
         Args:
             ax: the panel.
             rows: the points, with ``label``, ``backend``, ``value``, ``ci_low`` and ``ci_high``.
             x: column of the horizontal axis.
             marker_step: draw a marker at every so many points.
         """
-        by_curve: Any = rows.groupby(["label", "backend"], sort=True)
-        curves = {str(i): (key, part.sort_values(x)) for i, (key, part) in enumerate(by_curve)}
-        if not curves:
-            return
-        styles = {name: self._style(*key) for name, (key, _) in curves.items()}
-        sns.lineplot(
-            pd.concat([part.assign(series=name) for name, (_, part) in curves.items()]),
-            x=x, y="value", hue="series", style="series", ax=ax, legend=False, errorbar=None,
-            palette={name: style.colour for name, style in styles.items()},
-            markers={name: style.marker for name, style in styles.items()},
-            dashes={name: _seaborn_dashes(style) for name, style in styles.items()},
-            markevery=marker_step, markeredgecolor="white", markeredgewidth=0.4,
-        )  # fmt: skip
-        for name, (_, part) in curves.items():
-            known = part.dropna(subset=["ci_low", "ci_high"])
-            ax.fill_between(
-                known[x].astype(float), known["ci_low"], known["ci_high"],
-                color=styles[name].colour, alpha=0.1, linewidth=0,
+        curves: Any = rows.sort_values(x).groupby(["label", "backend"], sort=True)
+        for key, part in curves:
+            style = self._style(*key)
+            at, ends = part[x].astype(float), part[["ci_low", "ci_high"]].astype(float)
+            ax.plot(
+                at, part["value"], color=style.colour, marker=style.marker,
+                linestyle=style.linestyle, markevery=marker_step, markeredgecolor="white",
+                markeredgewidth=0.4,
             )  # fmt: skip
+            if len(part) == 1:
+                ax.plot([at, at], ends.T, color=style.colour, linewidth=0.9)
+            elif curves.ngroups <= MOST_BANDS:
+                ax.fill_between(
+                    at, ends["ci_low"], ends["ci_high"], color=style.colour, alpha=0.1, linewidth=0
+                )
 
     def draw_level(self, ax: Axes, row: Mapping[str, Any], linestyle: Any) -> None:
         """Draw a thin horizontal line at a row's value, in its model's colour.
@@ -90,7 +90,7 @@ class Curves:
         return legend_height([*self.models, *self.backends, *more])
 
     def add_legend(self, figure: Figure, more: Iterable[tuple[Line2D, str]] = ()) -> None:
-        """Put a legend below the axes: the models, the backends, then ``more`` lines."""
+        """Put a legend above the axes: the models, the backends, then ``more`` lines."""
         models = [
             (legend_handle(style, linestyle="-"), name) for name, style in self.models.items()
         ]
@@ -117,7 +117,3 @@ def panel_context(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
     backend = [] if first["backend_panel"] == ALL_BACKENDS else [first["backend_panel"]]
     return ", ".join([first["context"], *backend])
-
-
-def _seaborn_dashes(style: SeriesStyle) -> tuple[float, ...] | str:
-    return "" if style.linestyle == "-" else style.dashes

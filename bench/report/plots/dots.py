@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from bench.report.plots.plot_data import SEED, best_estimates, records
+from bench.report.plots.plot_data import SEED, best_estimates
 from bench.report.plots.style import SeriesStyle
 
 
@@ -23,18 +23,23 @@ def draw_dots(
         size: size of the large dots in points.
     """
     backends = sorted(rows["backend"].unique())
+    # Where an axis has no label, seaborn makes all of its ticks to see whether they are visible.
+    ax.set(xlabel=" ", ylabel=" ")
     sns.scatterplot(
         rows[rows["estimate"] == SEED], x="value", y="at", hue="backend", style="backend", ax=ax,
         palette={name: styles[name].colour for name in backends},
         markers={name: styles[name].marker for name in backends},
         legend=False, s=size * 2, alpha=0.55, linewidth=0,
     )  # fmt: skip
-    for row in records(best_estimates(rows, by)):
-        style = styles[row["backend"]]
-        interval = [row["ci_low"], row["ci_high"]]
-        ax.plot(interval, [row["at"]] * 2, color=style.colour, linewidth=size / 4.4)
+    for backend, part in best_estimates(rows, by).groupby("backend"):
+        style = styles[str(backend)]
+        known = part.dropna(subset=["ci_low", "ci_high"])
+        ax.hlines(
+            known["at"], known["ci_low"], known["ci_high"], colors=style.colour,
+            linewidth=size / 4.4,
+        )  # fmt: skip
         ax.plot(
-            row["value"], row["at"], color=style.colour, marker=style.marker, markersize=size,
-            markeredgecolor="white", markeredgewidth=0.4,
+            part["value"], part["at"], color=style.colour, marker=style.marker, linestyle="none",
+            markersize=size, markeredgecolor="white", markeredgewidth=0.4,
         )  # fmt: skip
     ax.set_ylabel("")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from bench import registry
@@ -44,11 +46,14 @@ class Drawing:
         Raises:
             NotDrawnError: matplotlib cannot render the figure.
         """
-        dpi = min(DPI, LARGEST_SIDE / max(self.figure.get_size_inches()))
-        metadata = {"Date": None} if file_format == "svg" else None
         content = io.BytesIO()
+        # The layout is computed: ``Figure.savefig`` would draw the figure twice to compute it.
         with _failures_reported(), suite_style():
-            self.figure.savefig(content, format=file_format, dpi=dpi, metadata=metadata)
+            if file_format == "svg":
+                FigureCanvasSVG(self.figure).print_svg(content, metadata={"Date": None})
+            else:
+                self.figure.dpi = min(DPI, LARGEST_SIDE / max(self.figure.get_size_inches()))
+                FigureCanvasAgg(self.figure).print_png(content)
         return content.getvalue()
 
     def csv(self) -> bytes:

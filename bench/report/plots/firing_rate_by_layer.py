@@ -30,9 +30,9 @@ from bench.store.schema import GENERATED, TEST
 METRIC = "firing_rate"
 SPLITS = (TEST, GENERATED)
 SHOWN = [
-    "metric", "split", "context", "unit", "higher_is_better", "label", "model", "model_version",
-    "backend", "dataset", "protocol", "protocol_hash", "n", "layer", "estimate", "seed", "seeds",
-    "value", "ci_low", "ci_high",
+    "metric", "metric_label", "split", "context", "unit", "higher_is_better", "label", "model",
+    "model_version", "backend", "dataset", "protocol", "protocol_hash", "n", "layer", "estimate",
+    "seed", "seeds", "value", "ci_low", "ci_high",
 ]  # fmt: skip
 LAYER_INCHES = 0.145
 TITLE_INCHES = 2.5

@@ -24,10 +24,10 @@ from bench.report.plots.style import (
 from bench.report.run_reader import Run
 
 SHOWN = [
-    "metric", "split", "context", "unit", "higher_is_better", "label", "model", "model_version",
-    "backend", "dataset", "dataset_variant", "protocol", "protocol_hash", "n", "extractor",
-    "extractor_sha256", "epoch_selection", "estimate", "seed", "seeds", "value", "ci_low",
-    "ci_high",
+    "metric", "metric_label", "split", "context", "unit", "higher_is_better", "label", "model",
+    "model_version", "backend", "dataset", "dataset_variant", "protocol", "protocol_hash", "n",
+    "extractor", "extractor_sha256", "epoch_selection", "estimate", "seed", "seeds", "value",
+    "ci_low", "ci_high",
 ]  # fmt: skip
 COLUMNS = 3
 NAME_INCHES = 1.45

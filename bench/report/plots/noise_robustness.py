@@ -35,9 +35,9 @@ NO_NOISE = "none"
 LEVEL_LINESTYLES = ((0, (6, 3)), (0, (1, 2)), (0, (3, 1, 1, 1)))
 PANEL_INCHES = 1.95
 SHOWN = [
-    "metric", "split", "context", "unit", "higher_is_better", "label", "model", "model_version",
-    "backend", "dataset", "protocol", "protocol_hash", "n", "noise_kind", "noise_level", "estimate",
-    "seed", "seeds", "value", "ci_low", "ci_high",
+    "metric", "metric_label", "split", "context", "unit", "higher_is_better", "label", "model",
+    "model_version", "backend", "dataset", "protocol", "protocol_hash", "n", "noise_kind",
+    "noise_level", "estimate", "seed", "seeds", "value", "ci_low", "ci_high",
 ]  # fmt: skip
 
 
@@ -77,9 +77,9 @@ def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
     for row, part, title in zip(axes, parts, titles, strict=True):
         for ax, kind in zip(row, kinds, strict=True):
             _draw_panel(ax, part, kind, curves, levels)
-            ax.set_title(escape_text(kind), loc="left")
+            ax.set_title(_in_words(kind), loc="left")
         label_axis(row[0].yaxis, part.iloc[0], part["value"], 1.7)
-        set_row_title(row[0], title, escape_text(kinds[0]))
+        set_row_title(row[0], title, _in_words(kinds[0]))
     for ax in axes[-1]:
         ax.set_xlabel("noise level a")
     handles = {k: Line2D([], [], color=GREY, linestyle=v) for k, v in levels.items()}
@@ -94,7 +94,12 @@ def _level_linestyles(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _level_name(kind: str) -> str:
-    return "no noise" if kind == NO_NOISE else f"{kind} (no level)"
+    return "no noise" if kind == NO_NOISE else f"{kind.replace('_', ' ')} (no level)"
+
+
+def _in_words(kind: str) -> str:
+    """Return the title of a panel, escaped."""
+    return escape_text(kind.replace("_", " "))
 
 
 def _draw_panel(

@@ -41,9 +41,10 @@ def measured_rows(
         keep: returns the rows to keep of the rows given to it; None keeps all.
 
     Returns:
-        At least one row, with two more columns: ``label``, the name of the model in plots, with its
-        version if the run has several; and ``context``, a text that rows of a metric share exactly
-        if they are comparable: the dataset, ``n`` and all else in which the rows differ.
+        At least one row, with three more columns: ``label``, the name of the model in plots, with
+        its version if the run has several; ``metric_label``, the name of the metric in plots; and
+        ``context``, a text that rows of a metric share exactly if they are comparable: the
+        dataset, ``n`` and all else in which the rows differ.
 
     Raises:
         NotDrawnError: there is no such row; the message is the reason that the run's rows give.
@@ -51,7 +52,11 @@ def measured_rows(
     rows = of_models(run.rows)
     rows = rows[(rows["status"] == OK) & rows["value"].notna() & rows["metric"].isin(metrics)]
     if not rows.empty:
-        rows = rows.assign(label=model_labels(rows, run), context=contexts(rows))
+        rows = rows.assign(
+            label=model_labels(rows, run),
+            context=contexts(rows),
+            metric_label=rows["metric"].map(run.label),
+        )
         rows = rows if keep is None else keep(rows)
     if rows.empty:
         raise NotDrawnError(_why_unmeasured(run, metrics))
@@ -188,13 +193,8 @@ def add_seed_means(rows: pd.DataFrame, run: Run) -> pd.DataFrame:
         ``seeds`` the number of seeds. Seeds that ran on different devices count together.
     """
     singles = rows.assign(estimate=SEED, seeds=1)
-    together = []
-    distinct = ["n", "extractor_sha256", "label", "context"]
-    for key, group in rows.drop(columns="device").groupby(distinct, dropna=False, sort=False):
-        means = run.across_seeds(group)
-        known: Any = dict(zip(distinct, key, strict=True))
-        together.append(means.assign(estimate=MEAN, **known))
-    means = pd.concat(together) if together else singles.iloc[:0]
+    apart = ["n", "extractor_sha256", "label", "context", "metric_label"]
+    means = run.across_seeds(rows.drop(columns="device"), apart).assign(estimate=MEAN)
     several = means[means["seeds"] > 1].drop(columns="standard_deviation", errors="ignore")
     return pd.concat([singles, several], ignore_index=True) if len(several) else singles
 
@@ -223,7 +223,9 @@ def records(data: pd.DataFrame) -> list[dict[str, Any]]:
 
 def series_names(run: Run) -> tuple[list[str], list[str]]:
     """Return the labels of the run's models, and its backends; their order fixes the styles."""
-    return sorted(set(model_labels(run.rows, run))), sorted(set(run.rows["backend"].dropna()))
+    rows = of_models(run.rows)
+    names = rows[["model", "model_version"]].drop_duplicates()
+    return sorted(set(model_labels(names, run))), sorted(set(rows["backend"].dropna()))
 
 
 def _describe(row: dict[str, Any], varying: list[str], protocols: dict[str, str]) -> str:

@@ -48,8 +48,8 @@ CELL = [
     "protocol_hash", "train_images", "split",
 ]  # fmt: skip
 OF_ENERGY = [
-    "metric_version", "unit", "higher_is_better", "n", "epoch_selection", "value", "ci_low",
-    "ci_high",
+    "metric_label", "metric_version", "unit", "higher_is_better", "n", "epoch_selection", "value",
+    "ci_low", "ci_high",
 ]  # fmt: skip
 """Columns of an energy that stand next to the columns of a quality, with the prefix ``energy_``."""
 PANEL = [
@@ -93,7 +93,7 @@ def _joined(run: Run) -> pd.DataFrame:
         raise NotDrawnError(f"no cell has both energy and one of {metrics} for the same images")
     return joined.assign(pareto=_pareto(joined)).reindex(
         columns=[
-            "metric", "context", "unit", "higher_is_better", *CELL, "protocol", "n",
+            "metric", "metric_label", "context", "unit", "higher_is_better", *CELL, "protocol", "n",
             "extractor", "extractor_sha256", "epoch_selection", "estimate", "seed", "seeds",
             "value", "ci_low", "ci_high", *renamed.values(), "pareto",
         ]
@@ -164,8 +164,8 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, curves: Curves, fills: dict[str, A
     log_if_wide(ax, rows["value"], "y")
     first = rows.iloc[0]
     label_axis(ax.yaxis, first, rows["value"], 2.2)
-    energy = {name: first[f"{ENERGY}_{name}"] for name in ("unit", "higher_is_better")}
-    of_energy = pd.Series({"metric": ENERGY, **energy})
+    labelled = ("metric_label", "unit", "higher_is_better")
+    of_energy = pd.Series({name: first[f"{ENERGY}_{name}"] for name in labelled})
     label_axis(ax.xaxis, of_energy, rows["energy_value"], 2.9)
 
 

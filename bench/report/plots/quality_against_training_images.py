@@ -34,9 +34,9 @@ NAMES = [*CELL, "model_version", "protocol", "protocol_hash", "train_images", "m
 PANEL = ["dataset", "metric", "n", "extractor", "metric_version", "epoch_selection", "unit"]
 """Columns that the points of a panel agree in; protocols and training images can differ."""
 SHOWN = [
-    *PANEL, "split", "higher_is_better", "label", "model", "model_version", "backend", "protocol",
-    "protocol_hash", "train_images", BUDGET, "estimate", "seed", "seeds", "value", "ci_low",
-    "ci_high",
+    *PANEL, "metric_label", "split", "higher_is_better", "label", "model", "model_version",
+    "backend", "protocol", "protocol_hash", "train_images", BUDGET, "estimate", "seed", "seeds",
+    "value", "ci_low", "ci_high",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 
 from bench.store.other_neurons import IN_SHORT, is_marked
 from bench.system.formatting import readable_scale
@@ -57,7 +58,6 @@ _STYLE: Any = {
     "lines.markersize": 4.5,
     "legend.frameon": False,
     "axes.formatter.limits": (-3, 4),
-    "axes.formatter.use_mathtext": True,
     "axes.prop_cycle": f"cycler(color={list(COLOURS)})",
     "figure.figsize": (WIDTH, 3.0),
     "figure.constrained_layout.use": True,
@@ -166,19 +166,22 @@ def label_axis(axis: Axis, row: pd.Series, values: Iterable[float], inches: floa
 
     Args:
         axis: the axis.
-        row: a row of the metric, with its unit and direction.
+        row: a row of the metric, with its label, unit and direction.
         values: the values that the axis shows.
         inches: width that the label must fit, with line breaks.
     """
     unit = "1" if pd.isna(row["unit"]) else row["unit"]
     scale = readable_scale(unit, values)
-    metric = row["metric"].replace("_", " ")
     details = [scale.unit] if scale.unit else []
     if not pd.isna(row["higher_is_better"]):
         details.append(HIGHER if row["higher_is_better"] else LOWER)
-    label = f"{metric}\n{', '.join(details)}" if details else metric
+    label = row["metric_label"]
+    if details:
+        label += f"\n{', '.join(details)}"
     axis.set_label_text(wrap_text(label, inches))
-    if scale.factor != 1:
+    if axis.get_scale() == "log":
+        _label_log_ticks(axis, scale.factor)
+    elif scale.factor != 1:
         axis.set_major_formatter(lambda value, _: f"{value * scale.factor:g}")
 
 
@@ -190,7 +193,7 @@ def panel_grid(
     Args:
         columns: number of panels in a row.
         heights: height of each row in inches, titles and labels included.
-        legend_inches: height reserved below the panels for a legend.
+        legend_inches: height reserved above the panels for a legend.
         options: keyword arguments of ``Figure.subplots``.
 
     Returns:
@@ -236,13 +239,13 @@ def legend_handle(style: SeriesStyle, **changes: Any) -> Line2D:
 
 
 def add_legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
-    """Put a legend below the axes, in as many columns as the longest name leaves room for."""
+    """Put a legend above the axes, in as many columns as the longest name leaves room for."""
     entries = [*entries, *_notes(name for _, name in entries)]
     names = [wrap_text(name, 3.0) for _, name in entries]
     shown = figure.legend(
         [handle for handle, _ in entries],
         [str(i) for i in range(len(entries))],
-        loc="outside lower center",
+        loc="outside upper center",
         ncols=min(_legend_columns(names), len(entries)),
         handlelength=2.6,
         columnspacing=1.2,
@@ -277,14 +280,32 @@ def hide_panels(axes: Iterable[Axes]) -> None:
 
 
 def log_if_wide(ax: Axes, values: pd.Series, axis: Literal["x", "y"]) -> None:
-    """Make an axis logarithmic if its values span more than a factor of 30, else limit its ticks.
+    """Make an axis logarithmic if its values span more than a factor of 10, else limit its ticks.
 
     Args:
         ax: the panel.
         values: the values that the axis shows; an axis with values of 0 or less stays linear.
         axis: ``x`` or ``y``.
     """
-    if values.min() > 0 and values.max() > 30 * values.min():
+    if values.min() > 0 and values.max() > 10 * values.min():
         getattr(ax, f"set_{axis}scale")("log")
+        _label_log_ticks(ax.xaxis if axis == "x" else ax.yaxis, 1.0)
     else:
         ax.locator_params(axis=axis, nbins=4 if axis == "x" else 6)
+
+
+class _LogTicks(LogFormatter):
+    """Labels of the ticks that matplotlib labels on a logarithmic axis, without powers of ten."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x * self.factor:.12g}" if super().__call__(x, pos) else ""
+
+
+def _label_log_ticks(axis: Axis, factor: float) -> None:
+    """Label the ticks of a logarithmic axis with values times a factor."""
+    axis.set_major_formatter(_LogTicks(factor))
+    axis.set_minor_formatter(_LogTicks(factor))

@@ -12,7 +12,6 @@ from bench.report.plots.curves import Curves, backend_panels, panel_context
 from bench.report.plots.plot import Plot
 from bench.report.plots.plot_data import contexts, groups, missing_file, model_labels
 from bench.report.plots.style import (
-    LOWER,
     WIDTH,
     hide_panels,
     log_if_wide,
@@ -95,7 +94,8 @@ def _draw_panel(ax: Axes, part: pd.DataFrame, curves: Curves) -> None:
     if part["epoch"].max() == 1:
         ax.set_xlim(0.5, 1.5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
-    ax.set_ylabel(wrap_text(f"{part['loss'].iloc[0]}\n{LOWER}", 1.7))
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(wrap_text(part["loss"].iloc[0].replace("_", " "), 1.7))
 
 
 def _own_title(part: pd.DataFrame) -> str:
