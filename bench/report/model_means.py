@@ -28,8 +28,10 @@ def model_names(
     """
     names = rows["model"].astype(str)
     for column in columns:
-        if (rows.groupby("model")[column].nunique(dropna=False) > 1).any():
-            names = names + rows[column].map(lambda v, c=column: f", {_variation(c, v)}")
+        # A row without a number can lack what the other rows of its cell have.
+        values = rows.groupby("cell_key")[column].transform("first")
+        if (values.groupby(rows["model"]).nunique() > 1).any():
+            names += values.map(lambda v, c=column: "" if pd.isna(v) else f", {_variation(c, v)}")
     return names
 
 

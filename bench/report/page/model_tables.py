@@ -77,7 +77,7 @@ def settings(rows: pd.DataFrame, by: Sequence[str] = SETTING) -> Iterator[tuple[
     """
     for setting, group in rows.groupby([*by], dropna=False, sort=False):
         facts = dict(zip(by, setting, strict=True))
-        title = f"{facts['dataset']}, protocol {_short(str(facts['protocol']))}"
+        title = f"{facts['dataset']}, protocol {short_protocol(str(facts['protocol']))}"
         same = rows[(rows["dataset"] == facts["dataset"]) & (rows["protocol"] == facts["protocol"])]
         if facts["dataset_variant"] in INCOMPLETE:
             title += f", {INCOMPLETE[facts['dataset_variant']]}"
@@ -88,10 +88,10 @@ def settings(rows: pd.DataFrame, by: Sequence[str] = SETTING) -> Iterator[tuple[
         yield title, group
 
 
-def _short(protocol: str) -> str:
+def short_protocol(protocol: str) -> str:
     """Return the name of a protocol, of whose changed settings only so many are shown as fit.
 
-    >>> _short("smoke+epochs=3"), _short("smoke+" + "+".join(f"setting_{i}=1" for i in range(9)))
+    >>> short_protocol("smoke+epochs=3"), short_protocol("smoke+" + "+".join(f"setting_{i}=1" for i in range(9)))
     ('smoke+epochs=3', 'smoke+setting_0=1+setting_1=1+setting_2=1 and 6 more settings')
     """
     if len(protocol) <= LONGEST_PROTOCOL:

@@ -88,7 +88,7 @@ def build(path: Path) -> Report:
         models=model_tables(run),
         warnings=comparison_warnings(rows),
         measurements=measurement_tables(run),
-        long_form=_long_form(run),
+        long_form=long_form(run),
         tables=[*(table for table in tables if table is not None), *paper_tables(rows, path)],
         plots=list(figures.drawn(run)),
         grids=figures.grids(run),
@@ -100,7 +100,7 @@ def build(path: Path) -> Report:
     )
 
 
-def _long_form(run: Run) -> File | None:
+def long_form(run: Run) -> File | None:
     """Return the means of whole models over seeds as CSV; None if there are no values."""
     table = run.across_seeds(whole_models(run.rows))
     if table.empty:
