@@ -91,8 +91,10 @@ def settings(rows: pd.DataFrame, by: Sequence[str] = SETTING) -> Iterator[tuple[
 def short_protocol(protocol: str) -> str:
     """Return the name of a protocol, of whose changed settings only so many are shown as fit.
 
-    >>> short_protocol("smoke+epochs=3"), short_protocol("smoke+" + "+".join(f"setting_{i}=1" for i in range(9)))
-    ('smoke+epochs=3', 'smoke+setting_0=1+setting_1=1+setting_2=1 and 6 more settings')
+    >>> short_protocol("smoke+epochs=3")
+    'smoke+epochs=3'
+    >>> short_protocol("smoke+" + "+".join(f"setting_{i}=1" for i in range(9)))
+    'smoke+setting_0=1+setting_1=1+setting_2=1 and 6 more settings'
     """
     if len(protocol) <= LONGEST_PROTOCOL:
         return protocol

@@ -42,7 +42,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Records:
-    """What a run directory says about its cells, other than rows.
+    """Records of a run directory about its cells, other than rows.
 
     Attributes:
         commands: the calls of ``bench run`` in ``run.json``.

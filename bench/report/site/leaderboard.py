@@ -137,7 +137,7 @@ def _shown(rows: pd.DataFrame, headlines: Mapping[str, Headline]) -> pd.DataFram
 
 
 class _Builder:
-    """What makes one tab.
+    """Builder of one tab.
 
     Args:
         runs: the runs of the site.

@@ -100,15 +100,14 @@ def _entry(run: Run, tab: Tab, entry: Entry, page: str) -> Record:
 
 def _measured(run: Run, table: ModelTable, entry: Entry) -> Iterator[Record]:
     """Yield the metrics that have a value, averaged over backends and then over seeds."""
-    folded = fold(entry.rows)
-    if folded.empty:
+    if not (entry.rows["status"] == OK).any():
         return
-    for row in over_seeds(folded, run).to_dict("records"):
+    for row in over_seeds(fold(entry.rows), run).to_dict("records"):
         metric, split = str(row["metric"]), _text(row["split"])
         headline = table.headlines.get(metric)
         shown = headline is not None and (headline.split or None) == split
         low, high = (_number(row[end]) for end in ("ci_low", "ci_high"))
-        known = low is not None and high is not None
+        interval = None if low is None or high is None else [low, high]
         mean = _number(row["value"])
         yield {
             "metric": metric,
@@ -119,9 +118,9 @@ def _measured(run: Run, table: ModelTable, entry: Entry) -> Iterator[Record]:
             "unit": _text(row["unit"]),
             "higher_is_better": _flag(row["higher_is_better"]),
             "mean": mean,
-            "half_interval": (high - low) / 2 if known else None,
-            "interval": [low, high] if known else None,
-            "interval_over": ("seeds" if row["seeds"] > 1 else "images") if known else None,
+            "half_interval": interval and (interval[1] - interval[0]) / 2,
+            "interval": interval,
+            "interval_over": interval and ("seeds" if row["seeds"] > 1 else "images"),
             "seeds": int(row["seeds"]),
             "n": None if pd.isna(row["n"]) else int(row["n"]),
             "in_table": shown,

@@ -31,7 +31,7 @@ _SETTING = re.compile(r"\+(?=[\w.]+=)")
 
 @dataclass(frozen=True)
 class Rerun:
-    """How to make the numbers of a model on one dataset under one protocol again.
+    """The command for the numbers of a model on one dataset under one protocol.
 
     Attributes:
         title: dataset and protocol.

@@ -33,17 +33,17 @@ class SiteRun:
         return [str(name) for name in of_models(self.run.rows)["model"].unique()]
 
     def versions(self, rows: pd.DataFrame) -> list[str]:
-        """Return the versions of the suite that computed rows; those of a reference are recorded.
+        """Return the versions of the suite that computed rows, or else of the commands for them.
 
         Args:
             rows: rows of this run.
         """
-        versions = rows["version"].dropna().unique()
-        if len(versions) == 0:
+        versions = set(map(str, rows["version"].dropna()))
+        if not versions:
             commands = self.records.about(set(rows["cell_key"])).commands
             known = ((each.get("environment") or {}).get("version") for each in commands)
-            versions = [version for version in known if version]
-        return sorted({str(version) for version in versions})
+            versions = {str(version) for version in known if version}
+        return sorted(versions)
 
 
 def read_runs(paths: Sequence[Path]) -> tuple[list[SiteRun], list[Path]]:

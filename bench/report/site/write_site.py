@@ -40,7 +40,7 @@ class Site:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the first page says about a run.
+    """Facts about a run on the first page.
 
     Attributes:
         name: name of the run.
