@@ -139,7 +139,7 @@ def test_a_table_of_one_run_is_the_table_of_its_report(site, tmp_path):
 
 
 def test_a_lead_within_chance_is_undecided(made):
-    """The best mean has a wide interval; a name without an interval cannot be told from it."""
+    """The best mean has a wide interval; a name without an interval cannot be separated from it."""
     numbers = made.numbers("reconstruction_loss", tab=SHARED)
     verdicts = {name: each["verdict"] for name, each in numbers.items()}
     assert verdicts.pop("gan") == "worse"
@@ -185,6 +185,7 @@ def test_a_number_that_is_none_is_null_with_its_reason(made):
     assert (found["mean"], found["status"], found["reason"]) == (
         None, "failed", "ValueError: no luck",
     )  # fmt: skip
+    assert found["in_table"]
 
 
 def test_files_stay_in_the_folder_and_have_plain_names(made):

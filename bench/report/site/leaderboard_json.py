@@ -94,7 +94,7 @@ def _entry(run: Run, tab: Tab, entry: Entry, page: str) -> Record:
         "row_schema_versions": [int(v) for v in sorted(rows["schema_version"].dropna().unique())],
         "devices": entry.devices,
         "processors": _texts(rows["processor"]),
-        "metrics": [*_measured(run, tab.models, entry), *_missing(run, entry)],
+        "metrics": [*_measured(run, tab.models, entry), *_missing(run, tab.models, entry)],
     }
 
 
@@ -130,7 +130,7 @@ def _measured(run: Run, table: ModelTable, entry: Entry) -> Iterator[Record]:
         }
 
 
-def _missing(run: Run, entry: Entry) -> Iterator[Record]:
+def _missing(run: Run, table: ModelTable, entry: Entry) -> Iterator[Record]:
     """Yield the metrics without a value, with the gravest reason."""
     for metric, rows in entry.rows.groupby("metric", sort=False):
         if (rows["status"] == OK).any():
@@ -146,7 +146,7 @@ def _missing(run: Run, entry: Entry) -> Iterator[Record]:
             "higher_is_better": _flag(first["higher_is_better"]),
             **dict.fromkeys((*empty, "interval_over", "n", "verdict")),
             "seeds": 0,
-            "in_table": False,
+            "in_table": metric in table.headlines,
             "status": status,
             "reason": _text(first["reason"]) or NO_REASON,
         }
