@@ -395,3 +395,7 @@ def test_a_reference_is_a_run(tmp_path):
     assert built.entries()
     assert all(entry["suite_versions"] for entry in built.entries())
     assert any(each["verdict"] for entry in built.entries() for each in entry["metrics"])
+    entry = built.entries()[0]
+    page = built.page(entry["run"], entry["model"])
+    assert entry["dataset"]["fingerprint"] in page.text
+    assert "git_commit" in page.text

@@ -79,7 +79,7 @@ def provenance(records: Records) -> Provenance:
     return Provenance(
         commands=_commands(commands),
         environments=_environments(environments),
-        datasets=_datasets(cells),
+        datasets=_datasets(records),
         neurons=_neurons(cells),
         protocol=_protocol(cells),
         planned=frozenset(key for command in commands for key in command.get("cells", [])),
@@ -127,8 +127,11 @@ def _environments(environments: Sequence[Record]) -> SortableTable | None:
     return by_setting("environments", "Versions and machine.", "what", distinct)
 
 
-def _datasets(cells: Sequence[Record]) -> SortableTable | None:
-    infos = _distinct([cell["dataset"] for cell in cells if cell.get("dataset")])
+def _datasets(records: Records) -> SortableTable | None:
+    """Return the datasets of the cells, or of the commands of a reference, which has no cells."""
+    used = [cell["dataset"] for cell in records.cells if cell.get("dataset")]
+    requested = [info for command in records.commands for info in command.get("datasets") or []]
+    infos = _distinct(used or requested)
     headings = ("name", "fingerprint", "variant", "shape", "train_size", "test_size")
     names = (*headings, "source", "licence")
     body = tuple(tuple(_plain(info.get(name)) for name in names) for info in infos)

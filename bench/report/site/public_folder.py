@@ -64,7 +64,7 @@ def write_folder(files: Mapping[str, bytes], out: Path) -> None:
                 os.replace(target, old)
             try:
                 os.replace(new, target)
-            except OSError:
+            except BaseException:
                 if old.exists():
                     os.replace(old, target)
                 raise
