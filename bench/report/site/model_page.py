@@ -79,7 +79,7 @@ def model_page(run: SiteRun, model: str, tabs: list[Tab]) -> ModelPage:
         title=model,
         run=run.name,
         notice=notice(rows),
-        facts=[fact for fact in outcomes.facts(rows, frozenset()) if fact.name != "models"],
+        facts=_facts(rows),
         tabs=tabs,
         warnings=comparison_warnings(rows),
         reruns=reruns,
@@ -94,6 +94,14 @@ def model_page(run: SiteRun, model: str, tabs: list[Tab]) -> ModelPage:
         ),
         not_applicable=outcomes.missing_numbers(rows, (NOT_APPLICABLE,), "not_applicable"),
     )
+
+
+def _facts(rows: pd.DataFrame) -> list[outcomes.Fact]:
+    """Return the summary of a model, with the checksums of its datasets."""
+    facts = [fact for fact in outcomes.facts(rows, frozenset()) if fact.name != "models"]
+    checksums = rows[["dataset", "dataset_fingerprint"]].dropna().drop_duplicates()
+    texts = tuple(f"{name}: {digest}" for name, digest in checksums.to_numpy().tolist())
+    return [*facts, outcomes.Fact("checksums of the datasets", texts)] if texts else facts
 
 
 def _part(run: Run, model: str) -> Run:
