@@ -330,13 +330,18 @@ def test_a_metric_that_nobody_declares_and_a_name_for_formulas(site, tmp_path):
     }  # fmt: skip
 
 
+def commands_of(page):
+    """The commands of a page, as lists of values by option."""
+    for line in re.findall(r"bench run .*", page.text):
+        words = shlex.split(line)[2:]
+        options = {}
+        for name, value in zip(words[::2], words[1::2], strict=True):
+            options.setdefault(name, []).append(value)
+        yield options
+
+
 def command_of(page):
-    """The command of a page, as options by name; ``--set`` is a list."""
-    (line,) = re.findall(r"bench run .*", page.text)
-    words = shlex.split(line)[2:]
-    options = {}
-    for name, value in zip(words[::2], words[1::2], strict=True):
-        options.setdefault(name, []).append(value)
+    (options,) = commands_of(page)
     return options
 
 
@@ -354,6 +359,23 @@ def test_the_command_states_the_protocol_that_the_rows_have(site, tmp_path, sett
     assert options["--datasets"] == ["digits"]
     assert options["--seeds"] == ["0,1"]
     assert options["--device"] == ["cpu"]
+
+
+def test_backends_with_other_seeds_or_devices_have_commands_of_their_own(site, tmp_path):
+    cells = [("fused", 0, "cpu"), ("fused", 1, "cpu"), ("reference", 0, "cpu"), ("fused", 2, "GPU")]
+    rows = [row("esvae", seed, backend=backend, device=on) for backend, seed, on in cells]
+    page = site(write_run(tmp_path / "run", rows)).page("run", "esvae")
+    made = {
+        (backend, int(seed), on.replace("cuda", "GPU"))
+        for options in commands_of(page)
+        for backend in options["--backends"][0].split(",")
+        for seed in options["--seeds"][0].split(",")
+        for on in options["--device"]
+    }
+    assert made == set(cells)
+    assert [text for level, text in page.headings if level == 3].count(
+        "digits, protocol smoke"
+    ) == 1
 
 
 def test_a_protocol_of_one_s_own_comes_as_a_file_that_the_command_reads(site, tmp_path):

@@ -74,7 +74,7 @@ def model_page(run: SiteRun, model: str, tabs: list[Tab]) -> ModelPage:
     """
     own = _part(run.run, model)
     rows, records = own.rows, run.records.about(set(own.rows["cell_key"]))
-    reruns = [rerun(part, records) for part in _settings(rows)]
+    reruns = [rerun(part, records) for part in _commands(rows)]
     return ModelPage(
         title=model,
         run=run.name,
@@ -113,20 +113,22 @@ def _part(run: Run, model: str) -> Run:
     return own
 
 
-def _settings(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield the rows of each dataset and protocol."""
-    keys = ["dataset", "protocol", "protocol_hash"]
-    for _, part in rows.groupby(keys, dropna=False, sort=False):
-        yield part
+def _commands(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the rows that one command makes: one dataset and protocol, and each backend's seeds."""
+    for _, part in rows.groupby(["dataset", "protocol", "protocol_hash"], dropna=False, sort=False):
+        cells = part.groupby(["device", "backend"], dropna=False, sort=False)
+        seeds = cells["seed"].transform(lambda values: str(sorted(set(values.dropna()))))
+        for _, own in part.groupby([part["device"], seeds], dropna=False, sort=False):
+            yield own
 
 
 def _changed(reruns: list[Rerun]) -> SortableTable | None:
     """Return the settings that differ from their defaults, a column per protocol and dataset."""
-    records = []
+    records = {}
     for each in reruns:
         if each.protocol is not None:
             values = each.protocol.model_dump(
                 mode="json", exclude_defaults=True, exclude=set(UNHASHED)
             )
-            records.append({"for": each.title, **flattened(values)})
-    return by_setting("settings", SETTINGS, "setting", records)
+            records[each.title, each.protocol.hash] = {"for": each.title, **flattened(values)}
+    return by_setting("settings", SETTINGS, "setting", [*records.values()])

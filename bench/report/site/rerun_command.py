@@ -52,7 +52,8 @@ def rerun(rows: pd.DataFrame, records: Records) -> Rerun:
     """Return how to make rows again.
 
     Args:
-        rows: rows of one model, dataset, protocol and hash of it.
+        rows: rows of one model, dataset, protocol, hash of it and device, whose backends have the
+            same seeds.
         records: commands and cells of the run.
     """
     first = rows.iloc[0]
