@@ -29,7 +29,7 @@ def model_names(
     names = rows["model"].astype(str)
     for column in columns:
         # A row without a number can lack what the other rows of its cell have.
-        values = rows.groupby("cell_key")[column].transform("first")
+        values = rows[column].fillna(rows.groupby("cell_key")[column].transform("first"))
         if (values.groupby(rows["model"]).nunique() > 1).any():
             names += values.map(lambda v, c=column: "" if pd.isna(v) else f", {_variation(c, v)}")
     return names
