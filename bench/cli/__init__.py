@@ -23,6 +23,7 @@ VERBS = {
     "results": "List the rows of a run, filtered and sorted.",
     "merge": "Write the cells of several runs into one run directory.",
     "report": "Write the report of a run, or of several: one HTML file, or Markdown.",
+    "site": "Write a leaderboard of runs as a folder of static pages.",
     "plot": "Draw the plots of a run: PNG, SVG, and their data as CSV.",
     "table": "Show a paper's table with the results of a run next to the published numbers.",
     "compare": "Compare a run with a reference: is any metric worse?",

@@ -17,16 +17,21 @@ _FOLDED = [name for name in OBSERVATION if name not in ("backend", "device")]
 _ENDS = ["ci_low", "ci_high"]
 
 
-def model_names(rows: pd.DataFrame) -> pd.Series:
+def model_names(
+    rows: pd.DataFrame, columns: Iterable[str] = VARIES_WITHIN_MODEL
+) -> "pd.Series[str]":
     """Return the name of each row's model, with what tells it apart from others of the same name.
 
     Args:
         rows: rows of one setting.
+        columns: columns that tell models of the same name apart where they differ.
     """
     names = rows["model"].astype(str)
-    for column in VARIES_WITHIN_MODEL:
-        if (rows.groupby("model")[column].nunique(dropna=False) > 1).any():
-            names = names + rows[column].map(lambda v, c=column: f", {_variation(c, v)}")
+    for column in columns:
+        # A row without a number can lack what the other rows of its cell have.
+        values = rows[column].fillna(rows.groupby("cell_key")[column].transform("first"))
+        if (values.groupby(rows["model"]).nunique() > 1).any():
+            names += values.map(lambda v, c=column: "" if pd.isna(v) else f", {_variation(c, v)}")
     return names
 
 
@@ -109,6 +114,8 @@ def joined(names: Iterable[str]) -> str:
 def _variation(column: str, value: object) -> str:
     if column == "train_images":
         return f"{value} training images"
+    if column == "device":
+        return f"on {value}"
     return short_hash(value) if column == "protocol_hash" else f"version {value}"
 
 

@@ -96,7 +96,7 @@ def test_a_plugin_is_completed_like_the_rest(completed, plugins, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    "verb", [["report"], ["plot"], ["results"], ["compare"], ["reference", "update"]]
+    "verb", [["report"], ["site"], ["plot"], ["results"], ["compare"], ["reference", "update"]]
 )
 def test_run_directories_are_found_below(completed, verb, tmp_path):
     for run in ("runs/smoke", "runs/quick", "results/reference/smoke", ".hidden/run", "a/b/c/d"):

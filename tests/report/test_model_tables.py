@@ -13,7 +13,7 @@ import bench
 from bench.report.best_models import best_models
 from bench.report.model_means import fold, over_seeds
 from bench.report.page.measurement_tables import measurement_tables
-from bench.report.page.model_tables import model_tables
+from bench.report.page.model_tables import ModelTable, model_tables
 from bench.report.run_reader import Run
 from bench.store.run_directory import frame
 
@@ -279,3 +279,24 @@ def test_cells_that_lack_only_a_package_are_complete(bench_cli, run):
     page = (parts.path / "report.html").read_text()
     assert "1: 1 ok" in page
     assert "the package x is missing" in page
+
+
+def test_a_number_that_was_not_asked_for_does_not_rename_its_model(run):
+    lacking = {"status": "not_asked", "reason": "ask", "n": None, "value": None, "epoch": None}
+    rows = [row(metric="ssim", train_images=None, **lacking)]
+    (table,) = model_tables(run(seeds("vae", (0.1,)), rows))
+    assert [line[0].text for line in table.rows] == ["vae"]
+
+
+def test_speed_of_different_devices_in_one_setting_is_not_ranked(run):
+    """The report has a table per device; a leaderboard has one for all."""
+    fast = {"unit": "images/s", "split": "train", "higher_is_better": True}
+    rows = seeds("a", (1.0, 1.1, 1.2), "training_throughput", device="cpu", **fast)
+    rows += seeds("b", (9.0, 9.1, 9.2), "training_throughput", device="GPU", **fast)
+    made = run(rows)
+    named = made.rows.assign(name=made.rows["model"])
+    table = ModelTable(made, named, made.headlines("report")).table("t", "title")
+    (column,) = (i for i, each in enumerate(table.columns) if each.heading.startswith("training"))
+    assert table.footer[column].text == "not comparable"
+    assert not any(line[column].strong for line in table.rows)
+    assert "different devices" in table.note

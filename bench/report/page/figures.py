@@ -1,7 +1,7 @@
 """The plots of a run and the image grids of its cells, as files."""
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +88,14 @@ class Grids:
     left_out: int
 
 
-def drawn(run: Run) -> Iterator[Drawn]:
-    """Draw every plot, in the order of the report; a plot that fails is yielded with its reason."""
-    for name, plot in load_plots().items():
+def drawn(run: Run, names: Iterable[str] = ()) -> Iterator[Drawn]:
+    """Draw plots; one that fails is yielded with its reason.
+
+    Args:
+        run: the run.
+        names: names of the plots; all, in the order of the report, if there are none.
+    """
+    for name, plot in load_plots(names).items():
         try:
             yield _drawn(name, plot, run)
         except NotDrawnError as error:

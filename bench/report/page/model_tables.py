@@ -1,6 +1,6 @@
 """The table that answers which model is best: models by main metrics, per dataset and protocol."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -43,6 +43,7 @@ MEAN = ["name", "value", "ci_low", "ci_high", "least", "most"]
 WITHOUT_NUMBER = ["status", "reason", "split"]
 """Columns of a row that say why there is no number."""
 SEED_INTERVAL = "± is half of the 95 % interval of the mean over seeds (Student's t)"
+OTHER_MACHINE = "measured on different devices"
 IMAGE_INTERVAL = "with a single seed, half of the interval over images"
 
 
@@ -57,14 +58,19 @@ def model_tables(run: Run) -> list[SortableTable]:
     shown = shown[shown["metric"].isin(headlines)]
     tables: list[SortableTable] = []
     for title, rows in settings(shown):
-        used = {name: each for name, each in headlines.items() if _has_value(rows, name, each)}
+        used = with_values(rows, headlines)
         if used:
             own = rows.assign(name=model_names(rows))
-            tables.append(_Table(run, own, used).table(f"models-{len(tables) + 1}", title))
+            tables.append(ModelTable(run, own, used).table(f"models-{len(tables) + 1}", title))
     return tables
 
 
-def settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def with_values(rows: pd.DataFrame, headlines: Mapping[str, Headline]) -> dict[str, Headline]:
+    """Return the main metrics that have a value of their split in rows of one setting."""
+    return {name: each for name, each in headlines.items() if _has_value(rows, name, each)}
+
+
+def settings(rows: pd.DataFrame, by: Sequence[str] = SETTING) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the rows of each dataset and protocol, with a title.
 
     What else rules out a comparison, such as a part of a dataset or a device, separates rows too
@@ -72,25 +78,29 @@ def settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
     Args:
         rows: rows of a run.
+        by: columns that separate rows: :data:`bench.report.model_means.SETTING`, or others with
+            the first four of it.
     """
-    for setting, group in rows.groupby(SETTING, dropna=False, sort=False):
-        facts = dict(zip(SETTING, setting, strict=True))
-        title = f"{facts['dataset']}, protocol {_short(str(facts['protocol']))}"
+    for setting, group in rows.groupby([*by], dropna=False, sort=False):
+        facts = dict(zip(by, setting, strict=True))
+        title = f"{facts['dataset']}, protocol {short_protocol(str(facts['protocol']))}"
         same = rows[(rows["dataset"] == facts["dataset"]) & (rows["protocol"] == facts["protocol"])]
         if facts["dataset_variant"] in INCOMPLETE:
             title += f", {INCOMPLETE[facts['dataset_variant']]}"
         if same["dataset_fingerprint"].nunique(dropna=False) > 1:
             title += f", content {str(facts['dataset_fingerprint'])[:12]}"
-        if same["device"].nunique(dropna=False) > 1:
+        if "device" in by and same["device"].nunique(dropna=False) > 1:
             title += f", on {facts['device']}"
         yield title, group
 
 
-def _short(protocol: str) -> str:
+def short_protocol(protocol: str) -> str:
     """Return the name of a protocol, of whose changed settings only so many are shown as fit.
 
-    >>> _short("smoke+epochs=3"), _short("smoke+" + "+".join(f"setting_{i}=1" for i in range(9)))
-    ('smoke+epochs=3', 'smoke+setting_0=1+setting_1=1+setting_2=1 and 6 more settings')
+    >>> short_protocol("smoke+epochs=3")
+    'smoke+epochs=3'
+    >>> short_protocol("smoke+" + "+".join(f"setting_{i}=1" for i in range(9)))
+    'smoke+setting_0=1+setting_1=1+setting_2=1 and 6 more settings'
     """
     if len(protocol) <= LONGEST_PROTOCOL:
         return protocol
@@ -103,13 +113,17 @@ def _fits(parts: list[str]) -> bool:
     return len("+".join(parts)) <= LONGEST_PROTOCOL
 
 
-class _Table:
+class ModelTable:
     """The table of one setting.
 
     Args:
         run: the run.
         rows: rows of main metrics in the setting, with the column ``name``.
         headlines: the main metrics that have values.
+
+    Attributes:
+        best: the best model by each metric that can be compared.
+        incomparable: for each other metric, why its numbers are not compared.
     """
 
     def __init__(self, run: Run, rows: pd.DataFrame, headlines: Mapping[str, Headline]) -> None:
@@ -121,7 +135,7 @@ class _Table:
         self.means = over_seeds(folded, run)
         self.mean_of = records_by(self.means, PLACE, MEAN)
         self.rows_of = records_by(rows, PLACE, WITHOUT_NUMBER)
-        self.incomparable = _incomparable(shown)
+        self.incomparable = _incomparable(shown, run)
         self.best, self.tests = best_models(folded[~folded["metric"].isin(self.incomparable)])
         self.backends = equal_backends(rows[of_split], run)
         self.scales = {
@@ -184,7 +198,7 @@ class _Table:
             TableEntry(""),
             TableEntry(""),
             *(
-                TableEntry("not comparable", note="see the warnings")
+                TableEntry("not comparable", note=self.incomparable[metric])
                 if metric in self.incomparable
                 else _verdict(self.best.get(metric))
                 for metric in self.headlines
@@ -208,6 +222,8 @@ class _Table:
             )
         if "none" in used:
             sentences.append("Numbers of a single run without an interval are not compared.")
+        if OTHER_MACHINE in self.incomparable.values():
+            sentences.append("Speed and memory on different devices are not comparable.")
         if self.budgets.nunique() > 1:
             sentences.append("The models were trained on different numbers of images.")
         return " ".join([*sentences, *footnotes(self.rows["backend"])])
@@ -274,16 +290,25 @@ def _has_value(rows: pd.DataFrame, metric: str, main: Headline) -> bool:
     return bool((own["split"].fillna("") == (main.split or "")).any())
 
 
-def _incomparable(rows: pd.DataFrame) -> set[str]:
-    """Return the metrics whose numbers the warnings call not comparable.
+def _incomparable(rows: pd.DataFrame, run: Run) -> dict[str, str]:
+    """Return the metrics whose numbers cannot be compared, each with the reason.
+
+    The warnings say so, or the metric is of the machine and the devices differ.
 
     Args:
         rows: rows of one setting.
+        run: the run of the rows.
     """
     known = rows[rows["status"] == OK]
     known = known.assign(n=known["n"].mask(known["unit"] == TIMED_UNIT))
-    kinds = known.groupby("metric")[list(COMPARABLE_BY)].nunique(dropna=False)
-    return set(kinds.index[(kinds > 1).any(axis=1)])
+    kinds = known.groupby("metric")[[*COMPARABLE_BY, "device"]].nunique(dropna=False) > 1
+    reasons = {}
+    for metric, differs in kinds.iterrows():
+        if differs[list(COMPARABLE_BY)].any():
+            reasons[str(metric)] = "see the warnings"
+        elif differs["device"] and not run.declaration(str(metric)).reproducible:
+            reasons[str(metric)] = OTHER_MACHINE
+    return reasons
 
 
 def _backends(groups: list[list[str]], rows: pd.DataFrame) -> str:

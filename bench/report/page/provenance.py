@@ -1,7 +1,7 @@
 """The origin of the numbers: commands, machines, datasets, and protocols as resolved."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,46 @@ class Provenance:
         return [table for table in tables if table is not None]
 
 
-def provenance(path: Path) -> Provenance:
-    """Read ``run.json`` and the ``cell.json`` of every cell.
+@dataclass(frozen=True)
+class Records:
+    """Records of a run directory about its cells, other than rows.
+
+    Attributes:
+        commands: the calls of ``bench run`` in ``run.json``.
+        cells: the content of every ``cell.json``.
+    """
+
+    commands: tuple[Record, ...]
+    cells: tuple[Record, ...]
+
+    def about(self, keys: Collection[str]) -> "Records":
+        """Return the records of the cells with these keys."""
+        return Records(
+            tuple(each for each in self.commands if set(keys) & set(each.get("cells", []))),
+            tuple(each for each in self.cells if each.get("key") in keys),
+        )
+
+
+def read_records(path: Path) -> Records:
+    """Read ``run.json`` and the ``cell.json`` of every cell of a run directory.
 
     Raises:
         BenchError: one of these files cannot be read.
     """
-    commands = _read(path / RUN_FILE).get("commands", [])
-    cells = [_read(file) for file in sorted(path.glob(f"{CELLS}/*/{CELL_FILE}"))]
+    return Records(
+        tuple(_read(path / RUN_FILE).get("commands", [])),
+        tuple(_read(file) for file in sorted(path.glob(f"{CELLS}/*/{CELL_FILE}"))),
+    )
+
+
+def provenance(records: Records) -> Provenance:
+    """Return the records of a run as tables."""
+    commands, cells = records.commands, records.cells
     environments = [record.get("environment") or {} for record in (*commands, *cells)]
     return Provenance(
         commands=_commands(commands),
         environments=_environments(environments),
-        datasets=_datasets(cells),
+        datasets=_datasets(records),
         neurons=_neurons(cells),
         protocol=_protocol(cells),
         planned=frozenset(key for command in commands for key in command.get("cells", [])),
@@ -96,12 +123,15 @@ def _request(asked: Record) -> str:
 
 
 def _environments(environments: Sequence[Record]) -> SortableTable | None:
-    distinct = _distinct([_flat(environment) for environment in environments if environment])
-    return _by_setting("environments", "Versions and machine.", "what", distinct)
+    distinct = _distinct([flattened(environment) for environment in environments if environment])
+    return by_setting("environments", "Versions and machine.", "what", distinct)
 
 
-def _datasets(cells: Sequence[Record]) -> SortableTable | None:
-    infos = _distinct([cell["dataset"] for cell in cells if cell.get("dataset")])
+def _datasets(records: Records) -> SortableTable | None:
+    """Return the datasets of the cells, or of the commands of a reference, which has no cells."""
+    used = [cell["dataset"] for cell in records.cells if cell.get("dataset")]
+    requested = [info for command in records.commands for info in command.get("datasets") or []]
+    infos = _distinct(used or requested)
     headings = ("name", "fingerprint", "variant", "shape", "train_size", "test_size")
     names = (*headings, "source", "licence")
     body = tuple(tuple(_plain(info.get(name)) for name in names) for info in infos)
@@ -130,20 +160,30 @@ def _protocol(cells: Sequence[Record]) -> SortableTable | None:
     """Return a column per resolved protocol, headed by the models and datasets that used it."""
     by_content: dict[str, tuple[Record, list[str]]] = {}
     for cell in cells:
-        resolved = _flat(cell.get("resolved_protocol") or {})
+        resolved = flattened(cell.get("resolved_protocol") or {})
         _, holders = by_content.setdefault(json.dumps(resolved, sort_keys=True), (resolved, []))
         holder = f"{cell.get('model')} on {(cell.get('dataset') or {}).get('name')}"
         if holder not in holders:
             holders.append(holder)
     records = [{"for": ", ".join(holders), **resolved} for resolved, holders in by_content.values()]
     caption = "The protocol, as resolved for each model and dataset."
-    return _by_setting("protocol", caption, "setting", records)
+    return by_setting("protocol", caption, "setting", records)
 
 
-def _by_setting(
+def by_setting(
     name: str, caption: str, heading: str, records: Sequence[Record]
 ) -> SortableTable | None:
-    """Return a row per key, with the value that all records share or one value per record."""
+    """Return a table with a row per key: the value that all records share, or one per record.
+
+    Args:
+        name: a word that is unique in the page.
+        caption: what the table shows.
+        heading: heading of the column of keys.
+        records: values by key.
+
+    Returns:
+        The table, or None if there are no records.
+    """
     if not records:
         return None
     keys = list(dict.fromkeys(key for record in records for key in record))
@@ -164,11 +204,20 @@ def _by_setting(
     return SortableTable(name, caption, columns, tuple(body))
 
 
-def _flat(record: Record, prefix: str = "") -> dict[str, Any]:
+def flattened(record: Record, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a record without nesting.
+
+    Args:
+        record: values by key, of which some are records.
+        prefix: what every key begins with.
+
+    >>> flattened({"a": 1, "b": {"c": 2}})
+    {'a': 1, 'b.c': 2}
+    """
     flat: dict[str, Any] = {}
     for key, value in record.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

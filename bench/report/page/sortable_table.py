@@ -34,6 +34,7 @@ class TableEntry:
         status: ``failed``, ``skipped`` or ``not_applicable`` if there is no number.
         detail: what stands below the text, smaller.
         strong: True if the text is emphasised.
+        link: address that the text leads to in HTML; "" for none.
     """
 
     text: str
@@ -42,6 +43,7 @@ class TableEntry:
     status: str = ""
     detail: str = ""
     strong: bool = False
+    link: str = ""
 
     @property
     def line(self) -> str:

@@ -1,13 +1,11 @@
 """Write the report of a run as one self-contained HTML file, or as Markdown with its images."""
 
 import base64
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from bench.errors import BenchError
@@ -17,9 +15,10 @@ from bench.report.page.figures import Drawn, File, Grids
 from bench.report.page.measurement_tables import measurement_tables
 from bench.report.page.model_tables import model_tables
 from bench.report.page.paper_tables import paper_tables
-from bench.report.page.provenance import Provenance, provenance
+from bench.report.page.provenance import Provenance, provenance, read_records
 from bench.report.page.scale_table import scale_table
 from bench.report.page.sortable_table import SortableTable
+from bench.report.page.templating import environment, style_and_script
 from bench.report.run_reader import Run
 from bench.store.aggregation import of_models, whole_models
 from bench.store.schema import FAILED, NOT_APPLICABLE, NOT_ASKED, NOT_INSTALLED, OK, SKIPPED
@@ -74,7 +73,7 @@ def build(path: Path) -> Report:
     """
     run = Run(path)
     rows = run.rows
-    origin = provenance(path)
+    origin = provenance(read_records(path))
     several = of_models(rows).groupby("model")["backend"].nunique().gt(1).any()
     tables = (
         metric_tables.by_backend(run) if several else None,
@@ -84,12 +83,12 @@ def build(path: Path) -> Report:
     )
     return Report(
         title=path.resolve().name,
-        notice=_notice(rows),
+        notice=notice(rows),
         facts=outcomes.facts(rows, origin.planned),
         models=model_tables(run),
         warnings=comparison_warnings(rows),
         measurements=measurement_tables(run),
-        long_form=_long_form(run),
+        long_form=long_form(run),
         tables=[*(table for table in tables if table is not None), *paper_tables(rows, path)],
         plots=list(figures.drawn(run)),
         grids=figures.grids(run),
@@ -101,7 +100,7 @@ def build(path: Path) -> Report:
     )
 
 
-def _long_form(run: Run) -> File | None:
+def long_form(run: Run) -> File | None:
     """Return the means of whole models over seeds as CSV; None if there are no values."""
     table = run.across_seeds(whole_models(run.rows))
     if table.empty:
@@ -109,7 +108,8 @@ def _long_form(run: Run) -> File | None:
     return File("measurements.csv", table.to_csv(index=False).encode(), "text/csv")
 
 
-def _notice(rows: pd.DataFrame) -> str:
+def notice(rows: pd.DataFrame) -> str:
+    """Return the first sentence of a report that has little to show; "" otherwise."""
     if (rows["status"] == OK).any():
         return ""
     return NO_ROWS if rows.empty else NO_VALUES
@@ -123,12 +123,12 @@ def summary_html(run: Run) -> str:
     """
     rows = run.rows
     return (
-        _environment(autoescape=True)
+        environment(autoescape=True)
         .get_template("summary.html.j2")
         .render(
             title=run.path.resolve().name,
-            notice=_notice(rows),
-            facts=outcomes.facts(rows, provenance(run.path).planned),
+            notice=notice(rows),
+            facts=outcomes.facts(rows, provenance(read_records(run.path)).planned),
             models=model_tables(run),
         )
     )
@@ -147,16 +147,8 @@ def write_html(path: Path, out: Path | None = None) -> Path:
     Raises:
         BenchError: not a run directory, or the file cannot be written.
     """
-    environment = _environment(autoescape=True)
-    environment.filters["data_uri"] = _data_uri
-    style, script = _asset("report.css"), _asset("report.js")
-    text = environment.get_template("report.html.j2").render(
-        report=build(path),
-        style=style,
-        script=script,
-        style_hash=_csp_hash(style),
-        script_hash=_csp_hash(script),
-    )
+    template = environment(autoescape=True).get_template("report.html.j2")
+    text = template.render(report=build(path), address=_data_uri, **style_and_script())
     out = out or path / "report.html"
     _write(out, text.encode())
     return out
@@ -178,16 +170,14 @@ def write_markdown(path: Path, out: Path | None = None) -> Path:
     out = out or path / "report.md"
     folder = out.parent / f"{out.stem}-files"
     report = build(path)
-    environment = _environment(finalize=_escaped)
+    template = environment(finalize=_escaped).get_template("report.md.j2")
     files: dict[str, File] = {}
 
     def link(file: File) -> "_Markdown":
         files[file.name] = file
         return _Markdown(f"<{folder.name}/{file.name}>")
 
-    text = environment.get_template("report.md.j2").render(
-        report=report, link=link, pipe_table=_pipe_table
-    )
+    text = template.render(report=report, link=link, pipe_table=_pipe_table)
     _write(out, text.encode())
     for file in files.values():
         _write(folder / file.name, file.content)
@@ -218,28 +208,6 @@ def _pipe_table(table: SortableTable) -> _Markdown:
     strong = {(i, j) for i, row in enumerate(rows) for j, entry in enumerate(row) if entry.strong}
     texts = ([entry.line for entry in row] for row in rows)
     return _Markdown(pipe_table(headings, texts, right, strong))
-
-
-def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.report.page"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **options,
-    )
-
-
-def _asset(name: str) -> str:
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("bench.report.page"))
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def _csp_hash(text: str) -> str:
-    """Return the name of an inline script or style in a content security policy."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _data_uri(file: File) -> str:
