@@ -48,7 +48,7 @@ class CellTrackers:
         self._each("scalars", seen, values)
 
     def images(self, seen: int, grids: Mapping[str, np.ndarray]) -> None:
-        """Log grids of images by name, see :meth:`Tracker.images`."""
+        """Log grids of images ``(H, W, 3)`` by name, see :meth:`Tracker.images`."""
         self._each("images", seen, grids)
 
     def rows(self, seen: int, rows: pd.DataFrame) -> None:

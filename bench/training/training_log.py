@@ -1,4 +1,4 @@
-"""Where a training reports its losses and images: the progress of its cell, and its trackers."""
+"""The log of a training: its losses and images, for the progress of its cell and its trackers."""
 
 import gc
 import logging
