@@ -86,6 +86,22 @@ class Refused(Lines):
         raise ConnectionError("no answer")
 
 
+class Held(Lines):
+    """It writes nothing before it is asked to."""
+
+    def __init__(self, cell, folder, seen):
+        super().__init__(cell, folder, seen)
+        self.held = []
+
+    def scalars(self, seen, values):
+        self.held.append(seen)
+
+    def flush(self):
+        for seen in self.held:
+            super().scalars(seen, {})
+        self.held.clear()
+
+
 class Absent(Lines):
     """Its package is not installed."""
 
@@ -93,7 +109,7 @@ class Absent(Lines):
     def missing(cls):
         return "absent is not installed: pip install absent"
 '''
-NAMES = ("Lines", "Full", "Refused", "Absent")
+NAMES = ("Lines", "Full", "Refused", "Held", "Absent")
 
 
 @pytest.fixture
@@ -200,9 +216,17 @@ def fail():
 
 # A checkpoint is saved after each batch and once more after each epoch.
 @pytest.mark.parametrize(
-    "place", [("step", 2), ("step", 7), ("step", 9), ("state", 4), ("state", 5), ("state", 10)]
+    ("place", "batch_size"),
+    [
+        *((("step", number), 16) for number in (2, 7, 9)),
+        *((("state", number), 16) for number in (4, 5, 10)),
+        (("step", 41), 2),  # an epoch of more batches than are logged
+    ],
 )
-def test_a_training_that_goes_on_leaves_the_log_of_an_unbroken_one(place, walker, tmp_path):
+def test_a_training_that_goes_on_leaves_the_log_of_an_unbroken_one(
+    place, batch_size, walker, tmp_path
+):
+    walker["settings"].append(f"batch_size={batch_size}")
     bench.run(**walker, out=tmp_path / "whole", log="tensorboard")
     whole, _ = events(tmp_path / "whole")
     from plugin_walker import ENDS
@@ -233,6 +257,15 @@ def test_what_was_logged_beyond_the_last_checkpoint_is_logged_once(walker, tmp_p
     whole, _ = events(tmp_path / "whole")
     assert events(tmp_path / "run")[0] == whole
     assert len(list(tmp_path.glob("run/tensorboard/*/*"))) == 3
+
+
+def test_what_a_tracker_holds_back_is_written_before_each_checkpoint(walker, tmp_path):
+    from plugin_walker import ENDS
+
+    ENDS["step", 8] = fail
+    bench.run(**walker, out=tmp_path / "run", log="held", checkpoint_every="1epochs")
+    (path,) = tmp_path.glob("run/held/*/lines")
+    assert path.read_text().splitlines() == ["[16, {}]", "[32, {}]", "[48, {}]", "[64, {}]"]
 
 
 def test_a_training_without_checkpoint_begins_its_log_again(walker, tmp_path):
