@@ -68,7 +68,7 @@ class ModelRun(CellRun):
     def _run(self, missing: list[type[Metric]], load: Callable[[], ImageData]) -> pd.DataFrame:
         try:
             rows = super()._run(missing, load)
-            if self._trained():
+            if self.context.tracking.names and self._trained():
                 self.trackers.rows(self._training().images, rows)
             return rows
         finally:
