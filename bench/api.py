@@ -49,6 +49,8 @@ from bench.system.memory import existing_objects_spared, keep_freed_memory
 from bench.system.paths import Resources, cache_folder, safe_name, weight_files
 from bench.system.progress import Reporter, requested
 from bench.system.signals import TimeLimitReached, terminable, time_limit
+from bench.tracking.cell_trackers import Tracking
+from bench.tracking.tracker import Tracker
 from bench.training.checkpoints import Interval
 
 DEFAULT_OUT = Path("runs")
@@ -269,6 +271,7 @@ def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRu
         run_id=uuid.uuid4().hex,
         resources=_resources(request),
         interval=interval,
+        tracking=_tracking(request, directory),
     )
     asked = _asked(request, plan, chosen)
     plan = plan.with_extractors(trained_extractors(_computed(plan, metrics, chosen)))
@@ -353,6 +356,20 @@ def _run_cells(prepared: PreparedRun, reporter: Reporter) -> None:
         run_serially(plan, context, resolve_device(request.device), reporter)
     else:
         run_in_processes(plan, context, devices, reporter, jobs)
+
+
+def _tracking(request: RunRequest, directory: RunDirectory) -> Tracking:
+    """Return the trackers of a request.
+
+    Raises:
+        BenchError: if a tracker is unknown, or lacks a package.
+    """
+    for name in request.tracker_names:
+        tracker: type[Tracker] = registry.trackers.load(name)
+        reason = tracker.missing()
+        if reason is not None:
+            raise BenchError(f"The tracker {name!r} cannot be used: {reason}.")
+    return Tracking(directory.path, request.tracker_names)
 
 
 def _resources(request: RunRequest) -> Resources:

@@ -190,6 +190,8 @@ plots: Registry[Any] = Registry(
     "plot", "bench.report.plots.plot:Plot", "bench.report.plots.plot:check_class"
 )
 
+trackers: Registry[Any] = Registry("tracker", "bench.tracking.tracker:Tracker")
+
 
 def registries() -> dict[str, Registry[Any]]:
     """Return every registry of this module by its kind in the plural, such as ``models``."""

@@ -115,6 +115,7 @@ class RunRequest(Request):
         time_limit: time after which the run stops as by an interruption: ``"30s"``, ``"50min"`` or
             ``"1.5h"``, counted from the first cell; None for no limit.
         retry: ``"failed"`` to run only the cells that failed before.
+        log: trackers that log the trainings, as a list of registered names or separated by commas.
         jobs: number of cells to run at a time, each in a process of its own, at least 1. The
             processes get the GPUs in turn. None for one per GPU, or as many as the usable CPUs
             have room for. A script with None or more than 1 needs
@@ -136,6 +137,7 @@ class RunRequest(Request):
     checkpoint_every: str = "10min"
     time_limit: str | None = None
     retry: str | None = None
+    log: Names = ()
     jobs: int | None = 1
     executor: str = LOCAL
     address: str | None = None
@@ -152,6 +154,11 @@ class RunRequest(Request):
     def metric_names(self) -> tuple[str, ...]:
         """Names, patterns and presets of the metrics to compute, as requested."""
         return _split(self.metrics)
+
+    @cached_property
+    def tracker_names(self) -> tuple[str, ...]:
+        """Names of the trackers, as requested."""
+        return _split(self.log)
 
     @cached_property
     def skipped_names(self) -> tuple[str, ...]:

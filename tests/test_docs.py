@@ -18,6 +18,7 @@ from pathlib import Path
 import commands
 import fork_server
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from drawn import idx, md5
@@ -241,7 +242,7 @@ def test_a_model_from_a_package_outside_installs_and_runs(tiny_flags, tmp_path):
     assert status["firing_rate"] == "not_applicable"
 
 
-def test_the_metric_the_extractor_and_the_dataset_of_the_docs_plug_in(plugins, tmp_path):
+def test_the_plugins_of_the_docs_plug_in(plugins, tmp_path):
     asked = {"settings": TINY, "out": tmp_path / "run"}
     before = bench.run("ann_vae", metrics="reconstruction_loss", **asked)
     assert "mean_absolute_error" not in set(before["metric"])
@@ -254,9 +255,11 @@ def test_the_metric_the_extractor_and_the_dataset_of_the_docs_plug_in(plugins, t
         },
         extractors={"thumbnail": "plugin_docs:Thumbnail"},
         datasets={"stripes": "plugin_docs:Stripes"},
+        trackers={"history": "plugin_docs:History"},
     )
     metrics = "reconstruction_loss,mean_absolute_error,thumbnail_distance"
-    rows = bench.run("ann_vae", ["digits", "stripes"], metrics=metrics, **asked)
+    datasets = ["digits", "stripes"]
+    rows = bench.run("ann_vae", datasets, metrics=metrics, log="history", **asked)
     added = rows[rows["metric"] == "mean_absolute_error"].set_index("dataset")
     assert set(added.index) == {"digits", "stripes"}
     assert set(added["status"]) == {"ok"}
@@ -266,6 +269,11 @@ def test_the_metric_the_extractor_and_the_dataset_of_the_docs_plug_in(plugins, t
     assert distances["extractor"].str.startswith("thumbnail").all()
     known = rows[rows["dataset"] == "digits"].merge(before, on=["cell_key", "metric"])
     assert known["run_id_x"].equals(known["run_id_y"])
+    (history,) = tmp_path.glob("run/history/ann_vae-*stripes*/history.csv")
+    logged = pd.read_csv(history, names=["seen", "name", "value"]).set_index("name")
+    assert list(logged.loc["losses/loss", "seen"]) == [16, 32, 48, 64]
+    (value,) = added.loc[["stripes"], "value"]
+    assert logged.loc["metrics/mean_absolute_error/test", "value"] == value
 
 
 @pytest.mark.full

@@ -36,7 +36,7 @@ def test_every_registered_thing_loads_under_its_own_name():
 
 
 def test_every_entry_says_what_it_is_and_where_it_comes_from():
-    for known in (registry.models, registry.backends, registry.datasets, registry.metrics):
+    for known in registry.registries().values():
         for entry in known.entries():
             assert entry.summary.endswith((".", ")")), entry
             assert entry.package.startswith("spikegen-bench ")

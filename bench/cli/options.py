@@ -159,6 +159,13 @@ _RUN = (
     click.option(
         "--retry", type=click.Choice(["failed"]), help="Run only the cells that failed before."
     ),
+    click.option(
+        "--log",
+        default="",
+        metavar="NAME[,NAME]",
+        help="Log the trainings with trackers (see bench ls trackers), e.g. --log tensorboard.",
+        shell_complete=completion.names("trackers"),
+    ),
     click.option("--strict", is_flag=True, help="Exit with code 1 if anything was skipped."),
     click.option("--dry-run", is_flag=True, help="Print the cells and their state; run nothing."),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.utils import save_image
+from torchvision.utils import make_grid, save_image
 
 from bench.datasets.batches import to_pixels, to_unit_range
 from bench.evaluation.class_labels import drawn_labels, labels_for
@@ -53,20 +53,9 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     Raises:
         ValueError: if images, or spikes of a layer, break the contract of a model.
     """
-    seed_everything(context.seed)
-    generator = torch.Generator(model.device).manual_seed(context.seed)
-    test, places = context.test_images, spread(len(context.test_images))
-    inputs, known = to_unit_range(test[places.to(test.device)]), context.test_labels
-    labels = labels_for(model, None if known is None else known[places]).of(0, len(inputs))
-    images, spikes = {"inputs": inputs}, {}
-    if "reconstruct" in model.capabilities:
-        with _checking_spikes(model, len(inputs)):
-            images["reconstructions"] = model.reconstruct(inputs, generator, **labels)
-        check_images(images["reconstructions"], inputs.shape, "reconstruct")
-    if "sample" in model.capabilities:
-        with _checking_spikes(model, GRID_IMAGES):
-            images["samples"] = model.sample(GRID_IMAGES, generator, **_drawn(model, context))
-        check_images(images["samples"], (GRID_IMAGES, *inputs.shape[1:]), "sample")
+    generator = _seeded(model, context)
+    inputs, labels = example_inputs(context), _labels(model, context)
+    images, spikes = {"inputs": inputs} | _main_outputs(model, context, generator), {}
     if {"encode", "decode"} <= model.capabilities:
         latents = model.encode(inputs, generator, **labels)
         images |= _under_latent_noise(model, latents, context.seed, labels)
@@ -75,6 +64,54 @@ def showcase(model: GenerativeModel, context: CellContext) -> Showcase:
     if model.spiking_latents and "sample_latents" in model.capabilities:
         spikes["prior"] = model.sample_latents(GRID_IMAGES, generator).bool()
     return Showcase(images, spikes)
+
+
+@torch.no_grad()
+def main_outputs(model: GenerativeModel, context: CellContext) -> dict[str, Tensor]:
+    """Compute the reconstructions and samples of :func:`showcase` alone, as far as it can.
+
+    Args:
+        model: the model.
+        context: data and seed of its cell. The global generators are seeded with it.
+
+    Returns:
+        Images in [-1, 1], ``(N, C, H, W)``, by name.
+    """
+    return _main_outputs(model, context, _seeded(model, context))
+
+
+def example_inputs(context: CellContext) -> Tensor:
+    """Return the test images ``(N, C, H, W)`` in [-1, 1] that a showcase reconstructs."""
+    test = context.test_images
+    return to_unit_range(test[spread(len(test)).to(test.device)])
+
+
+def _seeded(model: GenerativeModel, context: CellContext) -> torch.Generator:
+    seed_everything(context.seed)
+    return torch.Generator(model.device).manual_seed(context.seed)
+
+
+def _labels(model: GenerativeModel, context: CellContext) -> dict[str, Tensor]:
+    """Return the labels of the inputs, if the model takes any."""
+    known, places = context.test_labels, spread(len(context.test_images))
+    return labels_for(model, None if known is None else known[places]).of(0, len(places))
+
+
+def _main_outputs(
+    model: GenerativeModel, context: CellContext, generator: torch.Generator
+) -> dict[str, Tensor]:
+    inputs, images = example_inputs(context), {}
+    if "reconstruct" in model.capabilities:
+        with _checking_spikes(model, len(inputs)):
+            images["reconstructions"] = model.reconstruct(
+                inputs, generator, **_labels(model, context)
+            )
+        check_images(images["reconstructions"], inputs.shape, "reconstruct")
+    if "sample" in model.capabilities:
+        with _checking_spikes(model, GRID_IMAGES):
+            images["samples"] = model.sample(GRID_IMAGES, generator, **_drawn(model, context))
+        check_images(images["samples"], (GRID_IMAGES, *inputs.shape[1:]), "sample")
+    return images
 
 
 def _checking_spikes(model: GenerativeModel, images: int) -> AbstractContextManager[object]:
@@ -120,6 +157,19 @@ def _under_latent_noise(
         shuffled = shuffle(latents, NoiseStream(seed, LATENT_SHUFFLE, 0))
         images[LATENT_SHUFFLE] = model.decode(shuffled, **labels)
     return images
+
+
+def grids(images: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return images as grids to look at.
+
+    Args:
+        images: images in [-1, 1], ``(N, C, H, W)``, by name.
+
+    Returns:
+        uint8 arrays ``(H, W, 3)`` of grids, by name.
+    """
+    drawn = {n: make_grid(to_pixels(each), nrow=GRID_COLUMNS) for n, each in images.items()}
+    return {name: grid.permute(1, 2, 0).cpu().numpy() for name, grid in drawn.items()}
 
 
 def _save_grid(images: Tensor, folder: SummedFolder, name: str) -> None:

@@ -195,8 +195,16 @@ class CellRun(ABC):
         Args:
             own: facts that other kinds of cells do not have, by name.
         """
+        self._write_json(CELL_FILE, self._facts(**own))
+
+    def _facts(self, **own: Any) -> dict[str, Any]:
+        """Return what the cell is: its names, settings and provenance.
+
+        Args:
+            own: facts that other kinds of cells do not have, by name.
+        """
         cell = self.cell
-        facts = {
+        return {
             "key": cell.key,
             "model": cell.model,
             "model_version": cell.model_version,
@@ -209,7 +217,6 @@ class CellRun(ABC):
             "resolved_protocol": cell.resolved.model_dump(mode="json"),
             "environment": environment(),
         }
-        self._write_json(CELL_FILE, facts)
 
     def _write_json(self, name: str, content: Any) -> None:
         with self.folder.write(name) as file:

@@ -3,14 +3,18 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
+import numpy as np
+import pandas as pd
+
+from bench.datasets.dataset import ImageData
 from bench.evaluation.class_labels import labels_for
 from bench.evaluation.context import CellContext
 from bench.evaluation.evaluator import Evaluator, Selections, metric_scores, selection_scores
-from bench.evaluation.showcase import save_showcase, showcase
+from bench.evaluation.showcase import example_inputs, grids, main_outputs, save_showcase, showcase
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.cell import CellRun
 from bench.execution.cell_rows import ScoredWeights
@@ -21,9 +25,12 @@ from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.store.run_directory import CellFolder, Row
 from bench.store.schema import TRAINING_FILE
 from bench.testing.neuron_verdict import model_verdict
+from bench.tracking.cell_trackers import CellTrackers
+from bench.tracking.tracker import TrackedCell, flattened
 from bench.training.checkpoints import Checkpoints
 from bench.training.loop import LAST, BestEpochs, train, warm_up
 from bench.training.model_weights import has_weights, read_weights, write_weights
+from bench.training.training_log import TrainingLog
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +56,24 @@ class ModelRun(CellRun):
         undone = self.folder.missing(self.metrics)
         return [m for m in self.metrics if m in self.asked or m not in undone]
 
+    @cached_property
+    def trackers(self) -> CellTrackers:
+        """The trackers of the cell, which are not begun yet."""
+        facts = self._facts()
+        del facts["protocol"]
+        facts = {name.replace("resolved_", ""): value for name, value in facts.items()}
+        cell = TrackedCell(self.cell.key, self.cell.folder, flattened(facts))
+        return self.context.tracking.trackers(cell, self.reporter.warned)
+
+    def _run(self, missing: list[type[Metric]], load: Callable[[], ImageData]) -> pd.DataFrame:
+        try:
+            rows = super()._run(missing, load)
+            if self.context.tracking.names and self._trained():
+                self.trackers.rows(self._training().images, rows)
+            return rows
+        finally:
+            self.trackers.close()
+
     def _observe(self, missing: list[type[Metric]], context: CellContext) -> list[Row]:
         evaluator = Evaluator(context)
         image_shape = tuple(context.train_images.shape[1:])
@@ -56,7 +81,9 @@ class ModelRun(CellRun):
         model = build_model(self.cell, image_shape, self.device)
         verdict = model_verdict(model)
         self._write_facts(neuron_implementation=implementation, neuron_verdict=verdict)
-        if not self._trained():
+        if self._trained():
+            self.trackers.begin(self._training().images)
+        else:
             self._train(model, evaluator)
         training = self._training()
         shown = showcase(self._with_weights(model, LAST), context)
@@ -117,7 +144,7 @@ class ModelRun(CellRun):
             cell.resolved,
             seed=cell.seed,
             best=best,
-            reporter=self.reporter,
+            log=self._log(evaluator.context),
             checkpoints=checkpoints,
             rebuild=rebuild,
             labels=labels,
@@ -127,6 +154,18 @@ class ModelRun(CellRun):
         # Written last: if this file exists, training is complete.
         self._write_json(TRAINING_FILE, dataclasses.asdict(record))
         checkpoints.remove()
+
+    def _log(self, context: CellContext) -> TrainingLog:
+        """Return where the training reports to."""
+        if not self.context.tracking.names:
+            return TrainingLog(self.reporter)
+        inputs = grids({"images/inputs": example_inputs(context)})
+
+        def draw(model: GenerativeModel) -> dict[str, np.ndarray]:
+            drawn = main_outputs(model, context)
+            return grids({f"images/{name}": images for name, images in drawn.items()})
+
+        return TrainingLog(self.reporter, self.trackers, inputs, draw)
 
     def _trained(self) -> bool:
         """Return True if the record of the training and all weights that it lists exist."""

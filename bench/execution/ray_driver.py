@@ -30,6 +30,8 @@ from bench.system.paths import CACHE_VARIABLE, cache_folder
 from bench.system.progress import Reporter, WorkReporter
 from bench.system.signals import Interrupted, postponed
 from bench.system.variables import environment_variables
+from bench.tracking.cell_trackers import CellTrackers
+from bench.tracking.tracker import TrackedCell
 
 TRIES = 4
 QUEUE_SIZE = 1000
@@ -166,6 +168,7 @@ class _Attempt:
         held: lock on the cell.
         tries: number of attempts, including this one.
         reporter: receiver of the progress; None before the cell begins.
+        trackers: trackers of the cell; None before the first is called.
         name: name that the attempt's messages begin with.
         started: time when the attempt was handed over.
         over: True once the last message has arrived.
@@ -177,6 +180,7 @@ class _Attempt:
     held: ExitStack
     tries: int = 1
     reporter: WorkReporter | None = None
+    trackers: CellTrackers | None = None
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.perf_counter)
     over: bool = False
@@ -229,7 +233,7 @@ class _Driver:
             raise Interrupted(error.signum, self._interrupt()) from error
         finally:
             for attempt in self._attempts.values():
-                attempt.held.close()
+                _end(attempt)
 
     def _submit(self) -> None:
         """Hand over twice as many cells as the cluster runs at once, so that no node waits."""
@@ -308,8 +312,11 @@ class _Driver:
                 attempt.reporter = self._reporter.started(
                     attempt.index, len(self._plan.cells), attempt.cell.title
                 )
-            case "trained_batch" | "evaluated" | "ended":
+            case "trained_batch" | "evaluated" | "warned" | "ended":
                 getattr(attempt.reporter, kind)(*content)
+            case "tracked":
+                cell, method, arguments = content
+                getattr(self._trackers(attempt, cell), method)(*arguments)
             case "written":
                 name, written = content
                 with folder.write(name) as file:
@@ -327,6 +334,12 @@ class _Driver:
                 (attempt.saved,) = content
             case "over":
                 attempt.over = True
+
+    def _trackers(self, attempt: _Attempt, cell: TrackedCell) -> CellTrackers:
+        if attempt.trackers is None:
+            assert attempt.reporter is not None
+            attempt.trackers = self._context.tracking.trackers(cell, attempt.reporter.warned)
+        return attempt.trackers
 
     def _keep(self, cell: Cell, files: Files) -> None:
         self._cached.setdefault(cell.dataset, {}).update(files)
@@ -355,12 +368,12 @@ class _Driver:
         """Run the cell again from the files that have arrived; fail it after ``TRIES`` attempts."""
         if attempt.tries < TRIES:
             again = _Attempt(attempt.index, attempt.cell, attempt.held, attempt.tries + 1)
-            again.reporter = attempt.reporter
+            again.reporter, again.trackers = attempt.reporter, attempt.trackers
             self._hand_over(again)
             return
         cause = getattr(error, "cause", None) or error
         reason = f"lost {attempt.tries} times, the last time by {one_line(cause)}"
-        attempt.held.close()
+        _end(attempt)
         fail(attempt.cell, self._context, resolve_device("cpu"), reason)
         if attempt.reporter:
             seconds = time.perf_counter() - attempt.started
@@ -368,7 +381,7 @@ class _Driver:
         self._close(attempt)
 
     def _close(self, attempt: _Attempt) -> None:
-        attempt.held.close()
+        _end(attempt)
         self._count_ended(attempt.cell)
         self._table.update()
 
@@ -388,6 +401,13 @@ class _Driver:
             _, waiting = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
         self._listen(SECONDS_TO_LISTEN)
         return "; ".join(f"{a.cell.title}: {a.saved}" for a in self._attempts.values() if a.saved)
+
+
+def _end(attempt: _Attempt) -> None:
+    """Release the lock on an attempt's cell, and end its log."""
+    if attempt.trackers is not None:
+        attempt.trackers.close()
+    attempt.held.close()
 
 
 def _queue(ray: Any) -> Any:

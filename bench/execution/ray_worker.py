@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +23,8 @@ from bench.system.memory import keep_freed_memory, spare_existing_objects
 from bench.system.paths import TrainedFile, cache_folder, safe_name
 from bench.system.progress import WorkReporter
 from bench.system.signals import Interrupted
+from bench.tracking.cell_trackers import CellTrackers, Tracking
+from bench.tracking.tracker import TrackedCell
 
 LOCK_FILE = "datasets.lock"
 Files = Mapping[str, bytes]
@@ -66,6 +68,11 @@ class RemoteCell:
             trained = self._put_trained(Path(scratch) / "trained")
             resources = replace(self.context.resources, cache=cache, trained=trained)
             context = replace(self.context, directory=directory, resources=resources)
+            if context.tracking.names:
+                tracking = _SentTracking(
+                    context.tracking.directory, context.tracking.names, send=send
+                )
+                context = replace(context, tracking=tracking)
             device = resolve_device(self.device)
             try:
                 run_cell(self.cell, context, device, self._load, partial(_reporter, send))
@@ -148,6 +155,30 @@ class _SentDirectory(RunDirectory):
     def cell(self, cell: Cell) -> CellFolder:
         folder = super().cell(cell)
         return _SentFolder(folder.path, self._send) if cell.key == self._key else folder
+
+
+@dataclass(frozen=True)
+class _SentTracking(Tracking):
+    """The trackers of the driver's machine, to which their calls are sent."""
+
+    send: Send = field(kw_only=True)
+
+    def trackers(self, cell: TrackedCell, warn: Callable[[str], None]) -> CellTrackers:
+        return _SentTrackers(cell, self.send)
+
+
+class _SentTrackers(CellTrackers):
+    """Sends each call for a cell's trackers."""
+
+    def __init__(self, cell: TrackedCell, send: Send) -> None:
+        super().__init__(cell, {}, lambda text: None)
+        self._send = send
+
+    def begin(self, seen: int) -> None:
+        self._each("begin", seen)
+
+    def _each(self, method: str, *arguments: Any) -> None:
+        self._send("tracked", self._cell, method, arguments)
 
 
 class _SentFolder(CellFolder):

@@ -44,6 +44,10 @@ class MessageReporter(WorkReporter):
         """
         self._send_rarely("evaluated", (stage, done, total))
 
+    def warned(self, text: str) -> None:
+        """Send the report."""
+        self._send("warned", text)
+
     def ended(self, outcome: str, seconds: float) -> None:
         """Send the report."""
         self._send("ended", outcome, seconds)

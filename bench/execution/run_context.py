@@ -12,6 +12,7 @@ from bench.protocol import Protocol
 from bench.store.run_directory import RunDirectory
 from bench.store.schema import Kind
 from bench.system.paths import Resources
+from bench.tracking.cell_trackers import Tracking
 from bench.training.checkpoints import Interval
 
 COLLECTING_SHARE = 0.02
@@ -28,6 +29,7 @@ class RunContext:
         run_id: identifier of the command, for the rows.
         resources: data root, weight files and cache folder.
         interval: interval between two checkpoints of a training.
+        tracking: trackers that log the trainings.
     """
 
     directory: RunDirectory
@@ -36,6 +38,7 @@ class RunContext:
     run_id: str
     resources: Resources
     interval: Interval
+    tracking: Tracking
 
 
 class DataCache:

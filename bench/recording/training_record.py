@@ -38,3 +38,8 @@ class TrainingRecord:
     steps: int = 0
     replayed: int = 0
     eager: str | None = None
+
+    @property
+    def images(self) -> int:
+        """Number of training images over all epochs."""
+        return sum(epoch.images for epoch in self.epochs)

@@ -50,6 +50,13 @@ class WorkReporter:
             total: number of images in the stage.
         """
 
+    def warned(self, text: str) -> None:
+        """Show a warning about the cell, which goes on.
+
+        Args:
+            text: the warning, in one line.
+        """
+
     def ended(self, outcome: str, seconds: float) -> None:
         """Report that the cell ended.
 
@@ -116,6 +123,9 @@ class _Lines(WorkReporter):
     def evaluated(self, stage: str, done: int, total: int) -> None:
         self._print(f"{stage} {done}/{total}", at_once=False)
 
+    def warned(self, text: str) -> None:
+        self._print(f"warning: {text}", at_once=True)
+
     def ended(self, outcome: str, seconds: float) -> None:
         self._print(f"{outcome} in {_clock(seconds)}", at_once=True)
 
@@ -179,6 +189,12 @@ class _Bar(WorkReporter):
         description = f"{self._cell}: {stage}"
         self._progress.update(
             self._work, description=description, completed=done, total=total, losses=""
+        )
+
+    def warned(self, text: str) -> None:
+        """Print the warning above the bars."""
+        self._progress.console.print(
+            f"{self._cell}: warning: {text}", markup=False, highlight=False
         )
 
     def ended(self, outcome: str, seconds: float) -> None:

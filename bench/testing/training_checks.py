@@ -18,6 +18,7 @@ from bench.testing.model_subject import STEPS, ModelSubject
 from bench.training.checkpoints import CheckpointError, Checkpoints, Interval
 from bench.training.loop import BestEpochs, train
 from bench.training.losses import checked_losses
+from bench.training.training_log import TrainingLog
 
 BATCHES_BEFORE_THE_STOP = 2
 
@@ -112,7 +113,7 @@ def _train(subject: ModelSubject, model: GenerativeModel, checkpoints: Checkpoin
         subject.protocol,
         seed=0,
         best=BestEpochs(lambda model: {}),
-        reporter=WorkReporter(),
+        log=TrainingLog(WorkReporter()),
         checkpoints=checkpoints,
         labels=subject.training_labels,
     )

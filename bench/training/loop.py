@@ -16,7 +16,6 @@ from bench.model import GenerativeModel
 from bench.protocol import Protocol
 from bench.recording.training_record import EpochRecord, TrainingRecord
 from bench.system.devices import PeakMemoryMeter
-from bench.system.progress import WorkReporter
 from bench.system.random_state import (
     preserved_randomness,
     randomness,
@@ -28,6 +27,7 @@ from bench.training.checkpoints import Checkpoints
 from bench.training.held_state import check_held
 from bench.training.losses import MAIN_LOSS, RunningLosses, checked_losses
 from bench.training.steps import TrainingSteps
+from bench.training.training_log import TrainingLog
 
 LAST = "last"
 Weights = Mapping[str, Tensor]
@@ -151,7 +151,7 @@ def train(
     *,
     seed: int,
     best: BestEpochs,
-    reporter: WorkReporter,
+    log: TrainingLog,
     checkpoints: Checkpoints | None = None,
     rebuild: Callable[[], GenerativeModel] | None = None,
     labels: Tensor | None = None,
@@ -164,7 +164,7 @@ def train(
         protocol: protocol resolved for the model and dataset.
         seed: seed of the data order and of the model's random draws.
         best: scores each epoch, and holds the selected weights afterwards.
-        reporter: receiver of the progress after each batch.
+        log: receiver of the losses and of images after each epoch.
         checkpoints: checkpoint to resume from and to save to; None to keep no checkpoint.
         rebuild: builds the untrained model again, to check that the first checkpoint holds all that
             training changes; None for no check.
@@ -187,13 +187,14 @@ def train(
         protocol,
         seed=seed,
         best=best,
-        reporter=reporter,
+        log=log,
         checkpoints=checkpoints,
         rebuild=rebuild,
         labels=labels,
     )
     if checkpoints is not None and checkpoints.restore(training.load_state_dict):
         _LOG.info("going on from %s", training.place)
+    training.begin()
     with postponed() as stop:
         while training.epoch < protocol.epochs:
             training.run_epoch(stop)
@@ -218,7 +219,7 @@ class _Training:
         *,
         seed: int,
         best: BestEpochs,
-        reporter: WorkReporter,
+        log: TrainingLog,
         checkpoints: Checkpoints | None,
         rebuild: Callable[[], GenerativeModel] | None,
         labels: Tensor | None,
@@ -229,7 +230,7 @@ class _Training:
         self.epochs: list[EpochRecord] = []
         self.peak: int | None = None
         self._model, self._images, self._protocol = model, images, protocol
-        self._best, self._reporter, self._checkpoints = best, reporter, checkpoints
+        self._best, self._log, self._checkpoints = best, log, checkpoints
         self._batches = batch_count(len(images), protocol.batch_size, protocol.drop_last)
         self._seen = min(len(images), self._batches * protocol.batch_size)
         self._memory = PeakMemoryMeter(model.device)
@@ -259,6 +260,16 @@ class _Training:
             eager=self._steps.eager,
         )
 
+    @property
+    def _images_so_far(self) -> int:
+        """Number of training images so far."""
+        of_epoch = min(self._seen, self._batch * self._protocol.batch_size)
+        return self.epoch * self._seen + of_epoch
+
+    def begin(self) -> None:
+        """Report where the training begins or goes on."""
+        self._log.began(self._images_so_far, self._batch, self._batches)
+
     def run_epoch(self, stop: StopRequest) -> None:
         """Run the rest of the current epoch.
 
@@ -271,10 +282,12 @@ class _Training:
         means = self._losses.means()
         self.epochs.append(EpochRecord(means, self._seen, self._seconds))
         _LOG.info("epoch %d of %d: %s", self.epoch + 1, self._protocol.epochs, _in_words(means))
+        latest, seen = self._losses.read(), self._images_so_far
+        self._log.trained_epoch(self.epoch + 1, latest, means, self._model, seen=seen)
         self.epoch += 1
         self._order_of_epoch = self._order.get_state()
         self._batch, self._seconds = 0, 0.0
-        self._losses.restart({}, {})
+        self._losses.restart({}, {}, {})
         if self._checkpoints and self._checkpoints.due(epoch_ended=True):
             self._save(self._checkpoints)
 
@@ -286,6 +299,7 @@ class _Training:
             "order": self._order_of_epoch,
             "sums": self._losses.sums(),
             "loss_images": self._losses.images(),
+            "latest": self._losses.read(),
             "seconds": self._seconds,
             "peak": self.peak,
             "steps": self._steps.state_dict(),
@@ -304,7 +318,7 @@ class _Training:
         # Checkpoints of earlier versions, in which every step returned every loss, have no counts.
         done = min(self._seen, self._batch * self._protocol.batch_size)
         images = state.get("loss_images", dict.fromkeys(state["sums"], done))
-        self._losses.restart(state["sums"], images)
+        self._losses.restart(state["sums"], images, state.get("latest", {}))
         self.epochs = [EpochRecord(**record) for record in state["epochs"]]
         self._order_of_epoch = state["order"]
         self._order.set_state(state["order"])
@@ -376,9 +390,8 @@ class _Training:
             raise TrainingDivergedError(
                 f"{called} became {value} in epoch {self.epoch + 1}, {where}"
             )
-        epochs, batches = self._protocol.epochs, self._batches
-        shown = {MAIN_LOSS: losses[MAIN_LOSS]} if MAIN_LOSS in losses else losses
-        self._reporter.trained_batch(self.epoch, epochs, last - 1, batches, shown)
+        epochs, batches, seen = self._protocol.epochs, self._batches, self._images_so_far
+        self._log.trained_batch(self.epoch, epochs, last - 1, batches, losses, seen=seen)
 
     def _stop_clock(self, since: float) -> None:
         """Add the seconds after ``since``, and update the peak memory."""
@@ -393,6 +406,7 @@ class _Training:
 
     def _save(self, checkpoints: Checkpoints) -> None:
         state = self.state_dict()
+        self._log.saving()
         checkpoints.save(state)
         try:
             self._check_held(state)

@@ -106,9 +106,18 @@ class RunningLosses:
         """Return the number of images of each loss so far."""
         return dict(self._images)
 
-    def restart(self, sums: Mapping[str, float], images: Mapping[str, int]) -> None:
-        """Begin with the results of an earlier :meth:`sums` and :meth:`images`, or with none."""
-        self._sums, self._images, self._latest, self.unread = dict(sums), dict(images), {}, 0
+    def restart(
+        self, sums: Mapping[str, float], images: Mapping[str, int], latest: Mapping[str, float]
+    ) -> None:
+        """Begin with the results of earlier calls, or with none.
+
+        Args:
+            sums: result of :meth:`sums`.
+            images: result of :meth:`images`.
+            latest: result of :meth:`read`.
+        """
+        self._sums, self._images, self._latest = dict(sums), dict(images), dict(latest)
+        self.unread = 0
 
 
 def _is_scalar(value: object) -> bool:

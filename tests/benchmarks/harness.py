@@ -17,6 +17,7 @@ from bench.registry import backends, models
 from bench.system.memory import keep_freed_memory
 from bench.system.progress import WorkReporter
 from bench.training.loop import BestEpochs, train
+from bench.training.training_log import TrainingLog
 
 TURNS = 5
 IMAGES = 100
@@ -69,7 +70,8 @@ def _in_harness(name, images):
     model, protocol = _built(name, 8)
     steps = _timed_steps(model)
     best = BestEpochs(lambda model: {})
-    record = train(model, images, protocol, seed=0, best=best, reporter=WorkReporter())
+    log = TrainingLog(WorkReporter())
+    record = train(model, images, protocol, seed=0, best=best, log=log)
     return record.epochs[0].seconds, sum(steps)
 
 

@@ -65,6 +65,7 @@ def test_options_complete_the_names_of_plugins(completed, kind):
         ),
         (["run", "--models", "=", "fsvae,an"], ["fsvae,ann_vae"]),
         (["profile", "--datasets", "digits,mn"], ["digits,mnist"]),
+        (["run", "--log", "tens"], ["tensorboard"]),
         (["data", "fetch", "mnist", "fash"], ["fashion_mnist"]),
         (["results", "DIR", "--where", "metric=fid_c"], ["metric=fid_clean"]),
         (["results", "DIR", "--where", "metric", "=", "fid_c"], ["fid_clean"]),

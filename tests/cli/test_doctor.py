@@ -115,7 +115,7 @@ def test_an_extractor_whose_package_is_not_installed(doctor, monkeypatch):
     assert "efficientnet_kid" in text
 
 
-KINDS = ["models", "metrics", "extractors", "backends", "datasets", "plots"]
+KINDS = ["models", "metrics", "extractors", "backends", "datasets", "plots", "trackers"]
 BROKEN = [
     "raise OSError('no licence')",
     "raise SystemExit('no licence')",
