@@ -308,7 +308,7 @@ class _Driver:
                 attempt.reporter = self._reporter.started(
                     attempt.index, len(self._plan.cells), attempt.cell.title
                 )
-            case "trained_batch" | "evaluated" | "ended":
+            case "began_stage" | "trained_batch" | "evaluated" | "ended":
                 getattr(attempt.reporter, kind)(*content)
             case "written":
                 name, written = content
