@@ -30,6 +30,19 @@ class ModelOptions(BaseModel):
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage of a training, in which a model learns one of its parts.
+
+    Attributes:
+        name: name of the stage, unique in the model.
+        share: share of the epochs, above 0; shares count relative to their sum.
+    """
+
+    name: str
+    share: float
+
+
+@dataclass(frozen=True)
 class Step:
     """Position of a batch in the run.
 
@@ -38,6 +51,7 @@ class Step:
         batches: number of batches in the loader that the batch comes from.
         epoch: number of epochs before this one; 0 in evaluation.
         step: number of training steps before this one, in all epochs; 0 in evaluation.
+        stage: name of the stage; the last stage in evaluation, "" without stages.
 
     On CUDA a model that is ``capturable`` gets ``progress``, ``epoch`` and ``step`` as scalars on
     its device, float64 and int64, which change from step to step.
@@ -47,6 +61,7 @@ class Step:
     batches: int
     epoch: int | Tensor = 0
     step: int | Tensor = 0
+    stage: str = ""
 
 
 class GenerativeModel(nn.Module, ABC):
@@ -104,6 +119,27 @@ class GenerativeModel(nn.Module, ABC):
         of it.
         """
         return None
+
+    @classmethod
+    def stages(cls, protocol: Protocol) -> tuple[Stage, ...]:
+        """Return the stages of the training, in order; none for a training in one piece.
+
+        Epochs are scored, selected and sampled from in the last stage only. A protocol with fewer
+        epochs than stages is skipped.
+        """
+        return ()
+
+    def begin_stage(self, stage: str, images: Tensor) -> None:
+        """Prepare for a stage, such as by freezing what the stage before it has trained.
+
+        It is called before the first step of each stage, and again where a training resumes within
+        a stage, after parameters, buffers and training state are restored. So it may derive from
+        them, but must not change them. Its random draws do not move those of the training.
+
+        Args:
+            stage: name of the stage.
+            images: training images ``(N, C, H, W)``, uint8, on the model's device.
+        """
 
     @abstractmethod
     def training_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor | float]:
@@ -208,6 +244,12 @@ class GenerativeModel(nn.Module, ABC):
         return {**functions, **self.spiking_layers()}
 
     @property
+    def last_stage(self) -> str:
+        """Name of the last stage of the training; "" for a training in one piece."""
+        stages = self.stages(self.protocol)
+        return stages[-1].name if stages else ""
+
+    @property
     def spiking_latents(self) -> bool:
         """True if latents are spike trains ``(T, N, D)``, False if they are real ``(N, D)``."""
         return self.spiking and not self.real_latents
@@ -235,6 +277,19 @@ class GenerativeModel(nn.Module, ABC):
             f"{type(self).__name__} has neither parameters nor buffers, which tell its device: "
             "register one, for example with self.register_buffer('at', torch.zeros(()))"
         )
+
+
+def begin_last_stage(model: GenerativeModel, images: Tensor) -> str:
+    """Have a model begin the last stage of its training, and return its name.
+
+    Args:
+        model: model on its device; one that is trained in one piece is left as it is.
+        images: training images ``(N, C, H, W)``, uint8, on that device.
+    """
+    stage = model.last_stage
+    if stage:
+        model.begin_stage(stage, images)
+    return stage
 
 
 _OF_EVERY_MODULE = vars(nn.Module()).keys()

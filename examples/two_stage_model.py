@@ -1,7 +1,4 @@
-"""A model that is trained in two stages: an autoencoder, then a prior of its spikes.
-
-The stage follows from ``step.progress``, which the harness passes with each batch.
-"""
+"""A model that is trained in two stages: an autoencoder, then a prior of its spikes."""
 
 from typing import Annotated
 
@@ -11,13 +8,13 @@ from pydantic import Field
 from torch import nn
 
 from bench.backend import protocol_neuron
-from bench.model import GenerativeModel, ModelOptions
+from bench.model import GenerativeModel, ModelOptions, Stage
 
 
 class TwoStageOptions(ModelOptions):
     """Options, set with ``--set models.two_stage_model.first_stage=0.8``."""
 
-    first_stage: Annotated[float, Field(gt=0, lt=1)] = 0.5  # share of the training
+    first_stage: Annotated[float, Field(gt=0, lt=1)] = 0.5  # share of the epochs
 
 
 class TwoStageModel(GenerativeModel):
@@ -30,7 +27,6 @@ class TwoStageModel(GenerativeModel):
 
     def __init__(self, image_shape, protocol, backend):
         super().__init__(image_shape, protocol, backend)
-        self.first_stage = TwoStageOptions.model_validate(protocol.options).first_stage
         size, latent = torch.Size(image_shape).numel(), protocol.latent_size
         self.encoder = backend.linear(size, latent, protocol_neuron(protocol))
         self.decoder = nn.Sequential(nn.Linear(latent, size), nn.Unflatten(1, image_shape))
@@ -39,12 +35,22 @@ class TwoStageModel(GenerativeModel):
         self.autoencoder_optimizer = torch.optim.Adam(autoencoder, lr=protocol.learning_rate)
         self.prior_optimizer = torch.optim.Adam([self.prior], lr=protocol.learning_rate)
 
+    @classmethod
+    def stages(cls, protocol):
+        """Return the stages, with their shares of the epochs."""
+        first = TwoStageOptions.model_validate(protocol.options).first_stage
+        return Stage("autoencoder", first), Stage("prior", 1 - first)
+
+    def begin_stage(self, stage, images):
+        """Freeze the autoencoder when the prior is trained."""
+        self.encoder.requires_grad_(stage == "autoencoder")
+
     def training_step(self, images, step):
         """Train the autoencoder on images ``(N, C, H, W)``, or the prior once it is finished.
 
         Each stage returns its own loss: losses that a step does not compute are left out.
         """
-        if step.progress < self.first_stage:
+        if step.stage == "autoencoder":
             loss = F.mse_loss(self.reconstruct(images, None), images)
             update(self.autoencoder_optimizer, loss)
             return {"reconstruction_loss": loss.detach()}

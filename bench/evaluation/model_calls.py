@@ -66,7 +66,9 @@ class ModelCalls:
         """
 
         def loss(images: Tensor, generator: torch.Generator, **labels: Tensor) -> Tensor:
-            return self._model.test_loss(images, Step(1.0, batches), generator, **labels)
+            return self._model.test_loss(
+                images, Step(1.0, batches, stage=self._model.last_stage), generator, **labels
+            )
 
         return self._call("test_loss", len(images), loss, generator, images, **labels)
 

@@ -26,7 +26,7 @@ from bench.metrics.noise import (
     derived_seed,
     shuffle,
 )
-from bench.model import GenerativeModel, Step
+from bench.model import GenerativeModel, Step, begin_last_stage
 from bench.recording.layer_activity import LayerActivity, NotRecorded
 from bench.recording.spikes import recording
 from bench.system.random_state import preserved_randomness, seed_everything
@@ -92,6 +92,7 @@ class Passes:
     def training_step(self) -> Iterator[Batch]:
         """Yield the first training images, with the activity of a training step on them.
 
+        Of a training in stages it is a step of the last one.
         The step starts from the model's weights, which are put back afterwards.
         """
         context, model = self.context, self.model
@@ -103,7 +104,8 @@ class Passes:
         with preserved_randomness(), recording(model, n) as activity:
             seed_everything(context.seed)
             with torch.enable_grad():
-                model.train().training_step(images, Step(0.0, batches), **labels)
+                step = Step(0.0, batches, stage=begin_last_stage(model, context.train_images))
+                model.train().training_step(images, step, **labels)
         model.load_state_dict(weights)
         model.eval().zero_grad()
         yield Batch("train", images, None, activity)

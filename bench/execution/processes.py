@@ -208,7 +208,7 @@ class _WorkerPool:
                 task.reporter = self._reporter.started(
                     task.index, len(self._plan.cells), task.cell.title
                 )
-            case "trained_batch" | "evaluated" | "warned" | "ended":
+            case "began_stage" | "trained_batch" | "evaluated" | "warned" | "ended":
                 getattr(task.reporter, kind)(*content)
             case "free":
                 self._release(worker, task, ended=content[0])

@@ -312,7 +312,7 @@ class _Driver:
                 attempt.reporter = self._reporter.started(
                     attempt.index, len(self._plan.cells), attempt.cell.title
                 )
-            case "trained_batch" | "evaluated" | "warned" | "ended":
+            case "began_stage" | "trained_batch" | "evaluated" | "warned" | "ended":
                 getattr(attempt.reporter, kind)(*content)
             case "tracked":
                 cell, method, arguments = content

@@ -20,6 +20,10 @@ class MessageReporter(WorkReporter):
         self._send = send
         self._last_message = 0.0
 
+    def began_stage(self, stage: str) -> None:
+        """Send the report."""
+        self._send("began_stage", stage)
+
     def trained_batch(
         self, epoch: int, epochs: int, batch: int, batches: int, losses: Mapping[str, float]
     ) -> None:

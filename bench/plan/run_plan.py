@@ -317,6 +317,9 @@ def _unsupported(resolved: Protocol, model: _ChosenModel, info: DatasetInfo) -> 
             "it has no test loss to select epochs by: set epoch_selection=last or "
             "epoch_selection=best_per_metric in the protocol"
         )
+    stages = len(model.model_class.stages(resolved))
+    if resolved.epochs < stages:
+        return f"its {stages} stages need {stages} epochs, not {resolved.epochs}"
     return model.model_class.unsupported(_image_shape(resolved, info), resolved)
 
 

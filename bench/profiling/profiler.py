@@ -8,11 +8,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from bench.datasets.batches import to_pixels
 from bench.evaluation.class_labels import ClassLabels
 from bench.evaluation.model_calls import ModelCalls
 from bench.evaluation.passes import check_images
 from bench.metrics.extractors.autoencoder_network import CHANNELS, AutoencoderNetwork
-from bench.model import Capability, GenerativeModel, Step
+from bench.model import Capability, GenerativeModel, Step, begin_last_stage
 from bench.recording.layer_timing import Place, layer_seconds
 from bench.system.devices import PeakMemoryMeter
 from bench.system.random_state import seed_everything
@@ -73,6 +74,8 @@ class Profiler:
     def measure(self, activity: Activity) -> Measured:
         """Time calls of an activity, then instrumented calls for the times per layer.
 
+        Of a training in stages, steps of the last stage are timed.
+
         On a GPU the timed calls come from a CUDA graph if the model can be captured; instrumented
         calls never do.
 
@@ -83,6 +86,8 @@ class Profiler:
         training = activity == "training"
         self.model.train(training)
         seed_everything(self.seed)
+        if training:
+            begin_last_stage(self.model, to_pixels(self.images))
         with torch.set_grad_enabled(training):
             memory = PeakMemoryMeter(self.images.device)
             call = self._warmed_up(activity)
@@ -123,6 +128,7 @@ class Profiler:
         model, images, n, generator = self.model, self.images, self._n, self._generator()
         labels = self._labels
         steps, calls = TrainingSteps(model, n, self.batches), ModelCalls(model)
+        steps.begin_stage(model.last_stage)
         features = _features(images)
 
         def score() -> Tensor:
@@ -148,7 +154,8 @@ class Profiler:
         model, images, generator = self.model, self.images, self._generator()
         labels = self._labels
         if activity == "training":
-            return lambda: model.training_step(images, Step(0.0, self.batches), **labels)
+            step = Step(0.0, self.batches, stage=model.last_stage)
+            return lambda: model.training_step(images, step, **labels)
         if activity == "reconstruction":
             return lambda: model.reconstruct(images, generator, **labels)
         return lambda: model.sample(self._n, generator, **labels)

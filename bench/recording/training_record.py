@@ -11,11 +11,13 @@ class EpochRecord:
         losses: mean of each loss by name.
         images: number of training images.
         seconds: time spent on training steps.
+        stage: name of the stage; "" if the training has no stages.
     """
 
     losses: dict[str, float]
     images: int
     seconds: float
+    stage: str = ""
 
 
 @dataclass(frozen=True)

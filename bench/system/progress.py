@@ -28,6 +28,9 @@ _WAITING = "waiting for another process, which works on the remaining {} cells"
 class WorkReporter:
     """Receiver of one cell's progress; this base class reports nothing."""
 
+    def began_stage(self, stage: str) -> None:
+        """Report that a stage of the training begins, or that a training resumes within it."""
+
     def trained_batch(
         self, epoch: int, epochs: int, batch: int, batches: int, losses: Mapping[str, float]
     ) -> None:
@@ -110,13 +113,18 @@ class _Lines(WorkReporter):
         self._cell = cell
         self._first: tuple[float, int] | None = None
         self._last_line = 0.0
+        self._stage = ""
+
+    def began_stage(self, stage: str) -> None:
+        self._stage = f"{stage}, "
 
     def trained_batch(
         self, epoch: int, epochs: int, batch: int, batches: int, losses: Mapping[str, float]
     ) -> None:
         left = self._time_left(epoch * batches + batch + 1, epochs * batches)
         self._print(
-            f"epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches} {_in_words(losses)}{left}",
+            f"{self._stage}epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches} "
+            f"{_in_words(losses)}{left}",
             at_once=batch + 1 == batches,
         )
 
@@ -173,13 +181,19 @@ class _Bar(WorkReporter):
         self._cells = cells
         self._cell = cell
         self._work = progress.add_task(f"{cell}: starting", total=None, losses="")
+        self._stage = ""
+
+    def began_stage(self, stage: str) -> None:
+        self._stage = f"{stage}, "
 
     def trained_batch(
         self, epoch: int, epochs: int, batch: int, batches: int, losses: Mapping[str, float]
     ) -> None:
         self._progress.update(
             self._work,
-            description=f"{self._cell}: epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches}",
+            description=(
+                f"{self._cell}: {self._stage}epoch {epoch + 1}/{epochs} batch {batch + 1}/{batches}"
+            ),
             completed=epoch * batches + batch + 1,
             total=epochs * batches,
             losses=_in_words(losses),

@@ -285,7 +285,9 @@ def _output(
         case "decode":
             values = model.decode(_latents(model, subject, n), **labels)
         case "test_loss":
-            values = model.test_loss(subject.images(n, seed), Step(1.0, 1), generator, **labels)
+            values = model.test_loss(
+                subject.images(n, seed), Step(1.0, 1, stage=model.last_stage), generator, **labels
+            )
         case _:
             values = getattr(model, name)(subject.images(n, seed), generator, **labels)
     return values

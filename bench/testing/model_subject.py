@@ -102,7 +102,11 @@ class ModelSubject:
         """
         n, seed = self.protocol.batch_size, 10 + step
         images, labels = self.images(n, seed), self.labels(n, seed)
-        return model.training_step(images, Step(step / STEPS, STEPS), **labels)
+        names = [stage.name for stage in model.stages(self.protocol)] or [""]
+        stage = names[step * len(names) // STEPS]
+        if stage:
+            model.begin_stage(stage, self.training_images)
+        return model.training_step(images, Step(step / STEPS, STEPS, stage=stage), **labels)
 
     @cached_property
     def _weights(self) -> Mapping[str, Tensor]:

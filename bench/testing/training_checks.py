@@ -18,6 +18,7 @@ from bench.testing.model_subject import STEPS, ModelSubject
 from bench.training.checkpoints import CheckpointError, Checkpoints, Interval
 from bench.training.loop import BestEpochs, train
 from bench.training.losses import checked_losses
+from bench.training.stages import stage_epochs
 from bench.training.training_log import TrainingLog
 
 BATCHES_BEFORE_THE_STOP = 2
@@ -28,13 +29,23 @@ class _Stopped(BaseException):
 
 
 class _StoppingCheckpoints(Checkpoints):
-    """Saves one checkpoint in the middle of an epoch, and stops the training there."""
+    """Saves one checkpoint in the middle of an epoch, and stops the training there.
 
-    batches = 0
+    Args:
+        folder: folder of the checkpoint.
+        epoch: index of the epoch, from 0.
+    """
+
+    def __init__(self, folder: SummedFolder, epoch: int) -> None:
+        super().__init__(folder, Interval())
+        self._epochs_left, self._batches = epoch, 0
 
     def due(self, epoch_ended: bool) -> bool:
-        self.batches += 1
-        return self.batches == BATCHES_BEFORE_THE_STOP
+        if epoch_ended:
+            self._epochs_left, self._batches = self._epochs_left - 1, 0
+        else:
+            self._batches += 1
+        return self._epochs_left == 0 and self._batches == BATCHES_BEFORE_THE_STOP
 
     def save(self, state: Mapping[str, Any]) -> None:
         super().save(state)
@@ -78,10 +89,23 @@ def _weights_are_all(subject: ModelSubject) -> None:
 def _resumes(subject: ModelSubject) -> None:
     straight = subject.built()
     _train(subject, straight, None)
+    stages = straight.stages(subject.protocol)
+    for stage in stage_epochs(stages, subject.protocol.epochs):
+        _resumes_in(subject, straight, stage.first)
+
+
+def _resumes_in(subject: ModelSubject, straight: GenerativeModel, epoch: int) -> None:
+    """Check that a training that is stopped in an epoch goes on as one without a break.
+
+    Args:
+        subject: what the model is built from.
+        straight: the model after a training without a break.
+        epoch: index of the epoch, from 0.
+    """
     with tempfile.TemporaryDirectory() as folder:
         files = SummedFolder(Path(folder))
         with suppress(_Stopped):
-            _train(subject, subject.built(), _StoppingCheckpoints(files, Interval()))
+            _train(subject, subject.built(), _StoppingCheckpoints(files, epoch))
         # Built from another seed, so that only the checkpoint can make the two equal.
         resumed = subject.built(seed=1)
         try:

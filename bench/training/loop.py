@@ -26,6 +26,7 @@ from bench.system.signals import Interrupted, StopRequest, postponed
 from bench.training.checkpoints import Checkpoints
 from bench.training.held_state import check_held
 from bench.training.losses import MAIN_LOSS, RunningLosses, checked_losses
+from bench.training.stages import StageEpochs, stage_epochs
 from bench.training.steps import TrainingSteps
 from bench.training.training_log import TrainingLog
 
@@ -125,10 +126,10 @@ def _better(score: Score, best: Score) -> bool:
 def warm_up(
     model: GenerativeModel, images: Tensor, protocol: Protocol, labels: Tensor | None = None
 ) -> None:
-    """Take one training step, so that code is compiled before training is timed.
+    """Take a training step of each stage, so that code is compiled before training is timed.
 
     Args:
-        model: model to throw away afterwards, since the step changes its weights.
+        model: model to throw away afterwards, since the steps change its weights.
         images: uint8 images ``(N, C, H, W)`` on the model's device.
         protocol: protocol resolved for the model and dataset.
         labels: classes of the images, int64 ``(N,)`` on that device, of a class-conditional model.
@@ -141,7 +142,9 @@ def warm_up(
     batches = batch_count(len(images), protocol.batch_size, protocol.drop_last)
     steps = TrainingSteps(model, len(batch), batches)
     shown = None if labels is None else labels[: protocol.batch_size]
-    checked_losses(model, steps.take(batch, 0.0, shown))
+    for stage in stage_epochs(model.stages(protocol), protocol.epochs):
+        _begin(model, steps, stage.name, images)
+        checked_losses(model, steps.take(batch, 0.0, shown))
 
 
 def train(
@@ -237,6 +240,8 @@ class _Training:
         self._order = torch.Generator().manual_seed(seed)
         self._order_of_epoch = self._order.get_state()
         self._batch, self._seconds = 0, 0.0
+        self._stages = stage_epochs(model.stages(protocol), protocol.epochs)
+        self._begun: StageEpochs | None = None
         self._losses = RunningLosses(model.device)
         full = min(len(images), protocol.batch_size)
         self._steps = TrainingSteps(model, full, self._batches)
@@ -244,10 +249,18 @@ class _Training:
     @property
     def place(self) -> str:
         """Current epoch and batch, as text for logs and messages."""
-        return (
-            f"epoch {self.epoch + 1} of {self._protocol.epochs}, "
-            f"batch {self._batch} of {self._batches}"
-        )
+        return f"{self._epoch_in_words}, batch {self._batch} of {self._batches}"
+
+    @property
+    def _epoch_in_words(self) -> str:
+        name = self._stage.name
+        stage = f"stage {name}, " if name else ""
+        return f"{stage}epoch {self.epoch + 1} of {self._protocol.epochs}"
+
+    @property
+    def _stage(self) -> StageEpochs:
+        """The stage of the current epoch, and of the last one after the end."""
+        return next((each for each in self._stages if self.epoch < each.end), self._stages[-1])
 
     def record(self) -> TrainingRecord:
         """Return the record of the finished training."""
@@ -277,13 +290,20 @@ class _Training:
             TrainingDivergedError: if a loss is NaN or infinite.
             Interrupted: if ``stop`` was requested, after a checkpoint was saved.
         """
+        stage = self._stage
+        if stage != self._begun:
+            _begin(self._model, self._steps, stage.name, self._images)
+            self._begun = stage
+            self._log.began_stage(stage.name)
         self._train(stop)
-        self._score(stop)
+        if stage == self._stages[-1]:
+            self._score(stop)
         means = self._losses.means()
-        self.epochs.append(EpochRecord(means, self._seen, self._seconds))
-        _LOG.info("epoch %d of %d: %s", self.epoch + 1, self._protocol.epochs, _in_words(means))
+        self.epochs.append(EpochRecord(means, self._seen, self._seconds, stage.name))
+        _LOG.info("%s: %s", self._epoch_in_words, _in_words(means))
         latest, seen = self._losses.read(), self._images_so_far
-        self._log.trained_epoch(self.epoch + 1, latest, means, self._model, seen=seen)
+        shown = self._model if stage == self._stages[-1] else None
+        self._log.trained_epoch(self.epoch + 1, latest, means, shown, seen=seen)
         self.epoch += 1
         self._order_of_epoch = self._order.get_state()
         self._batch, self._seconds = 0, 0.0
@@ -423,6 +443,8 @@ class _Training:
             restored = self._rebuild()
             restored.load_state_dict(state["model"])
             restored.load_training_state(copy.deepcopy(state["training"]))
+            if self._begun is not None and self._begun.name:
+                restored.begin_stage(self._begun.name, self._images)
         check_held(self._model, restored)
         self._rebuild = None
 
@@ -430,6 +452,14 @@ class _Training:
         if self._checkpoints:
             self._save(self._checkpoints)
         raise Interrupted(signum, self.place if self._checkpoints else "")
+
+
+def _begin(model: GenerativeModel, steps: TrainingSteps, stage: str, images: Tensor) -> None:
+    """Let a model and its steps begin a stage; do nothing for a training without stages."""
+    if stage:
+        with preserved_randomness():
+            model.begin_stage(stage, images)
+        steps.begin_stage(stage)
 
 
 def _in_words(losses: Mapping[str, float]) -> str:

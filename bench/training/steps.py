@@ -1,6 +1,7 @@
 """The training steps of a model, from a CUDA graph where it can be captured."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,21 +24,26 @@ class TrainingSteps:
 
     Attributes:
         taken: number of steps.
+        stage: name of the stage, see :meth:`begin_stage`.
     """
 
     def __init__(self, model: GenerativeModel, batch_size: int, batches: int) -> None:
-        self.taken = 0
+        self.taken, self.stage = 0, ""
         self._model, self._batch_size, self._batches = model, batch_size, batches
         self._replayed_before = 0
-        self._full = GraphedFunction(
-            "training_step", self._step, model, device=model.device, capturable=model.capturable
-        )
+        self._full = self._graphed()
         # The position on the device, of a model that is captured.
         self._position: Step | None = None
         if self.eager is None:
             progress = torch.zeros((), dtype=torch.float64, device=model.device)
             epoch, step = torch.zeros(2, dtype=torch.int64, device=model.device)
             self._position = Step(progress, batches, epoch, step)
+
+    def begin_stage(self, stage: str) -> None:
+        """Name the stage of the steps that follow; a graph of the steps before is of no use."""
+        if stage != self.stage:
+            self._replayed_before = self.replayed
+            self.stage, self._full = stage, self._graphed()
 
     @property
     def replayed(self) -> int:
@@ -65,7 +71,7 @@ class TrainingSteps:
             labels: classes of the images, int64 ``(N,)``, of a class-conditional model.
         """
         inputs = (images,) if labels is None else (images, labels)
-        here = Step(progress, self._batches, self.taken // self._batches, self.taken)
+        here = Step(progress, self._batches, self.taken // self._batches, self.taken, self.stage)
         self.taken += 1
         if self._position is None:
             return _train(self._model, here, *inputs)
@@ -84,9 +90,16 @@ class TrainingSteps:
         """Restore the result of :meth:`state_dict`."""
         self.taken, self._replayed_before = state["taken"], state["replayed"]
 
+    def _graphed(self) -> GraphedFunction:
+        model = self._model
+        return GraphedFunction(
+            "training_step", self._step, model, device=model.device, capturable=model.capturable
+        )
+
     def _step(self, *inputs: Tensor) -> Mapping[str, Any]:
         assert self._position is not None
-        return _train(self._model, self._position, *inputs)
+        here = replace(self._position, stage=self.stage)
+        return _train(self._model, here, *inputs)
 
 
 def _train(

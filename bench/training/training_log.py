@@ -39,6 +39,13 @@ class TrainingLog:
         self._reporter, self._trackers = reporter, trackers
         self._inputs, self._draw = inputs, draw
         self._point = 0
+        self._stage = ""
+
+    def began_stage(self, stage: str) -> None:
+        """Report that a stage begins, or that a training resumes within it; "" without stages."""
+        self._stage = stage
+        if stage:
+            self._reporter.began_stage(stage)
 
     def began(self, seen: int, batch: int, batches: int) -> None:
         """Report where the training begins or goes on.
@@ -80,14 +87,14 @@ class TrainingLog:
         point = (batch + 1) * POINTS_PER_EPOCH // batches
         if self._trackers and point > self._point and batch + 1 < batches:
             self._point = point
-            self._trackers.scalars(seen, _named("losses", losses))
+            self._trackers.scalars(seen, self._named("losses", losses))
 
     def trained_epoch(
         self,
         epoch: int,
         losses: Mapping[str, float],
         means: Mapping[str, float],
-        model: GenerativeModel,
+        model: GenerativeModel | None,
         *,
         seen: int,
     ) -> None:
@@ -97,14 +104,17 @@ class TrainingLog:
             epoch: number of the epoch, from 1.
             losses: losses of its last batch by name.
             means: means of its losses by name.
-            model: model after the epoch, in evaluation mode.
+            model: model after the epoch, in evaluation mode; None in a stage before the last one,
+                whose model is not sampled from.
             seen: number of training images so far.
         """
         self._point = 0
         if not self._trackers:
             return
-        values = _named("losses", losses) | _named("epoch_losses", means) | {"epoch": epoch}
-        self._trackers.scalars(seen, values)
+        values = self._named("losses", losses) | self._named("epoch_losses", means)
+        self._trackers.scalars(seen, values | {"epoch": epoch})
+        if model is None:
+            return
         grids = self._drawn(model)
         if grids:
             self._trackers.images(seen, grids)
@@ -130,6 +140,7 @@ class TrainingLog:
             # Garbage would count in the next epoch's peak memory.
             gc.collect()
 
-
-def _named(group: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"{group}/{name}": value for name, value in values.items()}
+    def _named(self, group: str, values: Mapping[str, float]) -> dict[str, float]:
+        """Return values under names that losses of other stages do not have."""
+        place = "/".join(filter(None, [group, self._stage]))
+        return {f"{place}/{name}": value for name, value in values.items()}

@@ -59,8 +59,10 @@ def _epochs(run: Run) -> Iterator[dict[str, Any]]:
     for cell in run.having(TRAINING_FILE):
         known = {name: value for name, value in cell._asdict().items() if name != "folder"}
         for number, epoch in enumerate(run.training(cell.folder) or [], start=1):
+            stage = epoch.get("stage", "")
             for name, value in epoch["losses"].items():
-                yield {**known, "epoch": number, "loss": name, "value": float(value)}
+                loss = f"{name}, stage {stage}" if stage else name
+                yield {**known, "epoch": number, "loss": loss, "value": float(value)}
 
 
 def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
