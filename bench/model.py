@@ -130,11 +130,11 @@ class GenerativeModel(nn.Module, ABC):
         return ()
 
     def begin_stage(self, stage: str, images: Tensor) -> None:
-        """Prepare for a stage, such as by freezing what the stage before it has trained.
+        """Prepare for a stage, such as by freezing the parts that the stage before it has trained.
 
         It is called before the first step of each stage, and again where a training resumes within
         a stage, after parameters, buffers and training state are restored. So it may derive from
-        them, but must not change them. Its random draws do not move those of the training.
+        them, but must not change them. Its random draws do not move the draws of the training.
 
         Args:
             stage: name of the stage.
@@ -229,6 +229,13 @@ class GenerativeModel(nn.Module, ABC):
         training or reconstruction needs, such as a discriminator or an encoder.
         """
         return [self]
+
+    def sampling_network(self) -> nn.Module | None:
+        """Return the module that :meth:`sample` evaluates again and again, such as a denoiser.
+
+        Its evaluations per image are counted. None for a model that samples in one pass.
+        """
+        return None
 
     def activation_layers(self) -> dict[str, nn.Module]:
         """Return the modules whose output counts as activations, by name.

@@ -146,6 +146,8 @@ class Protocol(_Frozen):
     )
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     epoch_selection: Literal["last", "best_test_loss", "best_per_metric"] = "last"
+    scored_every: Positive = 1
+    scored_images: Positive | None = None
 
     # evaluation
     evaluation_batch_size: Positive = 250

@@ -71,14 +71,24 @@ class Evaluator:
 
     Attributes:
         context: data and settings of the cell.
+        shared: extractors that another evaluator of the cell has loaded; None for own ones.
     """
 
     context: CellContext
+    shared: Extractors | None = None
 
     @cached_property
     def extractors(self) -> Extractors:
         """The extractors of the cell, each loaded when it is first used."""
-        return Extractors(self.context)
+        return Extractors(self.context) if self.shared is None else self.shared
+
+    def of_epochs(self) -> "Evaluator":
+        """Return the evaluator that scores epochs, on as many samples as the protocol says."""
+        n = self.context.protocol.scored_images
+        if n is None:
+            return self
+        protocol = self.context.protocol.model_copy(update={"generated_images": n})
+        return Evaluator(replace(self.context, protocol=protocol), self.extractors)
 
     @cached_property
     def _calls_by_model(self) -> dict[GenerativeModel, ModelCalls]:
@@ -302,6 +312,7 @@ def selection_scores(evaluator: Evaluator, metric_classes: Iterable[type[Metric]
         evaluator: evaluator of the cell.
         metric_classes: metrics of the cell.
     """
+    evaluator = evaluator.of_epochs()
     match evaluator.context.protocol.epoch_selection:
         case "last":
             return lambda model: {}

@@ -83,11 +83,17 @@ class Passes:
         total = self.context.protocol.generated_images
         labels = self._drawn_labels(total)
         for start, n in self._parts(total, "sampling"):
-            with self._recording(n) as (calls, activity):
+            with self._recording(n) as (calls, activity), self._counting() as evaluations:
                 images = calls.sample(n, generator, **labels.of(start, n))
             check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
-            images = _in_plain_layout(images)
-            yield Batch("generated", images, None, activity, extractors=self.extractors)
+            yield Batch(
+                "generated",
+                _in_plain_layout(images),
+                None,
+                activity,
+                network_evaluations=evaluations(),
+                extractors=self.extractors,
+            )
 
     def training_step(self) -> Iterator[Batch]:
         """Yield the first training images, with the activity of a training step on them.
@@ -216,6 +222,21 @@ class Passes:
             return
         with recording(self.model, n) as activity:
             yield self.model, activity
+
+    @contextmanager
+    def _counting(self) -> Iterator[Callable[[], int | None]]:
+        """Yield a function that returns how often the sampling network was evaluated so far."""
+        network, calls = self.model.sampling_network(), 0
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        if network is None or not self.recorded:
+            yield lambda: None
+            return
+        with network.register_forward_hook(count):
+            yield lambda: calls
 
     def test_batches(self) -> Iterator[Tensor]:
         """Yield every test image once, ``(N, C, H, W)`` in [-1, 1], flipped by the protocol."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -117,7 +118,8 @@ def _use(
 ) -> _Use:
     once = [metric for metric in missing if name in metric.extractors]
     often = [metric for metric in scored if name in metric.extractors]
-    passes = bool(once) + cell.resolved.epochs * bool(often)
+    scores = ceil(cell.resolved.epochs / cell.resolved.scored_every)
+    passes = bool(once) + scores * bool(often)
     return _Use(cell, tuple(dict.fromkeys((*once, *often))), passes)
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from statistics import median
 
-from bench.metrics.metric import Metric, ModelFacts, Observation
+from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
+from bench.protocol import Protocol
 from bench.store.schema import NOT_APPLICABLE, NOT_NEGATIVE, Headline
 from bench.system.devices import NO_PEAK_MEMORY
 
@@ -105,6 +106,38 @@ class TrainingThroughput(Metric):
         rates = [epoch.images / epoch.seconds for epoch in epochs]
         n = sum(epoch.images for epoch in epochs)
         yield Observation(median(rates), n=n, split="train")
+
+
+class NetworkEvaluations(Metric):
+    """Evaluations of the network per sample of a model that samples in many steps."""
+
+    name = "network_evaluations"
+    group = "cost"
+    bounds = NOT_NEGATIVE
+    label = "network evaluations per sample"
+    unit = "evaluations per image"
+    higher_is_better = False
+    tolerance = 0.0
+    needs = frozenset({"generated", "activity"})
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        self._images = self._evaluations = 0
+
+    def update(self, batch: Batch) -> None:
+        """Add one batch of samples; each evaluation is of the whole batch."""
+        if batch.split == "generated" and batch.network_evaluations is not None:
+            self._images += len(batch.images)
+            self._evaluations += batch.network_evaluations * len(batch.images)
+
+    def compute(self, facts: ModelFacts) -> Iterable[Observation]:
+        """Yield one observation."""
+        if self._images:
+            value = self._evaluations / self._images
+            yield Observation(value, n=self._images, split="generated")
+        else:
+            reason = "the model samples in one pass"
+            yield Observation(None, status=NOT_APPLICABLE, reason=reason)
 
 
 class SamplingThroughput(Metric):

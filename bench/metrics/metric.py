@@ -118,6 +118,9 @@ class Batch:
         noise_level: level of the noise; None for a kind without levels.
         noise_free: reconstructions without the noise, ``(N, C, H, W)`` in [-1, 1].
         time_step: number of time steps that were decoded, in the pass ``partial_decodings``.
+        network_evaluations: evaluations of the network of a sampler of many steps while these
+            samples were drawn, in the pass ``generated`` if a metric needs ``activity``; None for a
+            model that samples in one pass.
         extractors: source of the images' features; read it through :meth:`features`.
     """
 
@@ -129,6 +132,7 @@ class Batch:
     noise_level: float | None = None
     noise_free: Tensor | None = None
     time_step: int | None = None
+    network_evaluations: int | None = None
     extractors: Extractors | None = None
 
     def features(self, extractor: str) -> Features:

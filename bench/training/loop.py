@@ -296,7 +296,8 @@ class _Training:
             self._begun = stage
             self._log.began_stage(stage.name)
         self._train(stop)
-        if stage == self._stages[-1]:
+        self._model.eval()
+        if self._is_scored(stage):
             self._score(stop)
         means = self._losses.means()
         self.epochs.append(EpochRecord(means, self._seen, self._seconds, stage.name))
@@ -376,8 +377,13 @@ class _Training:
                 since = time.perf_counter()
         self._stop_clock(since)
 
+    def _is_scored(self, stage: StageEpochs) -> bool:
+        """Return True if the current epoch, which is of a stage, is one to score."""
+        done = self.epoch + 1
+        whole = (done - stage.first) % self._protocol.scored_every == 0
+        return stage == self._stages[-1] and (whole or done == stage.end)
+
     def _score(self, stop: StopRequest) -> None:
-        self._model.eval()
         try:
             with stop.at_once(), preserved_randomness():
                 scored = self._best.epoch_ended(self.epoch + 1, self._model)
