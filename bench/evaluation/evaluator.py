@@ -13,6 +13,7 @@ from bench.datasets.batches import batch_count
 from bench.errors import NotInstalledError, SkippedError, one_line
 from bench.evaluation.class_labels import labels_for
 from bench.evaluation.context import CellContext
+from bench.evaluation.finished_samples import FinishedSamples
 from bench.evaluation.given_outputs import NO_MODEL, GivenOutputs
 from bench.evaluation.model_calls import ModelCalls
 from bench.evaluation.passes import Passes
@@ -26,6 +27,7 @@ from bench.metrics.metric import (
     ModelSize,
     Need,
     Observation,
+    SamplingTime,
 )
 from bench.metrics.metric_contract import checked_observations
 from bench.model import GenerativeModel
@@ -104,6 +106,7 @@ class Evaluator:
         metrics: Sequence[type[Metric]],
         training: TrainingRecord | None,
         selections: Selections | None = None,
+        finished: FinishedSamples | None = None,
     ) -> dict[str, list[Observation]]:
         """Compute metrics of a model.
 
@@ -112,6 +115,7 @@ class Evaluator:
             metrics: classes of the metrics.
             training: losses, images and seconds of each epoch; None if nothing was trained here.
             selections: values of the metrics that select epochs; None if no metric needs them.
+            finished: samples that an interrupted evaluation has drawn; None to keep none.
 
         Returns:
             Observations by metric name. A metric that fails or is not applicable has one
@@ -121,45 +125,31 @@ class Evaluator:
         runner = _MetricRunner(model, GeneratedFeatures(self.extractors), trained)
         runner.build(metrics, self.context.protocol)
         runner.check_extractors(self.extractors)
-        facts = self._facts(model, runner, training or UNTRAINED, selections or Selections())
-        with torch.no_grad():
-            return {metric.name: runner.compute(metric.name, facts) for metric in metrics}
-
-    def _facts(
-        self,
-        model: GenerativeModel,
-        runner: "_MetricRunner",
-        training: TrainingRecord,
-        selections: Selections,
-    ) -> ModelFacts:
-        """Run the passes that the metrics need, and return the facts that remain to be shown."""
         passes = Passes(
             model.eval(),
             self.context,
             self.extractors,
             self._calls(model),
             recorded=runner.reads_activity(),
+            finished=finished,
         )
         with torch.no_grad():
-            runner.show("reconstructions", passes.reconstructions)
-            runner.show_generated(passes.generated)
-            runner.show("training_step", passes.training_step)
-            runner.show("noisy_reconstructions", passes.noisy_reconstructions)
-            runner.show("partial_decodings", passes.partial_decodings)
-            runner.show_latents(passes.latents)
-            sampling = passes.sampling_time() if runner.needs("sampling_time") else None
+            sampling = runner.show_passes(passes)
         whole, samples = model_size([model]), "sample" in model.capabilities
-        return ModelFacts(
-            parameter_count=whole.parameters,
-            footprint=whole.footprint,
-            training=training,
+        chosen = selections or Selections()
+        facts = ModelFacts(
+            training=training or UNTRAINED,
             sampling=sampling,
             extractors=self.extractors,
             generated=runner.features,
-            selections=selections.values,
-            higher_is_better=selections.higher_is_better,
+            selections=chosen.values,
+            higher_is_better=chosen.higher_is_better,
+            parameter_count=whole.parameters,
+            footprint=whole.footprint,
             to_sample=model_size(model.sampling_modules()) if samples else None,
         )
+        with torch.no_grad():
+            return {metric.name: runner.compute(metric.name, facts) for metric in metrics}
 
     def test_loss(self, model: GenerativeModel) -> float:
         """Return the model's objective on every test image once, averaged over images."""
@@ -228,6 +218,16 @@ class _MetricRunner:
                 for name in metric.extractors:
                     extractors.get(name)
 
+    def show_passes(self, passes: Passes) -> SamplingTime | None:
+        """Run the passes that the metrics need; return the times of sampling if a metric does."""
+        self.show("reconstructions", passes.reconstructions)
+        self.show_generated(passes.generated)
+        self.show("training_step", passes.training_step)
+        self.show("noisy_reconstructions", passes.noisy_reconstructions)
+        self.show("partial_decodings", passes.partial_decodings)
+        self.show_latents(passes.latents)
+        return passes.sampling_time() if self.needs("sampling_time") else None
+
     def show(self, need: Need, run: Callable[[], Iterator[Batch]]) -> None:
         """Run a pass if any metric needs it."""
         if self.needs(need):
@@ -266,9 +266,13 @@ class _MetricRunner:
     def _show(self, need: Need, batch: Batch) -> None:
         self._check_finite(need, batch.images)
         without_activity = replace(batch, activity=NotRecorded())
+        recorded = not isinstance(batch.activity, NotRecorded)
         for metric in self._users(need):
             with self._guarded(metric):
-                metric.update(batch if _reads_activity(metric) else without_activity)
+                if not _reads_activity(metric):
+                    metric.update(without_activity)
+                elif recorded:
+                    metric.update(batch)
 
     def _check_finite(self, need: Need, values: Tensor) -> None:
         """Fail the metrics that need a pass if the model's output has a NaN."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -14,6 +14,7 @@ from bench.datasets.batches import batch_count, evaluation_batches, to_unit_rang
 from bench.datasets.preprocessing import draw
 from bench.evaluation.class_labels import ClassLabels, drawn_labels, labels_for
 from bench.evaluation.context import CellContext
+from bench.evaluation.finished_samples import FinishedSamples
 from bench.evaluation.model_calls import ModelCalls
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.metric import Batch, LatentBatch, SamplingTime
@@ -55,6 +56,7 @@ class Passes:
         calls: calls of the model, whose graphs are kept from pass to pass; None to make new ones.
         recorded: True to record the activity of the model's layers in the passes over
             reconstructions and generated images, where each call then runs as it is.
+        finished: samples that an interrupted evaluation has drawn; None to keep none.
     """
 
     model: GenerativeModel
@@ -62,6 +64,7 @@ class Passes:
     extractors: Extractors | None = None
     calls: ModelCalls | None = None
     recorded: bool = True
+    finished: FinishedSamples | None = None
 
     def reconstructions(self) -> Iterator[Batch]:
         """Yield every test image once, with its reconstruction ``(N, C, H, W)``."""
@@ -78,22 +81,45 @@ class Passes:
             yield Batch("test", images, originals, activity, extractors=self.extractors)
 
     def generated(self) -> Iterator[Batch]:
-        """Yield the protocol's ``generated_images`` samples, ``(N, C, H, W)``."""
+        """Yield the protocol's ``generated_images`` samples, ``(N, C, H, W)``.
+
+        Of a sampler of many steps, activity is recorded in the first batch only, and finished
+        batches after it are kept.
+        """
         generator = self._seeded()
         total = self.context.protocol.generated_images
         labels = self._drawn_labels(total)
+        many_steps = self.model.sampling_network() is not None
         for start, n in self._parts(total, "sampling"):
-            with self._recording(n) as (calls, activity), self._counting() as evaluations:
-                images = calls.sample(n, generator, **labels.of(start, n))
-            check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
-            yield Batch(
-                "generated",
-                _in_plain_layout(images),
-                None,
-                activity,
-                network_evaluations=evaluations(),
-                extractors=self.extractors,
-            )
+            passes = replace(self, recorded=False) if many_steps and start else self
+            images = self.finished.load(start, generator) if self.finished and start else None
+            if images is None:
+                batch = passes._sampled(n, generator, labels.of(start, n))
+                if self.finished and start:
+                    self.finished.keep(start, batch.images, generator)
+            else:
+                batch = Batch("generated", images, None, NotRecorded(), extractors=self.extractors)
+            yield batch
+
+    def _sampled(self, n: int, generator: torch.Generator, labels: Mapping[str, Tensor]) -> Batch:
+        """Return n samples, with the activity of the model's layers.
+
+        Args:
+            n: number of samples.
+            generator: source of the model's random draws.
+            labels: ``labels``, int64 ``(n,)``, of a class-conditional model.
+        """
+        with self._recording(n) as (calls, activity), self._counting() as evaluations:
+            images = calls.sample(n, generator, **labels)
+        check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
+        return Batch(
+            "generated",
+            _in_plain_layout(images),
+            None,
+            activity,
+            network_evaluations=evaluations(),
+            extractors=self.extractors,
+        )
 
     def training_step(self) -> Iterator[Batch]:
         """Yield the first training images, with the activity of a training step on them.

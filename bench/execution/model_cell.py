@@ -14,6 +14,7 @@ from bench.datasets.dataset import ImageData
 from bench.evaluation.class_labels import labels_for
 from bench.evaluation.context import CellContext
 from bench.evaluation.evaluator import Evaluator, Selections, metric_scores, selection_scores
+from bench.evaluation.finished_samples import FinishedSamples, remove_finished
 from bench.evaluation.showcase import example_inputs, grids, main_outputs, save_showcase, showcase
 from bench.execution.build import build_model, neuron_implementation
 from bench.execution.cell import CellRun
@@ -94,10 +95,13 @@ class ModelRun(CellRun):
             epoch = training.selected[label]
             _LOG.info("evaluating the weights of epoch %d (%s)", epoch, label)
             model = self._with_weights(model, label)
-            observed = evaluator.evaluate(model, metrics, training, selections)
+            many_steps = model.sampling_network() is not None
+            finished = FinishedSamples(self.folder, model) if many_steps else None
+            observed = evaluator.evaluate(model, metrics, training, selections, finished)
             weights = ScoredWeights(len(context.train_images), epoch, _selection(label))
             for metric in metrics:
                 rows += [self.rows.row(metric, one, weights) for one in observed[metric.name]]
+        remove_finished(self.folder)
         self._save_nearest(rows, shown, evaluator.extractors)
         return [{**row, "neuron_verdict": verdict} for row in rows]
 
