@@ -291,8 +291,10 @@ def test_a_place_that_cannot_be_written_is_one_line(bench_cli, made_runs, tmp_pa
     assert "Choose another folder with --out" in err
 
 
-def test_a_folder_that_is_no_run(bench_cli, made_runs, tmp_path):
-    code, out, err = bench_cli("site", made_runs[2], tmp_path, "--out", tmp_path / "public")
+@pytest.mark.parametrize("after", [True, False])
+def test_a_folder_that_is_no_run(after, bench_cli, made_runs, tmp_path):
+    directories = [made_runs[2], tmp_path] if after else [tmp_path]
+    code, out, err = bench_cli("site", *directories, "--out", tmp_path / "public")
     assert (code, out) == (2, "")
     with pytest.raises(BenchError) as error:
         bench.load_results(tmp_path)

@@ -63,8 +63,9 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[SiteRun], list[Path]]:
     left_out = []
     for path in paths:
         run = Run(path)
+        rows = run.rows
         known = path.resolve() in {each.resolve() for each in chosen}
-        if known or any(_same_rows(run, other) for other in chosen.values()):
+        if known or any(_same_rows(rows, other.rows) for other in chosen.values()):
             left_out.append(path)
         else:
             chosen[path] = run
@@ -96,5 +97,5 @@ def main_metrics(runs: Sequence[SiteRun]) -> dict[str, Headline]:
     return dict(sorted(known.items(), key=lambda item: item[1].rank))
 
 
-def _same_rows(run: Run, other: Run) -> bool:
-    return not run.rows.empty and run.rows.equals(other.rows)
+def _same_rows(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
+    return not rows.empty and rows.equals(others)
