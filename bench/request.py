@@ -137,7 +137,7 @@ class RunRequest(Request):
     checkpoint_every: str = "10min"
     time_limit: str | None = None
     retry: str | None = None
-    log: Names = ()
+    log: Names = ""
     jobs: int | None = 1
     executor: str = LOCAL
     address: str | None = None
