@@ -209,7 +209,7 @@ def straight_through(feature: Tensor, codes: Tensor) -> Tensor:
 
 
 def image_of(output: Tensor) -> Tensor:
-    """Return images in [-1, 1] of the decoder's output, whose pixels are half as large."""
+    """Return images in [-1, 1] of the decoder's output, both ``(N, C, H, W)``: twice, clipped."""
     return (2 * output).clamp(-1, 1)
 
 
