@@ -12,6 +12,7 @@ from baselines.absorbing_diffusion import bound_weight, diffusion_loss, masked, 
 from baselines.spiking_diffusion import MASK, SpikingDiffusion
 from bench.backend import TimeDependentBatchNorm
 from bench.model import Step
+from bench.testing import check_model
 
 GREY = (1, 28, 28)
 PRIOR = Step(progress=0.5, batches=1, stage="prior")
@@ -192,6 +193,12 @@ def test_the_test_loss_is_the_bound_of_the_tokens_with_the_generator_s_draws(
     paper = narrow("models.spiking_diffusion.bound_weights=elbo").eval()
     losses = [model.test_loss(images, PRIOR, seeded()) for model in (official, official, paper)]
     assert losses[0] == losses[1] < losses[2]
+
+
+def test_it_passes_the_checks_of_a_model():
+    settings = ["time_steps=2", "batch_size=4", "models.spiking_diffusion.width=2"]
+    results = check_model("spiking_diffusion", settings=settings, device="cpu")
+    assert [each for each in results if each.outcome == "failed"] == []
 
 
 def test_networks_of_the_suite_s_own_are_named(resolve):
