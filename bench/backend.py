@@ -150,6 +150,7 @@ def protocol_neuron(protocol: Protocol) -> NeuronSpec:
         protocol.threshold,
         surrogate,
         reset_gradient=protocol.reset_gradient,
+        fires_at_threshold=protocol.fires_at_threshold,
     )
 
 

@@ -127,6 +127,7 @@ class Protocol(_Frozen):
         "official_code"
     )
     reset_gradient: bool = True
+    fires_at_threshold: bool = False
 
     # training and evaluation of the model
     precision: Precision = "float32"

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 
 import bench
+from baselines.spiking_diffusion import SpikingDiffusion
 from bench.datasets.batches import batch_count
 from bench.errors import BenchError, UnknownNameError
 from bench.protocol import (
+    ArctangentSurrogate,
     Protocol,
     SurrogateWindow,
     TestBatching,
@@ -17,9 +19,13 @@ from bench.protocol import (
     load_protocol,
     parse_settings,
 )
+from bench.training.stages import stage_epochs
 
 DATASETS = ["mnist", "fashion_mnist", "cifar10", "celeba"]
-BUILT_IN = ["esvae_paper", "fsvae_paper", "quick", "sgad_paper", "smoke", "standard", "taid_paper"]
+BUILT_IN = [
+    "esvae_paper", "fsvae_paper", "quick", "sgad_paper", "smoke", "spiking_diffusion_paper",
+    "standard", "taid_paper",
+]  # fmt: skip
 
 
 def test_the_built_in_protocols_are_there_and_valid():
@@ -239,6 +245,35 @@ def test_taid_paper_is_fsvae_s_protocol_but_for_celeba_s_batches(dataset):
         200 if dataset == "celeba" else 250,
         1e-3,
     )
+
+
+@pytest.mark.parametrize(("model", "epochs"), [("vq_svae", 100), ("spiking_diffusion", 300)])
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
+def test_spiking_diffusion_paper_has_the_values_of_the_official_code(model, epochs, dataset):
+    protocol = load_protocol("spiking_diffusion_paper")
+    expected = {
+        "image_size": 28,
+        "time_steps": 16,
+        "membrane_decay": 0.5,
+        "threshold": 2.0,
+        "surrogate": ArctangentSurrogate(alpha=1.0),
+        "reset_gradient": True,
+        "fires_at_threshold": True,
+        "epochs": epochs,
+        "batch_size": 32,
+        "effective_learning_rate": 1e-3,
+        "optimizer": "adamw",
+        "betas": (0.9, 0.999),
+        "weight_decay": 1e-3,
+        "epoch_selection": "last",
+        "official_test_batching": TestBatching(size=32, drop_last=dataset == "fashion_mnist"),
+    }
+    resolved = protocol.resolve(model, dataset)
+    assert {name: getattr(resolved, name) for name in expected} == expected
+    assert protocol.seeds == (42,)
+    if model == "spiking_diffusion":
+        stages = stage_epochs(SpikingDiffusion.stages(resolved), resolved.epochs)
+        assert [(stage.name, stage.end) for stage in stages] == [("tokens", 100), ("prior", 300)]
 
 
 def test_model_options_of_the_paper_protocols():

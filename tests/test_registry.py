@@ -11,7 +11,8 @@ from bench.errors import BenchError, UnknownNameError
 
 def test_built_in_names():
     assert registry.models.names() == [
-        "ann_vae", "esvae", "fsvae", "sgad", "sgan", "swgan", "taid",
+        "ann_vae", "esvae", "fsvae", "sgad", "sgan", "spiking_diffusion", "swgan", "taid",
+        "vq_svae",
     ]  # fmt: skip
     assert registry.backends.names() == ["fused", "reference", "snntorch", "spikingjelly"]
     assert registry.datasets.names() == ["celeba", "cifar10", "digits", "fashion_mnist", "mnist"]
@@ -22,7 +23,7 @@ def test_an_unknown_name_suggests_and_lists():
         registry.models.load("fsave")
     assert str(error.value) == (
         "Unknown model 'fsave'. Did you mean: fsvae? Available: ann_vae, esvae, fsvae, "
-        "sgad, sgan, swgan, taid."
+        "sgad, sgan, spiking_diffusion, swgan, taid, vq_svae."
     )
 
 

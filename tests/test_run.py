@@ -19,7 +19,7 @@ from rich.console import Console
 from rows import OBSERVATION_COLUMNS, reproducible
 from safetensors.torch import load_file
 from sklearn.svm import SVC
-from tiny import FEW_METRICS
+from tiny import FEW_METRICS, models_of_smoke
 
 import bench
 from bench import registry
@@ -50,7 +50,7 @@ def model_folders(out):
 
 def test_a_run_covers_every_model_on_the_default_backend_or_on_all(tiny_run, model_rows):
     rows = model_rows
-    spiking = {name: registry.models.load(name).spiking for name in registry.models.names()}
+    spiking = {name: registry.models.load(name).spiking for name in models_of_smoke()}
     default = {(name, "fused" if spikes else "torch") for name, spikes in spiking.items()}
     every = {("esvae", backend) for backend in registry.backends.names()}
     assert set(zip(rows["model"], rows["backend"], strict=True)) == default | every
@@ -468,7 +468,7 @@ def smoke_run(tmp_path):
 
 @pytest.mark.full
 def test_reconstructions_are_recognisably_the_inputs(smoke_run):
-    models = {name: registry.models.load(name) for name in registry.models.names()}
+    models = {name: registry.models.load(name) for name in models_of_smoke()}
     names = [name for name, model in models.items() if "reconstruct" in model.capabilities]
     reader = digit_reader()
     for name in names:

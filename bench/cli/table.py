@@ -24,10 +24,10 @@ from bench.errors import BenchError
 def command(name: str, run: Path, output_format: str, out: Path | None) -> None:
     """Show the table NAME of a paper with the results of the run directory DIR.
 
-    NAME is fsvae-table-1, esvae-table-1, fsvae-cost, taid-table-1, taid-table-2, sgad-table or
-    sdm-table-1. Next to each published number stand the suite's mean and spread over seeds, the
-    difference, and whether the protocols agree. Where a result is missing, the table says which
-    command computes it.
+    NAME is fsvae-table-1, esvae-table-1, fsvae-cost, taid-table-1, taid-table-2, sgad-table,
+    sdm-table-1 or spiking-diffusion-abstract. Next to each published number stand the suite's mean
+    and spread over seeds, the difference, and whether the protocols agree. Where a result is
+    missing, the table says which command computes it.
     """
     from bench.report.papers.paper_table import paper_table, render
     from bench.store.run_directory import load_results

@@ -45,6 +45,33 @@ def all_backends():
 
 
 @pytest.fixture(scope="session")
+def official_neuron():
+    """Settings of Spiking-Diffusion's neuron, at few time steps."""
+    return (
+        "membrane_decay=0.5",
+        "threshold=2.0",
+        "surrogate={alpha=1.0}",
+        "fires_at_threshold=true",
+        "time_steps=3",
+    )
+
+
+@pytest.fixture(scope="session")
+def perturb_to_fire(perturb):
+    """Moves batch norm to where neurons of threshold 2 fire, ten times the VAEs'."""
+
+    def perturb_to_fire(model):
+        for module in perturb(model).modules():
+            if hasattr(module, "running_mean"):
+                with torch.no_grad():
+                    module.weight.mul_(2)
+                    module.bias.add_(0.7)
+        return model
+
+    return perturb_to_fire
+
+
+@pytest.fixture(scope="session")
 def naive_neuron():
     """The naive neuron of a protocol, its window written out as the papers give it."""
 

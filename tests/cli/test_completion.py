@@ -58,8 +58,10 @@ def test_options_complete_the_names_of_plugins(completed, kind):
                 "fsvae,esvae",
                 "fsvae,sgad",
                 "fsvae,sgan",
+                "fsvae,spiking_diffusion",
                 "fsvae,swgan",
                 "fsvae,taid",
+                "fsvae,vq_svae",
                 "fsvae,all",
             ],
         ),
@@ -154,7 +156,8 @@ def test_bash_itself_completes(tmp_path):
     assert ran.stdout.splitlines() == [
         "fsvae,ann_vae",
         "fid_clean",
-        "fsvae,ann_vae fsvae,esvae fsvae,sgad fsvae,sgan fsvae,swgan fsvae,taid fsvae,all",
+        "fsvae,ann_vae fsvae,esvae fsvae,sgad fsvae,sgan fsvae,spiking_diffusion fsvae,swgan "
+        "fsvae,taid fsvae,vq_svae fsvae,all",
     ]
 
 

@@ -1,4 +1,7 @@
-"""The settings of the smallest run."""
+"""The settings of the smallest run, and its models."""
+
+from bench.protocol import load_protocol
+from bench.registry import models
 
 # Every cell takes about a second: 64 images, two time steps, one epoch.
 TINY = (
@@ -20,3 +23,13 @@ TINY = (
 # much, one with all metrics four times as much as one with these.
 FEW_METRICS = "reconstruction_loss,fad,firing_rate"
 SLOW_METRICS = "efficientnet*"
+
+
+def models_of_smoke():
+    """The built-in models that ``smoke`` trains; it skips those for 28x28 images."""
+
+    def trained(name):
+        protocol = load_protocol("smoke").resolve(name, "digits")
+        return models.load(name).unsupported((1, 32, 32), protocol) is None
+
+    return [name for name in models.names() if trained(name)]

@@ -212,7 +212,7 @@ def test_checks_are_tests_of_pytest(check):
     check()
 
 
-@pytest.mark.parametrize("name", ["ann_vae", "esvae", "fsvae", "sgad", "sgan", "taid"])
+@pytest.mark.parametrize("name", ["ann_vae", "esvae", "fsvae", "sgad", "sgan", "taid", "vq_svae"])
 def test_the_models_of_the_suite_pass(name):
     settings = ("time_steps=2", "batch_size=4", "latent_size=4", "epochs=1")
     results = check_model(name, settings=settings, device="cpu")
