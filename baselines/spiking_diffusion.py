@@ -167,6 +167,10 @@ class SpikingDiffusion(VQSVAE):
         """Return encoder, denoiser and decoder."""
         return {**super().parts(), "latent_sampler": [self.denoiser]}
 
+    def sampling_network(self) -> nn.Module:
+        """Return the denoiser, which sampling evaluates once for each token of an image."""
+        return self.denoiser
+
     def sampling_modules(self) -> list[nn.Module]:
         """Return all but the encoder."""
         return [self.quantiser, self.spike_generator, self.decoder, self.denoiser]

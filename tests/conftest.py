@@ -85,7 +85,7 @@ def forget_entry_points():
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """A tiny run of every model of ``smoke``, of one on every backend; read it, do not change it."""
+    """A tiny run of the models of ``smoke``, of one on every backend; do not change it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all workers

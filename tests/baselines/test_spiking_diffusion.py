@@ -1,6 +1,7 @@
 """Spiking-Diffusion: the denoiser, the absorbing diffusion, and its training after VQ-SVAE's."""
 
 import math
+from itertools import pairwise
 
 import naive_vq
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bench
 from baselines.absorbing_diffusion import bound_weight, diffusion_loss, masked, sample_tokens
 from baselines.spiking_diffusion import MASK, SpikingDiffusion
 from bench.backend import TimeDependentBatchNorm
@@ -222,3 +224,25 @@ def test_a_third_of_the_epochs_is_the_first_stage(resolve):
         ("tokens", 0.25),
         ("prior", 0.75),
     ]
+
+
+def test_each_token_takes_an_evaluation_of_the_denoiser(tmp_path, tiny):
+    settings = [
+        *tiny,
+        "image_size=28",
+        "epochs=2",
+        "models.spiking_diffusion.width=2",
+        "generated_images=4",
+    ]
+    metrics = "network_evaluations,synaptic_operations_dense"
+    rows = bench.run("spiking_diffusion", settings=settings, metrics=metrics, out=tmp_path / "run")
+    rows = rows[(rows["split"] == "generated") & (rows["model"] == "spiking_diffusion")]
+    values = rows.set_index(["metric", "layer"])["value"]
+    assert rows.loc[rows["metric"] == "network_evaluations", "value"].tolist() == [49]
+    # The maps are padded, so a place at the border has fewer connections than nine.
+    width, places = 2, (3 * 7 - 2) ** 2
+    channels = [2, *(width * n for n in (1, 2, 4, 8, 4))]
+    layers = sum(a * b for a, b in pairwise(channels[1:])) * 2
+    outer = channels[0] * channels[1] + 5 * width * 128
+    expected = 49 * places * (layers + outer)
+    assert values["synaptic_operations_dense", "latent_sampler"] == expected
