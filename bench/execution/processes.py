@@ -8,9 +8,10 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -23,6 +24,7 @@ from bench.execution.run_context import DataCache, GrowingTable, RunContext
 from bench.execution.serial import SECONDS_BETWEEN_TRIES
 from bench.plan.cells import Cell
 from bench.plan.run_plan import Plan
+from bench.store.schema import MODEL
 from bench.system.memory import existing_objects_spared, keep_freed_memory
 from bench.system.progress import Reporter, WorkReporter
 from bench.system.signals import Interrupted, postponed, terminable
@@ -37,8 +39,9 @@ def run_in_processes(
 ) -> None:
     """Run what is missing of a plan's cells, ``jobs`` at a time.
 
-    The workers get the devices in turn. If a worker dies, its cell fails, and a new worker replaces
-    it.
+    Of the models on a dataset, those that train on most images begin, so that no worker is left
+    alone with a long cell in the end. The workers get the devices in turn. If a worker dies, its
+    cell fails, and a new worker replaces it.
 
     Args:
         plan: cells and datasets.
@@ -51,6 +54,7 @@ def run_in_processes(
         OutputError: if the run directory cannot be written.
         Interrupted: if a signal stops the run, after the workers saved checkpoints.
     """
+    plan = replace(plan, cells=_longest_first(plan.cells))
     pool = _WorkerPool(plan, context, devices, reporter, jobs)
     try:
         pool.run()
@@ -61,6 +65,19 @@ def run_in_processes(
         raise
     finally:
         pool.stop()
+
+
+def _longest_first(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Sort the models of each dataset by the images that they train on; others keep their place."""
+    ordered: list[Cell] = []
+    for _, group in groupby(cells, key=lambda cell: (cell.kind, cell.dataset)):
+        ordered += sorted(group, key=_trained_images, reverse=True)
+    return tuple(ordered)
+
+
+def _trained_images(cell: Cell) -> int:
+    trains = cell.kind == MODEL and not cell.skipped
+    return cell.train_size * cell.resolved.epochs if trains else 0
 
 
 def default_jobs(plan: Plan, context: RunContext, devices: Sequence[torch.device]) -> int:

@@ -50,7 +50,7 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
     rows = mark_other_neurons(rows)
     columns = headlines(out, rows["metric"], "summary")
     shown, units = _scaled(whole_models(rows), columns)
-    console.print(_cells_table(shown, columns, units))
+    console.print(_cells_table(_without_skipped(shown), columns, units))
     seeds = _seeds_table(shown, columns, units)
     if seeds is not None:
         console.print("Over seeds: mean ± half of the 95 % interval", highlight=False)
@@ -86,6 +86,12 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _without_skipped(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows without the cells that are skipped as a whole, whose reason stands below."""
+    ran = (rows["status"] != SKIPPED).groupby(rows["cell_key"]).transform("any")
+    return rows[ran] if ran.any() else rows
 
 
 def _scaled(rows: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, dict[str, str]]:

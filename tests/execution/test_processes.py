@@ -9,6 +9,7 @@ from tiny import FEW_METRICS
 
 import bench
 from bench.store.inspection import inspect
+from bench.system.progress import Reporter, WorkReporter
 
 TRAINING = ("esvae fused .* epoch 1/5000", "esvae reference .* epoch 1/5000")
 KILLED = '''
@@ -167,3 +168,28 @@ def test_by_default_as_many_cells_run_at_a_time_as_there_are_cpus(
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
     with commands.started(*flags) as process:
         commands.wait_for_lines(process, *TRAINING)
+
+
+class Begun(Reporter):
+    """The cells in the order in which they begin."""
+
+    def __init__(self):
+        self.cells = []
+
+    def started(self, index, total, cell):
+        self.cells.append((index, cell.split()[0]))
+        return WorkReporter()
+
+
+def test_models_that_train_longest_begin(tiny, tmp_path):
+    protocol = tmp_path / "longer.toml"
+    text = "".join(f"{setting}\n" for setting in tiny if not setting.startswith("models."))
+    text += "learning_rate = 1e-3\n[[overrides]]\nmodels = ['taid']\nset = { epochs = 3 }\n"
+    protocol.write_text(text)
+    begun = Begun()
+    models = "ann_vae,esvae,taid"
+    bench.run(
+        models, protocol=protocol, metrics="fad", out=tmp_path / "run", jobs=2, reporter=begun
+    )
+    cells = ["fad_autoencoder", "real_images", "pixel_noise", "taid", "ann_vae", "esvae"]
+    assert sorted(begun.cells) == list(enumerate(cells, 1))
