@@ -62,7 +62,8 @@ class Tracker(ABC):
         Args:
             seen: number of training images so far.
             values: numbers by name: ``losses/NAME`` of a batch, ``epoch_losses/NAME`` as the mean
-                of an epoch, ``epoch`` as the number of finished epochs.
+                of an epoch, ``epoch`` as the number of finished epochs. In a training in stages
+                the name of the stage stands before ``NAME``.
         """
 
     @abstractmethod

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import reproducible
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import bench
 from bench.model import Stage
@@ -191,3 +192,14 @@ def test_the_steps_of_the_last_stage_are_profiled(staged, bench_cli, tiny_flags)
     code, out, err = bench_cli("profile", "--models", "staged", "--repeats", "1", *settings)
     assert code == 0, out + err
     assert "whole call" in out
+
+
+def test_losses_are_logged_by_stage_and_images_in_the_last_one(staged, tiny, tmp_path):
+    settings = [*tiny, "epochs=4"]
+    bench.run("staged", settings=settings, metrics="psnr", log="tensorboard", out=tmp_path / "run")
+    (folder,) = (tmp_path / "run").glob("tensorboard/staged-*")
+    log = EventAccumulator(str(folder))
+    log.Reload()
+    assert {"losses/image/image_loss", "losses/noise/noise_loss"} <= set(log.Tags()["scalars"])
+    # An epoch has 64 training images, and the first of four is of the other stage.
+    assert [image.step for image in log.Images("images/samples")] == [128, 192, 256]
