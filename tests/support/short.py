@@ -33,7 +33,10 @@ SETTINGS = (
     "batch_size=64",
     "autoencoder_batch_size=128",
     "evaluation_batch_size=24",
+    "models.spiking_diffusion.width=2",
 )
+# Each of its stages needs an epoch.
+TWO_STAGES = protocol.Override(models=("spiking_diffusion",), set={"epochs": 2})
 SERVER = os.environ["BENCH_TESTS_SERVER"]
 load = protocol.load_protocol
 
@@ -41,7 +44,8 @@ load = protocol.load_protocol
 def load_short(name_or_path, settings=()):
     full = load(name_or_path)
     short = full.customised(protocol.parse_settings(SETTINGS))
-    short = short.model_copy(update={"name": full.name})
+    overrides = (*short.overrides, TWO_STAGES)
+    short = short.model_copy(update={"name": full.name, "overrides": overrides})
     return short.customised(protocol.parse_settings(settings))
 
 
