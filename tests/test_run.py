@@ -622,3 +622,13 @@ def test_a_damaged_table_is_one_clear_error(tiny, tmp_path):
         found.sort_values(OBSERVATION_COLUMNS, ignore_index=True),
         rows.sort_values(OBSERVATION_COLUMNS, ignore_index=True),
     )
+
+
+def test_the_summary_names_a_skipped_model_once_with_the_reason(bench_cli, tiny_flags, tmp_path):
+    models = ["--models", "ann_vae,vq_svae", "--metrics", "reconstruction_loss"]
+    code, out, err = bench_cli("run", *models, *tiny_flags, "--out", tmp_path)
+    assert code == 0, err
+    summary = [line for line in out.splitlines() if not line.startswith("[")]
+    (line,) = [line for line in summary if "vq_svae" in line]
+    assert line.startswith("skipped: vq_svae/fused/digits/seed 0: the official network takes")
+    assert any(line.split()[:2] == ["ann_vae", "torch"] for line in summary)

@@ -40,6 +40,11 @@ def select(rows: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
     return rows[matches]
 
 
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as dictionaries."""
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+
+
 def records_by(
     rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]
 ) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -58,8 +63,8 @@ def records_by(
     """
     found = defaultdict(list)
     keys = zip(*(rows[name] for name in by), strict=True)
-    for key, record in zip(keys, rows[list(columns)].to_dict("records"), strict=True):
-        found[key].append({str(name): value for name, value in record.items()})
+    for key, record in zip(keys, records(rows[list(columns)]), strict=True):
+        found[key].append(record)
     return dict(found)
 
 

@@ -3,6 +3,7 @@
 import naive_gan
 import pytest
 import torch
+from firing import firing_rates
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -356,12 +357,3 @@ def test_epochs_are_chosen_by_metrics_for_a_model_without_a_test_loss(tiny, tmp_
 def test_unknown_options_are_refused(resolve):
     with pytest.raises(ValidationError):
         GANOptions(critic_steps=0)
-
-
-def firing_rates(model):
-    found = {}
-    for name, layer in model.spiking_layers().items():
-        layer.register_forward_hook(
-            lambda _module, _inputs, output, name=name: found.update({name: output.mean().item()})
-        )
-    return found

@@ -3,6 +3,7 @@
 import naive_vq
 import pytest
 import torch
+from firing import firing_rates
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -166,12 +167,3 @@ def test_a_potential_equal_to_the_threshold_fires(resolve, official_neuron, back
     currents = torch.tensor([2.0, 1.0, 1.5, 1.0])[:, None]
     assert backend.neuron(spec)(currents).flatten().tolist() == [1, 0, 1, 0]
     assert not protocol_neuron(resolve("vq_svae")).fires_at_threshold
-
-
-def firing_rates(model):
-    found = {}
-    for name, layer in model.spiking_layers().items():
-        layer.register_forward_hook(
-            lambda _module, _inputs, output, name=name: found.update({name: output.mean().item()})
-        )
-    return found

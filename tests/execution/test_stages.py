@@ -192,6 +192,7 @@ def test_the_steps_of_the_last_stage_are_profiled(staged, bench_cli, tiny_flags)
     code, out, err = bench_cli("profile", "--models", "staged", "--repeats", "1", *settings)
     assert code == 0, out + err
     assert "whole call" in out
+    assert "failed" not in out
 
 
 def test_losses_are_logged_by_stage_and_images_in_the_last_one(staged, tiny, tmp_path):

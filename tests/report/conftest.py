@@ -1,3 +1,4 @@
+import chromium
 import pytest
 
 from bench.report.page.write import write_html
@@ -9,3 +10,10 @@ def tiny_page(tiny_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "sub" / "page.html"
     assert write_html(tiny_run[0], out) == out
     return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser."""
+    with chromium.started() as driver:
+        yield driver

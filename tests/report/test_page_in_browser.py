@@ -13,12 +13,6 @@ PHONE, DESKTOP = 375, 1280
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium.started() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
 def made_page(tmp_path_factory):
     rows = [row(name, i, value=value) for name, value in VALUES.items() for i in (0, 1)]
     rows += [failed("RuntimeError: " + "no luck " * 60, model="z", metric="reconstruction_loss")]

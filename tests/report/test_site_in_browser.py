@@ -28,12 +28,6 @@ OTHERS = {
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium.started() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("runs")
     rows = [

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from bench.report.plots.mosaic import GAP, MosaicLayout, Tile, draw_mosaic
 from bench.report.plots.plot import Plot
-from bench.report.plots.plot_data import contexts, groups, missing_file, model_labels, records
+from bench.report.plots.plot_data import contexts, groups, missing_file, model_labels
 from bench.report.plots.style import LINE_INCHES, WIDTH, panel_grid, text_height, wrap_text
+from bench.report.query import records
 from bench.report.run_reader import Arrays, Run
 from bench.store.schema import IMAGES_FILE
 

@@ -15,7 +15,6 @@ from bench.report.plots.plot_data import (
     best_estimates,
     groups,
     measured_rows,
-    records,
 )
 from bench.report.plots.style import (
     GREY,
@@ -28,6 +27,7 @@ from bench.report.plots.style import (
     text_height,
     wrap_text,
 )
+from bench.report.query import records
 from bench.report.run_reader import Run
 
 METRICS = ["noise_robustness", "noise_robustness_to_noise_free"]

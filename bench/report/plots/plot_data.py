@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.plots.plot import NotDrawnError
+from bench.report.query import records
 from bench.report.run_reader import Run
 from bench.store.aggregation import of_models, whole_models
 from bench.store.schema import COMPARABLE_BY, COMPLETE, GENERATED, OK, TIMED_UNIT, View
@@ -214,11 +215,6 @@ def best_estimates(data: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def groups(data: pd.DataFrame, by: list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
     """Yield the key and rows of each group, in the order in which the groups first appear."""
     yield from data.groupby(by, dropna=False, sort=False)
-
-
-def records(data: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows as dictionaries."""
-    return [{str(name): value for name, value in row.items()} for row in data.to_dict("records")]
 
 
 def series_names(run: Run) -> tuple[list[str], list[str]]:

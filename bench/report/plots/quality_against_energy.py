@@ -17,7 +17,6 @@ from bench.report.plots.plot_data import (
     groups,
     headline_rows,
     measured_rows,
-    records,
 )
 from bench.report.plots.style import (
     FILLS,
@@ -33,6 +32,7 @@ from bench.report.plots.style import (
     text_height,
     wrap_text,
 )
+from bench.report.query import records
 from bench.report.run_reader import Run
 from bench.store.aggregation import whole_models
 from bench.store.other_neurons import is_marked
