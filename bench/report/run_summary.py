@@ -90,7 +90,8 @@ def print_summary(rows: pd.DataFrame, out: Path, console: Console) -> None:
 
 def _without_skipped(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows without the cells that are skipped as a whole, whose reason stands below."""
-    ran = (rows["status"] != SKIPPED).groupby(rows["cell_key"]).transform("any")
+    reasons = rows["status"].isin([SKIPPED, NOT_ASKED, NOT_INSTALLED])
+    ran = (~reasons).groupby(rows["cell_key"]).transform("any")
     return rows[ran] if ran.any() else rows
 
 
