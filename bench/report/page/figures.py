@@ -1,8 +1,9 @@
 """The plots of a run and the image grids of its cells, as files."""
 
+import gc
 import gzip
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bench.store.schema import CELL, IMAGES_FOLDER
 LARGE_SVG = 300_000
 LARGE_CSV = 500_000
 GRID_BYTES = 6_000_000
+OBJECTS_BETWEEN_COLLECTIONS = 50_000
 GRIDS = {
     "inputs": "Test images",
     "reconstructions": "Their reconstructions",
@@ -97,9 +99,22 @@ def drawn(run: Run, names: Iterable[str] = ()) -> Iterator[Drawn]:
     """
     for name, plot in load_plots(names).items():
         try:
-            yield _drawn(name, plot, run)
+            with _rare_collections():
+                image = _drawn(name, plot, run)
+            yield image
         except NotDrawnError as error:
             yield Drawn(name, plot.title, plot.caption, reason=str(error))
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Collect garbage rarely: a figure has tens of thousands of objects, none of them garbage."""
+    usual = gc.get_threshold()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _drawn(name: str, plot: Plot, run: Run) -> Drawn:

@@ -1,12 +1,11 @@
-"""Dots with intervals: values across, a small dot per seed and a large one per mean."""
+"""Dots with intervals: values across, a large dot per estimate, and a small one per seed."""
 
 from collections.abc import Mapping
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 
-from bench.report.plots.plot_data import SEED, best_estimates
+from bench.report.plots.plot_data import MEAN, SEED, best_estimates
 from bench.report.plots.style import SeriesStyle
 
 
@@ -15,6 +14,8 @@ def draw_dots(
 ) -> None:
     """Draw the rows at the heights in their column ``at``, in the style of their backend.
 
+    Seeds have dots of their own where there are means over several of them.
+
     Args:
         ax: the panel.
         rows: rows as :func:`add_seed_means` returns them, with the column ``at``.
@@ -22,15 +23,8 @@ def draw_dots(
         styles: style by backend.
         size: size of the large dots in points.
     """
-    backends = sorted(rows["backend"].unique())
-    # Where an axis has no label, seaborn makes all of its ticks to see whether they are visible.
-    ax.set(xlabel=" ", ylabel=" ")
-    sns.scatterplot(
-        rows[rows["estimate"] == SEED], x="value", y="at", hue="backend", style="backend", ax=ax,
-        palette={name: styles[name].colour for name in backends},
-        markers={name: styles[name].marker for name in backends},
-        legend=False, s=size * 2, alpha=0.55, linewidth=0,
-    )  # fmt: skip
+    if (rows["estimate"] == MEAN).any():
+        _draw_seeds(ax, rows[rows["estimate"] == SEED], styles, size)
     for backend, part in best_estimates(rows, by).groupby("backend"):
         style = styles[str(backend)]
         known = part.dropna(subset=["ci_low", "ci_high"])
@@ -42,4 +36,22 @@ def draw_dots(
             part["value"], part["at"], color=style.colour, marker=style.marker, linestyle="none",
             markersize=size, markeredgecolor="white", markeredgewidth=0.4,
         )  # fmt: skip
-    ax.set_ylabel("")
+
+
+def _draw_seeds(
+    ax: Axes, rows: pd.DataFrame, styles: Mapping[str, SeriesStyle], size: float
+) -> None:
+    """Draw a small, pale dot for each row."""
+    # Only runs of several seeds wait for this import, which takes a second.
+    import seaborn as sns
+
+    backends = sorted(rows["backend"].unique())
+    # Where an axis has no label, seaborn makes all of its ticks to see whether they are visible.
+    ax.set(xlabel=" ", ylabel=" ")
+    sns.scatterplot(
+        rows, x="value", y="at", hue="backend", style="backend", ax=ax,
+        palette={name: styles[name].colour for name in backends},
+        markers={name: styles[name].marker for name in backends},
+        legend=False, s=size * 2, alpha=0.55, linewidth=0,
+    )  # fmt: skip
+    ax.set(xlabel="", ylabel="")
