@@ -16,6 +16,7 @@ from bench.evaluation.class_labels import ClassLabels, drawn_labels, labels_for
 from bench.evaluation.context import CellContext
 from bench.evaluation.finished_samples import FinishedSamples
 from bench.evaluation.model_calls import ModelCalls
+from bench.evaluation.network_evaluations import EvaluationCounter
 from bench.metrics.extractors.extractor import Extractors
 from bench.metrics.metric import Batch, LatentBatch, SamplingTime
 from bench.metrics.noise import (
@@ -89,12 +90,16 @@ class Passes:
         generator = self._seeded()
         total = self.context.protocol.generated_images
         labels = self._drawn_labels(total)
-        many_steps = self.model.sampling_network() is not None
+        network = self.model.sampling_network()
+        counter = EvaluationCounter(network, self.context.reporter, total)
         for start, n in self._parts(total, "sampling"):
-            passes = replace(self, recorded=False) if many_steps and start else self
+            passes = replace(self, recorded=False) if network is not None and start else self
             images = self.finished.load(start, generator) if self.finished and start else None
             if images is None:
-                batch = passes._sampled(n, generator, labels.of(start, n))
+                with counter.batch(start):
+                    batch = passes._sampled(n, generator, labels.of(start, n))
+                if network is not None and passes.recorded:
+                    batch = replace(batch, network_evaluations=counter.evaluations)
                 if self.finished and start:
                     self.finished.keep(start, batch.images, generator)
             else:
@@ -109,7 +114,7 @@ class Passes:
             generator: source of the model's random draws.
             labels: ``labels``, int64 ``(n,)``, of a class-conditional model.
         """
-        with self._recording(n) as (calls, activity), self._counting() as evaluations:
+        with self._recording(n) as (calls, activity):
             images = calls.sample(n, generator, **labels)
         check_images(images, (n, *self.context.test_images.shape[1:]), "sample")
         return Batch(
@@ -117,7 +122,6 @@ class Passes:
             _in_plain_layout(images),
             None,
             activity,
-            network_evaluations=evaluations(),
             extractors=self.extractors,
         )
 
@@ -248,21 +252,6 @@ class Passes:
             return
         with recording(self.model, n) as activity:
             yield self.model, activity
-
-    @contextmanager
-    def _counting(self) -> Iterator[Callable[[], int | None]]:
-        """Yield a function that returns how often the sampling network was evaluated so far."""
-        network, calls = self.model.sampling_network(), 0
-
-        def count(*_: object) -> None:
-            nonlocal calls
-            calls += 1
-
-        if network is None or not self.recorded:
-            yield lambda: None
-            return
-        with network.register_forward_hook(count):
-            yield lambda: calls
 
     def test_batches(self) -> Iterator[Tensor]:
         """Yield every test image once, ``(N, C, H, W)`` in [-1, 1], flipped by the protocol."""

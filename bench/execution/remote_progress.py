@@ -38,15 +38,16 @@ class MessageReporter(WorkReporter):
         """
         self._send_rarely("trained_batch", (epoch, epochs, batch, batches, dict(losses)))
 
-    def evaluated(self, stage: str, done: int, total: int) -> None:
+    def evaluated(self, stage: str, done: int, total: int, detail: str = "") -> None:
         """Send the report unless another was sent just before.
 
         Args:
             stage: name of the stage.
             done: number of images evaluated so far.
             total: number of images in the stage.
+            detail: what is being done to the next images, in a few words.
         """
-        self._send_rarely("evaluated", (stage, done, total))
+        self._send_rarely("evaluated", (stage, done, total, detail))
 
     def warned(self, text: str) -> None:
         """Send the report."""

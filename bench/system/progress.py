@@ -44,13 +44,14 @@ class WorkReporter:
             losses: training losses of the batch to show, by name.
         """
 
-    def evaluated(self, stage: str, done: int, total: int) -> None:
+    def evaluated(self, stage: str, done: int, total: int, detail: str = "") -> None:
         """Report the progress of one stage of the evaluation.
 
         Args:
             stage: name of the stage.
             done: number of images evaluated so far.
             total: number of images in the stage.
+            detail: what is being done to the next images, in a few words.
         """
 
     def warned(self, text: str) -> None:
@@ -128,8 +129,8 @@ class _Lines(WorkReporter):
             at_once=batch + 1 == batches,
         )
 
-    def evaluated(self, stage: str, done: int, total: int) -> None:
-        self._print(f"{stage} {done}/{total}", at_once=False)
+    def evaluated(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        self._print(f"{stage} {done}/{total}" + (f", {detail}" if detail else ""), at_once=False)
 
     def warned(self, text: str) -> None:
         self._print(f"warning: {text}", at_once=True)
@@ -163,7 +164,7 @@ class BarReporter(Reporter):
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._cells = progress.add_task("cells", total=None, losses="")
+        self._cells = progress.add_task("cells", total=None, note="")
 
     def started(self, index: int, total: int, cell: str) -> WorkReporter:
         """Add a bar for the cell."""
@@ -180,7 +181,7 @@ class _Bar(WorkReporter):
         self._progress = progress
         self._cells = cells
         self._cell = cell
-        self._work = progress.add_task(f"{cell}: starting", total=None, losses="")
+        self._work = progress.add_task(f"{cell}: starting", total=None, note="")
         self._stage = ""
 
     def began_stage(self, stage: str) -> None:
@@ -196,13 +197,13 @@ class _Bar(WorkReporter):
             ),
             completed=epoch * batches + batch + 1,
             total=epochs * batches,
-            losses=_in_words(losses),
+            note=_in_words(losses),
         )
 
-    def evaluated(self, stage: str, done: int, total: int) -> None:
+    def evaluated(self, stage: str, done: int, total: int, detail: str = "") -> None:
         description = f"{self._cell}: {stage}"
         self._progress.update(
-            self._work, description=description, completed=done, total=total, losses=""
+            self._work, description=description, completed=done, total=total, note=detail
         )
 
     def warned(self, text: str) -> None:
@@ -251,7 +252,7 @@ def reporting(console: Console) -> Iterator[Reporter]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[losses]}"),
+        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
     if console.is_jupyter:

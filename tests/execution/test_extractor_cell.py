@@ -27,7 +27,7 @@ class Told(Reporter, WorkReporter):
         self.cells.append(cell.split()[0])
         return self
 
-    def evaluated(self, stage, done, total):
+    def evaluated(self, stage, done, total, detail=""):
         self.stages.append(stage)
         if self.stop and f"epoch {self.stop}/" in stage and 0 < done < total:
             raise KeyboardInterrupt

@@ -1,9 +1,14 @@
 """A sampler of many steps: its evaluations, and its samples after an interruption."""
 
+import io
+
 import commands
+from rich.console import Console
 from rows import reproducible
 
 import bench
+from bench.system import progress
+from bench.system.progress import LineReporter
 
 STEPPING = """
 import os
@@ -51,6 +56,23 @@ def test_every_evaluation_and_its_operations_count(plugins, tiny, tmp_path):
     one_pass = rows.loc[("ann_vae", "network_evaluations")]
     assert one_pass["status"] == "not_applicable"
     assert one_pass["reason"] == "the model samples in one pass"
+
+
+def test_progress_within_a_batch_of_samples(plugins, tiny, tmp_path, monkeypatch):
+    plugins("plugin_stepping", STEPPING, models={"stepping": "plugin_stepping:Stepping"})
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
+    shown = io.StringIO()
+    settings = [*tiny, "generated_images=12"]
+    bench.run("stepping", settings=settings, metrics="network_evaluations", out=tmp_path / "run",
+              jobs=1, reporter=LineReporter(Console(file=shown, width=200)))  # fmt: skip
+    lines = [line.split(": ")[1] for line in shown.getvalue().splitlines() if "sampling" in line]
+    # Batches of 7 and 5 samples, each of which takes 7 evaluations.
+    assert lines == [
+        *(f"sampling 0/12, step {i} of the next samples" for i in range(1, 8)),
+        "sampling 7/12",
+        *(f"sampling 7/12, step {i}/7 of the next samples" for i in range(1, 8)),
+        "sampling 12/12",
+    ]
 
 
 def test_finished_batches_outlive_an_interruption(

@@ -40,7 +40,7 @@ class Interrupt(WorkReporter):
         self.epoch = epoch
         self.told = []
 
-    def evaluated(self, stage, done, total):
+    def evaluated(self, stage, done, total, detail=""):
         self.told.append(stage)
         if f"epoch {self.epoch}/" in stage and 0 < done < total:
             raise KeyboardInterrupt
