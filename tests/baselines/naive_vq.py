@@ -122,7 +122,8 @@ class VQSVAE(Network):
 
 class Denoiser(Network):
     def logits(self, tokens, step):
-        planes = torch.stack([tokens.double(), torch.ones(tokens.shape) * step[:, None, None]], 1)
+        planes = torch.stack([tokens, step[:, None, None].expand_as(tokens)], 1)
+        planes = planes.to(self.weights["denoiser.conv6.weight"].dtype)
         first = spikes = self.layer("denoiser.conv1", self.repeated(planes), padding=1)
         for place in range(2, 6):
             spikes = self.layer(f"denoiser.conv{place}", spikes, padding=1)

@@ -9,8 +9,9 @@ import metrics
 import report
 import scheduling
 import speed
+import spiking_diffusion
 
-MODULES = (speed, gans, harness, scheduling, metrics, comparison, report)
+MODULES = (speed, gans, spiking_diffusion, harness, scheduling, metrics, comparison, report)
 PARTS = {module.__name__: module for module in MODULES}
 
 if __name__ == "__main__":

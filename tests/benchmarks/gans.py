@@ -1,16 +1,13 @@
 """Speed of training and sampling of the spiking GANs, compared with loops over time.
 
-Both implementations run in one process and take turns, so that other processes of the machine
-disturb both equally. A ratio is the median over the turns. As in ``bench run``, the C library keeps
-freed memory, for both.
+As in ``bench run``, the C library keeps freed memory, for both implementations.
 """
 
 import sys
-import time
 from pathlib import Path
-from statistics import median
 
 import torch
+from turns import compared
 
 from bench.model import Step
 from bench.protocol import load_protocol
@@ -24,7 +21,6 @@ NAMES = ("swgan", "sgad", "sgan")
 IMAGE_SHAPE = (1, 28, 28)
 BATCH, TIME_STEPS, LATENT_SIZE = 64, 16, 10
 RATE = 2e-4
-TURNS = 9
 
 
 def gans_against_naive():
@@ -36,16 +32,18 @@ def gans_against_naive():
         images = torch.rand((BATCH, *IMAGE_SHAPE)) * 2 - 1
         model.training_step(images, Step(0.0, 1))
         naive.train(images)
-        yield from _compared(
+        yield from compared(
             f"{name}, batch {BATCH}, training",
+            BATCH,
             lambda images=images, naive=naive: naive.train(images),
             lambda images=images, model=model: model.training_step(images, Step(0.0, 1)),
         )
         model.eval()
         naive.network.training = False
         with torch.no_grad():
-            yield from _compared(
+            yield from compared(
                 f"{name}, batch {BATCH}, sampling",
+                BATCH,
                 lambda naive=naive: naive.network.generated(torch.randn(BATCH, LATENT_SIZE)),
                 lambda model=model: model.decode(torch.randn(BATCH, LATENT_SIZE)),
             )
@@ -89,23 +87,6 @@ class _Naive:
         for weight, gradient in zip(self.weights[part], gradients, strict=True):
             weight.grad = gradient
         self.optimizers[part].step()
-
-
-def _compared(what, naive, fused):
-    """Yield the rates of two calls that take turns, and their ratio."""
-    calls = naive, fused
-    for call in calls:
-        call()
-    turns = [[_seconds(call) for call in calls] for _ in range(TURNS)]
-    for kind, seconds in zip(("naive", "fused"), zip(*turns, strict=True), strict=True):
-        yield f"{what}: {kind}", "images/s", BATCH / median(seconds)
-    yield f"{what}: ratio", "1", median(slow / fast for slow, fast in turns)
-
-
-def _seconds(call):
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 BENCHMARKS = (gans_against_naive,)
