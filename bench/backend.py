@@ -87,13 +87,13 @@ Surrogate = Rectangle | Triangle | Arctangent
 
 @dataclass(frozen=True)
 class NeuronSpec:
-    """A leaky integrate-and-fire neuron with a hard reset to 0.
+    """An integrate-and-fire neuron, with or without leak, and with a hard reset to 0.
 
     ``u_t = decay * u_{t-1} * (1 - o_{t-1}) + x_t``, ``o_t = [u_t > threshold]``, ``u_0 = 0``
     (arXiv:2110.00375).
 
     Attributes:
-        decay: factor of the membrane potential per time step, in (0, 1).
+        decay: factor of the membrane potential per time step, in (0, 1]; 1 for no leak.
         threshold: potential above which the neuron fires.
         surrogate: gradient that replaces the derivative of the step function.
         reset_gradient: True if gradients flow through the reset ``1 - o_{t-1}``.

@@ -121,7 +121,7 @@ class Protocol(_Frozen):
 
     # spiking neurons
     time_steps: Positive
-    membrane_decay: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    membrane_decay: Annotated[float, Field(gt=0, le=1)] = 0.25
     threshold: Annotated[float, Field(gt=0)] = 0.2
     surrogate: Literal["paper", "official_code"] | SurrogateWindow | ArctangentSurrogate = (
         "official_code"

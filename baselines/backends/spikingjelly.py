@@ -1,5 +1,6 @@
 """SpikingJelly's ``LIFNode`` in multi-step mode."""
 
+import math
 from importlib.metadata import version
 
 import torch
@@ -14,13 +15,14 @@ class SpikingJellyNeuron(SpikingNeuron):
 
     It computes the decay as ``u - u / tau``, which equals ``decay * u`` up to rounding. In float32
     a potential within about 1e-7 of the threshold can therefore fire here and not elsewhere: one
-    spike in 2.5e7 neuron-steps of ESVAE, as measured.
+    spike in 2.5e7 neuron-steps of ESVAE, as measured. Without leak ``tau`` is infinite, and
+    ``u - u / tau`` is ``u``, exactly.
     """
 
     def __init__(self, spec: NeuronSpec) -> None:
         super().__init__(spec)
         self._node = LIFNode(
-            tau=1 / (1 - spec.decay),
+            tau=1 / (1 - spec.decay) if spec.decay < 1 else math.inf,
             decay_input=False,
             v_threshold=spec.threshold,
             v_reset=0.0,

@@ -39,12 +39,17 @@ SPECS = {
     "with an arctangent, detached, at the threshold": NeuronSpec(
         0.5, 0.25, Arctangent(3.0), reset_gradient=False, fires_at_threshold=True
     ),
+    "without leak": NeuronSpec(1.0, 1.0, Rectangle(1.0, 1.0)),
+    "without leak, with a detached arctangent": NeuronSpec(
+        1.0, 1.0, Arctangent(2.0), reset_gradient=False, fires_at_threshold=True
+    ),
 }
 """Neurons that a backend is asked for, by what is special about them."""
 LAYER_SPEC = SPECS["of the smoke protocol"]
 LAYER_SPECS = {
     "": LAYER_SPEC,
     " with a detached arctangent": NeuronSpec(0.5, 0.2, Arctangent(2.0), reset_gradient=False),
+    " without leak": NeuronSpec(1.0, 1.0, Arctangent(2.0)),
 }
 """Neurons of the layers that a backend is asked for, by what is special about them."""
 NEURON, LAYER = "neuron ", "layer "

@@ -82,6 +82,24 @@ def lif_forward(
     return Trajectory(torch.stack(potentials), torch.stack(fired), residual)
 
 
+def potential_bound(spec: NeuronSpec, currents: Tensor) -> float:
+    """Return a bound of the potentials that a neuron reaches, with or without leak.
+
+    No potential exceeds ``c (1 + decay + ... + decay^T)``, where ``c`` is the largest current or
+    the threshold, if the potential at the start does not exceed ``c``.
+
+    Args:
+        spec: the neuron.
+        currents: input currents ``(T, N, ...)``.
+
+    >>> neuron = NeuronSpec(1.0, 0.25, Rectangle(0.25, 1.0))
+    >>> potential_bound(neuron, torch.tensor([[0.5], [-2.0]]))
+    6.0
+    """
+    growth = sum(spec.decay**steps for steps in range(len(currents) + 1))
+    return max(currents.abs().max().item(), spec.threshold) * growth
+
+
 def lif_backward(
     spec: NeuronSpec,
     potentials: Tensor,

@@ -28,6 +28,7 @@ from bench.testing.equations import (
     from_window_edge,
     lif_backward,
     lif_forward,
+    potential_bound,
 )
 
 TIME_STEPS = 4
@@ -169,7 +170,8 @@ def _gradients(layer: SpikingLayer, kind: _Kind, spec: NeuronSpec, values: Tenso
     doubles = {name: p.detach().double().requires_grad_() for name, p in parameters.items()}
     currents = _currents(layer, kind, spec, values, parameters=doubles)
     forward = lif_forward(spec, currents.detach(), None, spikes.detach())
-    near = from_window_edge(spec, forward.potentials) <= CURRENT_ERROR * _scale(currents, spec)
+    tolerance = CURRENT_ERROR * potential_bound(spec, currents)
+    near = from_window_edge(spec, forward.potentials) <= tolerance
     generator = torch.Generator().manual_seed(2)
     weights = torch.randn(spikes.shape, generator=generator).to(spikes.device) * ~near.any(0)
     found = torch.autograd.grad((spikes * weights).sum(), [*parameters.values()])
@@ -229,13 +231,9 @@ def _statistics(layer: SpikingLayer, kind: _Kind, values: Tensor) -> Finding:
 
 def _spikes(when: str, spec: NeuronSpec, spikes: Tensor, currents: Tensor) -> Finding:
     currents = currents.detach()
-    tolerance = CURRENT_ERROR * _scale(currents, spec)
+    tolerance = CURRENT_ERROR * potential_bound(spec, currents)
     finding = spike_deviation(spec, spikes.detach(), currents, None, tolerance=tolerance)
     return replace(finding, message=finding.message and f"{when}: {finding.message}")
-
-
-def _scale(currents: Tensor, spec: NeuronSpec) -> float:
-    return max(currents.abs().max().item(), spec.threshold) / (1 - spec.decay)
 
 
 def _built(

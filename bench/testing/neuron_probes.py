@@ -19,7 +19,7 @@ from bench.testing.deviations import (
     membrane_deviation,
     spike_deviation,
 )
-from bench.testing.equations import PlainNeuron
+from bench.testing.equations import PlainNeuron, potential_bound
 
 TIME_STEPS = 8
 SHAPE = (3, 256)
@@ -59,12 +59,14 @@ def random_probe(spec: NeuronSpec, device: torch.device) -> Probe:
     """Return random currents that let the neuron fire at some steps and not at others."""
     currents = (_draws(0, TIME_STEPS, *SHAPE) + 0.4) * 1.5 * spec.threshold
     membrane = _draws(1, *SHAPE).clamp(max=0.9) * spec.threshold
-    largest = max(currents.abs().max().item(), spec.threshold) / (1 - spec.decay)
-    return _probe(currents.to(device), membrane.to(device), ROUNDING * largest)
+    tolerance = ROUNDING * potential_bound(spec, currents)
+    return _probe(currents.to(device), membrane.to(device), tolerance)
 
 
 def dyadic_twin(spec: NeuronSpec) -> NeuronSpec:
     """Return the neuron with decay 1/2 and threshold 1/4, whose potentials are exact.
+
+    A neuron without leak keeps its decay of 1.
 
     >>> dyadic_twin(NeuronSpec(0.25, 0.2, Rectangle(0.2, 0.3))).threshold
     0.25
@@ -72,7 +74,8 @@ def dyadic_twin(spec: NeuronSpec) -> NeuronSpec:
     surrogate = spec.surrogate
     if isinstance(surrogate, Rectangle):
         surrogate = replace(surrogate, centre=surrogate.centre - spec.threshold + 0.25)
-    return replace(spec, decay=0.5, threshold=0.25, surrogate=surrogate)
+    decay = 1.0 if spec.decay == 1 else 0.5
+    return replace(spec, decay=decay, threshold=0.25, surrogate=surrogate)
 
 
 def dyadic_probe(spec: NeuronSpec, device: torch.device) -> Probe:

@@ -27,6 +27,7 @@ OTHERS = {
     "detached triangle": NeuronSpec(DECAY, THRESHOLD, Triangle(0.7), reset_gradient=False),
     "arctangent": NeuronSpec(DECAY, THRESHOLD, Arctangent(3.0)),
     "detached arctangent": NeuronSpec(DECAY, THRESHOLD, Arctangent(3.0), reset_gradient=False),
+    "without leak": NeuronSpec(1.0, THRESHOLD, Arctangent(2.0)),
 }
 NEURONS = WINDOWS | OTHERS
 # Around a block of neurons, of which several make a layer, and T = 1.

@@ -70,7 +70,7 @@ def test_spikes_and_gradients_are_those_of_the_naive_loop(backend, window, time_
     torch.testing.assert_close(gradient, expected[1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("decay", "threshold"), [(0.5, 1.0), (0.9, 0.35), (0.03, 0.2)])
+@pytest.mark.parametrize(("decay", "threshold"), [(0.5, 1.0), (0.9, 0.35), (0.03, 0.2), (1.0, 1.0)])
 def test_other_constants_give_the_naive_spikes_and_gradients(
     backend, window, decay, threshold, double_precision
 ):
@@ -192,6 +192,17 @@ def test_a_potential_at_the_threshold_does_not_fire(backend, window):
     neuron = neuron_of(backend, window, decay=0.5, threshold=0.25)
     currents = torch.tensor([[0.25], [0.125], [0.125], [0.1875], [0.25]])
     assert neuron(currents).flatten().tolist() == [0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("at_threshold", [False, True])
+def test_a_neuron_without_leak_adds_its_currents_up_until_it_fires(backend, window, at_threshold):
+    neuron = backend.neuron(NeuronSpec(1.0, 1.0, window, fires_at_threshold=at_threshold))
+    currents = torch.tensor([[0.5], [0.0], [0.5], [0.25], [0.75], [0.25], [-8.0], [9.0]])
+    spikes, membrane = neuron.integrate(currents, None)
+    # The first three currents add up to 1, the threshold.
+    fired = [0, 0, 1, 0, 1, 0, 0, 1] if at_threshold else [0, 0, 0, 1, 0, 0, 0, 1]
+    assert spikes.flatten().tolist() == fired
+    assert membrane.item() == 0
 
 
 def test_a_first_potential_at_the_papers_threshold_does_not_fire(backend, window):
@@ -378,6 +389,11 @@ SPECS = {
     "fires at the threshold": NeuronSpec(0.5, 0.25, Rectangle(0.1, 0.8), fires_at_threshold=True),
     "all of them": NeuronSpec(
         0.5, 0.25, Arctangent(3.0), reset_gradient=False, fires_at_threshold=True
+    ),
+    "without leak": NeuronSpec(1.0, 0.25, Rectangle(0.1, 0.8)),
+    "without leak, with an arctangent": NeuronSpec(1.0, 0.25, Arctangent(2.0)),
+    "without leak, with all of them": NeuronSpec(
+        1.0, 0.25, Arctangent(2.0), reset_gradient=False, fires_at_threshold=True
     ),
 }
 DERIVATIVES = {

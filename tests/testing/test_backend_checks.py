@@ -17,7 +17,13 @@ from bench.backend import (
     UnsupportedNeuronError,
 )
 from bench.testing import backend_checks, check_backend, verdict
-from bench.testing.equations import PlainBackend, PlainNeuron, lif_backward, lif_forward
+from bench.testing.equations import (
+    PlainBackend,
+    PlainNeuron,
+    lif_backward,
+    lif_forward,
+    potential_bound,
+)
 
 
 class LoopNeuron(SpikingNeuron):
@@ -122,11 +128,19 @@ class LastOnly(LoopNeuron):
         return super().forward(torch.cat([*[currents.detach()] * (repeats - 1), currents]))
 
 
+class Leaking(LoopNeuron):
+    """Leaks, if ever so little, where it is asked for a neuron without leak."""
+
+    def charge(self, residual, current):
+        return min(self.spec.decay, 0.9999) * residual + current
+
+
 class Rounding(LoopNeuron):
     """Decays as SpikingJelly does."""
 
     def charge(self, residual, current):
-        return residual - residual / (1 / (1 - self.spec.decay)) + current
+        leak = 1 - self.spec.decay
+        return residual - (residual / (1 / leak) if leak else 0) + current
 
 
 def backend_of(neuron_class):
@@ -144,6 +158,7 @@ WRONG = {
     Tied: "spikes differ from the equations",
     Detached: "the gradient of the currents differs",
     Decayed: "differ",
+    Leaking: "the potential after the last reset differs",
     Wide: "the gradient of the currents differs",
     Remembering: "a second call with the same currents gives other spikes",
     Forgetful: "differ",
@@ -197,8 +212,8 @@ def test_what_a_backend_refuses_does_not_count():
 
     results = check_backend(Choosy, "cpu")
     refused = [each.message for each in results if each.outcome == "not applicable"]
-    # Three neurons, and the four layers with an arctangent.
-    assert refused == ["the backend refuses it: rectangles only"] * 7
+    # Four neurons, and the four layers with each of two arctangents.
+    assert refused == ["the backend refuses it: rectangles only"] * 12
     assert verdict(results) == "exact"
 
 
@@ -271,17 +286,17 @@ SURROGATES = st.one_of(
 )
 
 
-@given(
-    spec=st.builds(
-        NeuronSpec,
-        st.floats(0.05, 0.95),
-        st.floats(0.1, 2),
-        SURROGATES,
-        st.booleans(),
-        st.booleans(),
-    ),
-    seed=st.integers(0, 2**31),
+NEURONS = st.builds(
+    NeuronSpec,
+    st.floats(0.05, 0.95) | st.just(1.0),
+    st.floats(0.1, 2),
+    SURROGATES,
+    st.booleans(),
+    st.booleans(),
 )
+
+
+@given(spec=NEURONS, seed=st.integers(0, 2**31))
 @settings(max_examples=30, derandomize=True, database=None)
 def test_gradients_by_hand_are_autograds_in_float64(spec, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -302,3 +317,14 @@ def test_gradients_by_hand_are_autograds_in_float64(spec, seed):
         spec, forward.potentials, forward.spikes, grad_spikes=weights, grad_membrane=last
     )
     torch.testing.assert_close(found, expected)
+
+
+@given(spec=NEURONS, time_steps=st.integers(1, 9), seed=st.integers(0, 2**31))
+@settings(max_examples=30, derandomize=True, database=None)
+def test_no_potential_exceeds_its_bound_and_silent_neurons_reach_it(spec, time_steps, seed):
+    generator = torch.Generator().manual_seed(seed)
+    currents = torch.randn(time_steps, 50, generator=generator, dtype=torch.float64)
+    currents[:, 0] = -currents.abs().max().clamp(min=spec.threshold)
+    start = currents[0].clamp(max=spec.threshold)
+    largest = lif_forward(spec, currents, start).potentials.abs().max().item()
+    assert largest == pytest.approx(potential_bound(spec, currents))

@@ -123,6 +123,31 @@ def test_noise_in_place_of_spikes_fails_the_cell(soft, tmp_path):
     assert len(failed) == 1
 
 
+def test_neurons_without_leak_run_on_every_backend(tmp_path):
+    rows = bench.run(
+        "esvae",
+        backends="all",
+        settings=(*TINY, "membrane_decay=1"),
+        metrics="reconstruction_loss,firing_rate",
+        out=tmp_path / "run",
+    )
+    measured = rows[(rows["model"] == "esvae") & (rows["status"] == "ok")]
+    verdicts = measured.groupby("backend")["neuron_verdict"].unique().map(list).to_dict()
+    assert verdicts == {
+        "reference": ["exact"],
+        "snntorch": ["exact"],
+        "spikingjelly": ["exact"],
+        "fused": ["within_rounding"],
+    }
+    values = {name: list(part["value"]) for name, part in measured.groupby("backend")}
+    assert values["reference"] == values["snntorch"] == values["spikingjelly"]
+    # Training amplifies what the layers of fused round.
+    losses = measured[measured["metric"] == "reconstruction_loss"].set_index("backend")["value"]
+    assert losses["fused"] == pytest.approx(losses["reference"], rel=0.05)
+    rates = measured.loc[measured["metric"] == "firing_rate", "value"]
+    assert rates.max() > 0.05
+
+
 def test_rows_without_a_verdict_are_compared_with_rows_that_have_one(model_rows):
     old = model_rows.assign(neuron_verdict=pd.NA)
     assert compare(model_rows, old).exit_code == 0
