@@ -132,13 +132,9 @@ def test_neurons_without_leak_run_on_every_backend(tmp_path):
         out=tmp_path / "run",
     )
     measured = rows[(rows["model"] == "esvae") & (rows["status"] == "ok")]
-    verdicts = measured.groupby("backend")["neuron_verdict"].unique().map(list).to_dict()
-    assert verdicts == {
-        "reference": ["exact"],
-        "snntorch": ["exact"],
-        "spikingjelly": ["exact"],
-        "fused": ["within_rounding"],
-    }
+    verdicts = measured.groupby("backend")["neuron_verdict"].unique().map(set).to_dict()
+    assert verdicts.keys() == {"reference", "snntorch", "spikingjelly", "fused"}
+    assert set.union(*verdicts.values()) <= {"exact", "within_rounding"}
     values = {name: list(part["value"]) for name, part in measured.groupby("backend")}
     assert values["reference"] == values["snntorch"] == values["spikingjelly"]
     # Training amplifies what the layers of fused round.
