@@ -12,6 +12,8 @@ from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.uncertainty import GROUPS, jackknife_error
 
 VECTORS_AT_ONCE = 1000
+ROUNDING = 1e-12
+"""Relative error of a score up to which groups count as equal."""
 
 
 class VendiScore(DistributionMetric):
@@ -62,7 +64,7 @@ def vendi_score(features: Tensor) -> tuple[float, float | None]:
 
     Returns:
         The score, and its standard error by the delete-a-group jackknife; None for fewer vectors
-        than groups.
+        than groups, or for groups that differ by rounding alone.
 
     >>> import torch
     >>> vendi_score(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [1.0, 0.0]]))
@@ -82,7 +84,8 @@ def vendi_score(features: Tensor) -> tuple[float, float | None]:
         value = _effective_number(products)
     if n < GROUPS:
         return value, None
-    return value, jackknife_error([_effective_number(matrix) for matrix in left_out]) or None
+    error = jackknife_error([_effective_number(matrix) for matrix in left_out])
+    return value, error if error > ROUNDING * value else None
 
 
 def _effective_number(matrix: np.ndarray) -> float:

@@ -24,7 +24,7 @@ def test_a_backend_with_another_neuron_is_told(bench_cli, plugins):
 def test_a_good_backend_has_exit_code_0(bench_cli):
     code, out, _ = bench_cli("check", "backend", "reference", "--device", "cpu")
     assert (code, out.splitlines()[-1]) == (0, "Verdict: exact.")
-    assert out.splitlines()[-2] == "20 passed."
+    assert out.splitlines()[-2] == "26 passed."
 
 
 def test_a_model_is_checked_on_a_backend_and_with_settings(bench_cli, plugins):
