@@ -17,14 +17,15 @@ class EvaluationCounter:
         total: number of samples of all batches.
 
     Attributes:
-        evaluations: evaluations in the last batch; 0 before the first one.
+        evaluations: evaluations in the last batch, without what is replayed from a CUDA graph; 0
+            before the first one.
     """
 
     def __init__(self, network: nn.Module | None, reporter: WorkReporter, total: int) -> None:
         self._network = network
         self._reporter = reporter
         self._total = total
-        self._in_batch_before = 0
+        self._in_first_batch = 0
         self.evaluations = 0
 
     @contextmanager
@@ -37,7 +38,7 @@ class EvaluationCounter:
         if self._network is None:
             yield
             return
-        self._in_batch_before, self.evaluations = self.evaluations, 0
+        self.evaluations = 0
 
         def count(*_: object) -> None:
             self.evaluations += 1
@@ -45,8 +46,9 @@ class EvaluationCounter:
 
         with self._network.register_forward_hook(count):
             yield
+        self._in_first_batch = self._in_first_batch or self.evaluations
 
     def _in_words(self) -> str:
-        """Return the place within the batch, of which the batch before gives the length."""
-        of = f"/{self._in_batch_before}" if self._in_batch_before else ""
+        """Return the place within the batch, of which the first batch gives the length."""
+        of = f"/{self._in_first_batch}" if self._in_first_batch else ""
         return f"step {self.evaluations}{of} of the next samples"

@@ -108,7 +108,7 @@ def drawn(run: Run, names: Iterable[str] = ()) -> Iterator[Drawn]:
 
 @contextmanager
 def _rare_collections() -> Iterator[None]:
-    """Collect garbage rarely: a figure has tens of thousands of objects, none of them garbage."""
+    """Collect garbage rarely: while a figure is drawn its tens of thousands of objects are none."""
     usual = gc.get_threshold()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *usual[1:])
     try:
