@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.convolution_layers import repeated_input_layer, spiking_layer
+from baselines.convolution_layers import convolution3, repeated_input_layer, spiking_layer
 from bench.backend import NeuronSpec, SpikingBackend
 
 BoundWeights = Literal["reweighted", "elbo"]
@@ -65,11 +65,6 @@ class Denoiser(nn.Module):
         last = self.conv5(self.conv4(self.conv3(self.conv2(first))))
         logits: Tensor = self.conv6(torch.cat([last.mean(0), first.mean(0)], dim=1))
         return logits
-
-
-def convolution3(inputs: int, outputs: int) -> nn.Conv2d:
-    """Return a 3x3 convolution that keeps height and width."""
-    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
 
 
 def masked(

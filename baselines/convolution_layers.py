@@ -44,3 +44,8 @@ def repeated_input_layer(
     norm = TimeDependentBatchNorm(synapse.out_channels, 1.0)
     neuron = backend.neuron(spec)
     return backend.fastest(DirectCodingLayer(synapse, norm, neuron, time_steps))
+
+
+def convolution3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps height and width, or halves them with a stride of 2."""
+    return nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1)

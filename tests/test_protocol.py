@@ -23,8 +23,8 @@ from bench.training.stages import stage_epochs
 
 DATASETS = ["mnist", "fashion_mnist", "cifar10", "celeba"]
 BUILT_IN = [
-    "esvae_paper", "fsvae_paper", "quick", "sgad_paper", "smoke", "spiking_diffusion_paper",
-    "standard", "taid_paper",
+    "esvae_paper", "fsvae_paper", "quick", "sddpm_paper", "sgad_paper", "smoke",
+    "spiking_diffusion_paper", "standard", "taid_paper",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from bench.errors import BenchError, UnknownNameError
 
 def test_built_in_names():
     assert registry.models.names() == [
-        "ann_vae", "esvae", "fsvae", "sgad", "sgan", "spiking_diffusion", "swgan", "taid",
+        "ann_vae", "esvae", "fsvae", "sddpm", "sgad", "sgan", "spiking_diffusion", "swgan", "taid",
         "vq_svae",
     ]  # fmt: skip
     assert registry.backends.names() == ["fused", "reference", "snntorch", "spikingjelly"]
@@ -23,7 +23,7 @@ def test_an_unknown_name_suggests_and_lists():
         registry.models.load("fsave")
     assert str(error.value) == (
         "Unknown model 'fsave'. Did you mean: fsvae? Available: ann_vae, esvae, fsvae, "
-        "sgad, sgan, spiking_diffusion, swgan, taid, vq_svae."
+        "sddpm, sgad, sgan, spiking_diffusion, swgan, taid, vq_svae."
     )
 
 

@@ -56,6 +56,7 @@ def test_options_complete_the_names_of_plugins(completed, kind):
             [
                 "fsvae,ann_vae",
                 "fsvae,esvae",
+                "fsvae,sddpm",
                 "fsvae,sgad",
                 "fsvae,sgan",
                 "fsvae,spiking_diffusion",
@@ -156,8 +157,8 @@ def test_bash_itself_completes(tmp_path):
     assert ran.stdout.splitlines() == [
         "fsvae,ann_vae",
         "fid_clean",
-        "fsvae,ann_vae fsvae,esvae fsvae,sgad fsvae,sgan fsvae,spiking_diffusion fsvae,swgan "
-        "fsvae,taid fsvae,vq_svae fsvae,all",
+        "fsvae,ann_vae fsvae,esvae fsvae,sddpm fsvae,sgad fsvae,sgan fsvae,spiking_diffusion "
+        "fsvae,swgan fsvae,taid fsvae,vq_svae fsvae,all",
     ]
 
 

@@ -40,6 +40,7 @@ FOLLOWED = {
     "taid_paper": {"taid"},
     "sgad_paper": {"swgan", "sgad"},
     "spiking_diffusion_paper": {"spiking_diffusion"},
+    "sddpm_paper": {"sddpm"},
 }
 NASTY = r"""<script>x</script> & 50% $a_b^c~ {}#|`*"' \end{tabular} [é]中 --x"""
 ROOT = Path(__file__).parents[2]
@@ -146,6 +147,7 @@ def test_numbers_that_no_protocol_follows_are_of_other_systems_or_of_networks_th
             ("cifar10", "spiking_diffusion"),
             ("kmnist", "spiking_diffusion"),
             ("emnist_letters", "spiking_diffusion"),
+            ("lsun_bedroom", "sddpm"),
         }
         reasons = "variant ours_32|the dataset is not in the suite"
         assert ours["deviation"].str.contains(reasons).all()
@@ -391,6 +393,21 @@ def test_the_other_systems_have_their_numbers_next_to_ours(
     assert found["difference"] == pytest.approx(1)
     assert found["same_protocol"] == same
     assert (words or "") in str(found["differs"])
+
+
+def test_a_number_of_the_tensorflow_inception_stands_next_to_the_fid_without_clean_fid_s_resize():
+    values = {"model": "sddpm", "dataset": "cifar10", "protocol": "sddpm_paper"}
+    rows = [row("fid", 21.0, **values), row("fid_official", 99.0, **values)]
+    rows.append(row("inception_score", 7.0, **values))
+    table = paper_table("sdm-table-1", frame(rows)).query("mean.notna()").set_index("metric")
+    assert table["answered_by"].to_dict() == {
+        "fid_tf": "fid",
+        "inception_score_tf": "inception_score",
+    }
+    assert table.loc["fid_tf", "difference"] == pytest.approx(21 - 19.73)
+    assert table["done_right"].isna().all()
+    assert not table["same_protocol"].any()
+    assert table["differs"].str.contains("the paper names 128 images per GPU").all()
 
 
 # Parameters, printed in multiples of 2^20

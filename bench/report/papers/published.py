@@ -47,7 +47,9 @@ _ACS = "synaptic_operations_effective_acs"
 MAPPINGS = {
     "reconstruction_loss": MetricMapping(("reconstruction_loss_official",), "reconstruction_loss"),
     "inception_score": MetricMapping(("inception_score_official",), "inception_score"),
+    "inception_score_tf": MetricMapping(("inception_score",)),
     "fid": MetricMapping(("fid_official",), "fid"),
+    "fid_tf": MetricMapping(("fid",)),
     "fad": MetricMapping(("fad_official",), "fad", extractor="(published"),
     "additions": MetricMapping((_MACS, _ACS), split="test", same_quantity=False),
     "multiplications": MetricMapping((_MACS,), split="test", same_quantity=False),
