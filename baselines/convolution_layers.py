@@ -47,5 +47,11 @@ def repeated_input_layer(
 
 
 def convolution3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """Return a 3x3 convolution that keeps height and width, or halves them with a stride of 2."""
+    """Return a 3x3 convolution, ``(N, inputs, H, W)`` to ``(N, outputs, H / stride, W / stride)``.
+
+    Args:
+        inputs: number of input channels.
+        outputs: number of output channels.
+        stride: 1 to keep height and width, 2 to halve them.
+    """
     return nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1)

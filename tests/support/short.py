@@ -34,6 +34,9 @@ SETTINGS = (
     "autoencoder_batch_size=128",
     "evaluation_batch_size=24",
     "models.spiking_diffusion.width=2",
+    "models.sddpm.width=2",
+    "models.sddpm.sampler=ddim",
+    "models.sddpm.sampling_steps=2",
 )
 # Each of its stages needs an epoch.
 TWO_STAGES = protocol.Override(models=("spiking_diffusion",), set={"epochs": 2})
