@@ -1,6 +1,6 @@
-"""Record of a training: losses, images and seconds of each epoch."""
+"""Record of a training: losses, images, seconds and scores of each epoch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,12 +12,14 @@ class EpochRecord:
         images: number of training images.
         seconds: time spent on training steps.
         stage: name of the stage; "" if the training has no stages.
+        scores: scores after the epoch by label (see ``BestEpochs``); empty if it was not scored.
     """
 
     losses: dict[str, float]
     images: int
     seconds: float
     stage: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

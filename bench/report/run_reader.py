@@ -111,7 +111,7 @@ class Run:
         return cells.sort_values(order, ignore_index=True)
 
     def training(self, folder: Path) -> list[dict[str, Any]] | None:
-        """Return the epochs of a cell's training: ``losses`` by name, ``images`` and ``seconds``.
+        """Return the epochs of a cell's training: ``losses`` and ``scores`` by name, and others.
 
         Returns None if the file is missing or damaged; :attr:`unreadable` has the reason.
         """
@@ -119,7 +119,7 @@ class Run:
         try:
             epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
             for epoch in epochs:
-                for value in epoch["losses"].values():
+                for value in (*epoch["losses"].values(), *epoch.get("scores", {}).values()):
                     float(value)
         except FileNotFoundError:
             return None

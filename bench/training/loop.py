@@ -68,7 +68,7 @@ class BestEpochs:
     weights: dict[str, Weights] = field(default_factory=dict)
     _best: dict[str, Score] = field(default_factory=dict)
 
-    def epoch_ended(self, epoch: int, model: GenerativeModel) -> bool:
+    def epoch_ended(self, epoch: int, model: GenerativeModel) -> dict[str, float]:
         """Score the model, and keep its weights under each label with the best score so far.
 
         Args:
@@ -76,7 +76,7 @@ class BestEpochs:
             model: model after that epoch.
 
         Returns:
-            True if the model has any scores.
+            The scores by label; empty if epochs are not compared.
         """
         scores = self.score(model)
         better = {
@@ -86,7 +86,7 @@ class BestEpochs:
         }
         self._best |= better
         self._keep(better, epoch, model)
-        return bool(scores)
+        return {label: score.value for label, score in scores.items()}
 
     def training_ended(self, epoch: int, model: GenerativeModel) -> None:
         """Keep the weights of the last epoch under the label ``last``.
@@ -297,14 +297,13 @@ class _Training:
             self._log.began_stage(stage.name)
         self._train(stop)
         self._model.eval()
-        if self._is_scored(stage):
-            self._score(stop)
+        scores = self._score(stop) if self._is_scored(stage) else {}
         means = self._losses.means()
-        self.epochs.append(EpochRecord(means, self._seen, self._seconds, stage.name))
+        self.epochs.append(EpochRecord(means, self._seen, self._seconds, stage.name, scores))
         _LOG.info("%s: %s", self._epoch_in_words, _in_words(means))
         latest, seen = self._losses.read(), self._images_so_far
         shown = self._model if stage == self._stages[-1] else None
-        self._log.trained_epoch(self.epoch + 1, latest, means, shown, seen=seen)
+        self._log.trained_epoch(self.epoch + 1, latest, means, scores, shown, seen=seen)
         self.epoch += 1
         self._order_of_epoch = self._order.get_state()
         self._batch, self._seconds = 0, 0.0
@@ -383,15 +382,16 @@ class _Training:
         whole = (done - stage.first) % self._protocol.scored_every == 0
         return stage == self._stages[-1] and (whole or done == stage.end)
 
-    def _score(self, stop: StopRequest) -> None:
+    def _score(self, stop: StopRequest) -> dict[str, float]:
         try:
             with stop.at_once(), preserved_randomness():
-                scored = self._best.epoch_ended(self.epoch + 1, self._model)
+                scores = self._best.epoch_ended(self.epoch + 1, self._model)
         except Interrupted as error:
             self._save_and_stop(error.signum)
-        if scored:
+        if scores:
             # Garbage of the scores would count in the next epoch's peak memory.
             gc.collect()
+        return scores
 
     def _learn(self, batch: Tensor, labels: Tensor | None) -> None:
         i, batches, epochs = self._batch, self._batches, self._protocol.epochs

@@ -94,16 +94,18 @@ class TrainingLog:
         epoch: int,
         losses: Mapping[str, float],
         means: Mapping[str, float],
+        scores: Mapping[str, float],
         model: GenerativeModel | None,
         *,
         seen: int,
     ) -> None:
-        """Give trackers the losses of an epoch, and images of the model after it.
+        """Give trackers the losses and scores of an epoch, and images of the model after it.
 
         Args:
             epoch: number of the epoch, from 1.
             losses: losses of its last batch by name.
             means: means of its losses by name.
+            scores: scores by which epochs are selected, by name; empty if it was not scored.
             model: model after the epoch, in evaluation mode; None in a stage before the last one,
                 whose model is not sampled from.
             seen: number of training images so far.
@@ -112,6 +114,7 @@ class TrainingLog:
         if not self._trackers:
             return
         values = self._named("losses", losses) | self._named("epoch_losses", means)
+        values |= self._named("scores", scores)
         self._trackers.scalars(seen, values | {"epoch": epoch})
         if model is None:
             return

@@ -64,6 +64,10 @@ def test_epochs_are_scored_as_the_protocol_says(
         epoch: n for epoch, n in scored.items() if epoch < 5
     }
     (record,) = (tmp_path / "run").glob("cells/counting-*/training.json")
-    selected = json.loads(record.read_text())["selected"]
-    assert selected["fad"] in scored
+    training = json.loads(record.read_text())
+    scores = {n: epoch["scores"] for n, epoch in enumerate(training["epochs"], start=1)}
+    assert {n for n, score in scores.items() if score} == scored.keys()
+    fads = {n: scores[n]["fad"] for n in scored}
+    selected = training["selected"]
+    assert selected["fad"] == min(fads, key=fads.get)
     assert selected["last"] == 5

@@ -165,6 +165,18 @@ def test_losses_epochs_images_and_rows_are_logged_by_training_images(walker, tmp
         assert before[1] != after[1]
 
 
+def test_scores_of_epochs_are_logged(walker, tmp_path):
+    out, settings = tmp_path / "run", ["epoch_selection=best_per_metric", "scored_every=2"]
+    walker["settings"] += settings
+    bench.run(**{**walker, "metrics": "reconstruction_loss"}, out=out, log="tensorboard")
+    logged, _ = events(out)
+    (record,) = out.glob("cells/walker*/training.json")
+    epochs = json.loads(record.read_text())["epochs"]
+    assert logged["scores/reconstruction_loss"] == [
+        (64 * n, pytest.approx(epochs[n - 1]["scores"]["reconstruction_loss"])) for n in (2, 3)
+    ]
+
+
 def test_settings_are_logged_as_text_and_as_hyperparameters(walker, tmp_path):
     out = tmp_path / "run"
     rows = bench.run(**walker, out=out, log="tensorboard", seeds=[4])

@@ -201,6 +201,23 @@ def test_training_curves_are_the_files(tiny_run):
     assert sorted(data["value"]) == sorted(losses)
 
 
+def test_scores_of_epochs_have_panels_behind_the_losses(tiny_run, tmp_path):
+    shutil.copytree(tiny_run[0], tmp_path / "run")
+    for path in (tmp_path / "run").glob("cells/*/training.json"):
+        training = json.loads(path.read_text())
+        (epoch,) = training["epochs"]
+        scored = {**epoch, "scores": {"fad": 80.5}}
+        path.write_text(json.dumps({**training, "epochs": [epoch, scored]}))
+    drawing = draw("training_curves", Run(tmp_path / "run"))
+    scores = drawing.rows[drawing.rows["kind"] == "score"]
+    assert set(scores["loss"]) == {"fad"}
+    assert set(zip(scores["epoch"], scores["value"], strict=True)) == {(2, 80.5)}
+    assert scores["model"].nunique() == drawing.rows["model"].nunique() > 1
+    labels = [ax.get_ylabel() for ax in drawing.figure.axes if ax.get_ylabel()]
+    assert labels[0] == "reconstruction loss"
+    assert labels[-1] == "fad"
+
+
 def test_seeds_have_a_mean_and_its_interval(tmp_path):
     rows = [row(seed=seed, value=value) for seed, value in enumerate([1.0, 2.0, 3.0])]
     data = draw("metric_by_model", Run(write_run(tmp_path, frame(rows)))).rows

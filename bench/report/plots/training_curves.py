@@ -1,4 +1,4 @@
-"""Training curves."""
+"""Training curves: losses and scores by epoch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,27 +26,30 @@ from bench.store.schema import TRAINING_FILE
 SHARED_LOSSES = ("reconstruction_loss", "loss")
 """Losses that most models have; only the first means the same in every model."""
 OWN_DEFINITION = "each model's own definition"
+LOSS, SCORE = "loss", "score"
+SCORED = "after the epoch"
 MARKERS_PER_CURVE = 8
 PANEL_INCHES = 1.95
 SHOWN = [
-    "loss", "context", "label", "model", "model_version", "backend", "dataset", "protocol",
+    "loss", "kind", "context", "label", "model", "model_version", "backend", "dataset", "protocol",
     "protocol_hash", "seed", "epoch", "value", "cell_key",
 ]  # fmt: skip
 
 
 class TrainingCurves(Plot):
-    """Training losses by epoch."""
+    """Training losses by epoch, and the scores by which epochs are selected."""
 
     title = "Training curves"
     caption = (
         "Losses on the training images, averaged over each epoch: the mean over seeds, with a band "
         "from the lowest seed to the highest. Each model defines its own loss and divergence (kl, "
-        "mmd): only reconstruction_loss can be compared between models."
+        "mmd): only reconstruction_loss can be compared between models. Scores are of the model "
+        "after the epoch, on the images by which epochs are selected."
     )
     order = 70
 
     def draw(self, run: Run) -> tuple[Figure, pd.DataFrame]:
-        """Draw a panel per loss and context; the data has a row per seed, epoch and loss."""
+        """Draw a panel per loss or score and context; the data has a row per seed and epoch."""
         rows = pd.DataFrame(_epochs(run))
         if rows.empty:
             raise missing_file(run, TRAINING_FILE, "no cell was trained to its end")
@@ -62,14 +65,16 @@ def _epochs(run: Run) -> Iterator[dict[str, Any]]:
             stage = epoch.get("stage", "")
             for name, value in epoch["losses"].items():
                 loss = f"{name}, stage {stage}" if stage else name
-                yield {**known, "epoch": number, "loss": loss, "value": float(value)}
+                yield {**known, "epoch": number, "loss": loss, "kind": LOSS, "value": float(value)}
+            for name, value in epoch.get("scores", {}).items():
+                yield {**known, "epoch": number, "loss": name, "kind": SCORE, "value": float(value)}
 
 
 def _figure(rows: pd.DataFrame, curves: Curves) -> Figure:
     """Draw two or three panels per row; each context has rows of its own."""
     points = _over_seeds(rows.assign(backend_panel=backend_panels(rows)))
     by_context = [
-        sorted((part for _, part in groups(group, ["loss"])), key=_loss_order)
+        sorted((part for _, part in groups(group, ["kind", "loss"])), key=_place)
         for _, group in groups(points, ["context", "backend_panel"])
     ]
     most = max(map(len, by_context))
@@ -101,18 +106,21 @@ def _draw_panel(ax: Axes, part: pd.DataFrame, curves: Curves) -> None:
 
 
 def _own_title(part: pd.DataFrame) -> str:
-    return "" if part["loss"].iloc[0] == SHARED_LOSSES[0] else OWN_DEFINITION
+    first = part.iloc[0]
+    if first["kind"] == SCORE:
+        return SCORED
+    return "" if first["loss"] == SHARED_LOSSES[0] else OWN_DEFINITION
 
 
 def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Return mean, minimum and maximum over seeds, as ``value``, ``ci_low`` and ``ci_high``."""
-    by = ["context", "backend_panel", "loss", "label", "backend", "epoch"]
+    by = ["context", "backend_panel", "kind", "loss", "label", "backend", "epoch"]
     values = rows.groupby(by, sort=False)["value"]
     return values.agg(value="mean", ci_low="min", ci_high="max").reset_index()
 
 
-def _loss_order(part: pd.DataFrame) -> tuple[int, str]:
-    """Return a key that sorts the losses which most models have first."""
-    name = part["loss"].iloc[0]
+def _place(part: pd.DataFrame) -> tuple[bool, int, str]:
+    """Return a key that sorts losses before scores, and first the losses of most models."""
+    kind, name = part["kind"].iloc[0], part["loss"].iloc[0]
     place = SHARED_LOSSES.index(name) if name in SHARED_LOSSES else len(SHARED_LOSSES)
-    return (place, name)
+    return (kind == SCORE, place, name)
