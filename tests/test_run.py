@@ -331,9 +331,16 @@ def test_how_an_epoch_is_selected_does_not_change_the_training(tiny, tmp_path):
         settings = [*tiny, "epochs=3", f"epoch_selection={name}"]
         bench.run("esvae", settings=settings, metrics="reconstruction_loss", out=out)
         (path,) = (out / "cells").glob("*/training.json")
-        return [epoch["losses"] for epoch in json.loads(path.read_text())["epochs"]]
+        epochs = json.loads(path.read_text())["epochs"]
+        scores.append([epoch["scores"] for epoch in epochs])
+        return [epoch["losses"] for epoch in epochs]
 
+    scores = []
     assert history("best_test_loss") == history("best_per_metric") == history("last")
+    by_loss, by_metric, none = scores
+    assert [score.keys() for score in by_loss] == [{"test_loss"}] * 3
+    assert all({"test_loss", "reconstruction_loss"} <= score.keys() for score in by_metric)
+    assert none == [{}] * 3
 
 
 def test_backends_without_training_noise_agree(tiny_run):

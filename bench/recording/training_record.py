@@ -12,7 +12,7 @@ class EpochRecord:
         images: number of training images.
         seconds: time spent on training steps.
         stage: name of the stage; "" if the training has no stages.
-        scores: scores after the epoch by label (see ``BestEpochs``); empty if it was not scored.
+        scores: scores after the epoch by name, such as ``test_loss``; empty if it was not scored.
     """
 
     losses: dict[str, float]

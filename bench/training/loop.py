@@ -76,7 +76,8 @@ class BestEpochs:
             model: model after that epoch.
 
         Returns:
-            The scores by label; empty if epochs are not compared.
+            The scores by name, which is the label without ``best_``; empty if epochs are not
+            compared.
         """
         scores = self.score(model)
         better = {
@@ -86,7 +87,7 @@ class BestEpochs:
         }
         self._best |= better
         self._keep(better, epoch, model)
-        return {label: score.value for label, score in scores.items()}
+        return {label.removeprefix("best_"): score.value for label, score in scores.items()}
 
     def training_ended(self, epoch: int, model: GenerativeModel) -> None:
         """Keep the weights of the last epoch under the label ``last``.
