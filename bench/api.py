@@ -28,6 +28,7 @@ from bench.metrics.choice import chosen_metrics
 from bench.metrics.extractors.reference_statistics import Provenance, write_statistics
 from bench.metrics.metric import Metric
 from bench.metrics.unusable import load_metric
+from bench.plan.cells import Cell
 from bench.plan.run_plan import Plan, make_plan
 from bench.plan.score_plan import make_images_plan, make_weights_plan
 from bench.profiling.profile_rows import profile_cells
@@ -274,7 +275,7 @@ def _prepared(request: RunRequest, plan_cells: Callable[[], Plan]) -> PreparedRu
         tracking=_tracking(request, directory),
     )
     asked = _asked(request, plan, chosen)
-    plan = plan.with_extractors(trained_extractors(_computed(plan, metrics, chosen)))
+    plan = plan.with_extractors(lambda cell: trained_extractors(_computed(cell, metrics, chosen)))
     if scaled.keys() & chosen:
         plan = plan.with_scale(trained_extractors(scaled.values()).values())
     if request.retry is not None:
@@ -318,16 +319,17 @@ def execute(prepared: PreparedRun, reporter: Reporter) -> pd.DataFrame:
 
 
 def _computed(
-    plan: Plan, metrics: Mapping[str, type[Metric]], chosen: frozenset[str]
+    cell: Cell, metrics: Mapping[str, type[Metric]], chosen: frozenset[str]
 ) -> list[type[Metric]]:
-    """Return the metrics that cells of the plan compute: chosen ones, and to select epochs."""
-    selected = any("selections" in metrics[name].needs for name in chosen) or any(
-        cell.resolved.epoch_selection == "best_per_metric" for cell in plan.cells
-    )
+    """Return the metrics that a cell computes: chosen ones, and to select or compare epochs."""
+    selection = cell.resolved.epoch_selection if cell.trains else "last"
+    by_metric = selection == "best_per_metric"
+    compared = {name for each in chosen for name in metrics[each].selections_of}
+    names = chosen if selection == "last" else chosen | compared
     return [
         metric
         for name, metric in metrics.items()
-        if name in chosen or (selected and metric.selects_epochs)
+        if name in names or (by_metric and metric.selects_epochs)
     ]
 
 

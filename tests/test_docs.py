@@ -23,6 +23,7 @@ import pytest
 import torch
 from drawn import idx, md5
 from file_server import serving_files
+from narrow import narrow_networks
 from PIL import Image
 from tiny import FEW_METRICS, TINY
 
@@ -103,11 +104,7 @@ def server(tmp_path_factory):
 def finished(tmp_path_factory):
     """A run with every metric."""
     out = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        # As in short.py. The module that imports the function by its name comes first.
-        for module in ("ann_vae", "networks"):
-            narrow = {32: [4, 4, 8, 8]}.__getitem__
-            patch.setattr(f"baselines.{module}.convolution_channels", narrow)
+    with narrow_networks():
         bench.run("ann_vae,esvae", backends="fused", settings=TINY, out=out)
     return out
 

@@ -112,17 +112,18 @@ class ModelRun(CellRun):
         evaluator: Evaluator,
         training: TrainingRecord,
     ) -> Selections:
-        """Score each epoch that was kept by the metrics that select epochs, if a metric asks."""
-        if set(training.selected) == {LAST} or not any("selections" in m.needs for m in missing):
+        """Score each epoch that was kept by the metrics whose values a missing metric reads."""
+        names = {name for metric in missing for name in metric.selections_of}
+        compared = [metric for metric in self.metrics if metric.name in names]
+        if set(training.selected) == {LAST} or not compared:
             return Selections()
-        selecting = [metric for metric in self.metrics if metric.selects_epochs]
-        values: dict[str, dict[str, float]] = {metric.name: {} for metric in selecting}
+        values: dict[str, dict[str, float]] = {metric.name: {} for metric in compared}
         for label in training.selected:
-            scored = [m for m in selecting if label in {LAST, BEST_TEST_LOSS, m.name}]
+            scored = [m for m in compared if label in {LAST, BEST_TEST_LOSS, m.name}]
             scores = metric_scores(evaluator, scored, self._with_weights(model, label))
             for name, score in scores.items():
                 values[name][_selection(label)] = score.value
-        return Selections(values, {m.name: bool(m.higher_is_better) for m in selecting})
+        return Selections(values, {m.name: bool(m.higher_is_better) for m in compared})
 
     def _by_label(
         self, metrics: Iterable[type[Metric]], training: TrainingRecord

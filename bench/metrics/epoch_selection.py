@@ -1,7 +1,6 @@
 """Gain from selecting an epoch by its score instead of using the last epoch."""
 
 from collections.abc import Iterable
-from typing import ClassVar
 
 from bench.metrics.metric import Metric, ModelFacts, Observation
 
@@ -12,11 +11,9 @@ class _SelectionGain(Metric):
     One observation per selection that training kept under the protocol: ``best_test_loss`` and
     ``best_per_metric``. The latter is scored on the same images that the epoch is selected by.
 
-    Attributes:
-        of: name of the metric.
+    ``selections_of`` is the metric alone.
     """
 
-    of: ClassVar[str]
     unit = "1"
     higher_is_better = None
     tolerance = 0.1
@@ -24,20 +21,21 @@ class _SelectionGain(Metric):
 
     def compute(self, facts: ModelFacts) -> Iterable[Observation]:
         """Yield one observation per selection."""
-        values = facts.selections.get(self.of, {})
+        (of,) = self.selections_of
+        values = facts.selections.get(of, {})
         others = {selection: value for selection, value in values.items() if selection != "last"}
         if "last" not in values or not others:
-            yield Observation(None, status="not_applicable", reason=self._reason())
+            yield Observation(None, status="not_applicable", reason=self._reason(of))
             return
         last = values["last"]
         for selection, value in others.items():
-            gain = value - last if facts.higher_is_better[self.of] else last - value
+            gain = value - last if facts.higher_is_better[of] else last - value
             yield Observation(gain, epoch_selection=selection)
 
-    def _reason(self) -> str:
+    def _reason(self, of: str) -> str:
         if self.protocol.epoch_selection == "last":
             return "the protocol keeps the last epoch only (epoch_selection)"
-        return f"{self.of} has values under fewer than two selections"
+        return f"{of} has values under fewer than two selections"
 
 
 class ReconstructionLossSelectionGain(_SelectionGain):
@@ -45,7 +43,7 @@ class ReconstructionLossSelectionGain(_SelectionGain):
 
     name = "reconstruction_loss_selection_gain"
     label = "reconstruction loss, gain from choosing the epoch"
-    of = "reconstruction_loss"
+    selections_of = ("reconstruction_loss",)
 
 
 class FADSelectionGain(_SelectionGain):
@@ -53,7 +51,7 @@ class FADSelectionGain(_SelectionGain):
 
     name = "fad_selection_gain"
     label = "FAD, gain from choosing the epoch"
-    of = "fad"
+    selections_of = ("fad",)
 
 
 class FIDSelectionGain(_SelectionGain):
@@ -61,7 +59,7 @@ class FIDSelectionGain(_SelectionGain):
 
     name = "fid_selection_gain"
     label = "FID, gain from choosing the epoch"
-    of = "fid"
+    selections_of = ("fid",)
 
 
 class InceptionScoreSelectionGain(_SelectionGain):
@@ -69,4 +67,4 @@ class InceptionScoreSelectionGain(_SelectionGain):
 
     name = "inception_score_selection_gain"
     label = "Inception score, gain from choosing the epoch"
-    of = "inception_score"
+    selections_of = ("inception_score",)

@@ -214,7 +214,7 @@ class ModelFacts:
         extractors: source of the features of reference images.
         generated: features of all generated images, by extractor, for metrics that need
             ``features``.
-        selections: values of the metrics that select epochs, by metric name and by selection
+        selections: values of the metrics in ``selections_of``, by metric name and by selection
             (``last``, ``best_test_loss``, ``best_per_metric``), as far as training kept them.
         higher_is_better: direction of the metrics in ``selections``, by metric name.
         to_sample: size of the modules that sampling needs; None if the model cannot sample.
@@ -246,6 +246,8 @@ class Metric(ABC):
         extractors: registered names of the extractors whose features the metric reads; if one is
             unavailable, the metric is ``skipped`` before any pass runs for it.
         selects_epochs: True if ``best_per_metric`` selects an epoch by this metric.
+        selections_of: registered names of the metrics whose values at the selected epochs the
+            metric reads from ``selections``; they are computed there even if nobody asked for them.
         has_scale: True if real images and noise are scored by the metric too, once per dataset.
         reproducible: False if the metric measures the machine, so that values differ between runs.
         label: name for people; the registered name with spaces if empty. Not inherited.
@@ -263,6 +265,7 @@ class Metric(ABC):
     needs_any: ClassVar[frozenset[Need]] = frozenset()
     extractors: ClassVar[tuple[str, ...]] = ()
     selects_epochs: ClassVar[bool] = False
+    selections_of: ClassVar[tuple[str, ...]] = ()
     has_scale: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
     label: ClassVar[str] = ""

@@ -31,6 +31,7 @@ _ATTRIBUTES = {
     "needs_any": _NEEDS,
     "extractors": NAMES,
     "selects_epochs": FLAG,
+    "selections_of": NAMES,
     "has_scale": FLAG,
     "reproducible": FLAG,
     "headline": Expected(

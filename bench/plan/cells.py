@@ -28,6 +28,7 @@ class Cell:
         seed: seed of every random draw.
         skipped: why the cell cannot run; None if it can.
         kind: what the cell's rows are of: a model, an extractor that metrics use, or the dataset.
+        trains: True if a network is trained in the cell.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Cell:
     seed: int
     skipped: str | None = None
     kind: ClassVar[Kind] = MODEL
+    trains: ClassVar[bool] = True
 
     @property
     def registered_model(self) -> str:
@@ -175,6 +177,7 @@ class DatasetCell(SharedCell):
     """The cell of real images or of noise, which give the scale of Fréchet distances."""
 
     kind: ClassVar[Kind] = DATASET
+    trains: ClassVar[bool] = False
 
     @property
     def scored_images(self) -> int:
@@ -195,6 +198,7 @@ class ImagesCell(Cell):
 
     generated: GivenImages = field(kw_only=True)
     reconstructions: GivenImages | None = field(kw_only=True, default=None)
+    trains: ClassVar[bool] = False
 
     @property
     def content(self) -> dict[str, Any]:
@@ -218,6 +222,7 @@ class WeightsCell(Cell):
 
     registered: str = field(kw_only=True)
     weights: GivenWeights = field(kw_only=True)
+    trains: ClassVar[bool] = False
 
     @property
     def registered_model(self) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from bench.metrics.extractors.extractor import TrainedExtractor
     from bench.model import ImageShape
 
+    TrainedExtractors = Mapping[str, type[TrainedExtractor]]
+
 UNKNOWN = "unknown"
 SCALE_VERSION = "1"
 # What the distances of real images and of noise depend on, besides the training of extractors.
@@ -52,14 +54,15 @@ class Plan:
         """The facts about the datasets that are available."""
         return list({cell.info.name: cell.info for cell in self.cells if cell.info}.values())
 
-    def with_extractors(self, extractors: Mapping[str, type["TrainedExtractor"]]) -> "Plan":
+    def with_extractors(self, extractors_of: "Callable[[Cell], TrainedExtractors]") -> "Plan":
         """Return the plan with a cell for each training of an extractor, before its first user.
 
         Args:
-            extractors: classes of the trained extractors, by registered name.
+            extractors_of: function that returns the classes of the trained extractors that a cell
+                uses, by registered name.
         """
         return self._with_shared(
-            lambda cell: (_extractor_cell(cell, *named) for named in extractors.items())
+            lambda cell: (_extractor_cell(cell, *named) for named in extractors_of(cell).items())
         )
 
     def with_scale(self, extractors: Iterable[type["TrainedExtractor"]]) -> "Plan":

@@ -292,9 +292,10 @@ def test_best_test_loss_needs_a_model_that_has_one(run):
 
 
 def test_a_broken_plugin_is_skipped_under_all_and_an_error_by_name(
-    plugins, bench_cli, tiny_flags, tmp_path
+    plugins, bench_cli, tiny_flags, tmp_path, monkeypatch
 ):
     plugins("plugin_broken", "raise OSError('no licence')", models={"broken": "plugin_broken:X"})
+    monkeypatch.setattr(bench.registry.models, "names", lambda: ["ann_vae", "broken"])
     common = ["run", *tiny_flags, "--out", tmp_path / "run"]
     common += ["--metrics", "psnr"]
     code, out, _ = bench_cli(*common, "--models", "all")

@@ -1,12 +1,14 @@
 """Choice of the metrics that a run computes, and what it says of the others."""
 
+import numpy as np
 import pandas as pd
 import pytest
-from tiny import TINY
+from tiny import SLOW_METRICS, TINY
 
 import bench
 from bench.errors import BenchError
 from bench.metrics.choice import PRESETS, chosen_metrics
+from bench.protocol import Override, load_protocol
 from bench.registry import metrics
 
 
@@ -64,6 +66,51 @@ def test_fads_autoencoder_is_trained_only_if_a_metric_needs_it(tmp_path):
     (log,) = tmp_path.glob("best/cells/ann_vae*/cell.log")
     assert log.read_text().count("epoch 1 of 1") == 1
     assert by_status(later)["ok"] == {"psnr", "fad"}
+
+
+def test_without_its_metrics_fads_autoencoder_is_not_trained(tmp_path):
+    reads_it = "fad*,autoencoder_*,frechet_distance_by_time_step"
+    rows = run(tmp_path / "run", "all", f"{reads_it},{SLOW_METRICS}")
+    assert set(rows["kind"]) == {"model", "dataset"}
+    gain = rows[rows["metric"] == "fid_selection_gain"]
+    assert gain["reason"].str.contains("keeps the last epoch only").all()
+    whole = run(tmp_path / "run", "all", SLOW_METRICS)
+    added = set(whole["cell_key"]) - set(rows["cell_key"])
+    assert set(whole[whole["cell_key"].isin(added)]["kind"]) == {"extractor"}
+    unasked = by_status(whole)["not_asked"] | by_status(whole, "dataset")["not_asked"]
+    assert all(name.startswith("efficientnet") for name in unasked)
+
+
+def test_the_gain_of_a_metric_needs_that_metric_alone(tmp_path):
+    loss = "reconstruction_loss_selection_gain"
+    settings = ["epoch_selection=best_test_loss"]
+    rows = run(tmp_path / "run", loss, settings=settings)
+    assert set(rows["kind"]) == {"model"}
+    assert by_status(rows)["ok"] == {loss}
+    both = run(tmp_path / "run", f"{loss},fad_selection_gain", settings=settings)
+    assert set(both["kind"]) == {"model", "extractor"}
+    assert by_status(both)["ok"] == {loss, "fad_selection_gain"}
+
+
+def test_each_model_has_the_autoencoder_that_its_own_epochs_need(tmp_path):
+    own = {"epoch_selection": "best_per_metric", "autoencoder_epochs": 2}
+    best = Override(models=("esvae",), set=own)
+    tiny = load_protocol("smoke", TINY)
+    protocol = tiny.model_copy(update={"overrides": (*tiny.overrides, best)})
+    rows = bench.run("ann_vae,esvae", protocol=protocol, metrics="psnr", out=tmp_path / "run")
+    assert rows[rows["kind"] == "extractor"]["cell_key"].nunique() == 1
+
+
+def test_images_that_exist_have_no_epochs_to_select(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 1, 32, 32), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    rows = bench.score(
+        tmp_path / "images.npy",
+        settings=[*TINY, "epoch_selection=best_per_metric"],
+        metrics="kid",
+        out=tmp_path / "run",
+    )
+    assert set(rows["kind"]) == {"model"}
 
 
 def test_lost_weights_renew_what_was_computed_before(tmp_path):

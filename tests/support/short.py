@@ -9,9 +9,9 @@ import os
 from urllib.request import urlopen
 
 import torchvision
+from narrow import WIDTHS
 from tiny import TINY
 
-from baselines import networks
 from bench import protocol, registry
 from bench.cli import profile
 
@@ -53,7 +53,8 @@ def load_short(name_or_path, settings=()):
 
 
 protocol.load_protocol = load_short
-networks.convolution_channels = {32: [4, 4, 8, 8], 64: [4, 4, 8, 8, 8]}.__getitem__
+for module, name, width in WIDTHS:
+    setattr(module, name, width)
 (repeats,) = (option for option in profile.command.params if option.name == "repeats")
 repeats.default = 1
 registry.metrics.names = lambda: list(METRICS)
