@@ -64,21 +64,24 @@ def ddpm(network: NoisePredictor, noise: Tensor, generator: torch.Generator) -> 
     betas, shares = noise_rates().tolist(), signal_shares().tolist()
     images = noise
     for step in range(STEPS - 1, 0, -1):
-        clean = _predicted(network, images, step, shares[step])[0]
+        clean = _predicted(network, images, step, shares[step])
         beta, share, before = betas[step], shares[step], shares[step - 1]
         of_clean = before**0.5 * beta / (1 - share)
         of_noisy = (1 - beta) ** 0.5 * (1 - before) / (1 - share)
         draws = torch.empty_like(images).normal_(generator=generator)
         images = of_clean * clean + of_noisy * images + beta**0.5 * draws
-    return _predicted(network, images, 0, shares[0])[0]
+    return _predicted(network, images, 0, shares[0])
 
 
 def ddim(network: NoisePredictor, noise: Tensor, evaluations: int) -> Tensor:
     """Return samples in [-1, 1], ``(N, C, H, W)``, by DDIM with eta = 0: without draws.
 
     A step goes to ``sqrt(a) * image + sqrt(1 - a) * noise``, where ``a`` is the share at the next
-    step, for the predicted image, clipped to [-1, 1], and the predicted noise (Eq. 12). The last
-    one returns the predicted image.
+    step, for the predicted image, clipped to [-1, 1], and the noise that is left in ``x_t`` with
+    that image (Eq. 12). The last one returns the predicted image.
+
+    The official code of SDDPM keeps the noise as predicted, which does not fit a clipped image: the
+    samples of a network that was trained briefly then become brighter from step to step.
 
     Args:
         network: predicts the noise.
@@ -89,9 +92,11 @@ def ddim(network: NoisePredictor, noise: Tensor, evaluations: int) -> Tensor:
     steps = ddim_steps(evaluations)
     images = noise
     for step, next_step in pairwise(steps):
-        clean, predicted = _predicted(network, images, step, shares[step])
-        images = noisy(clean, predicted, shares[next_step])
-    return _predicted(network, images, steps[-1], shares[steps[-1]])[0]
+        share = shares[step]
+        clean = _predicted(network, images, step, share)
+        left = (images - share**0.5 * clean) / (1 - share) ** 0.5
+        images = noisy(clean, left, shares[next_step])
+    return _predicted(network, images, steps[-1], shares[steps[-1]])
 
 
 def ddim_steps(evaluations: int) -> list[int]:
@@ -103,10 +108,7 @@ def ddim_steps(evaluations: int) -> list[int]:
     return [STEPS - 1 - place * STEPS // evaluations for place in range(evaluations)]
 
 
-def _predicted(
-    network: NoisePredictor, images: Tensor, step: int, share: float
-) -> tuple[Tensor, Tensor]:
-    """Return the predicted images, clipped to [-1, 1], and noise, both ``(N, C, H, W)``."""
+def _predicted(network: NoisePredictor, images: Tensor, step: int, share: float) -> Tensor:
+    """Return the predicted images ``(N, C, H, W)``, clipped to [-1, 1]."""
     steps = torch.full(images.shape[:1], step, device=images.device)
-    noise = network(images, steps)
-    return without_noise(images, noise, share).clamp(-1, 1), noise
+    return without_noise(images, network(images, steps), share).clamp(-1, 1)

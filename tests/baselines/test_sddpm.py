@@ -273,6 +273,21 @@ def test_predicted_images_are_clipped(sampler, seeded):
     assert max(bounds[1:]) < 10
 
 
+def test_ddim_goes_on_with_the_noise_that_fits_the_clipped_image():
+    """One pixel and two steps by hand; the first prediction is clipped to 1."""
+    first, second = (signal_shares()[step].item() for step in ddim_steps(2))
+
+    def network(images, steps):
+        return -images if steps.item() == STEPS - 1 else 0.95 * images
+
+    samples = ddim(network, torch.full((1, 1, 1, 1), 0.7), 2)
+    left = (0.7 - math.sqrt(first)) / math.sqrt(1 - first)
+    after = math.sqrt(second) + math.sqrt(1 - second) * left
+    expected = after * (1 - 0.95 * math.sqrt(1 - second)) / math.sqrt(second)
+    assert 0.1 < expected < 0.9
+    assert samples.item() == pytest.approx(expected, rel=1e-5)
+
+
 # The model
 
 
