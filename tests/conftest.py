@@ -7,7 +7,6 @@ import torch
 from file_server import serving_files
 from filelock import FileLock
 from hypothesis import settings
-from narrow import narrow_networks
 from tiny import TINY, models_of_smoke
 
 import bench
@@ -27,13 +26,6 @@ def nothing_from_elsewhere(tmp_path_factory):
         patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("BENCH_INCEPTION_WEIGHTS", "no/such/file")
         patch.setenv("BENCH_INCEPTION_TORCHVISION_WEIGHTS", "no/such/file")
-        yield
-
-
-@pytest.fixture
-def narrow_models():
-    """Models of the suite have few channels; not in programs that a test starts."""
-    with narrow_networks():
         yield
 
 
@@ -93,16 +85,15 @@ def forget_entry_points():
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """A run of narrow models of ``smoke``, of one on every backend; do not change it."""
+    """A tiny run of the models of ``smoke``, of one on every backend; do not change it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all workers
     out = folder / "tiny_run"
     with FileLock(folder / "tiny_run.lock"):
         if not (out / "results.parquet").is_file():
-            with narrow_networks():
-                bench.run("esvae", backends="all", settings=TINY, out=out)
-                bench.run(models_of_smoke(), settings=TINY, out=out)
+            bench.run("esvae", backends="all", settings=TINY, out=out)
+            bench.run(models_of_smoke(), settings=TINY, out=out)
     return out, bench.load_results(out)
 
 

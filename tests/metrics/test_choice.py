@@ -29,7 +29,6 @@ def values(rows):
     return rows.set_index(identity)["value"].sort_index()
 
 
-@pytest.mark.usefixtures("narrow_models")
 def test_what_was_not_asked_says_so_and_can_be_asked_later(tmp_path, tiny_run):
     first = run(tmp_path / "run", "psnr,reconstruction_*", skip="*_official,*_gain,*_step")
     asked = {"psnr", "reconstruction_loss"}

@@ -621,6 +621,18 @@ def test_the_title_of_a_row_stays_off_the_titles_of_its_panels(whole_run, tmp_pa
     assert all(tick == int(tick) for tick in epochs)
 
 
+def test_the_title_of_a_row_stays_off_its_panels_titles_where_an_axis_has_a_power_of_ten(
+    two_long_protocols, tmp_path
+):
+    rows = frame(pq.read_table(two_long_protocols / "results.parquet").to_pylist())
+    run = write_run(tmp_path, rows.assign(value=rows["value"] * 1e-7))
+    figure = draw("noise_robustness", Run(run)).figure
+    axes = [ax for ax in figure.axes if ax.axison]
+    figure.canvas.draw()
+    assert any(ax.yaxis.get_offset_text().get_text() for ax in axes)
+    check_apart(text for ax in axes for text in [*ax.texts, ax._left_title])
+
+
 @pytest.mark.parametrize("name", OF_ONE_PROTOCOL)
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_long_titles_stay_in_the_figure_and_off_other_panels(two_long_protocols, name):

@@ -221,8 +221,9 @@ def set_row_title(ax: Axes, row_title: str, title: str = "") -> None:
     own = title.splitlines()
     reserved = [" "] * len(row_title.splitlines())
     shown = ax.set_title("\n".join([*reserved, *own]), loc="left")
-    ax.text(
-        0, 1, "\n".join([row_title, *" " * len(own)]), transform=shown.get_transform(),
+    # Matplotlib moves the title up where the axis has a power of ten: both move together.
+    ax.annotate(
+        "\n".join([row_title, *" " * len(own)]), (0, 1), xycoords=shown, va="top",
         fontproperties=shown.get_fontproperties(), in_layout=False,
     )  # fmt: skip
 
