@@ -121,7 +121,7 @@ class FSVAE(SpikingVAE):
         super().__init__(image_shape, protocol, backend)
         self.model_options = self.Options.model_validate(protocol.options)
         channels, k, spec = protocol.latent_size, self.model_options.k, protocol_neuron(protocol)
-        assert backend is not None
+        backend = self.spiking_backend
         self.posterior = BernoulliNet(2 * channels, channels, k, spec, backend)
         self.prior = BernoulliNet(channels, channels, k, spec, backend)
         self.latent = nn.Identity()

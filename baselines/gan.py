@@ -60,8 +60,7 @@ class SpikingGAN(GenerativeModel):
         self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend | None
     ) -> None:
         super().__init__(image_shape, protocol, backend)
-        if backend is None:
-            raise ValueError(f"{type(self).__name__} needs a spiking backend")
+        backend = self.spiking_backend
         self.model_options = self.Options.model_validate(protocol.options)
         self.generator = Generator(
             protocol.latent_size,

@@ -64,8 +64,7 @@ class SDDPM(GenerativeModel):
         self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend | None
     ) -> None:
         super().__init__(image_shape, protocol, backend)
-        if backend is None:
-            raise ValueError(f"{type(self).__name__} needs a spiking backend")
+        backend = self.spiking_backend
         self.model_options = self.Options.model_validate(protocol.options)
         spec, width = protocol_neuron(protocol), self.model_options.width
         self.unet = UNet(image_shape[0], width, spec, backend, protocol.time_steps)

@@ -73,7 +73,7 @@ class SpikingDiffusion(VQSVAE):
         self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend | None
     ) -> None:
         super().__init__(image_shape, protocol, backend)
-        assert backend is not None
+        backend = self.spiking_backend
         self.model_options = self.Options.model_validate(protocol.options)
         width, spec = self.model_options.width, protocol_neuron(protocol)
         self.denoiser = Denoiser(CODES, width, spec, backend, protocol.time_steps)

@@ -136,7 +136,7 @@ class TAID(FSVAE):
     ) -> None:
         super().__init__(image_shape, protocol, backend)
         readout = self.decoder.readout
-        assert backend is not None
+        backend = self.spiking_backend
         assert isinstance(readout, MembraneReadout)
         attention = TAIDOptions.model_validate(protocol.options).attention
         self.decoder.readout = TemporalAttentionReadout(

@@ -108,8 +108,7 @@ class SpikingVAE(VAE):
         self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend | None
     ) -> None:
         super().__init__(image_shape, protocol, backend)
-        if backend is None:
-            raise ValueError(f"{type(self).__name__} needs a spiking backend")
+        backend = self.spiking_backend
         self.encoder = SpikingEncoder(image_shape, protocol, backend)
         self.decoder = SpikingDecoder(image_shape, protocol, backend)
 

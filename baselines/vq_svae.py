@@ -72,8 +72,7 @@ class VQSVAE(GenerativeModel):
         self, image_shape: ImageShape, protocol: Protocol, backend: SpikingBackend | None
     ) -> None:
         super().__init__(image_shape, protocol, backend)
-        if backend is None:
-            raise ValueError(f"{type(self).__name__} needs a spiking backend")
+        backend = self.spiking_backend
         channels, height, width = image_shape
         self.map_size = (height // REDUCTION, width // REDUCTION)
         spec, time_steps = protocol_neuron(protocol), protocol.time_steps

@@ -257,6 +257,17 @@ class GenerativeModel(nn.Module, ABC):
         return stages[-1].name if stages else ""
 
     @property
+    def spiking_backend(self) -> SpikingBackend:
+        """The backend of a spiking model.
+
+        Raises:
+            ValueError: the model was built without one.
+        """
+        if self.backend is None:
+            raise ValueError(f"{type(self).__name__} needs a spiking backend")
+        return self.backend
+
+    @property
     def spiking_latents(self) -> bool:
         """True if latents are spike trains ``(T, N, D)``, False if they are real ``(N, D)``."""
         return self.spiking and not self.real_latents

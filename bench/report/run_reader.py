@@ -111,7 +111,9 @@ class Run:
         return cells.sort_values(order, ignore_index=True)
 
     def training(self, folder: Path) -> list[dict[str, Any]] | None:
-        """Return the epochs of a cell's training: ``losses`` and ``scores`` by name, and others.
+        """Return the epochs of a cell's training.
+
+        Each has ``losses`` and ``scores`` by name, ``images`` and ``seconds``.
 
         Returns None if the file is missing or damaged; :attr:`unreadable` has the reason.
         """

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from narrow import narrow_networks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -34,12 +35,10 @@ def on_device(progress, device="cpu"):
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch):
-    """Networks of a few channels; first in the module that imports the function by its name."""
-    for module in ("ann_vae", "networks"):
-        monkeypatch.setattr(
-            f"baselines.{module}.convolution_channels", {32: [4, 4, 8, 8]}.__getitem__
-        )
+def narrow():
+    """Networks of a few channels."""
+    with narrow_networks():
+        yield
 
 
 @pytest.fixture(params=FORMS)
