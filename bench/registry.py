@@ -4,9 +4,9 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from bench.errors import BenchError, ContractError, UnknownNameError, one_line
@@ -164,7 +164,7 @@ class Registry(Generic[T]):
 
     def _describe(self, points: list[EntryPoint]) -> Entry:
         packages = ", ".join(sorted(map(_package, points)))
-        external = any(point.dist is None or point.dist.name != SUITE for point in points)
+        external = any(_distribution(point.dist)[0] != SUITE for point in points)
         point = points[0]
         return Entry(point.name, point.value, packages, summary(point.module, point.attr), external)
 
@@ -175,7 +175,13 @@ def _imported(target: str) -> Any:
 
 
 def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
+    return " ".join(_distribution(point.dist))
+
+
+@cache
+def _distribution(installed: Distribution | None) -> tuple[str, ...]:
+    """Return a distribution's name and version. Without the cache each access parses a file."""
+    return (installed.name, installed.version) if installed else ("unknown package",)
 
 
 # The element types are the contracts, such as GenerativeModel. Naming them here would import torch.
