@@ -51,8 +51,15 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 SERVED = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/", f"{REPOSITORY}/raw/main/")
 # Installing is what CI does before it comes here.
 PREPARED = "pip() { test $1 = install; }\n"
-# A cluster, many cells, every model on images of one's own, and every model's profile.
-LONG = ("cluster run", "--protocol quick", "npz:scans", "bench profile --format")
+# A cluster, many cells, every model under its paper's protocol or on images of one's own, and every
+# model's profile.
+LONG = (
+    "cluster run",
+    "--protocol quick",
+    "--protocol sddpm_paper",
+    "npz:scans",
+    "bench profile --format",
+)
 RAY_ADDRESSES = ("auto", "10.0.0.1:6379")
 
 

@@ -72,6 +72,7 @@ def test_a_model_has_the_same_rows_on_sinabs_as_on_the_equations(site, tiny_flag
     assert len(values["sinabs"]) > 20
 
 
+@pytest.mark.full
 def test_the_notebook_runs_and_shows_a_table_and_two_figures(tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")

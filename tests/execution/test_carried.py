@@ -59,6 +59,7 @@ def test_it_goes_on_from_files_that_are_small_enough_to_be_carried(
     assert rows.equals(whole)
 
 
+@pytest.mark.full
 def test_a_training_without_all_parts_of_its_checkpoint_begins_anew(interrupted, flags):
     part, *_ = sorted(interrupted.glob("cells/fsvae*/*.part"))
     part.write_bytes(part.read_bytes()[:-1])

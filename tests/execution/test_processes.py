@@ -92,7 +92,10 @@ def test_a_killed_worker_fails_its_cell_alone_and_it_can_be_retried(
     assert (code, out) == (0, f"Nothing failed in {tmp_path / 'run'}.\n")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.full)],
+)
 def test_a_signal_has_every_worker_save(number, code, tiny_flags, tmp_path):
     flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
              "--set", "epochs=5000", "--jobs", "2"]  # fmt: skip
@@ -107,6 +110,7 @@ def test_a_signal_has_every_worker_save(number, code, tiny_flags, tmp_path):
     assert len(list(out.glob("cells/esvae*/checkpoint.pt"))) == 2
 
 
+@pytest.mark.full
 def test_workers_save_and_end_when_the_command_is_killed(tiny_flags, tmp_path):
     flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
              "--set", "epochs=5000", "--jobs", "2"]  # fmt: skip
