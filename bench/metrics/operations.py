@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,11 +27,16 @@ from bench.metrics.metric import Batch, Metric, ModelFacts, Observation
 from bench.metrics.reconstruction import ImageMean
 from bench.protocol import Protocol
 from bench.recording.layer_activity import LayerActivity
+from bench.recording.memory_accesses import neuron_accesses
 from bench.recording.synaptic_operations import Operations
 from bench.store.schema import MAIN_VIEWS, NOT_NEGATIVE, Headline
 
 PICOJOULES_PER_MAC = 4.6
 PICOJOULES_PER_AC = 0.9
+BYTES_PER_WORD = 4
+# Energy of an access by the size of the memory: of caches of 8 KiB, 32 KiB and 1 MiB.
+MEMORY_BYTES = (0, 8 * 2**10, 32 * 2**10, 2**20)
+PICOJOULES_PER_ACCESS = (0.0, 10.0, 20.0, 100.0)
 
 
 class _Cost(Metric):
@@ -154,8 +160,8 @@ class Energy(_SynapticOperations):
     """Estimated energy per image: 4.6 pJ per effective MAC plus 0.9 pJ per effective AC.
 
     Lower is better. The factors hold for 32-bit floating point in 45 nm (Horowitz, ISSCC 2014).
-    Synaptic operations only: memory access, which often costs more, neurons and normalisation are
-    left out.
+    Synaptic operations only: memory access, which often costs more and which
+    ``energy_with_memory`` adds, neurons and normalisation are left out.
     """
 
     name = "energy"
@@ -164,8 +170,51 @@ class Energy(_SynapticOperations):
 
     @staticmethod
     def _of(operations: Operations) -> tuple[Tensor, bool]:
-        energy = PICOJOULES_PER_MAC * operations.macs + PICOJOULES_PER_AC * operations.acs
-        return energy, operations.by_image
+        return _operations_energy(operations), operations.by_image
+
+
+class EnergyWithMemory(_Cost):
+    """Estimated energy per image of synaptic operations and of accesses to memory.
+
+    Lower is better. To ``energy`` it adds the reads and writes of parameters, inputs, outputs,
+    membrane potentials and spikes that :mod:`bench.recording.memory_accesses` counts. An access
+    costs what a cache of the memory's size costs in 45 nm (Horowitz, ISSCC 2014): 10 pJ for 8 KiB,
+    20 pJ for 32 KiB, 100 pJ for 1 MiB and more, and linearly in between. This is the model of
+    Lemaire et al. (arXiv:2210.13107) with the energy of floating point for the operations.
+    """
+
+    name = "energy_with_memory"
+    label = "energy with memory accesses"
+    unit = "pJ per image"
+    uncounted = "no layer with synapses and no spiking layer runs"
+
+    def _cost(self, activity: LayerActivity, n: int) -> tuple[Tensor, bool] | None:
+        if activity.operations is not None:
+            accesses = activity.operations.accesses.items()
+            energy = _operations_energy(activity.operations) + _access_energy(accesses)
+            return energy.cpu(), activity.operations.by_image
+        if activity.spikes is None:
+            return None
+        spikes = activity.spikes_by_image
+        by_image = spikes is not None
+        if spikes is None:
+            spikes = torch.full((n,), activity.nonzero / n, dtype=torch.float64)
+        return _access_energy(neuron_accesses(activity.spikes, spikes)).cpu(), by_image
+
+
+def _operations_energy(operations: Operations) -> Tensor:
+    """Return the energy in pJ of the synaptic operations of each image, float64 ``(N,)``."""
+    return PICOJOULES_PER_MAC * operations.macs + PICOJOULES_PER_AC * operations.acs
+
+
+def _access_energy(accesses: Iterable[tuple[int, Tensor]]) -> Tensor:
+    """Return the energy in pJ of accesses to memories of so many words, float64 ``(N,)``."""
+    return torch.stack(
+        [
+            number * np.interp(BYTES_PER_WORD * words, MEMORY_BYTES, PICOJOULES_PER_ACCESS)
+            for words, number in accesses
+        ]
+    ).sum(0)
 
 
 class MembraneUpdates(_Cost):

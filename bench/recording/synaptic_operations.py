@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.recording.counting import counter, is_binary, memory_order, nonzero
+from bench.recording.memory_accesses import SynapticCall
 
 SYNAPTIC_LAYERS = (
     nn.Linear,
@@ -43,15 +44,17 @@ class Operations:
         macs: effective MACs per image, float64 ``(N,)``.
         acs: effective ACs per image, float64 ``(N,)``.
         dense: number of dense operations of all images.
-        by_image: True if ``macs`` and ``acs`` are counted image by image, for inputs
+        by_image: True if ``macs``, ``acs`` and ``accesses`` are counted image by image, for inputs
             ``(N, ...)``, ``(T, N, ...)`` or ``(T * N, ...)``. For other inputs they are the mean
             over the images.
+        accesses: accesses to memory per image, float64 ``(N,)``, by the memory's size in words.
     """
 
     macs: Tensor
     acs: Tensor
     dense: int = 0
     by_image: bool = True
+    accesses: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,29 @@ class OperationCounter:
         uses, accumulates = _uses(inputs.permute(axes).reshape(-1, rows, shape.numel()))
         trailing = [axis - len(leading) for axis in axes[len(leading) :]]
         fans = connections.effective.view(shape).permute(trailing).flatten()
-        effective = uses.double() @ fans
+        effective, events = uses.double() @ fans, uses.sum(1, dtype=torch.float64)
         if not by_image:
-            effective = (effective.sum() / self.images).expand(self.images)
+            effective, events = self._mean(effective), self._mean(events)
         if accumulates:
             counted.acs = counted.acs + effective
         else:
             counted.macs = counted.macs + effective
+        call = SynapticCall(
+            events,
+            effective,
+            repetitions=leading.numel() / self.images,
+            inputs=shape.numel(),
+            outputs=outputs[-dimensions:].numel(),
+            parameters=sum(parameter.numel() for parameter in self.layer.parameters()),
+            linear=isinstance(self.layer, nn.Linear),
+            bias=self.layer.bias is not None,
+            event_driven=accumulates,
+        )
+        for words, number in call.accesses():
+            counted.accesses[words] = counted.accesses.get(words, 0) + number
+
+    def _mean(self, counts: Tensor) -> Tensor:
+        return (counts.sum() / self.images).expand(self.images)
 
     def _fan_out(self, inputs: torch.Size, outputs: torch.Size) -> FanOut:
         key = (inputs, outputs)

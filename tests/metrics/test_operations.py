@@ -5,11 +5,14 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from spikingjelly.activation_based import layer as sj_layer
+from spikingjelly.activation_based import neuron as sj_neuron
 from spikingjelly.activation_based.op_counter import (
     DispatchCounterMode,
     MACCounter,
     SynOpCounter,
 )
+from spikingjelly.activation_based.op_counter.analytical_energy import LemaireEnergyProfiler
 from torch import nn
 
 from baselines.ann_vae import ANNVAE
@@ -19,14 +22,19 @@ from baselines.fsvae import FSVAE
 from baselines.swgan import SGAD
 from bench.metrics.metric import Batch, ModelFacts
 from bench.metrics.operations import (
+    MEMORY_BYTES,
+    PICOJOULES_PER_ACCESS,
     DenseOperations,
     EffectiveACs,
     EffectiveMACs,
     Energy,
+    EnergyWithMemory,
     MembraneUpdates,
 )
 from bench.model import GenerativeModel
 from bench.protocol import load_protocol
+from bench.recording.layer_activity import NeuronCounts, SpikeTrains
+from bench.recording.memory_accesses import neuron_accesses
 from bench.recording.spikes import recording
 from bench.recording.synaptic_operations import OperationCounter
 from bench.recording.training_record import TrainingRecord
@@ -347,7 +355,9 @@ def test_under_inference_mode_and_with_gradients_alike():
     assert not expected.operations.macs.requires_grad
 
 
-METRICS = (DenseOperations, EffectiveMACs, EffectiveACs, Energy, MembraneUpdates)
+METRICS = (
+    DenseOperations, EffectiveMACs, EffectiveACs, Energy, EnergyWithMemory, MembraneUpdates,
+)  # fmt: skip
 
 
 def shown(metric_class, model, inputs, batch_size):
@@ -377,8 +387,83 @@ def test_costs_and_their_intervals_do_not_depend_on_batches(n, batch_size, seed)
         assert [found.ci_low, found.ci_high] == pytest.approx(expected)
 
 
+def access(words):
+    """Energy of an access to a small memory, by the cache of 8 KiB."""
+    return 10 * 4 * words / 2**13
+
+
+def test_memory_accesses_of_a_spike_and_of_a_number_by_hand():
+    layer = nn.Linear(2, 3)
+    memories = {"parameters": access(9), "events": access(1000), "outputs": access(3)}
+    (spike,) = shown(EnergyWithMemory, Network(layer), torch.tensor([[1.0, 0.0]]), 1).values()
+    # Three weights and three biases are read, one address, and three potentials read and written.
+    assert spike.value == pytest.approx(
+        3 * 0.9 + 6 * memories["parameters"] + memories["events"] + 6 * memories["outputs"]
+    )
+    (number,) = shown(EnergyWithMemory, Network(layer), torch.tensor([[0.5, 0.0]]), 1).values()
+    # Three weights and three biases are read, both inputs, and three outputs written.
+    assert number.value == pytest.approx(
+        3 * 4.6 + 6 * memories["parameters"] + 2 * access(2) + 3 * memories["outputs"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"), [(2**11, 10), (2**13, 20), (2**18, 100), (2**20, 100)]
+)
+def test_an_access_costs_what_a_cache_of_the_size_of_the_memory_costs(inputs, expected):
+    layer = nn.Linear(inputs, 1, bias=False)
+    spike = torch.zeros(1, inputs)
+    spike[0, 5] = 1
+    (found,) = shown(EnergyWithMemory, Network(layer), spike, 1).values()
+    assert found.value == pytest.approx(0.9 + expected + access(1000) + 2 * access(1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_memory_accesses_of_spikes_are_those_of_spikingjelly(kind, bias):
+    """With the potentials of its neurons; a kernel of one pixel has no borders."""
+    build = {
+        "linear": (lambda: sj_layer.Linear(40, 30, bias=bias, step_mode="m"), (40,)),
+        "convolution": (lambda: sj_layer.Conv2d(4, 3, 1, bias=bias, step_mode="m"), (4, 5, 5)),
+    }
+    synapse, shape = build[kind][0](), build[kind][1]
+    spikes = (torch.rand(5, 1, *shape) < 0.3).float()  # theirs stores a batch's potentials
+    network = nn.Sequential(synapse, sj_neuron.IFNode(v_threshold=0.2, step_mode="m"))
+    profiler = LemaireEnergyProfiler()
+    profiler.bind_model(network)
+    with torch.no_grad(), profiler:
+        fired = network(spikes)
+    theirs = profiler.get_report().breakdown_pj["memory_pj"]
+
+    operations = counted(synapse, spikes, 1)
+    neurons = NeuronCounts(fired.sum((0, 1)).double().flatten(), chances=5)
+    trains = SpikeTrains(membrane=True, neurons={fired.shape[2:]: neurons})
+    by_image = fired.flatten(2).sum((0, 2)).double()
+    accesses = [*operations.accesses.items(), *neuron_accesses(trains, by_image)]
+    ours = sum(
+        number.sum().item() * np.interp(4 * words, MEMORY_BYTES, PICOJOULES_PER_ACCESS)
+        for words, number in accesses
+    )
+    assert ours == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(40, 30), nn.Conv2d(4, 3, 3, stride=2)])
+def test_memory_accesses_of_numbers_are_those_of_spikingjelly(layer):
+    inputs = torch.rand(1, 40) if isinstance(layer, nn.Linear) else torch.rand(1, 4, 9, 9)
+    profiler = LemaireEnergyProfiler()
+    profiler.bind_model(layer)
+    with torch.no_grad(), profiler:
+        layer(inputs)
+    theirs = profiler.get_report().breakdown_pj["memory_pj"]
+    found, operations = (
+        shown(metric, Network(layer), inputs, 1)[None].value
+        for metric in (EnergyWithMemory, Energy)
+    )
+    assert found - operations == pytest.approx(theirs)
+
+
 def test_a_plain_model_has_rows_for_the_whole_only():
-    for metric in METRICS[:4]:
+    for metric in METRICS[:5]:
         assert list(shown(metric, Network(nn.Linear(3, 2)), torch.rand(4, 3), 2)) == [None]
 
 
@@ -421,7 +506,7 @@ def values(table, metric):
     return rows.set_index(["model", "backend", "split", "layer"])["value"]
 
 
-@pytest.mark.parametrize("metric", [metric.name for metric in METRICS])
+@pytest.mark.parametrize("metric", [m.name for m in METRICS if m is not EnergyWithMemory])
 def test_parts_of_the_built_in_models_add_up_to_the_whole(table, metric):
     wide = values(table, metric).unstack("layer")
     np.testing.assert_allclose(wide.drop(columns="whole").sum(axis=1), wide["whole"], rtol=1e-12)
@@ -431,6 +516,15 @@ def test_energy_of_a_run_is_that_of_its_operations(table):
     macs, acs = (values(table, f"synaptic_operations_effective_{kind}") for kind in ("macs", "acs"))
     np.testing.assert_allclose(values(table, "energy"), 4.6 * macs + 0.9 * acs)
     assert (macs + acs <= values(table, "synaptic_operations_dense")).all()
+
+
+def test_accesses_to_memory_cost_energy_in_every_part(table):
+    with_memory, without = (values(table, f"energy{suffix}") for suffix in ("_with_memory", ""))
+    assert (with_memory[without.index] > without).all()
+    # No part has the latent, whose spikes are written once.
+    wide = with_memory.unstack("layer")
+    parts = wide.drop(columns="whole").sum(axis=1)
+    assert parts.between(0.99 * wide["whole"], wide["whole"] * (1 + 1e-12)).all()
 
 
 def test_parts_that_run_are_those_that_reconstructing_and_sampling_need(table):
