@@ -467,15 +467,22 @@ def test_a_plain_model_has_rows_for_the_whole_only():
         assert list(shown(metric, Network(nn.Linear(3, 2)), torch.rand(4, 3), 2)) == [None]
 
 
-def test_there_is_no_interval_where_the_images_cannot_be_told_apart():
+@pytest.mark.parametrize(
+    ("metric_class", "expected"),
+    [
+        (EffectiveMACs, 6 * 6 / 4),
+        (EnergyWithMemory, 6 / 4 * (6 * 4.6 + 8 * access(8) + 3 * access(3) + 2 * access(2))),
+    ],
+)
+def test_there_is_no_interval_where_the_images_cannot_be_told_apart(metric_class, expected):
     inputs = torch.rand(6, 3)
     model = Network(nn.Linear(3, 2))
-    metric = EffectiveMACs(load_protocol("smoke"))
+    metric = metric_class(load_protocol("smoke"))
     with recording(model, 4) as activity:
         model.layers(inputs)
     metric.update(Batch("test", torch.zeros(4, 1, 4, 4), None, activity))
     (found,) = metric.compute(FACTS)
-    assert found.value == 6 * 6 / 4
+    assert found.value == pytest.approx(expected)
     assert (found.ci_low, found.ci_high) == (None, None)
 
 
