@@ -186,6 +186,22 @@ def test_esvae_paper_trains_the_other_models_as_its_code_does(model, expected, d
     assert resolved.horizontal_flip == flipped.get(dataset, "never")
 
 
+def test_standard_trains_the_ann_vae_as_published_but_for_kl_weight_and_selected_epoch():
+    ours, papers = (
+        load_protocol(name).resolve("ann_vae", "mnist") for name in ("standard", "fsvae_paper")
+    )
+    evaluated = {"seeds", "threads", "generated_images", "official_test_batching"}
+    evaluated |= {"official_fad_batch_size", "paper_models", "name", "description"}
+    different = {
+        name
+        for name in type(ours).model_fields.keys() - evaluated
+        if getattr(ours, name) != getattr(papers, name)
+    }
+    assert different == {"learning_rate_batch_size", "models", "epoch_selection"}
+    assert ours.effective_learning_rate == papers.effective_learning_rate
+    assert ours.models["ann_vae"] == papers.models["ann_vae"] | {"kl_weight": "elbo"}
+
+
 def test_a_model_that_its_paper_does_not_train_is_named_in_the_rows(tmp_path, tiny):
     path = tmp_path / "paper.toml"
     lines = [*tiny, "learning_rate=1e-3"]
