@@ -1,7 +1,9 @@
 import gc
 import os
+import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -17,6 +19,20 @@ from bench.protocol import load_protocol
 # How long an example takes depends on what else the machine does.
 settings.register_profile("any_machine", deadline=None)
 settings.load_profile("any_machine")
+
+# A file system in memory, on Linux, and the bytes that the temporary files of all tests fit into.
+MEMORY = Path("/dev/shm")
+ROOM = 2 * 2**30
+
+
+def pytest_configure():
+    """Put temporary files in memory if it has room: on a disk, runs wait for each file's flush."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM and runs_programs(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def runs_programs(folder):
+    return not os.statvfs(folder).f_flag & os.ST_NOEXEC
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,13 +64,15 @@ def tiny_flags():
 
 @pytest.fixture
 def bench_cli(monkeypatch, capsys):
-    """Run the command line in this process; gives (exit code, standard output, standard error)."""
+    """Run the command line in this process; gives (exit code, standard output, standard error).
+
+    What it sets in the environment, as ``--offline`` does, ends with it.
+    """
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "400")
         capsys.readouterr()  # What was printed before.
-        with pytest.raises(SystemExit) as exit_:
+        with mock.patch.dict(os.environ, COLUMNS="400"), pytest.raises(SystemExit) as exit_:
             cli.main()
         captured = capsys.readouterr()
         return exit_.value.code, captured.out, captured.err

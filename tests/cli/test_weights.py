@@ -77,10 +77,7 @@ def test_nothing_is_downloaded_offline(value, bench_cli, offered, monkeypatch):
     assert code == 0
 
 
-def test_an_offline_run_skips_what_it_would_download(
-    bench_cli, offered, tiny_flags, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("BENCH_OFFLINE", "")  # Restored after --offline has set it.
+def test_an_offline_run_skips_what_it_would_download(bench_cli, offered, tiny_flags, tmp_path):
     (tmp_path / "data").mkdir()
     flags = ["run", "--models", "ann_vae", *tiny_flags, "--data-root", tmp_path / "data"]
     flags += ["--metrics", "fid,psnr", "--set", "inception_minimum_images=2", "--offline"]
@@ -88,7 +85,6 @@ def test_an_offline_run_skips_what_it_would_download(
     assert (code, err) == (0, "")
     assert "skipped: ann_vae/torch/digits/seed 0: the weights 'inception' are missing" in out
     assert not offered.exists()
-    monkeypatch.setenv("BENCH_OFFLINE", "")
     code, _, err = bench_cli(*flags, "--datasets", "mnist", "--out", tmp_path / "mnist")
     assert code == 2
     assert "'mnist' cannot be downloaded: --offline or BENCH_OFFLINE forbids downloads" in err
