@@ -14,10 +14,12 @@ from bench.metrics.distribution import DistributionMetric, Estimate, counts
 from bench.metrics.feature_pairs import FeaturePair
 from bench.metrics.frechet import Moments, frechet_distance, moments, near_distances
 from bench.metrics.uncertainty import GROUPS, LineFit, fit_line, jackknife_error, subset_sizes
-from bench.store.schema import NOT_NEGATIVE, VIEWS, Headline
+from bench.store.schema import NOT_NEGATIVE, VIEWS, Headline, View
 
 OFFICIAL_FID_IMAGES = 5000
 SUBSET_SEED = 0
+# Of distances that stand beside FID and FAD, to show where those two mislead.
+PLOTS: tuple[View, ...] = ("metric_by_model", "quality_against_training_images")
 
 
 class FID(DistributionMetric):
@@ -84,7 +86,7 @@ class EfficientNetFrechetDistance(FID):
 
     name = "efficientnet_frechet_distance"
     label = "Fréchet distance, EfficientNet"
-    headline = Headline(60, "EfficientNet FD", "generated", ("metric_by_model",))
+    headline = Headline(60, "EfficientNet FD", "generated", PLOTS)
     extractors = ("efficientnet_lite0",)
     selects_epochs = False
 
@@ -98,7 +100,7 @@ class DINOv2FrechetDistance(FID):
 
     name = "fd_dinov2"
     label = "Fréchet distance, DINOv2"
-    headline = Headline(65, "DINOv2 FD", "generated", ("metric_by_model",))
+    headline = Headline(65, "DINOv2 FD", "generated", PLOTS)
     extractors = ("dinov2",)
     selects_epochs = False
 

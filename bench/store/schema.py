@@ -224,7 +224,13 @@ SHARE: Bounds = (0.0, 1.0)
 ENOUGH_SEEDS = 3
 """Least number of seeds on each side of a test over seeds."""
 
-View = Literal["summary", "report", "metric_by_model", "quality_against_energy"]
+View = Literal[
+    "summary",
+    "report",
+    "metric_by_model",
+    "quality_against_energy",
+    "quality_against_training_images",
+]
 VIEWS: tuple[View, ...] = get_args(View)
 MAIN_VIEWS = VIEWS[:3]
 

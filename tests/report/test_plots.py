@@ -296,6 +296,22 @@ def test_quality_against_training_images_joins_protocols(tmp_path):
     assert [label.get_text() for label in panel.get_xticklabels()] == ["100", "200", "4,000"]
 
 
+def test_values_on_a_logarithmic_axis_have_labels_over_their_budgets(tmp_path):
+    """Fewer ticks of the budgets take none from the values, whose one power of ten says little."""
+    known = {"metric": "efficientnet_frechet_distance", "split": "generated", "train_images": 100}
+    rows = [
+        row(cell_key=key, protocol_hash=key, epoch=epoch, value=value, **known)
+        | {"ci_low": value - 1, "ci_high": value + 1}
+        for key, epoch, value in (("short", 1, 390.0), ("long", 40, 35.0))
+    ]
+    drawing = draw(OVER_PROTOCOLS, Run(write_run(tmp_path, frame(rows))))
+    drawing.figure.canvas.draw()
+    (panel,) = (ax for ax in drawing.figure.axes if ax.get_xlabel())
+    ticks = panel.yaxis.get_ticklabels(which="both")
+    assert {"40", "60", "100", "200"} <= {tick.get_text() for tick in ticks}
+    assert panel.xaxis.get_ticklabels(which="minor") == []
+
+
 def test_one_budget_is_no_curve(tmp_path):
     rows = [row(metric="reconstruction_loss", train_images=100, epoch=2)]
     with pytest.raises(NotDrawnError, match="give several runs"):

@@ -113,6 +113,8 @@ def test_the_main_metrics_of_each_view_in_their_order():
                             "efficientnet_frechet_distance", "fd_dinov2", "fad", "firing_rate",
                             "energy"],
         "quality_against_energy": ["reconstruction_loss", "fid", "fad"],
+        "quality_against_training_images": ["reconstruction_loss", "fid",
+                                            "efficientnet_frechet_distance", "fd_dinov2", "fad"],
     }  # fmt: skip
 
 

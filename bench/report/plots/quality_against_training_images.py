@@ -70,7 +70,7 @@ class QualityAgainstTrainingImages(Plot):
 
 def _with_budgets(run: Run) -> pd.DataFrame:
     """Return qualities and their means over seeds, with the number of images trained on."""
-    rows = headline_rows(run, "quality_against_energy")
+    rows = headline_rows(run, "quality_against_training_images")
     known = rows.assign(**{BUDGET: rows["train_images"] * rows["epoch"]}).dropna(subset=BUDGET)
     if known.empty:
         raise NotDrawnError("no model says how many images it was trained on")
@@ -111,6 +111,6 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, curves: Curves) -> None:
     budgets = sorted(set(points[BUDGET]))
     if len(budgets) <= MOST_TICKS:
         ax.set_xticks(budgets, [compact(budget) for budget in budgets])
-        ax.minorticks_off()
+        ax.xaxis.minorticks_off()
     ax.set_xlabel("images trained on")
     label_axis(ax.yaxis, rows.iloc[0], rows["value"], 2.2)
