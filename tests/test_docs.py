@@ -1,5 +1,8 @@
 """Every command, and every piece of code, of README and docs is run as it stands there.
 
+The commands of docs/ are full tests: they take a minute and a half, and only a change of a page or
+of the command line breaks them.
+
 Datasets are drawn, protocols take seconds, metrics and plots are few (``short.py``); else all is
 real. What is marked ``bash`` cannot be run here, and only its options are checked.
 """
@@ -51,15 +54,9 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 SERVED = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/", f"{REPOSITORY}/raw/main/")
 # Installing is what CI does before it comes here.
 PREPARED = "pip() { test $1 = install; }\n"
-# A cluster, many cells, every model under its paper's protocol or on images of one's own, and every
-# model's profile.
-LONG = (
-    "cluster run",
-    "--protocol quick",
-    "--protocol sddpm_paper",
-    "npz:scans",
-    "bench profile --format",
-)
+# Of the README: a cluster, and many cells. All commands of these folders' pages.
+LONG = ("cluster run", "--protocol quick")
+LONG_FOLDERS = {"docs", "results"}
 RAY_ADDRESSES = ("auto", "10.0.0.1:6379")
 
 
@@ -84,8 +81,8 @@ def scripts(page):
 def script_parameters():
     for page in PAGES:
         for number, script in enumerate(scripts(page), 1):
-            long = any(words in script for words in LONG)
-            long = long or ROOT / "results" in page.parents
+            folder = page.relative_to(ROOT).parts[0]
+            long = folder in LONG_FOLDERS or any(words in script for words in LONG)
             marks = [pytest.mark.full] if long else []
             yield pytest.param(page, script, id=f"{page.relative_to(ROOT)}-{number}", marks=marks)
 

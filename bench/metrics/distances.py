@@ -18,7 +18,7 @@ from bench.store.schema import NOT_NEGATIVE, VIEWS, Headline, View
 
 OFFICIAL_FID_IMAGES = 5000
 SUBSET_SEED = 0
-# Of distances that stand beside FID and FAD, to show where those two mislead.
+# Of distances that show where FID and FAD mislead.
 PLOTS: tuple[View, ...] = ("metric_by_model", "quality_against_training_images")
 
 

@@ -92,10 +92,8 @@ def test_a_killed_worker_fails_its_cell_alone_and_it_can_be_retried(
     assert (code, out) == (0, f"Nothing failed in {tmp_path / 'run'}.\n")
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.full)],
-)
+@pytest.mark.full
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_has_every_worker_save(number, code, tiny_flags, tmp_path):
     flags = ["run", "--models", "esvae", "--backends", "fused,reference", *tiny_flags,
              "--set", "epochs=5000", "--jobs", "2"]  # fmt: skip
@@ -185,6 +183,7 @@ class Begun(Reporter):
         return WorkReporter()
 
 
+@pytest.mark.full
 def test_models_that_train_longest_begin(tiny, tmp_path):
     protocol = tmp_path / "longer.toml"
     text = "".join(f"{setting}\n" for setting in tiny if not setting.startswith("models."))

@@ -415,6 +415,7 @@ def test_tensorboard_says_how_to_install_it(monkeypatch):
     assert tracker.missing() == "tensorboard is not installed: pip install 'tensorboard'"
 
 
+@pytest.mark.full
 def test_worker_processes_log_each_cell_in_its_folder(walker, tiny_flags, tmp_path):
     flags = ["--models", "walker", *tiny_flags, "--metrics", "psnr", "--log", "tensorboard,full",
              "--set", "epochs=3"]  # fmt: skip
