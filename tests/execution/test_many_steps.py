@@ -3,6 +3,7 @@
 import io
 
 import commands
+import pytest
 from rich.console import Console
 from rows import reproducible
 
@@ -75,6 +76,7 @@ def test_progress_within_a_batch_of_samples(plugins, tiny, tmp_path, monkeypatch
     ]
 
 
+@pytest.mark.full
 def test_finished_batches_outlive_an_interruption(
     plugins, tiny_flags, bench_cli, tmp_path, monkeypatch
 ):

@@ -82,6 +82,7 @@ def long_flags(tiny_flags, limit, out):
     return [*LONG, *tiny_flags, *long]
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("slow")
 def test_the_cell_in_training_saves(bench_cli, one_metric, tiny_flags, tmp_path):
     out = tmp_path / "run"
@@ -102,7 +103,14 @@ def test_every_cell_in_training_saves(how, limit, slow, tiny_flags, tmp_path):
     check_saved(code, err, out, cells=2)
 
 
-@pytest.mark.parametrize("how", [["run"], ["run", "--jobs", "2"], ["cluster", "run"]])
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["run"],
+        ["run", "--jobs", "2"],
+        pytest.param(["cluster", "run"], marks=pytest.mark.full),
+    ],
+)
 def test_a_time_shorter_than_the_start_stops_too(how, tiny_flags, tmp_path):
     if how[0] == "cluster":
         pytest.importorskip("ray")
