@@ -11,6 +11,7 @@ from bench.execution.run_context import DataCache, GrowingTable, RunContext
 from bench.plan.cells import Cell
 from bench.plan.run_plan import Plan
 from bench.system.progress import Reporter
+from bench.system.signals import raise_unheard
 
 SECONDS_BETWEEN_TRIES = 0.5
 
@@ -26,11 +27,13 @@ def run_serially(plan: Plan, context: RunContext, device: torch.device, reporter
 
     Raises:
         OutputError: if the run directory cannot be written.
+        Interrupted: if a signal stops the run.
     """
     data, table = DataCache(plan.datasets), GrowingTable(context.directory)
     queue: deque[tuple[int, Cell]] = deque(enumerate(plan.cells, 1))
     refused = 0
     while queue:
+        raise_unheard()
         index, cell = queue.popleft()
         started = partial(reporter.started, index, len(plan.cells), cell.title)
         if run_cell(cell, context, device, data.load, started):

@@ -1,4 +1,8 @@
-"""Handling of Ctrl-C, SIGTERM and a time limit: interruption at once or at a safe place."""
+"""Handling of Ctrl-C, SIGTERM and a time limit: interruption at once or at a safe place.
+
+Python drops an exception that is raised in a finaliser or in a callback of its garbage collector. A
+handler therefore records a signal before it raises, and the next safe place looks at the record.
+"""
 
 import os
 import signal
@@ -60,20 +64,39 @@ class StopRequest:
         Raises:
             Interrupted: if it is the second signal, or if :meth:`at_once` is active.
         """
-        if self._at_once or self.signum is not None:
-            raise Interrupted(signum)
+        raises = self._at_once or self.signum is not None
         self.signum = signum
+        if raises:
+            raise Interrupted(signum)
+
+
+class _Interrupting:
+    """A handler that raises, and records the signal for :func:`raise_unheard`."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        raise Interrupted(signum)
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
     """Make SIGTERM, which schedulers send to end a job, interrupt the block as Ctrl-C does."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(signum)
-
-    with _handling(interrupt, signal.SIGTERM):
+    with _handling(_Interrupting(), signal.SIGTERM):
         yield
+
+
+def raise_unheard() -> None:
+    """Raise for a signal that came within :func:`terminable` and did not interrupt it.
+
+    Raises:
+        Interrupted: if there was one.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, _Interrupting) and handler.signum is not None:
+        raise Interrupted(handler.signum)
 
 
 @contextmanager
@@ -120,15 +143,22 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 def postponed() -> Iterator[StopRequest]:
     """Record SIGINT and SIGTERM within the block instead of raising, to be checked at a safe place.
 
-    Only the main thread receives signals: in any other thread the request stays empty.
+    The request has a signal from before the block that was not heard; :func:`raise_unheard` raises
+    for one that the block did not check. Only the main thread receives signals: in any other thread
+    the request stays empty.
     """
-    request = StopRequest()
+    request, outer = StopRequest(), signal.getsignal(signal.SIGTERM)
+    within = threading.current_thread() is threading.main_thread()
+    if within and isinstance(outer, _Interrupting):
+        request.signum = outer.signum
 
     def note(signum: int, frame: FrameType | None) -> None:
         request.note(signum)
 
     with _handling(note, signal.SIGINT, signal.SIGTERM):
         yield request
+    if within and isinstance(outer, _Interrupting):
+        outer.signum = request.signum
 
 
 @contextmanager
