@@ -94,9 +94,17 @@ def raise_unheard() -> None:
     Raises:
         Interrupted: if there was one.
     """
-    handler = signal.getsignal(signal.SIGTERM)
-    if isinstance(handler, _Interrupting) and handler.signum is not None:
+    handler = _interrupting()
+    if handler is not None and handler.signum is not None:
         raise Interrupted(handler.signum)
+
+
+def _interrupting() -> _Interrupting | None:
+    """Return the handler of :func:`terminable`, if it is active and this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    handler = signal.getsignal(signal.SIGTERM)
+    return handler if isinstance(handler, _Interrupting) else None
 
 
 @contextmanager
@@ -147,9 +155,8 @@ def postponed() -> Iterator[StopRequest]:
     for one that the block did not check. Only the main thread receives signals: in any other thread
     the request stays empty.
     """
-    request, outer = StopRequest(), signal.getsignal(signal.SIGTERM)
-    within = threading.current_thread() is threading.main_thread()
-    if within and isinstance(outer, _Interrupting):
+    request, outer = StopRequest(), _interrupting()
+    if outer is not None:
         request.signum = outer.signum
 
     def note(signum: int, frame: FrameType | None) -> None:
@@ -157,7 +164,7 @@ def postponed() -> Iterator[StopRequest]:
 
     with _handling(note, signal.SIGINT, signal.SIGTERM):
         yield request
-    if within and isinstance(outer, _Interrupting):
+    if outer is not None:
         outer.signum = request.signum
 
 
