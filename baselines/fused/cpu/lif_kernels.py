@@ -143,7 +143,9 @@ def _start(membrane: MembraneRows, first: int, potential: Array) -> None:
     if membrane.from_rest:
         potential[:] = 0
     else:
-        potential[:] = membrane.initial[first : first + len(potential)]
+        # Numba takes two seconds to compile the error of an assignment to a slice.
+        for i in range(len(potential)):
+            potential[i] = membrane.initial[first + i]
 
 
 @Kernel

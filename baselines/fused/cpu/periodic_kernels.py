@@ -202,7 +202,9 @@ def connection_gradients(neurons: FiringNeurons, grad_currents: Array, grad_weig
             channel = block * LANES
             for image in range(images):
                 _sum_multiples(gradients, image * outputs + channel, LANES, sums=scratch, target=0)
-                sums[image * row : (image + 1) * row] = scratch
+                # Numba takes two seconds to compile the error of an assignment to a slice.
+                for i in range(row):
+                    sums[image * row + i] = scratch[i]
             for neuron in range(len(grad_weights)):
                 total = load(scratch, 0)
                 for k in range(neurons.indptr[neuron], neurons.indptr[neuron + 1]):
