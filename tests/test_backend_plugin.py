@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from tiny import SLOW_METRICS, TINY
 
 import bench
@@ -26,6 +27,7 @@ class Elsewhere(ReferenceBackend):
 """
 
 
+@pytest.mark.full
 def test_a_neuron_of_fifteen_lines_is_a_backend(plugins, tmp_path):
     code = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     (source,) = (block for block in code if "SpikingBackend" in block)

@@ -54,8 +54,8 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 SERVED = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/", f"{REPOSITORY}/raw/main/")
 # Installing is what CI does before it comes here.
 PREPARED = "pip() { test $1 = install; }\n"
-# Of the README: a cluster, and many cells. All commands of these folders' pages.
-LONG = ("cluster run", "--protocol quick")
+# Of the README: a cluster, many cells, and several seeds. All commands of these folders' pages.
+LONG = ("cluster run", "--protocol quick", "--seeds 0,1,2")
 LONG_FOLDERS = {"docs", "results"}
 RAY_ADDRESSES = ("auto", "10.0.0.1:6379")
 

@@ -194,6 +194,7 @@ def test_a_sequence_keeps_its_shape(heard):
             layers(drawn(6, 1, 3, 8))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("training", [True, False])
 def test_spikes_and_state_do_not_depend_on_the_number_of_threads(training, monkeypatch, threads):
     monkeypatch.setattr(kernel, "SMALL", 0)

@@ -360,6 +360,7 @@ def test_channels_last_convolutions_refuse_another_precision_as_pytorch_does(kin
         layer(torch.randn((6, 5, 8, 8), dtype=torch.float64))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", LAYERS)
 def test_results_do_not_depend_on_the_number_of_threads(name, monkeypatch, threads):
     """Also in kernels that have another variant for several threads."""

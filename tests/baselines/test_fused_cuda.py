@@ -56,6 +56,7 @@ INTEGERS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.skipif(
     NumpyVersion(triton.__version__) < "3.7.0" and NumpyVersion(np.__version__) >= "2.4.0",
     reason="the interpreter of Triton before 3.7 needs NumPy before 2.4",

@@ -248,6 +248,7 @@ def test_spikes_are_identical_on_all_backends(gan, perturb, random_images, all_b
         torch.testing.assert_close(other_samples, samples, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_do_not_depend_on_the_number_of_threads(
     gan, perturb, random_images, threads, name

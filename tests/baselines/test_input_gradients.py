@@ -66,6 +66,7 @@ def test_an_images_own_does_not_depend_on_the_others(transposed):
         assert torch.equal(together[image : image + 1], alone)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("count", [2, 3])
 def test_they_do_not_depend_on_the_number_of_threads(count, threads):
     gradient, weight = case(1, torch.float32, 64, 32, 32, (16, 16), True)

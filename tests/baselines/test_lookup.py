@@ -169,6 +169,7 @@ def test_whatever_else_is_done_to_them_is_done_to_the_numbers(currents, use):
     assert_equal_up_to_rounding(result, use(expected))
 
 
+@pytest.mark.full
 def test_currents_and_moments_do_not_depend_on_the_number_of_threads(threads):
     weight, bias = draws(0, torch.float32, (32, 64, 3, 3), (64,))
     spikes, found = bytes_of(1, 0.3, 80, 32, 8, 8), []

@@ -46,6 +46,7 @@ def test_they_are_those_of_plain_pytorch(channels, dtype):
         torch.testing.assert_close(value, wanted, rtol=0, atol=tolerance * max(1, scale.item()))
 
 
+@pytest.mark.full
 def test_they_do_not_depend_on_the_number_of_threads(monkeypatch, threads):
     monkeypatch.setattr(kernel, "SMALL", 0)
     found = []

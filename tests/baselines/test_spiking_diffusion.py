@@ -197,6 +197,7 @@ def test_the_test_loss_is_the_bound_of_the_tokens_with_the_generator_s_draws(
     assert losses[0] == losses[1] < losses[2]
 
 
+@pytest.mark.full
 def test_it_passes_the_checks_of_a_model():
     settings = ["time_steps=2", "batch_size=4", "models.spiking_diffusion.width=2"]
     results = check_model("spiking_diffusion", settings=settings, device="cpu")

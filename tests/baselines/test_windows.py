@@ -1,5 +1,6 @@
 """Transposed convolutions of spikes to few channels, against PyTorch's."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -48,6 +49,7 @@ def test_currents_and_gradients_are_those_of_pytorch(seed, channels, outputs, si
     torch.testing.assert_close(layer(fired), expected[0], rtol=0, atol=1e-11)
 
 
+@pytest.mark.full
 def test_they_do_not_depend_on_the_number_of_threads(monkeypatch, threads):
     monkeypatch.setattr(kernel, "SMALL", 0)
     layer, fired, gradient = drawn(0, 40, 1, (70, 5, 6), torch.float32)

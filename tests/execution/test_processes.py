@@ -40,6 +40,7 @@ def rows_of(out):
     return reproducible(bench.load_results(out))
 
 
+@pytest.mark.full
 def test_worker_processes_give_the_rows_of_a_serial_run(bench_cli, tiny_flags, tmp_path):
     flags = ["run", "--models", "ann_vae,esvae", "--backends", "fused,reference", *tiny_flags,
              "--metrics", FEW_METRICS]  # fmt: skip

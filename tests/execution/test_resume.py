@@ -100,20 +100,14 @@ def flags_for(model, backend, tiny_flags, *settings):
     return ["run", "--models", model, "--backends", backend, *tiny_flags, *options]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("model", "backend", "settings"),
     [
         ("esvae", "fused", ["epochs=10", "epoch_selection=best_test_loss"]),
-        pytest.param("scheduled", "reference", ["epochs=1200"], marks=pytest.mark.full),
-        pytest.param(
-            "ann_vae", "reference", ["epochs=20", "horizontal_flip=train"], marks=pytest.mark.full
-        ),
-        pytest.param(
-            "fsvae",
-            "snntorch",
-            ["epochs=6", "epoch_selection=best_per_metric"],
-            marks=pytest.mark.full,
-        ),
+        ("scheduled", "reference", ["epochs=1200"]),
+        ("ann_vae", "reference", ["epochs=20", "horizontal_flip=train"]),
+        ("fsvae", "snntorch", ["epochs=6", "epoch_selection=best_per_metric"]),
     ],
 )
 def test_a_killed_training_goes_on_to_the_same_rows(

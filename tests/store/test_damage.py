@@ -101,6 +101,7 @@ def test_damaged_weights_are_trained_again(name, copy, finished):
     assert reproducible(bench.load_results(copy)).equals(finished[1])
 
 
+@pytest.mark.full
 def test_a_damaged_checkpoint_is_not_gone_on_from(copy, finished, tiny_flags):
     (cell,) = copy.glob("cells/esvae*")
     for path in cell.iterdir():
