@@ -172,6 +172,12 @@ def resolve():
     return resolve
 
 
+@pytest.fixture
+def one_plot(monkeypatch):
+    """Reports draw one plot, for tests that read their text."""
+    monkeypatch.setattr(registry.plots, "names", lambda: ["metric_by_model"])
+
+
 @pytest.fixture(scope="session")
 def build(resolve):
     """Builds a model by its name with equally seeded weights."""

@@ -161,6 +161,7 @@ def test_one_end_alone_or_of_another_autoencoder_gives_no_scale():
     assert len(list(distance_scales(frame([real, noise])))) == 1
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_an_autoencoder_of_64_images_makes_the_distance_unusable(bench_cli, tiny_flags, tmp_path):
     out = tmp_path / "run"
     flags = ["--models", "ann_vae", *tiny_flags, "--metrics", "fad", "--out", out]

@@ -114,16 +114,19 @@ def test_the_page_is_where_it_was_asked_for(bench_cli, tmp_path):
     assert not (path / "report.html").exists()
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_headline_is_mean_and_interval_over_seeds(markdown, tmp_path):
     text = markdown(write_run(tmp_path / "run", seeds()))
     # Student's t at 0.975 with 2 degrees of freedom is 4.3027: 4.3027 * 0.1 / sqrt(3) = 0.248.
     assert "| vae torch | 3 | 200 | 0.50 ± 0.25 |" in text
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_headline_of_one_seed_has_no_interval(markdown, tmp_path):
     assert "| vae torch | 1 | 200 | 0.5 |" in markdown(write_run(tmp_path / "run", [row()]))
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_headline_tells_datasets_apart_by_name_alone_where_that_is_enough(markdown, tmp_path):
     other = {"dataset": "mnist", "dataset_fingerprint": "e" * 64, "dataset_variant": "subset"}
     of_two = [row(), row(backend="fused"), row(**other, train_images=7)]
@@ -136,6 +139,7 @@ def test_headline_tells_datasets_apart_by_name_alone_where_that_is_enough(markdo
     assert f"| {'d' * 12} |" in text
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_headline_separates_protocols(markdown, tmp_path):
     rows = [row(), row(value=0.7, protocol="quick", protocol_hash="b" * 64)]
     text = markdown(write_run(tmp_path / "run", rows))
@@ -144,6 +148,7 @@ def test_headline_separates_protocols(markdown, tmp_path):
     assert [line for line in lines if "| quick |" in line and "| 0.7 |" in line]
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_an_extractor_is_not_among_the_models(markdown, tmp_path):
     own = {"kind": "extractor", "model_version": "7", "dataset_variant": "subset"}
     rows = [*seeds(), row("trained", metric="autoencoder_reconstruction_loss", value=0.25, **own)]
@@ -175,6 +180,7 @@ def test_names_with_html_and_markdown_are_shown_as_they_are(report, markdown, tm
     assert ODD in rendered.text
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_markdown_tables_have_as_many_entries_as_headings(markdown, tmp_path):
     text = markdown(write_run(tmp_path / "run", [*seeds(SCRIPT), *seeds(ODD)]))
     blocks = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
@@ -191,6 +197,7 @@ def test_markdown_links_only_files_that_are_there(markdown, tmp_path):
     assert all((path / link).stat().st_size for link in links)
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_failed_and_skipped_cells_are_there_with_their_reasons(report, tmp_path):
     rows = [
         *seeds(),
@@ -204,6 +211,7 @@ def test_failed_and_skipped_cells_are_there_with_their_reasons(report, tmp_path)
     assert "4: 2 ok, 1 incomplete, 1 failed" in page.text
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_a_cell_that_lacks_some_numbers_is_not_called_skipped(report, tmp_path):
     lacking = failed("no weights: give --weights", metric="fid", status="skipped")
     without = failed("no such dataset here", model="gan", metric="fid", status="skipped")
@@ -211,6 +219,7 @@ def test_a_cell_that_lacks_some_numbers_is_not_called_skipped(report, tmp_path):
     assert "4: 2 ok, 1 incomplete, 1 skipped" in page.text
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_cells_that_were_asked_for_and_are_absent_are_counted(report, tmp_path):
     page, _ = report(write_run(tmp_path / "run", seeds(), planned=["x", "y"]))
     assert "2 more were requested and have no rows" in page.text
@@ -235,6 +244,7 @@ def test_runs_with_little_in_them_still_have_a_page(report, markdown, tmp_path, 
     assert markdown(path).startswith("# Report of run")
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_a_paper_s_table_is_there_where_the_run_has_numbers_for_it(report, markdown, tmp_path):
     page, _ = report(write_run(tmp_path / "digits", [row()]))
     assert "fsvae-table-1" not in page.text
@@ -254,6 +264,7 @@ def test_a_plot_that_cannot_be_drawn_says_why(report, tmp_path):
     assert page.text.count("Not drawn: ") > 5
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_provenance_is_what_the_run_noted_down(report, tmp_path):
     page, _ = report(write_run(tmp_path / "run", seeds()))
     assert f"--models {SCRIPT}" in page.text

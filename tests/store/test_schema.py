@@ -150,6 +150,7 @@ def test_a_metric_that_is_not_installed_is_no_headline(tmp_path):
     assert headlines(run, ["of_nobody"], "report") == {}
 
 
+@pytest.mark.usefixtures("one_plot")
 def test_a_metric_from_outside_declares_its_own_headline(bench_cli, tmp_path):
     """The report takes it from the run; the metric need not be installed."""
     run = tmp_path / "run"
