@@ -299,7 +299,9 @@ class _LogTicks(LogFormatter):
     """Labels of the ticks that matplotlib labels on a logarithmic axis, without powers of ten."""
 
     def __init__(self, factor: float) -> None:
-        super().__init__()
+        # Ticks between powers of ten have labels if the axis shows one power of ten. Matplotlib
+        # before 3.11 counts decades: there they have labels if it spans less than two.
+        super().__init__(minor_thresholds=(1.99, 0.4))
         self.factor = factor
 
     def __call__(self, x: float, pos: int | None = None) -> str:
