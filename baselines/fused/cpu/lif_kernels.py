@@ -143,7 +143,7 @@ def _start(membrane: MembraneRows, first: int, potential: Array) -> None:
     if membrane.from_rest:
         potential[:] = 0
     else:
-        # Numba takes two seconds to compile the error of an assignment to a slice.
+        # An assignment to a slice can raise an error, which takes Numba two seconds to compile.
         for i in range(len(potential)):
             potential[i] = membrane.initial[first + i]
 

@@ -202,7 +202,8 @@ def connection_gradients(neurons: FiringNeurons, grad_currents: Array, grad_weig
             channel = block * LANES
             for image in range(images):
                 _sum_multiples(gradients, image * outputs + channel, LANES, sums=scratch, target=0)
-                # Numba takes two seconds to compile the error of an assignment to a slice.
+                # An assignment to a slice can raise an error, which takes Numba two seconds to
+                # compile.
                 for i in range(row):
                     sums[image * row + i] = scratch[i]
             for neuron in range(len(grad_weights)):
