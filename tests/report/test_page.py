@@ -148,7 +148,6 @@ def test_headline_separates_protocols(markdown, tmp_path):
     assert [line for line in lines if "| quick |" in line and "| 0.7 |" in line]
 
 
-@pytest.mark.usefixtures("one_plot")
 def test_an_extractor_is_not_among_the_models(markdown, tmp_path):
     own = {"kind": "extractor", "model_version": "7", "dataset_variant": "subset"}
     rows = [*seeds(), row("trained", metric="autoencoder_reconstruction_loss", value=0.25, **own)]
@@ -180,7 +179,6 @@ def test_names_with_html_and_markdown_are_shown_as_they_are(report, markdown, tm
     assert ODD in rendered.text
 
 
-@pytest.mark.usefixtures("one_plot")
 def test_markdown_tables_have_as_many_entries_as_headings(markdown, tmp_path):
     text = markdown(write_run(tmp_path / "run", [*seeds(SCRIPT), *seeds(ODD)]))
     blocks = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
@@ -197,7 +195,6 @@ def test_markdown_links_only_files_that_are_there(markdown, tmp_path):
     assert all((path / link).stat().st_size for link in links)
 
 
-@pytest.mark.usefixtures("one_plot")
 def test_failed_and_skipped_cells_are_there_with_their_reasons(report, tmp_path):
     rows = [
         *seeds(),
@@ -211,7 +208,6 @@ def test_failed_and_skipped_cells_are_there_with_their_reasons(report, tmp_path)
     assert "4: 2 ok, 1 incomplete, 1 failed" in page.text
 
 
-@pytest.mark.usefixtures("one_plot")
 def test_a_cell_that_lacks_some_numbers_is_not_called_skipped(report, tmp_path):
     lacking = failed("no weights: give --weights", metric="fid", status="skipped")
     without = failed("no such dataset here", model="gan", metric="fid", status="skipped")
@@ -219,7 +215,6 @@ def test_a_cell_that_lacks_some_numbers_is_not_called_skipped(report, tmp_path):
     assert "4: 2 ok, 1 incomplete, 1 skipped" in page.text
 
 
-@pytest.mark.usefixtures("one_plot")
 def test_cells_that_were_asked_for_and_are_absent_are_counted(report, tmp_path):
     page, _ = report(write_run(tmp_path / "run", seeds(), planned=["x", "y"]))
     assert "2 more were requested and have no rows" in page.text

@@ -75,7 +75,6 @@ def shown_everywhere(bench_cli, out):
     yield (out / "report.md").read_text()
 
 
-@pytest.mark.usefixtures("one_plot")
 def test_the_verdict_is_in_each_row_and_the_mark_wherever_the_run_is_shown(run, bench_cli):
     out, rows = run
     spiking = rows[(rows["model"] == "esvae") & (rows["status"] == "ok")]
